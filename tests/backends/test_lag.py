@@ -1,0 +1,345 @@
+"""Lag correlations against unfolding cell by cell, and their counted multiplications against the real ones."""
+
+import itertools
+from math import prod
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from tnconv.backends.torch.lag import VARIANTS, choose, correlate, multiplications, thin_product
+
+Axes = dict[str, tuple[int, ...]]
+
+
+def axes_of(*axes: tuple[int, int, int, int, int, int]) -> Axes:
+    """From one (size, kernel, stride, dilation, offset, positions) an axis."""
+    names = ("sizes", "kernel_size", "stride", "dilation", "offset", "positions")
+    return dict(zip(names, zip(*axes, strict=True), strict=True))
+
+
+def square(size: int, kernel: int, stride: int, padding: int) -> Axes:
+    positions = (size + 2 * padding - kernel) // stride + 1
+    return axes_of(*[(size, kernel, stride, 1, -padding, positions)] * 2)
+
+
+def accepted(axes: Axes) -> list[str]:
+    refused = set()
+    if len(axes["stride"]) < 2 or axes["stride"][-2:] != (1, 1):
+        refused.add("lag2")
+    if axes["dilation"][-1] != 1:
+        refused.add("folded")
+    return [v for v in VARIANTS if v not in refused]
+
+
+def without_sizes(axes: Axes) -> Axes:
+    return {name: values for name, values in axes.items() if name != "sizes"}
+
+
+def dense(x: Tensor, groups: int, axes: Axes) -> Tensor:
+    """Read each cell of each window by its position, then one einsum."""
+    patches = x.new_zeros(*x.shape[:2], *axes["kernel_size"], *axes["positions"])
+    for k in itertools.product(*map(range, axes["kernel_size"])):
+        for o in itertools.product(*map(range, axes["positions"])):
+            terms = zip(axes["stride"], o, axes["dilation"], k, axes["offset"], strict=True)
+            cell = tuple(s * at + d * tap + p for s, at, d, tap, p in terms)
+            if all(0 <= i < size for i, size in zip(cell, x.shape[2:], strict=True)):
+                patches[(..., *k, *o)] = x[(..., *cell)]
+    rows = patches.reshape(
+        x.shape[0], groups, x.shape[1] // groups * prod(axes["kernel_size"]), prod(axes["positions"])
+    )
+    return torch.einsum("ngro,ngso->grs", rows, rows)
+
+
+class Products(TorchDispatchMode):
+    """Counts the scalar multiplications of the matrix products that run inside."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__
+        assert name not in ("matmul", "einsum", "dot", "mv", "addmv", "convolution", "mul"), name
+        if name in ("mm", "bmm", "addmm", "baddbmm"):
+            left, right = args[-2:]
+            self.count += left.numel() * right.shape[-1]
+        return func(*args, **(kwargs or {}))
+
+
+@st.composite
+def any_axes(draw: st.DrawFn) -> Axes:
+    count = draw(st.integers(1, 3))
+    unit = draw(st.booleans())  # else lag2 is seldom accepted
+    axes = []
+    for place in range(count):
+        size = draw(st.integers(1, 8 if count < 3 else 4))
+        stride = 1 if unit and place >= count - 2 else draw(st.integers(1, 4))
+        kernel, dilation = draw(st.integers(1, 4 if count < 3 else 3)), draw(st.integers(1, 3))
+        axes.append(
+            (
+                size,
+                kernel,
+                stride,
+                dilation,
+                draw(st.integers(-7, 5)),
+                draw(st.integers(1, 7 if count < 3 else 4)),
+            )
+        )
+    return axes_of(*axes)
+
+
+@given(any_axes(), st.integers(0, 2), st.integers(1, 3), st.integers(1, 3), st.booleans())
+@settings(max_examples=120)
+def test_every_variant_is_unfolding(axes: Axes, batch: int, groups: int, width: int, gradient: bool) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(batch, groups * width, *axes["sizes"], dtype=torch.float64, requires_grad=gradient)
+    want = dense(x.detach(), groups, axes)
+    for variant in accepted(axes):
+        with Products() as products:
+            got = correlate(x, groups=groups, **without_sizes(axes), variant=variant)
+        assert got.requires_grad == gradient
+        torch.testing.assert_close(
+            got.detach(), want, rtol=1e-11, atol=1e-11, msg=lambda m, v=variant: f"{v}: {m}"
+        )
+        numbers = {"batch": batch, "channels": groups * width, "groups": groups, **axes}
+        assert products.count == multiplications(**numbers, variant=variant), variant
+        assert choose(**numbers) in accepted(axes)
+
+
+EDGES = {
+    "same": axes_of((5, 3, 1, 1, -1, 5), (6, 3, 1, 1, -1, 6)),
+    "one position": axes_of((4, 3, 1, 1, 0, 1), (4, 3, 1, 1, 1, 1)),
+    "kernel larger than input": axes_of((2, 5, 1, 1, -3, 4), (2, 5, 1, 2, -4, 3)),
+    "crop on both sides": axes_of((9, 2, 1, 1, 2, 4), (9, 3, 1, 1, 3, 3)),
+    "no cell above": axes_of((3, 2, 1, 1, 7, 2), (3, 2, 1, 1, 0, 2)),
+    "no cell below": axes_of((3, 2, 1, 1, -9, 2), (3, 2, 1, 1, -9, 2)),
+    "positions far beyond the input": axes_of((3, 2, 1, 3, -8, 14), (2, 3, 1, 2, -6, 13)),
+    "stride and dilation share a factor": axes_of((7, 3, 1, 1, -1, 7), (16, 5, 4, 6, -9, 6)),
+    "dilation longer than the line": axes_of((4, 3, 1, 5, -5, 4), (4, 3, 1, 5, -5, 4)),
+}
+
+
+@pytest.mark.parametrize("case", EDGES)
+def test_borders(case: str) -> None:
+    torch.manual_seed(0)
+    axes = EDGES[case]
+    x = torch.randn(2, 4, *axes["sizes"], dtype=torch.float64)
+    for variant in accepted(axes):
+        got = correlate(x, groups=2, **without_sizes(axes), variant=variant)
+        torch.testing.assert_close(got, dense(x, 2, axes), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("gradient", [False, True])
+def test_strips_of_many_windows(gradient: bool) -> None:
+    """ "windows" cuts a wide result in strips."""
+    torch.manual_seed(0)
+    axes = axes_of((4, 5, 2, 1, -2, 2), (5, 5, 1, 1, -2, 5))
+    x = torch.randn(2, 10, *axes["sizes"], dtype=torch.float64, requires_grad=gradient)
+    got = correlate(x, groups=2, **without_sizes(axes), variant="windows")
+    torch.testing.assert_close(got.detach(), dense(x.detach(), 2, axes), rtol=1e-12, atol=1e-12)
+    if gradient:
+        cotangent = torch.randn_like(got)
+        (want,) = torch.autograd.grad((dense(x, 2, axes) * cotangent).sum(), x)
+        torch.testing.assert_close(
+            torch.autograd.grad((got * cotangent).sum(), x)[0], want, rtol=1e-12, atol=1e-12
+        )
+
+
+GRADIENT_CASES = {
+    "plane": (1, 1, axes_of((3, 2, 1, 1, -1, 3), (4, 2, 1, 1, -1, 4))),
+    "strided groups": (2, 2, axes_of((3, 1, 2, 1, -1, 2), (5, 3, 2, 1, -1, 3))),
+    "dilated line": (2, 1, axes_of((6, 3, 2, 3, -2, 3))),
+    "crop, space": (1, 1, axes_of((2, 2, 1, 1, -1, 2), (3, 2, 1, 1, 1, 2), (3, 2, 1, 2, -1, 3))),
+}
+
+
+@pytest.mark.parametrize("case", GRADIENT_CASES)
+def test_gradients(case: str) -> None:
+    torch.manual_seed(0)
+    channels, groups, axes = GRADIENT_CASES[case]
+    x = torch.randn(2, channels, *axes["sizes"], dtype=torch.float64, requires_grad=True)
+    for variant in accepted(axes):
+        assert torch.autograd.gradcheck(
+            lambda x, v=variant: correlate(x, groups=groups, **without_sizes(axes), variant=v), (x,)
+        )
+
+
+@pytest.mark.parametrize("batch", [0, 1])
+def test_empty_input_has_a_gradient(batch: int) -> None:
+    axes = axes_of((3, 2, 1, 1, 8, 2), (3, 2, 1, 1, 8, 2))
+    x = torch.ones(batch, 2, 3, 3, requires_grad=True)
+    for variant in accepted(axes):
+        got = correlate(x, groups=1, **without_sizes(axes), variant=variant)
+        assert got.shape == (1, 8, 8)
+        assert not got.detach().any()
+        assert not torch.autograd.grad(got.sum(), x)[0].any()
+
+
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 5e-2), (torch.complex128, 1e-12)]
+)
+def test_dtypes(dtype: torch.dtype, tolerance: float) -> None:
+    """Complex products are not conjugated."""
+    torch.manual_seed(0)
+    for axes in (square(7, 3, 1, 1), square(7, 3, 2, 1)):
+        x = torch.randn(2, 4, 7, 7, dtype=dtype)
+        want = dense(x.to(torch.complex128 if dtype.is_complex else torch.float64), 2, axes)
+        for variant in accepted(axes):
+            got = correlate(x, groups=2, **without_sizes(axes), variant=variant)
+            assert got.dtype == dtype
+            error = (got.to(want.dtype) - want).abs().max() / want.abs().max()
+            assert error < tolerance, variant
+
+
+def test_vectorised_over_a_leading_axis() -> None:
+    torch.manual_seed(0)
+    axes = square(5, 3, 1, 1)
+    x = torch.randn(3, 2, 2, 5, 5, dtype=torch.float64)
+    for variant in accepted(axes):
+        got = torch.vmap(lambda x, v=variant: correlate(x, groups=1, **without_sizes(axes), variant=v))(x)
+        torch.testing.assert_close(got, torch.stack([dense(one, 1, axes) for one in x]))
+
+
+def test_assembly_writes_into_views_only_without_a_gradient() -> None:
+    axes = square(5, 3, 1, 1)
+    for variant in accepted(axes):
+        for gradient in (True, False):
+            x = torch.ones(1, 2, 5, 5, requires_grad=gradient)
+            with torch.profiler.profile() as profile:
+                correlate(x, groups=1, **without_sizes(axes), variant=variant)
+            written = "aten::new_empty" in {event.key for event in profile.key_averages()}
+            assert written == (variant != "windows" and not gradient), variant
+
+
+def test_function_transforms() -> None:
+    """Forward mode and functional reverse mode, whichever assembly they take."""
+    torch.manual_seed(0)
+    axes = square(4, 3, 1, 1)
+    x, tangent = torch.randn(2, 1, 2, 4, 4, dtype=torch.float64)
+    for variant in accepted(axes):
+
+        def loss(x: Tensor, v: str = variant) -> Tensor:
+            return correlate(x, groups=1, **without_sizes(axes), variant=v).square().sum()
+
+        def plain(x: Tensor) -> Tensor:
+            return dense(x, 1, axes).square().sum()
+
+        (want,) = torch.autograd.grad(plain(leaf := x.clone().requires_grad_()), leaf)
+        torch.testing.assert_close(torch.func.grad(loss)(x), want)
+        torch.testing.assert_close(torch.func.jvp(loss, (x,), (tangent,))[1], (want * tangent).sum())
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_stays_on_the_device(variant: str) -> None:
+    axes = square(6, 3, 1, 1)
+    got = correlate(torch.empty(2, 4, 6, 6, device="meta"), groups=2, **without_sizes(axes), variant=variant)
+    assert (got.device.type, got.shape) == ("meta", (2, 18, 18))
+
+
+def every(batch: int, channels: int, axes: Axes) -> int:
+    """Multiplications of one product of all windows."""
+    return batch * prod(axes["positions"]) * (channels * prod(axes["kernel_size"])) ** 2
+
+
+@pytest.mark.parametrize("kernel", [2, 3, 5, 7])
+def test_lag1_takes_one_in_kernel_width(kernel: int) -> None:
+    """K whole products of the K² an axis, and for each other pair at most 2 positions at the border."""
+    size, padding = 56, (kernel - 1) // 2
+    axes = square(size, kernel, 1, padding)
+    numbers = {"batch": 4, "channels": 8, "groups": 1, **axes}
+    unfolded = every(4, 8, axes)
+    border = unfolded // (kernel**2 * axes["positions"][1]) * kernel * (kernel - 1)
+    count = multiplications(**numbers, variant="lag1")
+    assert unfolded // kernel * 9 // 10 < count <= unfolded // kernel + border
+    assert multiplications(**numbers, variant="lag2") < count
+
+
+def test_lag1_of_a_line_without_padding_by_hand() -> None:
+    """3 products of 8 positions; (1,1) (1,2) (2,2) one leaves and one enters."""
+    numbers = {"batch": 2, "channels": 5, "groups": 1, **axes_of((10, 3, 1, 1, 0, 8))}
+    assert multiplications(**numbers, variant="lag1") == 2 * 5**2 * (3 * 8 + 3 * 2)
+    assert multiplications(**numbers, variant="windows") == 2 * 15**2 * 8
+
+
+LAYERS = {
+    "stem 3@224": (3, square(224, 7, 2, 3), "folded"),
+    "64@56": (64, square(56, 3, 1, 1), "lag2"),
+    "128@28": (128, square(28, 3, 1, 1), "lag2"),
+    "256@14": (256, square(14, 3, 1, 1), "lag2"),
+    "512@7": (512, square(7, 3, 1, 1), "lag1"),
+    "64@56 stride 2": (64, square(56, 3, 2, 1), "lag1"),
+    "256@14 stride 2": (256, square(14, 3, 2, 1), "lag1"),
+    "shortcut": (64, square(56, 1, 2, 0), "windows"),
+    "patches": (3, square(224, 16, 16, 0), "windows"),
+    "grey": (1, square(56, 3, 1, 1), "windows"),
+    "wide kernel": (8, axes_of((500, 31, 1, 1, -15, 500)), "lag1"),
+    "mostly gap": (64, axes_of((1, 3, 1, 40, -40, 1), (4000, 3, 1, 1, -1, 4000)), "lag1"),
+}
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_choice(layer: str) -> None:
+    channels, axes, want = LAYERS[layer]
+    numbers = {"batch": 4, "channels": channels, "groups": 1, **axes}
+    got = choose(**numbers)
+    assert got == want
+    assert multiplications(**numbers, variant=got) <= multiplications(**numbers, variant="windows")
+
+
+def test_refusals() -> None:
+    x = torch.zeros(1, 1, 4, 4)
+    strided, dilated = axes_of(*[(4, 2, 2, 1, 0, 2)] * 2), axes_of(*[(4, 2, 1, 2, 0, 2)] * 2)
+    numbers = {"batch": 1, "channels": 1, "groups": 1}
+    with pytest.raises(ValueError, match="no variant 'lag3'; pass one of lag2, lag1, folded, windows"):
+        correlate(x, groups=1, **without_sizes(strided), variant="lag3")
+    with pytest.raises(ValueError, match="argument 6 is shorter"):
+        correlate(x, groups=1, **{**without_sizes(strided), "positions": (2,)})
+    for axes, variant, match in (
+        (strided, "lag2", r"'lag2' needs two axes, the last two of stride 1, but the stride is \(2, 2\)"),
+        (
+            axes_of((4, 2, 1, 1, 0, 3)),
+            "lag2",
+            r"'lag2' needs two axes, the last two of stride 1, .* stride is \(1,\)",
+        ),
+        (dilated, "folded", r"needs the last axis of dilation 1, but .* the dilation \(2, 2\)"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            correlate(
+                x.view(1, 1, *([4] * 2 if len(axes["sizes"]) == 2 else [16])),
+                groups=1,
+                **without_sizes(axes),
+                variant=variant,
+            )
+        with pytest.raises(ValueError, match=match):
+            multiplications(**numbers, **axes, variant=variant)
+
+
+@pytest.mark.parametrize(
+    ("count", "rows"), [(0, 2048), (1, 2048), (16, 2080), (17, 2048), (3, 2050), (4, 64)]
+)
+def test_thin_product(count: int, rows: int) -> None:
+    torch.manual_seed(0)
+    a = torch.randn(count, rows, dtype=torch.float64, requires_grad=True)
+    b = torch.randn(count, 3, dtype=torch.float64, requires_grad=True)
+    got, want = thin_product(a, b), a.t() @ b
+    torch.testing.assert_close(got, want, rtol=1e-13, atol=1e-13)
+    cotangent = torch.randn_like(want)
+    for left, right in zip(
+        torch.autograd.grad(got, (a, b), cotangent), torch.autograd.grad(want, (a, b), cotangent), strict=True
+    ):
+        torch.testing.assert_close(left, right, rtol=1e-13, atol=1e-13)
+
+
+def test_thin_product_is_cut_where_it_pays() -> None:
+    def kernels(a: Tensor) -> set[str]:
+        with torch.profiler.profile() as profile:
+            thin_product(a, a)
+        return {event.key for event in profile.key_averages()} & {"aten::mm", "aten::bmm"}
+
+    assert kernels(torch.ones(4, 2048)) == {"aten::bmm"}
+    assert kernels(torch.ones(4, 1024)) == {"aten::mm"}

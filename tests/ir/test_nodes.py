@@ -1,0 +1,161 @@
+"""Tensor, Pattern, Delta, Scale; solving a relation for an index."""
+
+import itertools
+
+import pytest
+import sympy
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tnconv.errors import NetworkError
+from tnconv.ir import Delta, Index, Network, Pattern, Scale, Tensor, group, pattern, solve, symbol
+
+I, J, O, K = Index("i", 5), Index("j", 5), Index("o", 3), Index("k", 2)  # noqa: E741
+
+
+def solutions(relation):
+    """The index values, by name, at which a relation holds."""
+    found = set()
+    indices = sorted(relation.indices, key=lambda i: i.name)
+    for values in itertools.product(*(range(i.size) for i in indices)):
+        at = dict(zip(indices, values, strict=True))
+        gap = sum(a * at[i] for i, a in relation.zero_form.items()) + relation.offset
+        if gap == 0 if relation.modulus is None else gap % relation.modulus == 0:
+            found.add(tuple((i.name, v) for i, v in at.items()))
+    return found
+
+
+def test_equality_derives_from_all_fields():
+    made = Pattern("p", I, ((2, O), (1, K)), -1)
+    assert made == Pattern("p", I, ((1, K), (2, O)), -1)
+    others = [
+        Pattern("p", I, ((3, O), (1, K)), -1),
+        Pattern("p", I, ((2, O), (2, K)), -1),
+        Pattern("p", I, ((2, O), (1, K)), -2),
+        Pattern("p", I, ((2, O), (1, K)), -1, 5),
+        Pattern("p", J, ((2, O), (1, K)), -1),
+        Pattern("p", I, ((2, O),), -1),
+        Pattern("q", I, ((2, O), (1, K)), -1),
+        Pattern("p", I, ((2, Index("o", 4)), (1, K)), -1),
+    ]
+    assert len({made, *others}) == 9
+    assert len({Scale("s", 1), Scale("s", 2), Scale("t", 1)}) == 3
+    x = Tensor("x", "input", (group(I), group(J)))
+    assert len({x, Tensor("x", "cotangent", x.axes), Tensor("x", "input", (group(I, J),)),
+                Tensor("x", "input", x.axes, of="y"), Tensor("x", "input", x.axes[::-1])}) == 5  # fmt: skip
+
+
+def test_pattern_terms_are_canonical():
+    made = Pattern("p", I, ((1, K), (1, O), (1, K), (3, J), (-3, J)), 4)
+    assert made.terms == ((2, K), (1, O))
+    assert made.relation_text() == "i = 2*k + o + 4"
+    assert made.indices == (I, K, O)
+    assert made.zero_form == {I: -1, K: 2, O: 1}
+    assert Pattern("p", I, ((1, O),), 0, 5).relation_text() == "i = o mod 5"
+
+
+def test_delta_is_canonical():
+    assert Delta("d", J, I) == Delta("d", I, J)
+    made = Delta("d", J, I)
+    assert (made.left, made.right, made.terms, made.offset, made.modulus) == (I, J, ((1, J),), 0, None)
+    assert made.zero_form == {I: -1, J: 1}
+    assert made.relation_text() == "i = j"
+
+
+def test_pattern_becomes_a_delta_only_where_it_is_one():
+    assert pattern("p", I, ((1, J),)) == Delta("p", I, J)
+    for made in (
+        pattern("p", I, ((1, O),)),
+        pattern("p", I, ((1, J),), 1),
+        pattern("p", I, ((2, J),)),
+        pattern("p", I, ((-1, J),)),
+        pattern("p", I, ((1, J),), 0, 5),
+        pattern("p", I, ((1, J), (1, K))),
+    ):
+        assert isinstance(made, Pattern)
+    assert pattern("p", I, ((1, J), (1, K), (-1, K))) == Delta("p", I, J)
+
+
+def test_a_delta_may_become_a_pattern_and_back():
+    wide = Index("w", 9)
+    assert Delta("d", I, J).map_indices({I: wide, J: J}.__getitem__) == Pattern("d", wide, ((1, J),))
+    assert Pattern("p", wide, ((1, J),)).map_indices({wide: I, J: J}.__getitem__) == Delta("p", I, J)
+
+
+def test_index_on_both_sides():
+    with pytest.raises(NetworkError, match="pattern 'p' has index 'i' on both sides; solve for it first"):
+        Pattern("p", I, ((1, I), (1, O)))
+
+
+def test_tensor_fields():
+    x = Tensor("x", "input", (group(I, J), group(I)))
+    assert x.indices == (I, J)
+    assert x.argument == "x"
+    assert Tensor("x", "input", (), of="x") == Tensor("x", "input", ())
+    assert Tensor("x_2", "input", (), of="x").argument == "x"
+    with pytest.raises(NetworkError, match="node 'x' has role 'weight'; the roles are input, parameter"):
+        Tensor("x", "weight", ())
+    with pytest.raises(NetworkError, match="argument name '1' is not a name"):
+        Tensor("x", "input", (), of="1")
+    with pytest.raises(NetworkError, match="node name 'x y' is not a name"):
+        Tensor("x y", "input", ())
+
+
+def test_scales():
+    assert Scale("s", 3).value == sympy.Integer(3)
+    assert Scale("s", 1 / symbol("N")).indices == ()
+    for value in (1.5, "N", None, sympy.zoo, sympy.oo, sympy.true):
+        with pytest.raises(
+            NetworkError, match=r"scale 's' has value .*; give an int or a finite sympy number"
+        ):
+            Scale("s", value)
+    for value in (
+        sympy.sqrt(2),
+        sympy.Float(0.5),
+        sympy.I,
+        sympy.Symbol("N"),
+        sympy.pi,
+        sympy.Integer(2) ** 600,
+    ):
+        with pytest.raises(NetworkError, match=r"scale 's' has value .* cannot be written in the text"):
+            Scale("s", value)
+
+
+@pytest.mark.parametrize("index", [I, O, K])
+def test_solve_keeps_the_relation(index):
+    relation = Pattern("p", I, ((1, O), (-1, K)), 2)
+    solved = solve(relation, index)
+    assert solved is not None
+    assert solved.left == index
+    assert solutions(solved) == solutions(relation)
+
+
+def test_solve_a_delta_for_either_index():
+    delta = Delta("d", I, J)
+    assert solve(delta, I) is delta
+    solved = solve(delta, J)
+    assert solved is not None
+    assert solved.left == J
+    assert solutions(solved) == solutions(delta)
+    assert Network("n", (solved,), ()) == Network("n", (delta,), ())
+
+
+def test_solve_where_it_cannot():
+    assert solve(Pattern("p", I, ((2, O), (1, K))), O) is None
+    assert solve(Pattern("p", I, ((1, O), (1, K)), 0, 5), O) is None
+    assert solve(Pattern("p", I, ((1, O),)), K) is None
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from((-2, -1, 1, 2)), st.sampled_from((J, O, K))), max_size=3),
+    st.integers(-4, 4),
+    st.sampled_from((I, J, O, K)),
+)
+def test_solve_keeps_any_relation(terms, offset, index):
+    relation = pattern("p", I, tuple(terms), offset)
+    solved = solve(relation, index)
+    if solved is None:
+        assert abs(relation.zero_form.get(index, 0)) != 1
+    else:
+        assert solved.left == index
+        assert solutions(solved) == solutions(relation)

@@ -1,0 +1,176 @@
+"""Rewiring: every rule does what its docstring shows, keeps the value exactly, and comes to an end."""
+
+from typing import ClassVar
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pass_strategies import chains
+
+from tnconv.backends.reference import evaluate
+from tnconv.errors import PassError
+from tnconv.ir import Network, Scale, parse, parse_network
+from tnconv.passes import Pipeline, RewritePass, available, exact_check, get, rule
+from tnconv.testing import assert_roundtrip, assert_same_value, assert_valid, networks, seeds
+
+REWRITES = [name for name in available() if issubclass(get(name), RewritePass)]
+RULES = [each for name in REWRITES for each in get(name).rules]
+
+
+@pytest.mark.parametrize("each", RULES, ids=lambda each: each.name)
+def test_docstring_is_what_the_rule_does(each):
+    before, after = parse_network(each.before), parse_network(each.after)
+    found = each(before)
+    assert found is not None
+    assert str(found) == str(after)
+    assert_same_value(before, found, symbols={"N": 2})
+    assert each.sentence.endswith(".")
+    assert "\n" not in each.sentence
+
+
+def test_every_rule_is_tested():
+    assert len(RULES) == len({each.name for each in RULES}) >= 10
+
+
+@pytest.mark.parametrize("name", REWRITES)
+def test_rewriting_keeps_value_and_validity(name):
+    fired = []
+
+    def law(network, seed):
+        rewriting = get(name)()
+        result = rewriting.apply(network)
+        fired.append(result.changed)
+        assert result.changed == (result.network != network)
+        assert_valid(result.network)
+        assert_roundtrip(result.network)
+        assert_same_value(network, result.network, seed)
+        again = rewriting.apply(result.network)
+        assert not again.changed, "a fixpoint is one"
+
+    settings(max_examples=80)(given(chains(), seeds())(law))()
+    settings(max_examples=30)(given(networks(max_patterns=4, max_volume=4000), seeds())(law))()
+    assert any(fired)
+
+
+@settings(max_examples=120)
+@given(st.one_of(chains(), networks(max_patterns=4, max_volume=4000)), seeds())
+def test_default_pipeline_keeps_the_value(network, seed):
+    after, stages = Pipeline.parse("default").run(network)
+    assert [stage.before for stage in stages[1:]] == [stage.after for stage in stages[:-1]]
+    assert_same_value(network, after, seed)
+
+
+@settings(max_examples=40)
+@given(chains())
+def test_exact_check_passes_the_default_pipeline(network):
+    Pipeline.parse("default").run(network, exact_check(evaluate, instances=1))
+
+
+def guarded(text):
+    """The network and what the named passes make of it."""
+    return parse_network("network example {" + text + "\n}")
+
+
+@pytest.mark.parametrize(
+    ("names", "pattern", "sizes"),
+    [
+        ("dense | downsample | unit_kernels", "i = 3*o + k - 1", "i=12, k=3, o=4"),
+        ("dense | downsample | unit_kernels", "i = 3*o + k", "i=11, k=3, o=4"),
+        ("dense | downsample | unit_kernels", "i = 2*o + k", "i=12, k=3, o=4"),
+        ("dense | downsample | unit_kernels", "i = 3*o - k + 2", "i=12, k=3, o=4"),
+        ("dense | downsample | unit_kernels", "i = 3*o + k mod 12", "i=12, k=3, o=4"),
+        ("window_sums", "i = o + k - 1", "i=12, k=3, o=12"),
+    ],
+)
+def test_guards_hold_back(names, pattern, sizes):
+    output = "[k]" if names == "window_sums" else "[k, o]"
+    before = guarded(f"\n  index [{sizes}]\n  x = input [i]\n  p = pattern [{pattern}]\n  output {output}")
+    after, _ = Pipeline.parse(names).run(before)
+    assert after is before
+
+
+def test_a_contradiction_is_left_alone():
+    before = guarded("\n  index [i=4]\n  x = input [i]\n  p = pattern [i = 7]\n  output []")
+    assert Pipeline.parse("default").run(before)[0] is before
+
+
+def test_an_index_is_not_put_twice_into_the_output():
+    before = guarded("\n  index [a=4, b=4]\n  d = delta [a = b]\n  output [a, b]")
+    assert Pipeline.parse("default").run(before)[0] is before
+
+
+def test_a_lost_index_leaves_its_size():
+    before = guarded("\n  index [a=4, b=4, c=3]\n  x = input [c]\n  d = delta [a = b]\n  output [c]")
+    after, _ = Pipeline.parse("absorb_deltas").run(before)
+    assert after.scale == 4
+
+
+def test_two_nodes_of_one_argument_keep_their_shapes():
+    before = guarded(
+        "\n  index [i=12, i_2=12, k=3, o=4]\n  x = input [i]\n  x_2 = input{of=x} [i_2]"
+        "\n  p = pattern [i = 3*o + k]\n  output [k, o, i_2]"
+    )
+    after, _ = Pipeline.parse("default").run(before)
+    assert str(after.node("x").axes[0]) == "(o k)"
+    assert_same_value(before, after)
+
+
+def test_notes_say_which_rule_fired_on_what():
+    before = guarded("\n  index [a=4, b=4, c=4]\n  x = input [a]\n  d = delta [a = b]\n  e = delta [b = c]\n  output [c]")
+    _, (stage,) = Pipeline.parse("absorb_deltas").run(before)
+    assert stage.notes == ("absorb_delta x2: d, e",)
+
+
+def test_window_sums_are_named():
+    before = guarded("\n  index [i=12, k=3, o=12]\n  x = input [i]\n  p = pattern [i = o + k - 1]\n  output [k]")
+    _, (stage,) = Pipeline.parse("window_sums").run(before)
+    assert stage.notes == ("window sums left: p over o",)
+    assert not stage.changed
+
+
+def test_rules_that_never_end_are_stopped():
+    @rule
+    def grow(network: Network) -> Network:
+        """Adds a scale again and again.
+
+        Before:
+            network a {
+        After:
+            network a {
+        """
+        return network.with_nodes((*network.nodes, Scale(network.fresh_name("s"), 2)))
+
+    class Grow(RewritePass):
+        name: ClassVar[str] = "grow"
+        rules: ClassVar = (grow,)
+
+    with pytest.raises(PassError, match=r"the rules grow still fire after 16 steps; make each reduce something"):
+        Grow().apply(parse("network a {\n index []\n s = scale [2]\n output []\n}"))
+
+
+def test_a_rule_that_returns_its_argument_is_named():
+    @rule
+    def idle(network: Network) -> Network:
+        """Does nothing.
+
+        Before:
+            network a {
+        After:
+            network a {
+        """
+        return network
+
+    class Idle(RewritePass):
+        name: ClassVar[str] = "idle"
+        rules: ClassVar = (idle,)
+
+    with pytest.raises(PassError, match="rule 'idle' returned the network that it was given"):
+        Idle().apply(parse("network a {\n index []\n output []\n}"))
+
+
+def test_a_rule_needs_its_docstring():
+    def bare(network: Network) -> None:
+        """Says nothing."""
+
+    with pytest.raises(PassError, match="rule 'bare' needs a docstring"):
+        rule(bare)

@@ -1,0 +1,228 @@
+"""Structural passes: each agrees with its oracle on random networks, and refuses what it cannot do."""
+
+import numpy as np
+import pytest
+import sympy
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tnconv.backends.reference import evaluate
+from tnconv.errors import PassError
+from tnconv.ir import Sum, parse, parse_network
+from tnconv.passes import Pipeline, exact_check, parse_pass, run_pass
+from tnconv.passes.differentiate import Differentiate
+from tnconv.testing import assert_roundtrip, assert_valid, networks, sums
+
+CONV = """network conv1d.forward {
+  index [n=N, g=2, c=3, d=4, i=9, k=3, o=4]
+  x      = input     [n, (g c), i]
+  p      = pattern   [i = 2*o + k - 1]
+  weight = parameter [(g d), c, k]
+  output             [n, (g d), o]
+}"""
+BIAS = """network conv1d.forward {
+  index [n=N, g=2, d=4, o=4]
+  bias = parameter [(g d)]
+  output           [n, (g d), o]
+}"""
+CONVOLUTION = parse_network(CONV)
+BIASED = Sum("conv1d.forward", (CONVOLUTION, parse_network(BIAS)))
+
+
+def checked(each, expression):
+    """Run a pass with the exact check; the result is valid."""
+    after, _ = run_pass(each, expression)
+    assert_valid(after)
+    assert_roundtrip(after)
+    exact_check(evaluate, instances=1)(each, expression, after)
+    return after
+
+
+NETWORKS = networks(max_tensors=3, max_patterns=2, max_indices=4, max_size=3, max_volume=60)
+
+
+@settings(max_examples=60)
+@given(NETWORKS, st.data())
+def test_differentiate_is_the_difference_quotient(network, data):
+    argument = data.draw(st.sampled_from(network.arguments))
+    options = data.draw(st.sampled_from([{}, {"cotangent": "seed"}, {"tangent": "seed"}]))
+    checked(Differentiate(argument, **options), network)
+
+
+@settings(max_examples=40)
+@given(sums(), st.data())
+def test_differentiate_maps_over_a_sum(total, data):
+    argument = data.draw(st.sampled_from(total.arguments))
+    options = data.draw(st.sampled_from([{"cotangent": "seed"}, {"tangent": "seed"}]))
+    checked(Differentiate(argument, **options), total)
+
+
+@settings(max_examples=60)
+@given(NETWORKS, st.data())
+def test_batch_is_a_loop(network, data):
+    over = data.draw(st.lists(st.sampled_from(network.arguments), unique=True, min_size=1))
+    after = checked(parse_pass(f"batch{{index=b, over=[{', '.join(over)}], size=3}}"), network)
+    assert after.output[0].size == 3
+
+
+@settings(max_examples=60)
+@given(NETWORKS, st.data())
+def test_square_is_the_outer_product_summed(network, data):
+    groups = [i.name for axis in network.output if axis.is_group for i in axis.indices]
+    joined = data.draw(st.lists(st.sampled_from(groups), unique=True)) if groups else []
+    cut = data.draw(st.integers(0, len(joined)))
+    checked(parse_pass(f"square{{over=[{', '.join(joined[:cut])}], keep=[{', '.join(joined[cut:])}]}}"), network)
+
+
+@settings(max_examples=60)
+@given(NETWORKS, st.data())
+def test_cut_is_the_rest_of_the_network(network, data):
+    node = data.draw(st.sampled_from([t.name for t in network.tensors]))
+    try:
+        checked(parse_pass(f"cut{{node={node}}}"), network)
+    except PassError as error:
+        assert "arrange it as a group first" in str(error)  # noqa: PT017
+
+
+@settings(max_examples=60)
+@given(NETWORKS, st.data())
+def test_arrange_and_sum(network, data):
+    plain = all(axis.is_group for axis in network.output)
+    names = data.draw(st.lists(st.sampled_from([i.name for i in network.indices]), unique=True)) if network.indices else []
+    cut = data.draw(st.integers(0, len(names)))
+    if plain:
+        checked(parse_pass(f"arrange{{output=[({' '.join(names[:cut])}), {', '.join(names[cut:])}]}}"), network)
+    gone = [i.name for axis in network.output if axis.is_group for i in axis.indices if i.name in names]
+    checked(parse_pass(f"sum{{over=[{', '.join(gone)}]}}"), network)
+
+
+@settings(max_examples=30)
+@given(NETWORKS, st.sampled_from(["2", "1/3", "-5/2", "1"]))
+def test_scale_is_a_factor(network, factor):
+    checked(parse_pass(f"scale{{by={factor}}}"), network)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "differentiate{wrt=weight, cotangent=dy}",
+        "differentiate{wrt=x}",
+        "batch{index=v}",
+        "batch{index=v, over=[x, weight], size=2*N}",
+        "cut{node=weight}",
+        "cut{node=weight} | arrange{output=[n, (g c k), o]} | square{over=[n, o], keep=[g]} | scale{by=1/(3*N)}",
+        "cut{node=weight} | square{over=[n], keep=[o]} | tie{left=c, right=c_2}",
+        "sum{over=[n, o]}",
+        "scale{by=1/(N*4)} | default",
+    ],
+)
+def test_symbolic_networks_are_checked_on_small_instances(text):
+    Pipeline.parse(text).run(CONVOLUTION, exact_check(evaluate))
+
+
+@pytest.mark.parametrize("text", ["batch{index=v, over=[x]}", "differentiate{wrt=bias, cotangent=dy}", "sum{over=[n]}"])
+def test_sums_are_checked_on_small_instances(text):
+    Pipeline.parse(text).run(BIASED, exact_check(evaluate))
+
+
+def test_weight_vjp_is_the_network_of_the_design():
+    after, _ = run_pass(Differentiate("weight", cotangent="dy"), CONVOLUTION)
+    assert str(after) == (
+        "network conv1d.forward {\n"
+        "  index [n=N, g=2, c=3, d=4, i=9, k=3, o=4]\n"
+        "  x  = input     [n, (g c), i]\n"
+        "  p  = pattern   [i = 2*o + k - 1]\n"
+        "  dy = cotangent [n, (g d), o]\n"
+        "  output         [(g d), c, k]\n}"
+    )
+
+
+def test_a_second_derivative_is_a_sum():
+    text = "network q {\n index [a=2, b=2]\n w = parameter [a]\n w_2 = parameter{of=w} [b]\n output []\n}"
+    after, stages = Pipeline.parse("differentiate{wrt=w} | differentiate{wrt=w}").run(parse(text))
+    assert isinstance(after, Sum)
+    assert [len(stage.after.terms) for stage in stages] == [2, 2]
+    assert evaluate(after, {}).tolist() == [[2, 2], [2, 2]]
+
+
+def test_square_renames_the_copy():
+    after, _ = run_pass(parse_pass("square{over=[n, o], keep=[g]}"), CONVOLUTION)
+    assert [str(axis) for axis in after.output] == ["g", "d", "d_2"]
+    assert [t.of for t in after.tensors] == [None, "x", None, "weight"]
+    assert after.node("p_2").relation_text() == "i_2 = 2*o + k_2 - 1"
+
+
+def test_a_summed_broadcast_leaves_its_size():
+    after, _ = run_pass(parse_pass("sum{over=[n, o]}"), parse_network(BIAS))
+    assert after.scale == 4 * sympy.Symbol("N", integer=True, positive=True)
+
+
+def test_default_batch_takes_the_first_role():
+    vjp, _ = run_pass(Differentiate("weight", cotangent="dy"), CONVOLUTION)
+    after, notes = run_pass(parse_pass("batch{index=v}"), vjp)
+    assert notes == ("v on dy",)
+    assert str(after.output[0]) == "v"
+
+
+def test_values_against_numpy():
+    network = parse_network("network m {\n index [a=2, b=3, c=4]\n x = input [a, b]\n y = input [b, c]\n output [a, c]\n}")
+    x, y = np.arange(6).reshape(2, 3), np.arange(12).reshape(3, 4)
+    squared, _ = run_pass(parse_pass("square{over=[a]}"), network)
+    assert np.array_equal(evaluate(squared, {"x": x, "y": y}), (x @ y).T @ (x @ y))
+    tied, _ = Pipeline.parse("differentiate{wrt=x} | tie{left=a, right=a_2} | arrange{output=[c, b]}").run(network)
+    assert np.array_equal(evaluate(tied, {"y": y}), 2 * y.T)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("differentiate{wrt=z}", "no argument 'z' to differentiate by; the arguments are x, weight"),
+        ("differentiate{wrt=x, cotangent=weight}", "the name 'weight' is taken"),
+        ("batch{index=n}", "the name 'n' is taken"),
+        ("batch{index=v, over=[z]}", "there is no argument 'z'; the arguments are x, weight"),
+        ("square{over=[i]}", "square names index 'i', which is not in the output; the output has n, g, d, o"),
+        ("square{over=[n], keep=[n]}", "square names index 'n' twice"),
+        ("cut{node=p}", "there is no tensor node 'p'; the tensor nodes are x, weight"),
+        ("arrange{output=[n, z]}", "index 'z' is not declared"),
+        ("sum{over=[i]}", "sum names index 'i', which is not in the output"),
+        ("tie{left=n, right=o}", "tie joins index 'n' of size N and 'o' of size 4; choose two of one size"),
+    ],
+)
+def test_what_cannot_be_done_is_refused(text, message):
+    with pytest.raises(PassError, match=message):
+        Pipeline.parse(text).run(CONVOLUTION)
+
+
+def test_apply_alone_refuses_too():
+    with pytest.raises(PassError, match="no node reads 'z'; the arguments are x, weight"):
+        Differentiate("z").apply(CONVOLUTION)
+    with pytest.raises(PassError, match="there is no tensor node 'z'; they are x, weight"):
+        parse_pass("cut{node=z}").apply(CONVOLUTION)
+
+
+def test_a_sum_is_not_squared():
+    with pytest.raises(PassError, match="a sum of 2 networks, whose square has mixed terms"):
+        Pipeline.parse("square{over=[n]}").run(BIASED)
+
+
+def test_batch_needs_something_to_batch():
+    with pytest.raises(PassError, match=r"name the arguments in over=\[...\]"):
+        Pipeline.parse("batch{index=v}").run(parse_network(BIAS))
+
+
+def test_a_part_of_an_affine_axis_is_refused():
+    network = parse_network("network a {\n index [a=2, b=3]\n x = input [a, b]\n output [5*a + b < 12]\n}")
+    with pytest.raises(PassError, match=r"sum cannot take a from axis 5\*a \+ b < 12; arrange it as a group first"):
+        Pipeline.parse("sum{over=[a]}").run(network)
+    with pytest.raises(PassError, match=r"output axis 5\*a \+ b < 12 is affine and is not among"):
+        Pipeline.parse("arrange{output=[a]}").run(network)
+
+
+def test_both_tangent_and_cotangent_are_refused():
+    with pytest.raises(PassError, match="differentiate has cotangent=a and tangent=b; give one"):
+        Differentiate("x", cotangent="a", tangent="b")
+
+
+def test_a_factor_is_arithmetic():
+    with pytest.raises(PassError, match=r"option 'by' of pass 'scale': 'open\(1\)' is not an arithmetic expression"):
+        parse_pass("scale{by=open(1)}")

@@ -1,0 +1,269 @@
+"""The diagrams: the same bytes every time, valid XML, everything named, and no label over another."""
+
+import itertools
+import re
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ET
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import given, settings
+
+from tnconv.errors import TnconvError
+from tnconv.inspect.draw import draw, to_svg
+from tnconv.inspect.layout import build, node_columns
+from tnconv.ir import Expression, Index, Network, Pattern, Scale, Sum, Tensor, group, parse, symbol
+from tnconv.spec import ConvSpec
+from tnconv.testing import networks, sums
+
+SVG = "{http://www.w3.org/2000/svg}"
+SIZES = "n=N, g=2, c=3, d=64, i1=224, i2=224, k1=7, k2=7, o1=112, o2=112"
+COPY = "c_2=3, i1_2=224, i2_2=224, k1_2=7, k2_2=7"
+X = "x = input [n, (g c), i1, i2]"
+X_2 = "x_2 = input{of=x} [n, (g c_2), i1_2, i2_2]"
+WEIGHT = "weight = parameter [(g d), c, k1, k2]"
+GRAD = "grad_output = cotangent [n, (g d), o1, o2]"
+PATTERNS = "p1 = pattern [i1 = 2*o1 + k1 - 3]\n p2 = pattern [i2 = 2*o2 + k2 - 3]"
+
+
+def patterns_2(o1: str, o2: str) -> str:
+    return f"p1_2 = pattern [i1_2 = 2*{o1} + k1_2 - 3]\n p2_2 = pattern [i2_2 = 2*{o2} + k2_2 - 3]"
+
+
+def network(name: str, sizes: str, *lines: str) -> Expression:
+    return parse(f"network conv2d.{name} {{\n index [{sizes}]\n " + "\n ".join(lines) + "\n}")
+
+
+OPERATIONS = {
+    "forward": ConvSpec(6, 128, 7, (224, 224), groups=2, stride=2, padding=3).network(),
+    "forward_with_bias": ConvSpec(6, 128, 7, (224, 224), bias=True).network(),
+    "forward_1d": ConvSpec(6, 128, 7, 224).network(),
+    "forward_3d": ConvSpec(6, 128, 3, (8, 8, 8)).network(),
+    "weight_vjp": network("weight_vjp", SIZES, X, PATTERNS, GRAD, "output [(g d), c, k1, k2]"),
+    "input_vjp": network("input_vjp", SIZES, WEIGHT, PATTERNS, GRAD, "output [n, (g c), i1, i2]"),
+    "bias_vjp": network("bias_vjp", SIZES, GRAD, "output [(g d)]"),
+    "unfold": network("unfold", SIZES, X, PATTERNS, "output [n, (g c k1 k2), (o1 o2)]"),
+    "kfac_expand": network(
+        "kfac_expand",
+        f"{SIZES}, {COPY}",
+        X,
+        PATTERNS,
+        patterns_2("o1", "o2"),
+        X_2,
+        "scale = scale [1/(12544*N)]",
+        "output [g, (c k1 k2), (c_2 k1_2 k2_2)]",
+    ),
+    "kfac_reduce": network(
+        "kfac_reduce",
+        f"{SIZES}, {COPY}, o1_2=112, o2_2=112",
+        X,
+        PATTERNS,
+        patterns_2("o1_2", "o2_2"),
+        X_2,
+        "scale = scale [1/(157351936*N)]",
+        "output [g, (c k1 k2), (c_2 k1_2 k2_2)]",
+    ),
+    "jacobian": network(
+        "weight_jacobian",
+        f"{SIZES}, c_2=3, d_2=64, k1_2=7, k2_2=7, g_2=2",
+        X,
+        PATTERNS,
+        *(f"e{number} = delta [{name} = {name}_2]" for number, name in enumerate(["g", "c", "k1", "k2"])),
+        "output [n, (g d), o1, o2, g_2, c_2, k1_2, k2_2]",
+    ),
+}
+every_operation = pytest.mark.parametrize("expression", OPERATIONS.values(), ids=OPERATIONS)
+
+
+@dataclass(frozen=True)
+class Label:
+    """A text of the picture and the rectangle that it fills."""
+
+    text: str
+    css: str
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+    def overlaps(self, other: "Label") -> bool:
+        return (
+            min(self.right, other.right) - max(self.left, other.left) > 0.1
+            and min(self.bottom, other.bottom) - max(self.top, other.top) > 0.1
+        )
+
+
+def shift_of(element: ET.Element) -> tuple[float, float]:
+    found = re.fullmatch(r"translate\((\S+) (\S+)\)", element.get("transform", ""))
+    return (float(found[1]), float(found[2])) if found else (0.0, 0.0)
+
+
+def labels(svg: str) -> list[Label]:
+    """Every text of the picture, with widths as wide as common fonts make them."""
+    found = []
+    root = ET.fromstring(svg)
+    for owner in [root, *root.iter(f"{SVG}g")]:
+        shift_x, shift_y = shift_of(owner)
+        for element in owner.findall(f"{SVG}text"):
+            text, size = element.text or "", 22 if element.get("class") == "plus" else 13
+            width = 0.6 * size * len(text)
+            x, y = float(element.get("x", "")) + shift_x, float(element.get("y", "")) + shift_y
+            left = x - {"start": 0.0, "middle": width / 2, "end": width}[element.get("text-anchor", "start")]
+            found.append(
+                Label(text, element.get("class", ""), left, y - 0.75 * size, left + width, y + 0.2 * size)
+            )
+    return found
+
+
+def rectangles(svg: str) -> list[Label]:
+    """Every box of a tensor or pattern."""
+    found = []
+    for owner in ET.fromstring(svg).iter(f"{SVG}g"):
+        shift_x, shift_y = shift_of(owner)
+        for element in owner.findall(f"{SVG}rect"):
+            x, y, width, height = (float(element.get(key, "")) for key in ("x", "y", "width", "height"))
+            x, y = x + shift_x, y + shift_y
+            found.append(Label("", element.get("class", ""), x, y, x + width, y + height))
+    return found
+
+
+def titles(svg: str) -> list[str]:
+    return [element.text or "" for element in ET.fromstring(svg).iter(f"{SVG}title")]
+
+
+@every_operation
+def test_no_label_covers_another_or_a_box_and_all_are_inside_the_picture(expression):
+    svg = to_svg(expression)
+    root, found, boxes = ET.fromstring(svg), labels(svg), rectangles(svg)
+    for one, other in itertools.combinations(found, 2):
+        assert not one.overlaps(other), (one, other)
+    for one, other in itertools.combinations(boxes, 2):
+        assert not one.overlaps(other), (one, other)
+    for label, box in itertools.product([label for label in found if "on" not in label.css.split()], boxes):
+        assert not label.overlaps(box), (label, box)
+    page = Label("", "", 0, 0, float(root.get("width", "")), float(root.get("height", "")))
+    for one in [*found, *boxes]:
+        assert page.left <= one.left, one
+        assert page.top <= one.top, one
+        assert one.right <= page.right, one
+        assert one.bottom <= page.bottom, one
+
+
+@every_operation
+def test_every_node_index_and_open_leg_is_named(expression):
+    svg = to_svg(expression)
+    texts, hovers = [label.text for label in labels(svg)], titles(svg)
+    assert expression.name in texts
+    for term in expression.terms:
+        for index in term.open_indices:
+            assert f"{index.name}={index.size}" in texts
+        for index in term.indices:
+            assert index in term.open_indices or index.name in texts
+            assert f"{index.name}, size {index.size}" in hovers
+        for node in term.nodes:
+            match node:
+                case Tensor():
+                    assert node.name in texts
+                case Pattern():
+                    assert node.name in texts
+                    assert f"{node.name}: {node.relation_text()}" in hovers
+                case Scale():
+                    assert f"{term.scale} ×" in texts
+                case _:
+                    assert f"{node.name}: {node.relation_text()}" in hovers
+
+
+def check(expression: Expression) -> None:
+    svg = to_svg(expression)
+    assert svg == to_svg(parse(str(expression)))
+    found = labels(svg)
+    assert all(not one.overlaps(other) for one, other in itertools.combinations(found, 2))
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(networks())
+def test_any_network_is_drawn(expression):
+    check(expression)
+
+
+@settings(max_examples=20, deadline=None, derandomize=True)
+@given(sums())
+def test_any_sum_is_drawn(expression):
+    check(expression)
+    assert to_svg(expression).count(">+</text>") == len(expression.terms) - 1
+
+
+def test_the_bytes_do_not_depend_on_the_hash_seed():
+    program = (
+        "from tnconv.spec import ConvSpec\nfrom tnconv.inspect.draw import to_svg\n"
+        "print(to_svg(ConvSpec(6, 128, 7, (224, 224), bias=True).network()), end='')"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program],
+        env={"PYTHONHASHSEED": "1"},
+        capture_output=True,
+        check=True,
+        text=True,
+    )
+    assert result.stdout == to_svg(OPERATIONS["forward_with_bias"])
+
+
+def test_larger_indices_have_thicker_lines():
+    svg = to_svg(OPERATIONS["forward"])
+    by_index = {
+        name: float(width) for width, name in re.findall(r'stroke-width="([\d.]+)"><title>(\w+), size', svg)
+    }
+    assert by_index["g"] < by_index["c"] < by_index["k1"] < by_index["d"] < by_index["o1"] < by_index["i1"]
+
+
+def test_halves_of_a_curvature_factor_face_each_other():
+    for name in ("kfac_expand", "kfac_reduce"):
+        columns = node_columns(OPERATIONS[name])
+        assert columns == {"x": 0, "p1": 2, "p2": 2, "p1_2": 4, "p2_2": 4, "x_2": 6}
+
+
+def test_lines_of_the_forward_network_do_not_cross():
+    diagram = build(OPERATIONS["forward"])
+    place = {box.key: row for column in diagram.columns for row, box in enumerate(column)}
+    for (a, b), (a_2, b_2) in itertools.combinations(diagram.links, 2):
+        if a.column == a_2.column:
+            assert (place[a.key] - place[a_2.key]) * (place[b.key] - place[b_2.key]) >= 0
+
+
+def test_degenerate_networks():
+    n = Index("n", symbol("N"))
+    for made in (Network("empty", (), ()), Network("ones", (Scale("s", 3),), (group(n),))):
+        check(made)
+    assert "n=N" in to_svg(Network("ones", (), (group(n),)))
+
+
+def test_a_sum_of_equal_outputs_stands_in_one_row():
+    total = OPERATIONS["forward_with_bias"]
+    assert isinstance(total, Sum)
+    root = ET.fromstring(to_svg(total))
+    assert len(root.findall(f"{SVG}g")) == 2
+
+
+def test_large_networks_are_drawn_fast():
+    bonds = [Index(f"b{number}", 4) for number in range(301)]
+    legs = [Index(f"c{number}", 2) for number in range(300)]
+    nodes = [
+        Tensor(f"t{number}", "parameter", (group(left), group(leg), group(right)))
+        for number, (left, leg, right) in enumerate(zip(bonds, legs, bonds[1:], strict=False))
+    ]
+    start = time.perf_counter()
+    svg = to_svg(Network("train", tuple(nodes), tuple(group(leg) for leg in legs)))
+    assert time.perf_counter() - start < 10
+    assert svg.count("<rect") == 300
+
+
+def test_draw_writes_the_file_and_says_what_is_wrong(tmp_path):
+    path = tmp_path / "a.svg"
+    draw(OPERATIONS["forward"], path)
+    assert path.read_text(encoding="utf-8") == to_svg(OPERATIONS["forward"])
+    with pytest.raises(TnconvError, match=r"a.png' has suffix '.png'; diagrams are written as .svg"):
+        draw(OPERATIONS["forward"], tmp_path / "a.png")
+    with pytest.raises(TnconvError, match=r"a.svg' cannot be written: .*; check the path"):
+        draw(OPERATIONS["forward"], str(tmp_path / "none" / "a.svg"))

@@ -1,0 +1,335 @@
+"""The reference backend: dense, slow, obvious. The oracle of the tests, and never used for speed.
+
+This is the only place where a pattern becomes a 0/1 array. Integers are computed exactly: in int64 where
+a bound shows that nothing overflows, in Python integers elsewhere; a rational scale gives `Fraction`s.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import opt_einsum
+import sympy
+
+from tnconv.errors import ArgumentError, NetworkError
+from tnconv.ir import (
+    Axis,
+    Expression,
+    Index,
+    Network,
+    Relational,
+    Size,
+    Tensor,
+    product,
+)
+from tnconv.ir import (
+    evaluate as evaluate_size,
+)
+from tnconv.ir.index import symbol_names
+from tnconv.planner.plan import Plan
+
+Array = npt.NDArray[Any]
+_SAFE = 2**62
+
+
+def evaluate(
+    expression: Expression, arguments: Mapping[str, npt.ArrayLike], symbols: Mapping[str, int] | None = None
+) -> Array:
+    """The value of a network or a sum, computed densely.
+
+    Args:
+        expression: what to compute.
+        arguments: an array for every name in `expression.arguments`; others are ignored.
+        symbols: values of size symbols that the shapes of the arguments leave open.
+
+    Returns:
+        An array with the axes of the output. Integers give int64 where the value fits, else an object
+        array of Python integers, or of `Fraction` under a rational scale; other dtypes are kept.
+
+    Raises:
+        ArgumentError: an argument is missing or has the wrong shape, or a symbol has no value.
+    """
+    arrays = {name: np.asarray(value) for name, value in arguments.items()}
+    values = bind_symbols(expression, {name: array.shape for name, array in arrays.items()}, symbols)
+    results = []
+    for term in expression.terms:
+        try:
+            bound = term.bind(values)
+        except NetworkError as error:
+            raise ArgumentError(
+                f"{expression.name!r} cannot be computed for sizes {values}: {error}"
+            ) from error
+        results.append(_evaluate_network(bound, arrays))
+    return _add(results)
+
+
+def evaluate_plan(plan: Plan, arguments: Mapping[str, npt.ArrayLike]) -> Array:
+    """The value of a plan: every step evaluated densely, one after the other.
+
+    Args:
+        plan: what to run.
+        arguments: an array for every name in `plan.arguments`.
+
+    Returns:
+        The sum of the plan's results.
+
+    Raises:
+        ArgumentError: an argument is missing or has the wrong shape.
+    """
+    arrays = {name: np.asarray(value) for name, value in arguments.items()}
+    layouts = [(name, tuple(sizes)) for name, sizes in plan.arguments.items()]
+    values = _solve(layouts, {name: array.shape for name, array in arrays.items()}, {})
+    for step in plan.steps:
+        arrays[step.result] = evaluate(step.network, arrays, values)
+    return _add([arrays[name] for name in plan.results])
+
+
+def bind_symbols(
+    expression: Expression, shapes: Mapping[str, Sequence[int]], symbols: Mapping[str, int] | None = None
+) -> dict[str, int]:
+    """The values that the shapes of the arguments give to the size symbols; checks every shape.
+
+    An axis of size `N` or `2*N + 1` gives N; one of size `N*G` does once another axis has given G.
+
+    Args:
+        expression: a network or a sum.
+        shapes: the shape of every argument.
+        symbols: values known beforehand.
+
+    Returns:
+        A value for every symbol that the shapes determine, and those known beforehand.
+
+    Raises:
+        ArgumentError: an argument is missing, has another number of axes or another size than the
+            network says, or two axes disagree about a symbol; the message has both sizes.
+    """
+    tensors = dict.fromkeys(tensor for term in expression.terms for tensor in term.tensors)
+    layouts = [(tensor.argument, tuple(axis.size for axis in tensor.axes)) for tensor in tensors]
+    return _solve(layouts, shapes, symbols or {})
+
+
+def expand_pattern(relation: Relational) -> Array:
+    """The dense 0/1 array of a pattern, int64, one axis an index in the order of `relation.indices`."""
+    left, *others = np.indices(tuple(index.size for index in relation.indices), dtype=np.int64, sparse=True)
+    # Python integers: a coefficient times a position may not fit in 64 bits.
+    total: Any = relation.offset - left.astype(object)
+    for (coefficient, _), position in zip(relation.terms, others, strict=True):
+        total = total + coefficient * position.astype(object)
+    hit = total == 0 if relation.modulus is None else total % relation.modulus == 0
+    return np.broadcast_to(hit, tuple(index.size for index in relation.indices)).astype(np.int64)
+
+
+# -- shapes and symbols ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Equation:
+    """One axis of an argument: its size in the network, and how many cells the array has."""
+
+    argument: str
+    axis: int
+    size: Size
+    extent: int
+
+    def __str__(self) -> str:
+        return f"axis {self.axis} of argument {self.argument!r}"
+
+
+def _solve(
+    layouts: Iterable[tuple[str, tuple[Size, ...]]],
+    shapes: Mapping[str, Sequence[int]],
+    symbols: Mapping[str, int],
+) -> dict[str, int]:
+    values = dict(symbols)
+    origin: dict[str, str] = {}
+    waiting = list(_equations(layouts, shapes))
+    progress = True
+    while progress:
+        progress, still = False, []
+        for equation in waiting:
+            unknown = [name for name in symbol_names(equation.size) if name not in values]
+            found = _linear_solution(equation, unknown[0], values) if len(unknown) == 1 else None
+            if not unknown:
+                _check(equation, values, origin)
+            elif found is None:
+                still.append(equation)
+                continue
+            else:
+                values[unknown[0]], origin[unknown[0]] = found, str(equation)
+            progress = True
+        waiting = still
+    return values
+
+
+def _equations(
+    layouts: Iterable[tuple[str, tuple[Size, ...]]], shapes: Mapping[str, Sequence[int]]
+) -> Iterable[_Equation]:
+    for argument, sizes in layouts:
+        if argument not in shapes:
+            raise ArgumentError(f"argument {argument!r} is missing; got {', '.join(shapes) or 'none'}")
+        shape = tuple(shapes[argument])
+        if len(shape) != len(sizes):
+            raise ArgumentError(
+                f"argument {argument!r} has {len(shape)} axes, shape {shape}, but the network reads "
+                f"{len(sizes)}, [{', '.join(map(str, sizes))}]; pass an array with those axes"
+            )
+        yield from (
+            _Equation(argument, axis, *pair) for axis, pair in enumerate(zip(sizes, shape, strict=True))
+        )
+
+
+def _check(equation: _Equation, values: Mapping[str, int], origin: Mapping[str, str]) -> None:
+    wanted = evaluate_size(equation.size, values)
+    if wanted == equation.extent:
+        return
+    names = symbol_names(equation.size)
+    sources = [f"{n} = {values[n]}" + (f" from {origin[n]}" if n in origin else "") for n in names]
+    because = f" ({equation.size} with {', '.join(sources)})" if sources else ""
+    raise ArgumentError(
+        f"{equation} has size {equation.extent} but the network says {wanted}{because}; make the shapes agree"
+    )
+
+
+def _linear_solution(equation: _Equation, name: str, values: Mapping[str, int]) -> int | None:
+    """The value of the one unknown, or None where the size is not linear in it."""
+    unknown = sympy.Symbol(name, integer=True, positive=True)
+    known = {sympy.Symbol(n, integer=True, positive=True): v for n, v in values.items()}
+    rest = sympy.expand(equation.size.subs(known) - equation.extent)
+    slope = sympy.diff(rest, unknown)
+    if not slope.is_Number or slope == 0 or rest.has(sympy.floor):
+        return None
+    solution = -rest.subs(unknown, 0) / slope
+    if not solution.is_Integer or solution < 1:
+        raise ArgumentError(
+            f"{equation} has size {equation.extent} but the network says {equation.size}, "
+            f"which needs {name} = {solution}; pass a size for which {name} is a positive integer"
+        )
+    return int(solution)
+
+
+# -- values ------------------------------------------------------------------------------------------
+
+
+def _evaluate_network(network: Network, arrays: Mapping[str, Array]) -> Array:
+    read = [(_read(arrays[tensor.argument], tensor), _labels(tensor.axes)) for tensor in network.tensors]
+    dtype = np.result_type(*(array.dtype for array, _ in read)) if read else np.dtype(np.int64)
+    if dtype.kind in "bui":
+        dtype = np.dtype(np.int64) if _bound(network, read) < _SAFE else np.dtype(object)
+    operands = [(array.astype(dtype), labels) for array, labels in read]
+    operands += [(expand_pattern(p).astype(dtype), p.indices) for p in network.patterns]
+    value = _contract(operands, network.open_indices, dtype)
+    return _apply_scale(_write(value, network.output), network)
+
+
+def _labels(axes: Iterable[Axis]) -> tuple[Index, ...]:
+    return tuple(index for axis in axes for index in axis.indices)
+
+
+def _positions(axis: Axis) -> Array:
+    """The cell of every combination of the axis' indices, one axis an index."""
+    sizes = tuple(index.size for index in axis.indices)
+    cells = np.full(sizes, axis.start, dtype=np.int64)
+    for place, (stride, size) in enumerate(zip(axis.strides, sizes, strict=True)):
+        shape = [1] * len(sizes)
+        shape[place] = size
+        cells += stride * np.arange(size, dtype=np.int64).reshape(shape)
+    return cells
+
+
+def _read(array: Array, tensor: Tensor) -> Array:
+    """The argument with one axis an index, in the order of the node's axes."""
+    place = 0
+    for axis in tensor.axes:
+        array = np.take(array, _positions(axis), axis=place)
+        place += len(axis.indices)
+    return array
+
+
+def _write(value: Array, output: Sequence[Axis]) -> Array:
+    """Put a value with one axis an open index into the cells of the output; the others are zero."""
+    result = np.zeros(tuple(axis.size for axis in output), dtype=value.dtype)
+    cells = [_positions(axis).reshape(-1) for axis in output]
+    result[np.ix_(*cells)] = value.reshape(tuple(len(c) for c in cells))
+    return result
+
+
+def _bound(network: Network, operands: Sequence[tuple[Array, tuple[Index, ...]]]) -> int:
+    """An upper bound for every number that occurs while integers are contracted."""
+    largest: int = math.prod(
+        max((abs(int(v)) for v in array.reshape(-1)), default=0) or 1 for array, _ in operands
+    )
+    return largest * int(product(index.size for index in network.indices))
+
+
+def _contract(
+    operands: Sequence[tuple[Array, tuple[Index, ...]]], output: tuple[Index, ...], dtype: np.dtype[Any]
+) -> Array:
+    """Multiply and sum pairwise, each index summed as soon as nobody else has it; missing ones broadcast."""
+    work = [*operands, (np.ones((), dtype), ())]
+    order = {
+        index: number for number, index in enumerate(dict.fromkeys(i for _, labels in work for i in labels))
+    }
+    kept = [index for index in output if index in order]
+    for places in _path([labels for _, labels in work], kept, order):
+        chosen = [work.pop(place) for place in sorted(places, reverse=True)]
+        later = {index for _, labels in work for index in labels}
+        legs = [i for i in dict.fromkeys(i for _, ls in chosen for i in ls) if i in later or i in kept]
+        work.append((_einsum(chosen, legs), tuple(legs)))
+    ((value, labels),) = work
+    value = _einsum([(value, labels)], kept)
+    value = value.reshape(tuple(i.size if i in order else 1 for i in output))
+    return np.broadcast_to(value, tuple(i.size for i in output))
+
+
+def _path(
+    labels: Sequence[tuple[Index, ...]], kept: Sequence[Index], order: Mapping[Index, int]
+) -> list[tuple[int, ...]]:
+    letter = {index: opt_einsum.get_symbol(number) for index, number in order.items()}
+    equation = (
+        ",".join("".join(letter[i] for i in ls) for ls in labels) + "->" + "".join(letter[i] for i in kept)
+    )
+    shapes = [tuple(i.size for i in ls) for ls in labels]
+    path: list[tuple[int, ...]] = opt_einsum.contract_path(equation, *shapes, shapes=True, optimize="greedy")[
+        0
+    ]
+    return path
+
+
+def _einsum(operands: Sequence[tuple[Array, tuple[Index, ...]]], output: Sequence[Index]) -> Array:
+    numbers: dict[Index, int] = {}
+    parts: list[Any] = []
+    for array, labels in operands:
+        parts += [array, [numbers.setdefault(index, len(numbers)) for index in labels]]
+    return np.asarray(np.einsum(*parts, [numbers[index] for index in output], optimize=False))
+
+
+def _apply_scale(value: Array, network: Network) -> Array:
+    scale = network.scale
+    if scale == 1:
+        return _shrink(value)
+    if scale.free_symbols:
+        raise ArgumentError(
+            f"scale {scale} of {network.name!r} needs values for its symbols; pass symbols={{...}}"
+        )
+    if value.dtype.kind in "iO":
+        factor = int(scale) if scale.is_Integer else Fraction(int(scale.p), int(scale.q))
+        return _shrink(value.astype(object) * factor)
+    return np.asarray(value * float(scale))
+
+
+def _shrink(value: Array) -> Array:
+    """Python integers as int64 where all of them fit."""
+    value = np.asarray(value)
+    if value.dtype == object and all(isinstance(v, int) and abs(v) < _SAFE for v in value.reshape(-1)):
+        return value.astype(np.int64)
+    return value
+
+
+def _add(values: Sequence[Array]) -> Array:
+    if all(value.dtype.kind in "iO" for value in values):
+        return _shrink(sum((value.astype(object) for value in values[1:]), values[0].astype(object)))
+    return np.asarray(sum(values[1:], values[0]))

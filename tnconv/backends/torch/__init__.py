@@ -1,0 +1,1 @@
+"""The PyTorch backend: a kernel table, and the writer of readable source."""

@@ -1,0 +1,270 @@
+"""The writer of straight-line PyTorch source: values, statements, and views between layouts.
+
+A `Value` is a variable of the generated program. Each of its dimensions holds a row-major group of
+indices, as the axes of a network do, so `[n, (g c), i1]` needs no reshape before someone asks for `c`.
+"""
+
+import keyword
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import sympy
+
+from tnconv.errors import LoweringError
+from tnconv.ir import Index, Size, evaluate, fresh, product
+
+Dims = tuple[tuple[Index, ...], ...]
+RESERVED = frozenset(
+    {*keyword.kwlist, *keyword.softkwlist, "torch", "F", "math", "rt", "int", "float", "sum", "range"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """A variable of the program.
+
+    Args:
+        name: the Python name.
+        dims: the indices on each dimension, outermost first.
+        contiguous: whether the cells lie in memory in row-major order, so that merging neighbours is a view.
+    """
+
+    name: str
+    dims: Dims
+    contiguous: bool = True
+
+    @property
+    def legs(self) -> tuple[Index, ...]:
+        """All indices in order."""
+        return tuple(i for dim in self.dims for i in dim)
+
+    def position(self, index: Index) -> int:
+        """The dimension that holds `index`."""
+        return next(p for p, dim in enumerate(self.dims) if index in dim)
+
+    def rename(self, mapping: Mapping[Index, Index]) -> "Value":
+        """The same variable under other index names."""
+        return replace(self, dims=tuple(tuple(mapping.get(i, i) for i in dim) for dim in self.dims))
+
+
+@dataclass(slots=True)
+class Statement:
+    """One line of the program."""
+
+    text: str
+    reads: tuple[str, ...]
+    writes: str | None
+    comment: str = ""
+
+
+def singles(indices: Iterable[Index]) -> Dims:
+    """One dimension an index."""
+    return tuple((i,) for i in indices)
+
+
+def flatten(dims: Dims) -> tuple[Index, ...]:
+    """All indices of the dimensions, in order."""
+    return tuple(i for dim in dims for i in dim)
+
+
+@dataclass
+class Emitter:
+    """Collects statements and hands out names.
+
+    Args:
+        taken: Python names in use, such as the arguments.
+        hints: representative integers for the size symbols, used in choices by cost.
+        symbols: Python name of each size symbol.
+    """
+
+    taken: set[str]
+    hints: Mapping[str, int]
+    symbols: Mapping[str, str]
+    statements: list[Statement] = field(default_factory=list)
+    workspace: list[tuple[str, Size]] = field(default_factory=list)
+    _known: dict[str, str] = field(default_factory=dict)
+    _roots: dict[str, str] = field(default_factory=dict)
+
+    # -- names and texts -------------------------------------------------------------------------
+
+    def fresh(self, base: str) -> str:
+        """A Python name that is not in use yet."""
+        name = fresh(base, self.taken | RESERVED)
+        self.taken.add(name)
+        return name
+
+    def hint(self, size: Size) -> int:
+        """The size as an integer, symbols replaced by their representative values."""
+        return evaluate(size, self.hints)
+
+    def count(self, indices: Iterable[Index]) -> int:
+        """Number of cells that the indices span, at the representative values."""
+        total = 1
+        for index in indices:
+            total *= self.hint(index.size)
+        return total
+
+    def text(self, size: Size) -> str:
+        """A size as Python source."""
+        if isinstance(size, int):
+            return str(size)
+        renamed = size.subs({s: sympy.Symbol(self.symbols[s.name]) for s in size.free_symbols})
+        text = sympy.pycode(renamed)
+        if "math." in text or "/" in text:
+            raise LoweringError(f"size {size} is not a polynomial; write it with + - * and integers")
+        return str(text)
+
+    def span(self, indices: Iterable[Index]) -> str:
+        """The product of some sizes as Python source."""
+        return self.text(product(i.size for i in indices))
+
+    def shape(self, dims: Dims) -> str:
+        """`(N, 3, 224)`; `(())`, which is an argument list too, for a scalar."""
+        sizes = [self.span(dim) for dim in dims]
+        return f"({', '.join(sizes)}{',' if len(sizes) == 1 else ''})" if sizes else "(())"
+
+    # -- statements ------------------------------------------------------------------------------
+
+    def assign(
+        self,
+        base: str,
+        expression: str,
+        reads: Sequence[str],
+        dims: Dims,
+        *,
+        contiguous: bool = True,
+        note: str = "",
+        memo: bool = True,
+    ) -> Value:
+        """Write `name = expression`, with the dimensions as its comment, and return the value.
+
+        An expression that was written before is not written again, unless `memo` is False: both are one.
+        """
+        if memo and expression in self._known:
+            return Value(self._known[expression], dims, contiguous)
+        name = self.fresh(base)
+        if memo:
+            self._known[expression] = name
+        listing = ", ".join(_dim_text(dim) for dim in dims)
+        comment = f"[{listing}] = {self.shape(dims)}{'; ' + note if note else ''}"
+        self.statements.append(Statement(f"{name} = {expression}", tuple(reads), name, comment))
+        return Value(name, dims, contiguous)
+
+    def derive(
+        self, value: Value, suffix: str, expression: str, dims: Dims, *, contiguous: bool = True, note: str = ""
+    ) -> Value:
+        """Write another form of a value; `x` becomes `x_windows`, and that `x_windows_2`, not `x_windows_windows`."""
+        root = self._roots.get(value.name, value.name)
+        base = f"{root}_{suffix}" if suffix and suffix != "result" else suffix or root
+        made = self.assign(base, expression, [value.name], dims, contiguous=contiguous, note=note)
+        self._roots[made.name] = root
+        return made
+
+    def scalar(self, base: str, expression: str, reads: Sequence[str] = ()) -> str:
+        """Write `name = expression` for something that is no tensor of the network; return the name."""
+        name = self.fresh(base)
+        self.statements.append(Statement(f"{name} = {expression}", tuple(reads), name))
+        return name
+
+    def do(self, text: str, reads: Sequence[str], comment: str = "") -> None:
+        """Write a statement that changes something in place."""
+        self.statements.append(Statement(text, tuple(reads), None, comment))
+
+    def allocated(self, what: str, size: Size) -> None:
+        """Record a buffer that a kernel needs besides operands and result, in elements."""
+        self.workspace.append((what, size))
+
+    # -- views between layouts -------------------------------------------------------------------
+
+    def arrange(self, value: Value, dims: Dims, base: str = "") -> Value:
+        """Bring a value into other dimensions over the same indices, by views where they suffice.
+
+        Raises:
+            LoweringError: the indices differ.
+        """
+        legs, want = value.legs, flatten(dims)
+        if value.dims == dims:
+            return value
+        if sorted(legs, key=str) != sorted(want, key=str):
+            raise LoweringError(
+                f"cannot arrange [{', '.join(map(str, legs))}] as [{', '.join(map(str, want))}]"
+            )
+        if legs == want:
+            text = f"{value.name}.reshape{self.shape(dims)}"
+            return self.derive(value, base, text, dims, contiguous=value.contiguous)
+        blocks = _blocks(legs, want)
+        expression = value.name
+        if value.dims != blocks:
+            expression += f".reshape{self.shape(blocks)}"
+        order = sorted(range(len(blocks)), key=lambda b: want.index(blocks[b][0]))
+        permuted = tuple(blocks[b] for b in order)
+        expression += f".permute({', '.join(map(str, order))})"
+        if permuted != dims:
+            expression += f".reshape{self.shape(dims)}"
+        return self.derive(value, base, expression, dims, contiguous=self.merges(permuted, dims))
+
+    @staticmethod
+    def merges(blocks: Dims, dims: Dims) -> bool:
+        """Whether going from `blocks` to `dims` puts two blocks on one dimension, so that torch copies."""
+        return any(sum(1 for b in blocks if b and b[0] in dim) > 1 for dim in dims)
+
+    def isolate(self, value: Value, indices: Iterable[Index]) -> Value:
+        """The value with each of `indices` alone on its dimension; other groups stay."""
+        alone = set(indices)
+        dims: list[tuple[Index, ...]] = []
+        for dim in value.dims:
+            run: tuple[Index, ...] = ()
+            for index in dim:
+                if index in alone:
+                    dims += [run, (index,)] if run else [(index,)]
+                    run = ()
+                else:
+                    run = (*run, index)
+            if run or not dim:
+                dims.append(run)
+        return self.arrange(value, tuple(dims))
+
+    def split(self, value: Value) -> Value:
+        """The value with one dimension an index."""
+        return self.arrange(value, singles(value.legs))
+
+    def order(self, value: Value, indices: Sequence[Index]) -> Value:
+        """The value with one dimension an index, in the order given."""
+        return self.arrange(value, singles(indices))
+
+    def finish(self, result: str) -> list[Statement]:
+        """The statements with `del` after each variable's last use; arguments and the result are kept."""
+        written = {s.writes for s in self.statements if s.writes} - {result}
+        last: dict[str, int] = {}
+        for place, statement in enumerate(self.statements):
+            for name in (*statement.reads, statement.writes):
+                if name in written:
+                    last[name] = place
+        lines: list[Statement] = []
+        for place, statement in enumerate(self.statements):
+            lines.append(statement)
+            dead = [
+                n
+                for n in dict.fromkeys((*statement.reads, statement.writes))
+                if n in last and last[n] == place
+            ]
+            if dead and place < len(self.statements) - 1:
+                lines.append(Statement(f"del {', '.join(dead)}", (), None))
+        return lines
+
+
+def _dim_text(dim: tuple[Index, ...]) -> str:
+    names = " ".join(i.name for i in dim)
+    return names if len(dim) == 1 else f"({names})" if dim else "1"
+
+
+def _blocks(legs: Sequence[Index], want: Sequence[Index]) -> Dims:
+    """Maximal runs of indices that are neighbours, in the same order, before and after."""
+    place = {index: p for p, index in enumerate(want)}
+    blocks: list[tuple[Index, ...]] = []
+    for index in legs:
+        if blocks and place[index] == place[blocks[-1][-1]] + 1:
+            blocks[-1] = (*blocks[-1], index)
+        else:
+            blocks.append((index,))
+    return tuple(blocks)

@@ -1,0 +1,100 @@
+"""What a kernel is: something that computes one step, and says whether it can and what that costs.
+
+A kernel sees a `Problem`: one or two values, the relations that tie their indices to the output's, and
+the output's indices. `accepts` and `cost` look only; `emit` writes statements. The table in `table.py`
+is ordered; among the kernels that accept, the cheapest by predicted time is taken, and the last accepts
+everything, so a missing kernel is slow, never wrong.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar
+
+from tnconv.backends.torch.emit import Emitter, Value
+from tnconv.ir import Index, Relational, Size, evaluate
+
+# Rates of a plain two-core CPU in float32, elements or multiplications a microsecond; what counts is their ratio.
+MATMUL_RATE = 40_000.0
+CONVOLUTION_RATE = 30_000.0
+COPY_RATE = 800.0
+GATHER_RATE = 60.0
+CALL = 4.0
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One step, ready for a kernel.
+
+    Args:
+        operands: one or two values, every index on one dimension of a value only.
+        relations: relations among the indices; none is a plain delta with an operand on either side.
+        output: indices of the result; the kernel may return them in any order.
+        hints: representative integers of the size symbols.
+    """
+
+    operands: tuple[Value, ...]
+    relations: tuple[Relational, ...]
+    output: tuple[Index, ...]
+    hints: dict[str, int]
+
+    def count(self, indices: Iterable[Index]) -> int:
+        """Cells that the indices span, at the representative sizes."""
+        total = 1
+        for index in indices:
+            total *= evaluate(index.size, self.hints)
+        return total
+
+    @cached_property
+    def open(self) -> frozenset[Index]:
+        """The output's indices."""
+        return frozenset(self.output)
+
+    @cached_property
+    def related(self) -> frozenset[Index]:
+        """The indices of the relations."""
+        return frozenset(i for r in self.relations for i in r.indices)
+
+    @cached_property
+    def latent(self) -> frozenset[Index]:
+        """Indices that only relations have: summed, and on no operand."""
+        return self.related - self.open - frozenset(i for v in self.operands for i in v.legs)
+
+    def holders(self, index: Index) -> tuple[int, ...]:
+        """Positions of the operands that have an index."""
+        return tuple(p for p, v in enumerate(self.operands) if index in v.legs)
+
+    def uses(self, index: Index) -> int:
+        """Number of relations that have an index."""
+        return sum(1 for r in self.relations if index in r.indices)
+
+
+class Kernel(ABC):
+    """One way to compute a step.
+
+    Attributes:
+        name: how the kernel appears in tables and plans.
+    """
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def accepts(self, problem: Problem) -> bool:
+        """Whether the kernel can compute the problem."""
+
+    @abstractmethod
+    def cost(self, problem: Problem) -> float:
+        """Predicted time in microseconds; only asked where the kernel accepts."""
+
+    @abstractmethod
+    def emit(self, problem: Problem, em: Emitter) -> Value:
+        """Write the statements; return the result with the output's indices in any order."""
+
+
+def copy_time(cells: float) -> float:
+    """Predicted microseconds to write that many cells anew."""
+    return cells / COPY_RATE
+
+
+HintedSize = Callable[[Size], int]

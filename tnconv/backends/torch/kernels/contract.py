@@ -1,0 +1,207 @@
+"""Contractions without relations: sums, products and matrix products (`torch.bmm`).
+
+The layout is chosen so that as little as possible is copied: a left leg in front of the contracted ones
+(the batch of a 1x1 convolution) becomes a batch leg over which the other operand is expanded, and a
+contracted leg in front (the batch of its weight gradient) may be summed behind a batched product.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tnconv.backends.torch.emit import Emitter, Value, singles
+from tnconv.backends.torch.kernels.base import CALL, MATMUL_RATE, Kernel, Problem, copy_time
+from tnconv.ir import Index
+
+Legs = tuple[Index, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Legs of a product by what they do: `batch` on both and open, `summed` on both, `left`, `right`."""
+
+    batch: Legs
+    summed: Legs
+    left: Legs
+    right: Legs
+
+
+def split_legs(a: Value, b: Value, output: frozenset[Index]) -> Split:
+    """Sort the legs of two values by what they do in the product."""
+    both = [i for i in a.legs if i in b.legs]
+    return Split(
+        tuple(i for i in both if i in output),
+        tuple(i for i in both if i not in output),
+        tuple(i for i in a.legs if i not in b.legs),
+        tuple(i for i in b.legs if i not in a.legs),
+    )
+
+
+def presum(em: Emitter, value: Value, keep: frozenset[Index]) -> Value:
+    """Sum a value over the indices that are not kept."""
+    gone = tuple(i for i in value.legs if i not in keep)
+    if not gone:
+        return value
+    if any(set(dim) & set(gone) and set(dim) - set(gone) for dim in value.dims):
+        value = em.isolate(value, gone)
+    places = [p for p, dim in enumerate(value.dims) if set(dim) & set(gone)]
+    dims = tuple(dim for p, dim in enumerate(value.dims) if p not in places)
+    return em.derive(value, "sum", f"{value.name}.sum({places})", dims)
+
+
+class Contract(Kernel):
+    """`torch.bmm` or `torch.mul` over views, or a sum of one operand."""
+
+    name = "matmul"
+
+    def accepts(self, problem: Problem) -> bool:
+        """No relation may be left."""
+        return not problem.relations and 1 <= len(problem.operands) <= 2
+
+    def cost(self, problem: Problem) -> float:
+        """Multiplications over the rate, and what the best layout copies."""
+        if len(problem.operands) == 1:
+            return CALL + copy_time(problem.count(problem.operands[0].legs) / 4)
+        a, b = problem.operands
+        every = problem.count(dict.fromkeys((*a.legs, *b.legs)))
+        if not split_legs(a, b, problem.open).summed:
+            return CALL + copy_time(every)
+        return CALL + every / MATMUL_RATE + copy_time(min(c.copied for c in _candidates(problem)))
+
+    def emit(self, problem: Problem, em: Emitter) -> Value:
+        """Write the product in the layout that copies least."""
+        return contract(problem, em)
+
+
+def contract(problem: Problem, em: Emitter) -> Value:
+    """Write a contraction without relations; return the result."""
+    keep = problem.open | frozenset(
+        i for v in problem.operands for i in v.legs if all(i in w.legs for w in problem.operands)
+    )
+    if len(problem.operands) == 1:
+        return presum(em, problem.operands[0], problem.open)
+    a, b = (presum(em, v, keep) for v in problem.operands)
+    problem = Problem((a, b), (), problem.output, problem.hints)
+    split = split_legs(a, b, problem.open)
+    if not split.summed:
+        return _multiply(em, a, b, split)
+    best = min(_candidates(problem), key=lambda c: c.copied)
+    return best.emit(em)
+
+
+def _multiply(em: Emitter, a: Value, b: Value, split: Split) -> Value:
+    order = singles((*split.batch, *split.left, *split.right))
+    left = em.arrange(a, singles((*split.batch, *split.left)))
+    right = em.arrange(b, singles((*split.batch, *split.right)))
+    x, y = left.name, right.name
+    if split.right:
+        x += f"[(...,{' None,' * len(split.right)})]"
+    if split.left:
+        colons = ":, " * len(split.batch)
+        y += f"[{colons}{'None, ' * len(split.left)}...]"
+    return em.assign("product", f"{x} * {y}", [left.name, right.name], order)
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    """One layout of a product: legs by dimension, and the cells that it copies."""
+
+    a: Value
+    b: Value
+    batch: Legs
+    summed: Legs
+    left: Legs
+    right: Legs
+    expand: str  # "", "a" or "b": the operand that is expanded over the batch legs it lacks
+    sum_batch: int  # so many batch legs are summed behind the product
+    copied: float
+
+    def emit(self, em: Emitter) -> Value:
+        dims_a, dims_b = (self.batch, self.left, self.summed), (self.batch, self.summed, self.right)
+        x, y = self._operand(em, self.a, dims_a), self._operand(em, self.b, dims_b)
+        reads = [x.name, y.name]
+        texts = [self._expanded(em, x, dims_a), self._expanded(em, y, dims_b)]
+        if not self.batch:
+            return em.assign("product", f"torch.mm({texts[0]}, {texts[1]})", reads, (self.left, self.right))
+        out = em.assign("product", f"torch.bmm({texts[0]}, {texts[1]})", reads, (self.batch, self.left, self.right))
+        if not self.sum_batch:
+            return out
+        return em.assign("product", f"{out.name}.sum(0)", [out.name], (self.left, self.right))
+
+    def _operand(self, em: Emitter, value: Value, dims: tuple[Legs, ...]) -> Value:
+        if any(i not in value.legs for i in dims[0]):
+            return _transposed(em, value, dims[1:])
+        return _transposed(em, value, dims if self.batch else dims[1:])
+
+    def _expanded(self, em: Emitter, value: Value, dims: tuple[Legs, ...]) -> str:
+        if not self.batch or len(value.dims) == 3:
+            return value.name
+        return f"{value.name}.expand({em.span(dims[0])}, -1, -1)"
+
+
+def _transposed(em: Emitter, value: Value, dims: tuple[Legs, ...]) -> Value:
+    """Arrange for a matrix product: a transposition of the last two dimensions stays a view."""
+    swapped = (*dims[:-2], dims[-1], dims[-2])
+    if value.legs == tuple(i for d in swapped for i in d):
+        flat = em.arrange(value, swapped)
+        return em.derive(flat, "t", f"{flat.name}.mT", dims, contiguous=False)
+    return em.arrange(value, dims)
+
+
+def _candidates(problem: Problem) -> list[_Candidate]:
+    a, b = problem.operands
+    order = {i: p for p, i in enumerate(problem.output)}
+    firsts = [min((order[i] for i in v.legs if i in order and i not in w.legs), default=99) for v, w in ((a, b), (b, a))]
+    if firsts[1] < firsts[0]:
+        a, b = b, a
+    split = split_legs(a, b, problem.open)
+    lead = a if problem.count(a.legs) >= problem.count(b.legs) else b
+    summed = tuple(i for i in lead.legs if i in split.summed)
+    batch = tuple(i for i in lead.legs if i in split.batch)
+    found = [_make(problem, a, b, batch, summed, split.left, split.right, "", 0)]
+    for value, own, tag in ((a, split.left, "b"), (b, split.right, "a")):
+        if batch:
+            continue
+        front = _front(value, own, summed)
+        if front and len(front) < len(own):
+            rest = tuple(i for i in own if i not in front)
+            legs = (rest, split.right) if tag == "b" else (split.left, rest)
+            found.append(_make(problem, a, b, front, summed, *legs, tag, 0))
+    front = _front(lead, summed, (*split.left, *split.right))
+    if front and not batch and len(front) < len(summed):
+        rest = tuple(i for i in summed if i not in front)
+        found.append(_make(problem, a, b, front, rest, split.left, split.right, "", len(front)))
+    return found
+
+
+def _front(value: Value, legs: Sequence[Index], before: Sequence[Index]) -> Legs:
+    """Those of `legs` that stand in front of the first of `before` in the value."""
+    places = [value.legs.index(i) for i in before if i in value.legs]
+    first = min(places, default=0)
+    return tuple(i for i in value.legs[:first] if i in legs)
+
+
+def _make(
+    problem: Problem, a: Value, b: Value, batch: Legs, summed: Legs, left: Legs, right: Legs, expand: str, extra: int
+) -> _Candidate:
+    copied = 0.0
+    for value, groups in ((a, (batch, left, summed)), (b, (batch, summed, right))):
+        own = [tuple(i for i in g if i in value.legs) for g in groups]
+        if not all(_adjacent(value, g) for g in own):
+            copied += problem.count(value.legs)
+    result = (*batch, *left, *right)
+    if extra:
+        copied += 2 * problem.count(result)
+    else:
+        wanted = tuple(i for i in problem.output if i in result)
+        if wanted != result:
+            copied += problem.count(result)
+    return _Candidate(a, b, batch, summed, left, right, expand, extra, copied)
+
+
+def _adjacent(value: Value, legs: Legs) -> bool:
+    """Whether the legs can be merged into one dimension without a copy."""
+    if len(legs) < 2:
+        return True
+    places = [value.legs.index(i) for i in legs]
+    in_order = places == list(range(places[0], places[0] + len(legs)))
+    return in_order and (value.contiguous or legs in value.dims)

@@ -1,0 +1,221 @@
+"""Window sums by thin matrix products, and correlations of one input with itself by lag."""
+
+from dataclasses import dataclass
+
+from tnconv.backends.torch import lag
+from tnconv.backends.torch.emit import Emitter, Value, singles
+from tnconv.backends.torch.kernels.base import CALL, MATMUL_RATE, Kernel, Problem, copy_time
+from tnconv.backends.torch.kernels.contract import presum
+from tnconv.ir import Index, Relational, product, solve
+
+
+class WindowSum(Kernel):
+    """One thin matrix product an axis: `Σ_o x[s*o + d*k - p]` for every k, nothing unfolded."""
+
+    name = "window sum"
+
+    def accepts(self, problem: Problem) -> bool:
+        """One operand; each relation determines an index of it and has a summed index of its own."""
+        return len(problem.operands) == 1 and bool(problem.relations) and all(
+            self._solved(problem, r) is not None for r in problem.relations
+        )
+
+    @staticmethod
+    def _solved(problem: Problem, relation: Relational) -> Relational | None:
+        for index in relation.indices:
+            if not problem.holders(index) or index in problem.open or problem.uses(index) != 1:
+                continue
+            solved = solve(relation, index)
+            others = [x for x in relation.indices if x != index]
+            if solved is None or solved.modulus is not None:
+                continue
+            if all(isinstance(x.size, int) and problem.uses(x) == 1 and not problem.holders(x) for x in relation.indices
+                   if x != index) and isinstance(index.size, int) and any(x in problem.latent for x in others):
+                return solved
+        return None
+
+    def cost(self, problem: Problem) -> float:
+        """One pass over the operand, a little more for the products."""
+        cells = problem.count(problem.operands[0].legs)
+        return 3 * CALL * len(problem.relations) + copy_time(cells / 4)
+
+    def emit(self, problem: Problem, em: Emitter) -> Value:
+        """Write one product an axis, the first axis first."""
+        value = presum(em, problem.operands[0], problem.open | problem.related)
+        relations = [r for r in (self._solved(problem, r) for r in problem.relations) if r]
+        for relation in sorted(relations, key=lambda r: value.legs.index(r.left)):
+            value = self._axis(problem, relation, value, em)
+        return value
+
+    @staticmethod
+    def _axis(problem: Problem, relation: Relational, value: Value, em: Emitter) -> Value:
+        place = value.legs.index(relation.left)
+        before, after = value.legs[:place], value.legs[place + 1 :]
+        kept = [(a, x) for a, x in relation.terms if x in problem.open]
+        summed = tuple((a, x.size) for a, x in relation.terms if x not in problem.open)
+        shapes = tuple((a, x.size) for a, x in kept)
+        strip = em.scalar(
+            "strip",
+            f"rt.strip({relation.left.size}, {shapes}, {summed}, {relation.offset}, {value.name}.dtype, {value.name}.device)",
+            [value.name],
+        )
+        made = tuple(x for _, x in kept)
+        if after:
+            flat = em.arrange(value, (before, (relation.left,), after))
+            out = em.assign("sums", f"torch.matmul({strip}.T, {flat.name})", [strip, flat.name], (before, made, after))
+        else:
+            flat = em.arrange(value, (before, (relation.left,)))
+            out = em.assign("sums", f"torch.mm({flat.name}, {strip})", [flat.name, strip], (before, made))
+        return out
+
+
+@dataclass(frozen=True, slots=True)
+class _Lag:
+    """A product of one input's windows with themselves, as `lag.correlate` takes it."""
+
+    batch: tuple[Index, ...]
+    groups: tuple[Index, ...]
+    channels: tuple[Index, ...]
+    images: tuple[Index, ...]
+    kernels: tuple[Index, ...]
+    mirror: dict[Index, Index]
+    numbers: tuple[tuple[int, int, int, int, int, int], ...]  # I, K, s, d, offset, O an axis
+
+
+class LagCorrelation(Kernel):
+    """`Σ_o a[c, k] a[c', k']` over the windows of one input: by lag, as it depends on k' - k but for the border."""
+
+    name = "lag correlation"
+
+    def accepts(self, problem: Problem) -> bool:
+        """Both operands are one variable, and each pair of relations shares its summed position."""
+        found = _find_lag(problem)
+        return found is not None and self._variant(problem, found) != "windows"
+
+    @staticmethod
+    def _variant(problem: Problem, found: _Lag) -> str:
+        sizes, kernel, stride, dilation, offset, positions = zip(*found.numbers, strict=True)
+        return lag.choose(
+            batch=problem.count(found.batch),
+            channels=problem.count((*found.groups, *found.channels)),
+            groups=problem.count(found.groups),
+            sizes=sizes,
+            kernel_size=kernel,
+            stride=stride,
+            dilation=dilation,
+            offset=offset,
+            positions=positions,
+        )
+
+    def cost(self, problem: Problem) -> float:
+        """The guard has decided already: half of what im2col and one product would take."""
+        found = _find_lag(problem)
+        assert found is not None
+        positions = 1
+        for *_, count in found.numbers:
+            positions *= count
+        rows = problem.count((*found.channels, *found.kernels))
+        every = problem.count((*found.batch, *found.groups)) * positions * rows * rows
+        return 10 * CALL + every / (2.5 * MATMUL_RATE) + copy_time(problem.count(problem.output))
+
+    def emit(self, problem: Problem, em: Emitter) -> Value:
+        """Write one call of the runtime."""
+        found = _find_lag(problem)
+        assert found is not None
+        variant = self._variant(problem, found)
+        value = em.arrange(
+            problem.operands[0], (found.batch, (*found.groups, *found.channels), *singles(found.images))
+        )
+        _, kernel, stride, dilation, offset, positions = zip(*found.numbers, strict=True)
+        text = (
+            f"rt.correlate({value.name}, groups={em.span(found.groups)}, kernel_size={kernel}, stride={stride}, "
+            f"dilation={dilation}, offset={offset}, positions={positions}, variant={variant!r})"
+        )
+        rows = (*found.channels, *found.kernels)
+        columns = tuple(found.mirror[i] for i in rows)
+        em.allocated("unfolded rows", product(i.size for i in (*found.batch, *found.groups, *rows)))
+        return em.assign("factor", text, [value.name], (found.groups, rows, columns))
+
+
+def _find_lag(problem: Problem) -> _Lag | None:
+    if len(problem.operands) != 2 or problem.operands[0].name != problem.operands[1].name:
+        return None
+    a, b = problem.operands
+    if len(a.legs) != len(b.legs):
+        return None
+    mirror = dict(zip(a.legs, b.legs, strict=True))
+    if len(a.legs) != len(set(a.legs)) or any(i in mirror and mirror[i] != i for i in b.legs):
+        return None
+    joined = [i for i in a.legs if mirror[i] == i]
+    pairs: list[tuple[Index, Index, tuple[int, int, int, int, int, int]]] = []
+    left = list(problem.relations)
+    while left:
+        one = left.pop(0)
+        found = _pair(problem, one, left, mirror)
+        if found is None:
+            return None
+        pairs.append(found)
+    images = {image for image, _, _ in pairs}
+    channels = tuple(i for i in a.legs if mirror[i] != i and i not in images)
+    if not pairs or any(i not in problem.open or mirror[i] not in problem.open for i in channels):
+        return None
+    pairs.sort(key=lambda t: a.legs.index(t[0]))
+    for one in problem.relations:
+        by_image = [x for x in one.indices if x in problem.open]
+        mirror |= {x: y for x in by_image for y in _partners(problem, one, x)}
+    return _Lag(
+        tuple(i for i in joined if i not in problem.open),
+        tuple(i for i in joined if i in problem.open),
+        channels,
+        tuple(image for image, _, _ in pairs),
+        tuple(k for _, k, _ in pairs),
+        mirror,
+        tuple(numbers for _, _, numbers in pairs),
+    )
+
+
+def _partners(problem: Problem, relation: Relational, kernel: Index) -> list[Index]:
+    """The kernel index of the other relation that shares the summed position."""
+    shared = [x for x in relation.indices if x in problem.latent]
+    return [
+        x
+        for other in problem.relations
+        if other is not relation and any(s in other.indices for s in shared)
+        for x in other.indices
+        if x in problem.open and x != kernel
+    ]
+
+
+def _pair(
+    problem: Problem, one: Relational, left: list[Relational], mirror: dict[Index, Index]
+) -> tuple[Index, Index, tuple[int, int, int, int, int, int]] | None:
+    """Match a relation with its mirror image in `left`, and take that out."""
+    form = _window_form(problem, one)
+    if form is None:
+        return None
+    for other in left:
+        second = _window_form(problem, other)
+        if second is None:
+            continue
+        first, last = (form, second) if form[0] in mirror else (second, form)
+        if first[3:] == last[3:] and mirror.get(first[0]) == last[0] and first[1] == last[1] and first[2] != last[2]:
+            left.remove(other)
+            image, position, kernel, stride, dilation, offset = first
+            return image, kernel, (image.size, kernel.size, stride, dilation, offset, position.size)
+    return None
+
+
+def _window_form(problem: Problem, relation: Relational) -> tuple[Index, Index, Index, int, int, int] | None:
+    """(image, position, kernel, stride, dilation, offset) of a relation with a latent position and an open kernel."""
+    if relation.modulus is not None or len(relation.indices) != 3:
+        return None
+    for image in relation.indices:
+        solved = solve(relation, image)
+        if solved is None or len(problem.holders(image)) != 1 or image in problem.open:
+            continue
+        position = [(a, x) for a, x in solved.terms if x in problem.latent and problem.uses(x) == 2]
+        kernel = [(a, x) for a, x in solved.terms if x in problem.open and not problem.holders(x) and problem.uses(x) == 1]
+        if len(position) == 1 and len(kernel) == 1 and position[0][0] > 0 and kernel[0][0] > 0:
+            if all(isinstance(x.size, int) for x in relation.indices):
+                return image, position[0][1], kernel[0][1], position[0][0], kernel[0][0], solved.offset
+    return None

@@ -1,0 +1,229 @@
+"""Kernels that go through windows: view + matmul, fold, and the last resort, which accepts everything."""
+
+import string
+from dataclasses import replace
+
+from tnconv.backends.torch.emit import Emitter, Value, singles
+from tnconv.backends.torch.kernels.base import CALL, GATHER_RATE, MATMUL_RATE, Kernel, Problem, copy_time
+from tnconv.backends.torch.kernels.contract import contract, presum
+from tnconv.backends.torch.windows import broadcast, cells, gather, inside, pad, ramp, scatter, span
+from tnconv.errors import LoweringError
+from tnconv.ir import Index, Pattern, Relational, product, solve
+
+_LETTERS = string.ascii_letters
+
+
+def window_relations(problem: Problem) -> tuple[Relational, ...] | None:
+    """Each relation solved for an index that only operands have, so that it can be read as a window view."""
+    solved: list[Relational] = []
+    for relation in problem.relations:
+        found = next((r for i in relation.indices if (r := _as_window(problem, relation, i))), None)
+        if found is None:
+            return None
+        solved.append(found)
+    return tuple(solved)
+
+
+def _as_window(problem: Problem, relation: Relational, index: Index) -> Relational | None:
+    if index in problem.open or not problem.holders(index) or problem.uses(index) != 1:
+        return None
+    solved = solve(relation, index)
+    if solved is None or solved.modulus is not None or span(solved) is None or not isinstance(index.size, int):
+        return None
+    return solved
+
+
+class Windows(Kernel):
+    """A window view of each operand (im2col), then a matrix product over the windows."""
+
+    name = "window view + matmul"
+
+    def accepts(self, problem: Problem) -> bool:
+        """Every relation has an index that is on operands only."""
+        return bool(problem.relations) and bool(problem.operands) and window_relations(problem) is not None
+
+    def cost(self, problem: Problem) -> float:
+        """The copy of the windows, and the product over them."""
+        made = self._legs(problem)
+        copied = sum(problem.count(legs) for legs in made)
+        every = problem.count(dict.fromkeys(i for legs in made for i in legs)) if len(made) > 1 else 0
+        return 4 * CALL + copy_time(2 * copied) + every / MATMUL_RATE
+
+    def emit(self, problem: Problem, em: Emitter) -> Value:
+        """Write the window views and the product."""
+        relations = window_relations(problem)
+        assert relations is not None
+        for value, legs in zip(problem.operands, self._legs(problem), strict=True):
+            if set(legs) != set(value.legs):
+                em.allocated("windows", product(i.size for i in legs))
+        operands = tuple(
+            gather(em, v, [r for r in relations if r.left in v.legs]) for v in problem.operands
+        )
+        return contract(replace(problem, operands=operands, relations=()), em)
+
+    @staticmethod
+    def _legs(problem: Problem) -> list[tuple[Index, ...]]:
+        relations = window_relations(problem) or ()
+        made = []
+        for value in problem.operands:
+            own = [r for r in relations if r.left in value.legs]
+            lefts = {r.left for r in own}
+            legs = [i for i in value.legs if i not in lefts] + [x for r in own for _, x in r.terms]
+            made.append(tuple(dict.fromkeys(legs)))
+        return made
+
+
+class Fold(Kernel):
+    """One operand whose windows are added up where they overlap (col2im): `F.fold`."""
+
+    name = "fold"
+
+    def accepts(self, problem: Problem) -> bool:
+        """Two relations `i = s*o + d*k - p` with i in the output, o and k on the one operand."""
+        if len(problem.operands) != 1 or len(problem.relations) != 2:
+            return False
+        return all(self._fits(problem, r) for r in problem.relations)
+
+    @staticmethod
+    def _fits(problem: Problem, relation: Relational) -> bool:
+        legs = [x for _, x in relation.terms]
+        return (
+            relation.modulus is None
+            and len(legs) == 2
+            and isinstance(relation.left.size, int)
+            and all(a > 0 and isinstance(x.size, int) for a, x in relation.terms)
+            and relation.left in problem.open
+            and problem.uses(relation.left) == 1
+            and not problem.holders(relation.left)
+            and all(problem.holders(x) and x not in problem.open and problem.uses(x) == 1 for x in legs)
+        )
+
+    def cost(self, problem: Problem) -> float:
+        """A few passes over the windows."""
+        return 2 * CALL + copy_time(2 * problem.count(problem.operands[0].legs))
+
+    def emit(self, problem: Problem, em: Emitter) -> Value:
+        """Write one `F.fold` call onto the cells that the windows reach, then crop or pad."""
+        value = presum(em, problem.operands[0], problem.open | problem.related)
+        (s1, o1), (d1, k1) = problem.relations[0].terms
+        (s2, o2), (d2, k2) = problem.relations[1].terms
+        reach = (s1 * (o1.size - 1) + d1 * (k1.size - 1) + 1, s2 * (o2.size - 1) + d2 * (k2.size - 1) + 1)
+        lefts = tuple(r.left for r in problem.relations)
+        rest = tuple(i for i in value.legs if i not in (o1, o2, k1, k2))
+        value = em.arrange(value, (rest, (k1, k2), (o1, o2)))
+        text = f"F.fold({value.name}, {reach}, ({k1.size}, {k2.size}), dilation=({d1}, {d2}), stride=({s1}, {s2}))"
+        folded = em.assign("folded", text, [value.name], (rest, (), *singles(lefts)))
+        amounts = {
+            r.left: (r.offset, r.left.size - r.offset - length) for r, length in zip(problem.relations, reach, strict=True)
+        }
+        return pad(em, folded, amounts)
+
+
+class Cells(Kernel):
+    """The last resort: reads and writes by index arithmetic. Accepts every step."""
+
+    name = "gather and scatter"
+
+    def accepts(self, problem: Problem) -> bool:
+        """Always."""
+        return True
+
+    def cost(self, problem: Problem) -> float:
+        """Every combination of indices, at the rate of scattered reads."""
+        every = dict.fromkeys((*(i for v in problem.operands for i in v.legs), *problem.output, *problem.latent))
+        return 20 * CALL + problem.count(every) / GATHER_RATE
+
+    def emit(self, problem: Problem, em: Emitter) -> Value:
+        """Read the determined indices by cells, multiply, and add up at the output's."""
+        operands, relations, output = list(problem.operands), list(problem.relations), list(problem.output)
+        scatters: list[tuple[Relational, tuple[Index, ...]]] = []
+        like = operands[0].name
+        while relations:
+            solved, relations, equal = _next(relations)
+            legs = [x for _, x in solved.terms]
+            readers = [p for p, v in enumerate(operands) if solved.left in v.legs]
+            for p in readers:
+                operands[p] = gather(em, operands[p], [solved])
+            operands += [_equality(em, solved, other, like) for other in equal]
+            if solved.left in output:
+                keep = tuple(i for i in legs if i in output)
+                output = [i for i in output if i != solved.left and i not in keep] + legs
+                scatters.append((solved, keep))
+            elif not readers:
+                operands.append(_range_mask(em, solved, like))
+        result = _product(em, operands, output)
+        for solved, keep in reversed(scatters):
+            result = scatter(em, result, solved, keep)
+        return result
+
+
+def _next(relations: list[Relational]) -> tuple[Relational, list[Relational], list[Relational]]:
+    """A relation solved for the index that it determines, the others without that index, and equalities.
+
+    Where the index is in other relations too, they are rewritten by substitution; one that cannot be
+    (`i = 2*a + 2*b` beside `i = 2*o + 2*k`) is left as an equality of two right sides.
+    """
+    options = [
+        (solved, relations[:number] + relations[number + 1 :])
+        for number, relation in enumerate(relations)
+        for index in relation.indices
+        if (solved := solve(relation, index))
+    ]
+    solved, rest = min(options, key=lambda o: sum(o[0].left in r.indices for r in o[1]))
+    rewritten: list[Relational] = []
+    equal: list[Relational] = []
+    for other in rest:
+        changed = _substituted(other, solved)
+        if changed is None:
+            equal.append(other)
+        else:
+            rewritten.append(changed)
+    return solved, rewritten, equal
+
+
+def _substituted(relation: Relational, by: Relational) -> Relational | None:
+    """The relation with `by.left` written out; None where it cannot be."""
+    index = by.left
+    if index not in relation.indices:
+        return relation
+    if relation.left == index:
+        turned = next((r for x in relation.indices if x != index and (r := solve(relation, x))), None)
+        if turned is None:
+            return None
+        relation = turned
+    if by.modulus is not None or relation.left in by.indices:
+        return None
+    factor = {x: a for a, x in relation.terms}[index]
+    terms = [(a, x) for a, x in relation.terms if x != index] + [(factor * a, x) for a, x in by.terms]
+    return Pattern(relation.name, relation.left, tuple(terms), relation.offset + factor * by.offset, relation.modulus)
+
+
+def _range_mask(em: Emitter, relation: Relational, like: str) -> Value:
+    legs = [x for _, x in relation.terms]
+    mask = inside(em, cells(em, relation, legs, like), relation.left.size)
+    return em.assign("mask", f"{mask}.to({like}.dtype)", [mask, like], singles(legs))
+
+
+def _equality(em: Emitter, solved: Relational, other: Relational, like: str) -> Value:
+    """The mask of the cells where another relation holds too, the determined index written out."""
+    rest = [i for i in dict.fromkeys((*solved.indices, *other.indices)) if i != solved.left]
+    one = cells(em, solved, rest, like)
+    right = cells(em, other, rest, like, {solved.left: one})
+    left = one if other.left == solved.left else ramp(em, other.left, rest, like)
+    mask = em.scalar("equal", f"({left} == {right}).to({like}.dtype)", [one, right, like])
+    shape = em.shape(singles(rest))
+    return em.assign("mask", f"{mask}.expand{shape}", [mask], singles(rest), contiguous=False)
+
+
+def _product(em: Emitter, factors: list[Value], output: list[Index]) -> Value:
+    factors = [em.split(v) for v in factors]
+    every = dict.fromkeys(i for v in factors for i in v.legs)
+    wanted = [i for i in output if i in every]
+    if len(every) > len(_LETTERS):
+        raise LoweringError(f"a step has {len(every)} indices but torch.einsum takes {len(_LETTERS)}; merge some")
+    letter = dict(zip(every, _LETTERS, strict=False))
+    terms = ",".join("".join(letter[i] for i in v.legs) for v in factors)
+    equation = f"{terms}->{''.join(letter[i] for i in wanted)}"
+    text = f"torch.einsum('{equation}', {', '.join(v.name for v in factors)})"
+    result = em.assign("product", text, [v.name for v in factors], singles(wanted))
+    return broadcast(em, result, output)

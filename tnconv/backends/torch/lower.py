@@ -1,0 +1,315 @@
+"""Plan → program: each step is prepared, given to the cheapest kernel, and its result laid out as asked."""
+
+import linecache
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import sympy
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+
+from tnconv.backends.torch import runtime
+from tnconv.backends.torch.emit import RESERVED, Emitter, Statement, Value, flatten, singles
+from tnconv.backends.torch.kernels.base import Kernel, Problem
+from tnconv.backends.torch.kernels.contract import presum
+from tnconv.backends.torch.windows import broadcast, gather, match_diagonals, scatter, window_view
+from tnconv.errors import LoweringError
+from tnconv.ir import Axis, Index, Pattern, Relational, Size, fresh, solve
+from tnconv.planner.plan import Operand, Plan, Step
+
+_COMMENT_COLUMN = 88
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The kernel that computes a step, and what each candidate was predicted to take, in microseconds."""
+
+    step: str
+    kernel: str
+    candidates: tuple[tuple[str, float], ...]
+
+
+@dataclass(frozen=True)
+class Program:
+    """Generated PyTorch source and the function that it defines.
+
+    Args:
+        name: the Python name of the function.
+        source: straight-line source.
+        arguments: names of the arguments, in order.
+        choices: the kernel of each step.
+        workspace: (step, what, elements) of buffers that kernels need besides operands and results.
+        function: takes the argument tensors in order.
+    """
+
+    name: str
+    source: str
+    arguments: tuple[str, ...]
+    choices: tuple[Choice, ...]
+    workspace: tuple[tuple[str, str, Size], ...]
+    function: Callable[..., Tensor]
+
+
+def lower(plan: Plan, kernels: Mapping[str, Kernel], hints: Mapping[str, int]) -> Program:
+    """Write the program of a plan.
+
+    Args:
+        plan: what to compute, in which order.
+        kernels: the kernel table, by name; the cheapest that accepts a step is taken.
+        hints: representative integers of the size symbols, for choices by cost.
+
+    Raises:
+        LoweringError: a size symbol is on no argument, or a size is not a polynomial.
+    """
+    return _Lowering(plan, kernels, hints).program()
+
+
+class _Lowering:
+    def __init__(self, plan: Plan, kernels: Mapping[str, Kernel], hints: Mapping[str, int]) -> None:
+        self.plan, self.kernels, self.hints = plan, kernels, dict(hints)
+        taken: set[str] = set()
+        self.python: dict[str, str] = {}
+        for argument in plan.arguments:
+            self.python[argument] = fresh(argument, taken | RESERVED)
+            taken.add(self.python[argument])
+        self.bindings = _symbol_bindings(plan, self.python)
+        symbols = {}
+        for name in self.bindings:
+            symbols[name] = fresh(name, taken | RESERVED)
+            taken.add(symbols[name])
+        self.em = Emitter(taken, self.hints, symbols)
+        self.values: dict[str, tuple[Value, tuple[Axis, ...]]] = {}
+        self.choices: list[Choice] = []
+        self.workspace: list[tuple[str, str, Size]] = []
+
+    def program(self) -> Program:
+        for step in self.plan.steps:
+            value = self._step(step)
+            self.values[step.result] = (value, step.output)
+            self.workspace += [(step.result, what, size) for what, size in self.em.workspace]
+            self.em.workspace.clear()
+        result = self._total()
+        name = re.sub(r"\W", "_", self.plan.name)
+        source = self._source(name, result)
+        function = _compile(name, source)
+        return Program(name, source, tuple(self.plan.arguments), tuple(self.choices), tuple(self.workspace), function)
+
+    # -- one step --------------------------------------------------------------------------------
+
+    def _step(self, step: Step) -> Value:
+        problem, after = self._prepare(step)
+        kernel, candidates = self._choose(problem)
+        self.choices.append(Choice(step.result, kernel.name, candidates))
+        scale = _scale_text(step.scale, self.em) if step.scale != 1 else None
+        small = min(range(len(problem.operands)), key=lambda p: problem.count(problem.operands[p].legs), default=None)
+        if scale and small is not None and problem.count(problem.operands[small].legs) < problem.count(problem.output):
+            problem = replace(problem, operands=self._scaled(problem.operands, small, scale))
+            scale = None
+        value = kernel.emit(problem, self.em)
+        if scale:
+            value = self.em.assign(value.name, f"{value.name} * ({scale})", [value.name], value.dims)
+        for relation in after:
+            value = scatter(self.em, value, relation, ())
+        return value
+
+    def _scaled(self, operands: tuple[Value, ...], small: int, scale: str) -> tuple[Value, ...]:
+        value = operands[small]
+        made = self.em.assign(f"{value.name}_scaled", f"{value.name} * ({scale})", [value.name], value.dims)
+        return (*operands[:small], made, *operands[small + 1 :])
+
+    def _prepare(self, step: Step) -> tuple[Problem, list[Relational]]:
+        """Operands with each index once, two-legged relations applied, lonely indices summed."""
+        operands = [match_diagonals(self.em, self._operand(o)) for o in step.operands]
+        if not operands:
+            operands = [self.em.assign("one", "torch.ones(())", [], ())]
+        on_values = {i for v in operands for i in v.legs} | {i for r in step.relations for i in r.indices}
+        output = tuple(i for axis in step.output for i in axis.indices if i in on_values)
+        relations, after = list(step.relations), []
+        for relation in [r for r in relations if len(r.indices) <= 2]:
+            rest = [r for r in relations if r is not relation]
+            solved = self._readable(relation, rest, operands, output)
+            if solved is not None:
+                operands = [gather(self.em, v, [solved]) if solved.left in v.legs else v for v in operands]
+                relations = rest
+                continue
+            placed = self._writable(relation, rest, operands, output)
+            if placed is not None:
+                output = tuple(placed.terms[0][1] if i == placed.left else i for i in output)
+                relations = rest
+                after.append(placed)
+        keep = frozenset(output) | {i for r in relations for i in r.indices}
+        both = frozenset(i for i in operands[0].legs if all(i in v.legs for v in operands[1:]))
+        if len(operands) > 1:
+            keep |= both
+            operands = [presum(self.em, v, keep) for v in operands]
+        return Problem(tuple(operands), tuple(relations), output, self.hints), after[::-1]
+
+    @staticmethod
+    def _readable(
+        relation: Relational, rest: Sequence[Relational], operands: Sequence[Value], output: tuple[Index, ...]
+    ) -> Relational | None:
+        for index in relation.indices:
+            solved = solve(relation, index)
+            elsewhere = index in output or any(index in r.indices for r in rest)
+            if solved is not None and not elsewhere and any(index in v.legs for v in operands):
+                return solved
+        return None
+
+    @staticmethod
+    def _writable(
+        relation: Relational, rest: Sequence[Relational], operands: Sequence[Value], output: tuple[Index, ...]
+    ) -> Relational | None:
+        """A relation `i = a*j + b` with i in the output only, and j not: the step computes j, then writes i."""
+        for index in relation.indices:
+            solved = solve(relation, index)
+            if solved is None or len(solved.terms) != 1 or index not in output:
+                continue
+            other = solved.terms[0][1]
+            lonely = not any(index in v.legs for v in operands) and not any(index in r.indices for r in rest)
+            known = any(other in v.legs for v in operands) or any(other in r.indices for r in rest)
+            if lonely and known and other not in output:
+                return solved
+        return None
+
+    def _operand(self, operand: Operand) -> Value:
+        if operand.source in self.values:
+            value, axes = self.values[operand.source]
+            mapping = {a.indices[0]: b.indices[0] for a, b in zip(axes, operand.axes, strict=True)}
+            return value.rename(mapping)
+        python = self.python[operand.source]
+        taken = {i.name for i in operand.indices}
+        dims: list[tuple[Index, ...]] = []
+        reads: list[Relational] = []
+        for axis in operand.axes:
+            if axis.is_group:
+                dims.append(axis.indices)
+                continue
+            cell = Index(fresh("cell", taken), axis.size)
+            taken.add(cell.name)
+            dims.append((cell,))
+            reads.append(Pattern("axis", cell, tuple(zip(axis.strides, axis.indices, strict=True)), axis.start))
+        value = Value(python, tuple(dims))
+        return gather(self.em, value, reads) if reads else value
+
+    def _choose(self, problem: Problem) -> tuple[Kernel, tuple[tuple[str, float], ...]]:
+        costs = [(name, k, k.cost(problem)) for name, k in self.kernels.items() if k.accepts(problem)]
+        if not costs:
+            raise LoweringError("no kernel accepts this step; the table needs 'gather and scatter', which accepts all")
+        _, kernel, _ = min(costs, key=lambda c: c[2])
+        return kernel, tuple((name, cost) for name, _, cost in costs)
+
+    # -- the result ------------------------------------------------------------------------------
+
+    def _total(self) -> Value:
+        """The sum of the results, laid out as the output says."""
+        first, *others = self.plan.results
+        total = self._laid_out(first, wide=not others)
+        for name in others:
+            value = self._laid_out(name, wide=False)
+            total = self.em.assign("result", f"{total.name} + {value.name}", [total.name, value.name], total.dims)
+        return total
+
+    def _laid_out(self, name: str, *, wide: bool) -> Value:
+        """A result with the dimensions of its output axes; size 1 where it is broadcast, unless `wide`."""
+        value, axes = self.values[name]
+        em = self.em
+        indices = tuple(i for axis in axes for i in axis.indices)
+        if wide or any(set(a.indices) & set(value.legs) not in (set(), set(a.indices)) for a in axes):
+            value = broadcast(em, value, indices)
+        if not all(axis.is_group for axis in axes):
+            value = self._embedded(broadcast(em, value, indices), axes)
+        dims = tuple(axis.indices if axis.is_group else (self._cell(p, axis),) for p, axis in enumerate(axes))
+        dims = tuple(tuple(i for i in dim if i in value.legs) for dim in dims)
+        return em.arrange(value, dims, "result")
+
+    @staticmethod
+    def _cell(place: int, axis: Axis) -> Index:
+        return Index(f"cell{place}", axis.size)
+
+    def _embedded(self, value: Value, axes: tuple[Axis, ...]) -> Value:
+        """Write a value into zeros at the cells of its affine axes."""
+        em = self.em
+        writes: list[Relational] = []
+        dims: list[tuple[Index, ...]] = []
+        for place, axis in enumerate(axes):
+            if axis.is_group:
+                dims += singles(axis.indices)
+                continue
+            cell = self._cell(place, axis)
+            dims.append((cell,))
+            writes.append(Pattern("axis", cell, tuple(zip(axis.strides, axis.indices, strict=True)), axis.start))
+        target = em.assign("result", f"{value.name}.new_zeros({em.shape(tuple(dims))})", [value.name], tuple(dims), memo=False)
+        view = window_view(em, target, writes)
+        ordered = em.order(value, flatten(view.dims))
+        em.do(f"{view.name}.copy_({ordered.name})", [view.name, ordered.name, target.name], "the other cells stay zero")
+        return target
+
+    # -- text ------------------------------------------------------------------------------------
+
+    def _source(self, name: str, result: Value) -> str:
+        head = [f"def {name}({', '.join(self.python.values())}):"]
+        for symbol, text in self.bindings.items():
+            head.append(f"    {self.em.symbols[symbol]} = {text}")
+        body = [_line(s) for s in self.em.finish(result.name)]
+        return "\n".join([*head, *body, f"    return {result.name}"]) + "\n"
+
+
+def _line(statement: Statement) -> str:
+    text = f"    {statement.text}"
+    return f"{text:<{_COMMENT_COLUMN}}  # {statement.comment}" if statement.comment else text
+
+
+def _symbol_bindings(plan: Plan, python: Mapping[str, str]) -> dict[str, str]:
+    """The Python expression that reads each size symbol off an argument's shape."""
+    found: dict[str, str] = {}
+    wanted: set[str] = set()
+    composite: list[tuple[sympy.Expr, str]] = []
+    for argument, sizes in plan.arguments.items():
+        for place, size in enumerate(sizes):
+            if isinstance(size, int):
+                continue
+            wanted |= {s.name for s in size.free_symbols}
+            text = f"{python[argument]}.shape[{place}]"
+            if isinstance(size, sympy.Symbol):
+                found.setdefault(size.name, text)
+            else:
+                composite.append((size, text))
+    for size, text in composite:
+        open_symbols = [s for s in size.free_symbols if s.name not in found]
+        if len(open_symbols) == 1:
+            (symbol,) = open_symbols
+            slope = size / symbol
+            if slope.is_Integer:
+                found[symbol.name] = f"{text} // {int(slope)}"
+    used = {s.name for step in plan.steps for s in step.scale.free_symbols} | wanted
+    used |= {s.name for step in plan.steps for i in step.indices if not isinstance(i.size, int) for s in i.size.free_symbols}
+    missing = sorted(used - set(found))
+    if missing:
+        raise LoweringError(
+            f"size symbol {missing[0]!r} is not the size of an axis of any argument "
+            f"({', '.join(plan.arguments)}); give it an integer value"
+        )
+    return dict(sorted(found.items()))
+
+
+def _scale_text(scale: sympy.Expr, em: Emitter) -> str:
+    if not scale.free_symbols:
+        return repr(float(scale)) if scale.is_real else repr(complex(scale))
+    renamed = scale.subs({s: sympy.Symbol(em.symbols[s.name]) for s in scale.free_symbols})
+    top, bottom = renamed.as_numer_denom()
+    if not (top.is_polynomial() and bottom.is_polynomial()):
+        raise LoweringError(f"scale {scale} is not a ratio of polynomials in the size symbols")
+    return f"rt.ratio({sympy.pycode(top)}, {sympy.pycode(bottom)})"
+
+
+def _compile(name: str, source: str) -> Callable[..., Tensor]:
+    """Define the function of a source, and register it so that a traceback shows its lines."""
+    filename = f"<tnconv {name} {abs(hash(source)):x}>"
+    space: dict[str, Any] = {"torch": torch, "F": F, "rt": runtime}
+    exec(compile(source, filename, "exec"), space)  # noqa: S102 - names come from a checked alphabet
+    linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)
+    function: Callable[..., Tensor] = space[name]
+    return function

@@ -1,0 +1,279 @@
+"""Relations as views: an index that a relation determines is exchanged for the indices it is made of.
+
+`gather` reads: `x[i]` becomes `x[o, k]` with `i = s*o + d*k - p`, by padding and a window view (no copy
+of the windows), or by index arithmetic where no view exists. `scatter` writes: the transpose.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from tnconv.backends.torch.emit import Emitter, Value, singles
+from tnconv.ir import Index, Relational, Size, fresh
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """The cells that `Σ |a|·x + offset` reaches once negative terms are flipped."""
+
+    low: int
+    high: int
+
+    @property
+    def length(self) -> int:
+        """Number of cells from the lowest to the highest."""
+        return self.high - self.low + 1
+
+
+def span(relation: Relational) -> Span | None:
+    """Lowest and highest value of a relation's right side; None where a size is symbolic."""
+    low = high = relation.offset
+    for coefficient, index in relation.terms:
+        if not isinstance(index.size, int):
+            return None
+        reach = coefficient * (index.size - 1)
+        low, high = low + min(reach, 0), high + max(reach, 0)
+    return Span(low, high)
+
+
+def pad(em: Emitter, value: Value, amounts: dict[Index, tuple[int, int]]) -> Value:
+    """Pad indices with zeros on (left, right); negative amounts crop. Each must be alone on its dimension.
+
+    The padded dimensions keep their index objects: callers know that they are longer now.
+    """
+    amounts = {i: a for i, a in amounts.items() if a != (0, 0)}
+    if not amounts:
+        return value
+    for index, (left, right) in amounts.items():
+        if max(-left, -right) > index.size:  # no cell is inside: begin with none
+            none = em.derive(value, "none", f"{value.name}.narrow({value.position(index)}, 0, 0)", value.dims)
+            return pad(em, none, {**amounts, index: (0, index.size + left + right)})
+    if all(left <= 0 and right <= 0 for left, right in amounts.values()):
+        expression = value.name
+        for index, (left, right) in amounts.items():
+            length = em.text(index.size + left + right)
+            expression += f".narrow({value.position(index)}, {-left}, {length})"
+        return em.derive(value, "narrow", expression, value.dims, contiguous=False)
+    flat: list[int] = []
+    for dim in reversed(value.dims[min(value.position(i) for i in amounts) :]):
+        flat += amounts.get(dim[0], (0, 0)) if len(dim) == 1 else (0, 0)
+    expression = f"F.pad({value.name}, ({', '.join(map(str, flat))}))"
+    return em.derive(value, "padded", expression, value.dims)
+
+
+def gather(em: Emitter, value: Value, relations: Sequence[Relational]) -> Value:
+    """Exchange the left index of each relation for its terms, as a view where possible.
+
+    A term that is on the value already is matched by a diagonal.
+    """
+    views = [r for r in relations if _has_view(r)]
+    wraps = [r for r in relations if is_wrap(r)]
+    rest = [r for r in relations if r not in views and r not in wraps]
+    for relation in wraps:
+        value = _wrap(em, value, relation)
+    if views:
+        value = window_view(em, value, views)
+    for relation in rest:
+        value = _gather_cells(em, value, relation)
+    return value
+
+
+def _has_view(relation: Relational) -> bool:
+    return relation.modulus is None and span(relation) is not None and isinstance(relation.left.size, int)
+
+
+def window_view(em: Emitter, value: Value, relations: Sequence[Relational]) -> Value:
+    """Exchange the left index of each relation for its terms by padding and a view of the windows."""
+    value = em.isolate(value, (i for r in relations for i in r.indices))
+    amounts: dict[Index, tuple[int, int]] = {}
+    for relation in relations:
+        reach = span(relation)
+        assert reach is not None
+        amounts[relation.left] = (-reach.low, reach.high - (relation.left.size - 1))
+    value = pad(em, value, amounts)
+    for relation in relations:
+        value = _one_window(em, value, relation)
+    return value
+
+
+def _one_window(em: Emitter, value: Value, relation: Relational) -> Value:
+    """The view of one padded dimension whose cell 0 is the lowest cell that the relation reaches."""
+    place = value.position(relation.left)
+    terms = sorted(relation.terms, key=lambda t: -abs(t[0]))
+    rank = len(value.dims)
+    expression, dim, flips = value.name, place, []
+    made = list(value.dims)
+    if not terms:
+        made.pop(place)
+        return em.derive(value, "cell", f"{expression}.select({place}, 0)", tuple(made), contiguous=False)
+    for number, (coefficient, index) in enumerate(terms):
+        rest = sum(abs(a) * (x.size - 1) for a, x in terms[number + 1 :]) + 1
+        if number == len(terms) - 1:
+            if abs(coefficient) > 1:
+                where = ":, " * dim
+                expression += f"[{where}::{abs(coefficient)}]"
+        else:
+            expression += f".unfold({dim}, {rest}, {abs(coefficient)})"
+        if number == 0:
+            made[place] = (index,)
+        else:
+            made.append((index,))
+        if coefficient < 0:
+            flips.append(place if number == 0 else rank + number - 1)
+        dim = rank + number
+    if flips:
+        expression += f".flip({flips})"
+    return _diagonals(em, value, "windows", expression, made)
+
+
+def _diagonals(
+    em: Emitter, value: Value, suffix: str, expression: str, made: list[tuple[Index, ...]]
+) -> Value:
+    """Write an expression; dimensions that carry one index twice are matched by their diagonal."""
+    contiguous = False
+    while twice := next((dim for dim in made if dim and made.count(dim) > 1), None):
+        first = made.index(twice)
+        second = made.index(twice, first + 1)
+        expression += f".diagonal(0, {first}, {second})"
+        made = [dim for p, dim in enumerate(made) if p not in (first, second)] + [twice]
+    return em.derive(value, suffix, expression, tuple(made), contiguous=contiguous)
+
+
+def match_diagonals(em: Emitter, value: Value) -> Value:
+    """The value with each index on one dimension only: `x[i, i]` becomes its diagonal."""
+    legs = list(value.legs)
+    if len(set(legs)) == len(legs):
+        return value
+    names: set[str] = {i.name for i in legs}
+    unique: list[Index] = []
+    for leg in legs:  # reshape with distinct stand-ins, as arrange wants distinct indices
+        if leg in unique:
+            stand_in = Index(fresh(leg.name, names), leg.size)
+            names.add(stand_in.name)
+            unique.append(stand_in)
+        else:
+            unique.append(leg)
+    counter = iter(unique)
+    distinct = Value(
+        value.name, tuple(tuple(next(counter) for _ in dim) for dim in value.dims), value.contiguous
+    )
+    flat = em.split(distinct)
+    return _diagonals(em, flat, "diagonal", flat.name, list(singles(legs)))
+
+
+def broadcast(em: Emitter, value: Value, output: Sequence[Index]) -> Value:
+    """Expand a value over the output's indices that it lacks."""
+    missing = [i for i in output if i not in value.legs]
+    if not missing:
+        return value
+    value = em.split(value)
+    dims = singles([*missing, *value.legs])
+    return em.derive(value, "wide", f"{value.name}.expand{em.shape(dims)}", dims, contiguous=False)
+
+
+def cells(em: Emitter, relation: Relational, legs: Sequence[Index], like: str, known: Mapping[Index, str] | None = None) -> str:
+    """A variable with the value of a relation's right side, one dimension for each of `legs`.
+
+    `like` is a tensor on the device; `known` are indices with a variable that holds their value already.
+    """
+    known = known or {}
+    parts = [f"{a} * {known[x] if x in known else ramp(em, x, legs, like)}" for a, x in relation.terms]
+    text = " + ".join([*parts, str(relation.offset)])
+    if not parts:
+        text = f"torch.full(({'1, ' * len(legs)}), {relation.offset}, device={like}.device)"
+    if relation.modulus is not None:
+        text = f"({text}) % {em.text(relation.modulus)}"
+    return em.scalar("cell", text, [like, *known.values()])
+
+
+def ramp(em: Emitter, index: Index, legs: Sequence[Index], like: str) -> str:
+    """The values 0, 1, … of an index along its place among `legs`."""
+    view = ", ".join("-1" if leg == index else "1" for leg in legs)
+    return f"torch.arange({em.text(index.size)}, device={like}.device).view({view})"
+
+
+def inside(em: Emitter, cell: str, size: Size) -> str:
+    """A variable with the mask of the cells that lie in the range of an index."""
+    return em.scalar("inside", f"({cell} >= 0) & ({cell} < {em.text(size)})", [cell])
+
+
+def is_wrap(relation: Relational) -> bool:
+    """Whether a relation is `i = j + offset mod I` with integer sizes: circular padding."""
+    if relation.modulus is None or len(relation.terms) != 1 or relation.terms[0][0] != 1:
+        return False
+    return isinstance(relation.modulus, int) and isinstance(relation.terms[0][1].size, int)
+
+
+def _pieces(relation: Relational) -> list[tuple[int, int, int]]:
+    """The runs (start in j, start in i, length) of a wrap."""
+    size, length, modulus = relation.left.size, relation.terms[0][1].size, relation.modulus
+    assert isinstance(modulus, int)
+    runs, start = [], 0
+    while start < length:
+        cell = (start + relation.offset) % modulus
+        run = min(size - cell, length - start)
+        runs.append((start, cell, run))
+        start += run
+    return runs
+
+
+def _wrap(em: Emitter, value: Value, relation: Relational) -> Value:
+    """Circular padding: the runs of the input, one behind the other."""
+    value = em.split(value)
+    place = value.position(relation.left)
+    runs = ", ".join(f"{value.name}.narrow({place}, {cell}, {run})" for _, cell, run in _pieces(relation))
+    legs = tuple(relation.terms[0][1] if i == relation.left else i for i in value.legs)
+    if len(set(legs)) < len(legs):
+        return _gather_cells(em, value, relation)
+    text = f"torch.cat(({runs},), {place})"
+    return em.derive(value, "wrapped", text, singles(legs), note="circular")
+
+
+def _unwrap(em: Emitter, value: Value, relation: Relational) -> Value:
+    """The transpose of circular padding: the runs are added up."""
+    value = em.split(value)
+    inner = relation.terms[0][1]
+    place, last = value.position(inner), len(value.dims) - 1
+    parts = []
+    for start, cell, run in _pieces(relation):
+        zeros = "0, 0, " * (last - place) + f"{cell}, {relation.left.size - cell - run}"
+        parts.append(f"F.pad({value.name}.narrow({place}, {start}, {run}), ({zeros}))")
+    legs = tuple(relation.left if i == inner else i for i in value.legs)
+    return em.assign("unwrapped", " + ".join(parts), [value.name], singles(legs), note="circular")
+
+
+def _gather_cells(em: Emitter, value: Value, relation: Relational) -> Value:
+    value = em.split(value)
+    legs = [x for _, x in relation.terms]
+    kept = [i for i in value.legs if i != relation.left]
+    value = em.order(value, [relation.left, *kept])
+    cell = cells(em, relation, legs, value.name)
+    mask = inside(em, cell, relation.left.size)
+    ones = ", 1" * len(kept)
+    picked = f"{value.name}[{cell}.clamp(0, {em.text(relation.left.size - 1)})]"
+    name = em.scalar("picked", f"{picked} * {mask}.view(*{mask}.shape{ones})", [value.name, cell, mask])
+    return _diagonals(em, Value(name, ()), "cells", name, list(singles([*legs, *kept])))
+
+
+def scatter(em: Emitter, value: Value, relation: Relational, keep: Sequence[Index]) -> Value:
+    """Add the cells of a value up at the left index of a relation; `keep` of its terms stay as well."""
+    if is_wrap(relation) and not keep:
+        return _unwrap(em, value, relation)
+    value = em.split(value)
+    legs = [x for _, x in relation.terms]
+    rest = [i for i in value.legs if i not in legs]
+    value = em.order(value, [*legs, *rest])
+    cell = cells(em, relation, legs, value.name)
+    mask = inside(em, cell, relation.left.size)
+    # One linear position for (kept legs, left); cells out of range go to a last row that is cut off.
+    position = cell
+    stride: Size = relation.left.size
+    for index in reversed(list(keep)):
+        step = ramp(em, index, legs, value.name)
+        position = em.scalar("position", f"{position} + {em.text(stride)} * {step}", [position, value.name])
+        stride = stride * index.size
+    total = em.text(stride)
+    target = em.scalar("target", f"torch.where({mask}, {position}, {total}).flatten()", [mask, position])
+    flat = em.scalar("flat", f"{value.name}.reshape(-1, {em.span(rest)})", [value.name])
+    dims = (*singles([*keep, relation.left]), *singles(rest))
+    expression = f"{flat}.new_zeros(({total} + 1, {em.span(rest)})).index_add(0, {target}, {flat})[:-1].reshape{em.shape(dims)}"
+    return em.assign("folded", expression, [flat, target], dims)

@@ -1,0 +1,45 @@
+"""Every error that tnconv raises on purpose.
+
+All derive from `TnconvError`; those about a bad value are also `ValueError`, so that code which knows
+nothing of tnconv catches them too.
+"""
+
+
+class TnconvError(Exception):
+    """Base class of every error that tnconv raises on purpose."""
+
+
+class SpecError(TnconvError, ValueError):
+    """A layer specification is invalid; the message has both values and what to do."""
+
+
+class NetworkError(TnconvError, ValueError):
+    """A network breaks a rule of the IR; the message shows it with the bad lines marked."""
+
+
+class ParseError(NetworkError):
+    """A text does not parse; the message shows the line and the place."""
+
+
+class PassError(TnconvError):
+    """A pass failed, broke its contract or changed a value that it promised to keep."""
+
+
+class OperationError(TnconvError, ValueError):
+    """An operation is unknown, or not defined for this source or convention."""
+
+
+class PlanError(TnconvError, ValueError):
+    """No plan can be made, or a plan is inconsistent."""
+
+
+class LoweringError(TnconvError):
+    """A step of a plan cannot be lowered."""
+
+
+class ArgumentError(TnconvError, ValueError):
+    """A tensor handed to a compiled function has the wrong shape, dtype or device."""
+
+
+class PluginError(TnconvError):
+    """A plug-in cannot be loaded, or two of them claim one name."""

@@ -1,0 +1,36 @@
+"""The intermediate representation: indices, nodes, networks, their text and their graph."""
+
+from tnconv.ir.index import Axis, Index, Size, as_size, evaluate, group, parse_expression, product, symbol
+from tnconv.ir.network import Expression, Network, Sum, fresh, make_sum
+from tnconv.ir.nodes import Delta, Node, Pattern, Relational, Role, Scale, Tensor, pattern, solve
+from tnconv.ir.parser import parse, parse_network
+from tnconv.ir.verify import faults
+
+__all__ = [
+    "Axis",
+    "Delta",
+    "Expression",
+    "Index",
+    "Network",
+    "Node",
+    "Pattern",
+    "Relational",
+    "Role",
+    "Scale",
+    "Size",
+    "Sum",
+    "Tensor",
+    "as_size",
+    "evaluate",
+    "faults",
+    "fresh",
+    "group",
+    "make_sum",
+    "parse",
+    "parse_expression",
+    "parse_network",
+    "pattern",
+    "product",
+    "solve",
+    "symbol",
+]

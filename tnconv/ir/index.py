@@ -1,0 +1,399 @@
+"""Sizes, indices and axes: what the edges of a network are made of.
+
+A *size* is a positive integer or a sympy expression of positive integer symbols (`N`). An *index* is a
+named summation variable with a size. An *axis* says how the indices of a node lie on one axis of the
+tensor that a torch user passes: `i`, the group `(g c)`, or an injective affine position `2*o + k < 224`.
+"""
+
+import ast
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from functools import lru_cache
+from typing import Any
+
+import sympy
+
+from tnconv.errors import NetworkError
+
+Size = Any  # int | sympy.Expr; sympy is untyped, so the union would collapse to Any all the same
+
+NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*\Z", re.ASCII)
+NETWORK_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.]*\Z", re.ASCII)
+_MAX_NAME = 64
+_MAX_INTEGER = 2**62
+_MAX_SIZE_TEXT = 400
+_MAX_NUMBER = 2**512  # of a numerator or denominator within an expression
+_MAX_POWER = 64
+_MAX_DEGREE = 6
+_CONVENTIONAL = {letter: rank for rank, letter in enumerate("vngcd")}
+
+
+def check_name(name: object, what: str, alphabet: re.Pattern[str] = NAME) -> str:
+    """Return `name` if it is in the alphabet of the IR, else raise NetworkError.
+
+    Generated source uses these names, so nothing but ASCII letters, digits and underscores passes.
+    """
+    if not isinstance(name, str) or len(name) > _MAX_NAME or not alphabet.match(name):
+        raise NetworkError(
+            f"{what} name {name!r} is not a name; use ASCII letters, digits and '_', starting with a letter, "
+            f"at most {_MAX_NAME} characters"
+        )
+    return name
+
+
+def natural_key(name: str) -> tuple[tuple[int, int | str], ...]:
+    """Sort key that orders `k2` before `k10`."""
+    parts = re.findall(r"\d+|\D+", name)
+    return tuple((0, int(p)) if p.isdigit() else (1, p) for p in parts)
+
+
+def symbol(name: str) -> sympy.Symbol:
+    """A size symbol: a positive integer called `name`."""
+    return sympy.Symbol(check_name(name, "size"), integer=True, positive=True)
+
+
+def as_size(value: object) -> Size:
+    """Normalise a size: an int, a sympy expression or a text such as `"N"` or `"2*N + 1"`.
+
+    Raises:
+        NetworkError: the value is not a size, or an integer size that is not between 1 and 2**62.
+    """
+    if isinstance(value, str):
+        value = parse_expression(value)
+    if isinstance(value, sympy.Integer):
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int | sympy.Expr):
+        raise NetworkError(
+            f"size {value!r} is not an integer or a sympy expression; write an int or a symbol"
+        )
+    if isinstance(value, int) and not 1 <= value <= _MAX_INTEGER:
+        raise NetworkError(f"size {value} is not between 1 and 2**62; every index needs at least one value")
+    if isinstance(value, sympy.Expr) and value.is_nonpositive:
+        raise NetworkError(f"size {value} is never positive; every index needs at least one value")
+    if isinstance(value, sympy.Expr) and not value.is_integer:
+        raise NetworkError(
+            f"size {value} is not known to be an integer; build its symbols with tnconv.ir.symbol"
+        )
+    if isinstance(value, sympy.Expr):
+        check_readable(value, "size")
+    return value
+
+
+@lru_cache(maxsize=4096)
+def check_readable(value: sympy.Expr, what: str) -> None:
+    """Refuse an expression whose text would not be read back as the same value.
+
+    Raises:
+        NetworkError: it holds another function than `floor`, a symbol that `symbol` did not make, or it is
+            too long or too large.
+    """
+    if value.is_Symbol and value == symbol(value.name):
+        return
+    try:
+        same = parse_expression(str(value)) == value
+    except (NetworkError, RecursionError):
+        same = False
+    if not same:
+        raise NetworkError(
+            f"{what} {value} cannot be written in the text of a network; use integers, + - * / **, floor and "
+            "symbols made with tnconv.ir.symbol"
+        )
+
+
+def normal(value: Size) -> Size:
+    """A plain int where a sympy value is one."""
+    return int(value) if isinstance(value, sympy.Integer) else value
+
+
+def product(sizes: Iterable[Size]) -> Size:
+    """The product of sizes: an int unless a symbol is among them."""
+    return normal(math.prod(sizes))
+
+
+def evaluate(size: Size, values: Mapping[str, int]) -> int:
+    """The integer that `size` is when its symbols have `values`."""
+    if isinstance(size, int):
+        return size
+    return _compiled(size)(values)
+
+
+@lru_cache(maxsize=4096)
+def _compiled(size: sympy.Expr) -> Callable[[Mapping[str, int]], int]:
+    """A function of exact integer arithmetic: floats would make `floor(N/49)` wrong at 49 and above 2**53."""
+    names = symbol_names(size)
+    source = _source(size, {name: f"a{place}" for place, name in enumerate(names)})
+    parameters = ", ".join(f"a{place}" for place in range(len(names)))
+    # The text holds integers, operators and a0, a1, ...: no name of the user reaches it.
+    function = eval(f"lambda {parameters}: {source}", {"Fraction": Fraction})
+
+    def call(values: Mapping[str, int]) -> int:
+        missing = [n for n in names if n not in values]
+        if missing:
+            raise NetworkError(f"size {size} needs a value for {', '.join(missing)}; got {dict(values)}")
+        try:
+            result = function(*(values[n] for n in names))
+        except ZeroDivisionError as error:
+            raise NetworkError(f"size {size} divides by zero for {dict(values)}; give other sizes") from error
+        if result != int(result):
+            raise NetworkError(
+                f"size {size} is {result} for {dict(values)}, not an integer; give other sizes"
+            )
+        return int(result)
+
+    return call
+
+
+def _source(size: sympy.Expr, names: Mapping[str, str]) -> str:
+    """Python text of a size in exact arithmetic."""
+    if size.is_Integer:
+        return f"({int(size)})"
+    if size.is_Rational:
+        return f"Fraction({int(size.p)}, {int(size.q)})"
+    if size.is_Symbol:
+        return names[size.name]
+    if size.is_Pow and size.exp.is_Integer:
+        power = f"({_source(size.base, names)}**{abs(int(size.exp))})"
+        return power if size.exp > 0 else f"Fraction(1, {power})"
+    if isinstance(size, sympy.floor):
+        # One integer division where the terms have integer denominators, the usual case.
+        terms = sympy.Add.make_args(size.args[0])
+        divisor = math.lcm(*(int(c.q) for c in (term.as_coeff_Mul()[0] for term in terms) if c.is_Rational))
+        return f"({_source(sympy.Add(*(term * divisor for term in terms)), names)} // {divisor})"
+    if size.is_Add or size.is_Mul:
+        return f"({(' + ' if size.is_Add else '*').join(_source(part, names) for part in size.args)})"
+    raise NetworkError(f"size holds {size}, which has no exact integer value; use + - * / ** and floor")
+
+
+def symbol_names(size: Size) -> tuple[str, ...]:
+    """Names of the symbols in a size, sorted."""
+    return () if isinstance(size, int) else tuple(sorted(s.name for s in size.free_symbols))
+
+
+def parse_expression(text: str) -> Any:
+    """Read an arithmetic text (integers, names, `+ - * / **`, `floor`) as a sympy value, without eval.
+
+    Raises:
+        NetworkError: the text holds anything else.
+    """
+    if len(text) > _MAX_SIZE_TEXT:
+        raise NetworkError(f"expression of {len(text)} characters is too long; at most {_MAX_SIZE_TEXT}")
+    try:
+        if not text.isascii():
+            raise ValueError("not ASCII")
+        tree = ast.parse(text.strip(), mode="eval")
+        _degrees(tree.body)
+        return normal(_walk(tree.body))
+    except (SyntaxError, ValueError, ZeroDivisionError, RecursionError, MemoryError, TypeError) as error:
+        if isinstance(error, NetworkError):
+            raise
+        raise NetworkError(
+            f"{text!r} is not an arithmetic expression; use integers, names, + - * / ** and floor(...)"
+        ) from error
+
+
+def _degrees(node: ast.AST) -> tuple[Counter[str], Counter[str]]:
+    """Degrees in every symbol, of numerator and denominator; refused where they are high.
+
+    What sympy does to find the sign of a rational function grows without bound with its degree.
+    """
+    top: Counter[str] = Counter()
+    low: Counter[str] = Counter()
+    match node:
+        case ast.Name(id=name):
+            top[name] = 1
+        case ast.UnaryOp(operand=operand):
+            return _degrees(operand)
+        case ast.Call(args=[argument]):
+            over, under = _degrees(argument)
+            top = over + under
+        case ast.BinOp(left=left, op=ast.Pow(), right=right):
+            over, under = _degrees(left)
+            power = _exponent(right)
+            top, low = (Counter({n: abs(power) * d for n, d in part.items()}) for part in (over, under))
+            top, low = (top, low) if power > 0 else (low, top)
+        case ast.BinOp(left=left, op=op, right=right):
+            (a, b), (c, d) = _degrees(left), _degrees(right)
+            if isinstance(op, ast.Div):
+                c, d = d, c
+            top, low = (a + c, b + d) if isinstance(op, ast.Mult | ast.Div) else ((a + d) | (c + b), b + d)
+    if max((top + low).values(), default=0) > _MAX_DEGREE:
+        raise ValueError(f"its degree in one symbol is above {_MAX_DEGREE}")
+    return top, low
+
+
+def _exponent(node: ast.AST) -> int:
+    match node:
+        case ast.UnaryOp(op=ast.USub(), operand=operand):
+            return -_exponent(operand)
+        case ast.Constant(value=int() as power) if abs(power) <= _MAX_POWER:
+            return power
+        case _:
+            raise ValueError(f"an exponent is an integer of at most {_MAX_POWER}")
+
+
+def _walk(node: ast.AST) -> Any:
+    match node:
+        case ast.Constant(value=int() as value) if not isinstance(value, bool) and value <= _MAX_NUMBER:
+            return sympy.Integer(value)
+        case ast.Name(id=name):
+            return symbol(name)
+        case ast.UnaryOp(op=ast.USub(), operand=operand):
+            return -_walk(operand)
+        case ast.BinOp(left=left, op=op, right=right):
+            return _binary(op, _walk(left), _walk(right))
+        case ast.Call(func=ast.Name(id="floor"), args=[argument], keywords=[]):
+            return sympy.floor(_walk(argument))
+        case _:
+            raise ValueError("not arithmetic")
+
+
+def _binary(op: ast.operator, left: Any, right: Any) -> Any:
+    result = _combined(op, left, right)
+    numbers = any(max(abs(n.p), n.q) > _MAX_NUMBER for n in result.atoms(sympy.Rational))
+    if numbers:
+        raise ValueError("too large: a short text must not stand for endless work")
+    return result
+
+
+def _combined(op: ast.operator, left: Any, right: Any) -> Any:
+    match op:
+        case ast.Add():
+            return left + right
+        case ast.Sub():
+            return left - right
+        case ast.Mult():
+            return left * right
+        case ast.Div() if right != 0:
+            return left / right
+        case ast.Pow() if left != 0:  # _exponent has checked the right side
+            return left**right
+        case _:
+            raise ValueError("not arithmetic")
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """A named summation variable with a size: an edge of the network.
+
+    Args:
+        name: unique within a network.
+        size: number of values, an int or a sympy expression.
+
+    Raises:
+        NetworkError: the name is outside the alphabet, or the size is not a size.
+    """
+
+    name: str
+    size: Size
+
+    def __post_init__(self) -> None:
+        check_name(self.name, "index")
+        object.__setattr__(self, "size", as_size(self.size))
+
+    @property
+    def sort_key(self) -> tuple[Any, ...]:
+        """Canonical order: v, n, g, c, d first, then by name; a second copy behind its original."""
+        base, _, copy = self.name.partition("_")
+        return (_CONVENTIONAL.get(base, len(_CONVENTIONAL)), natural_key(base), natural_key(copy), self.name)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """One axis of an argument or of a result, and the indices that lie on it.
+
+    The cell at index values `x_j` is at position `Σ strides_j·x_j + start` of an axis with `size` cells.
+    On a tensor the other cells are not read; on an output they are zero. Left out, the strides are those
+    of the row-major group `(a b)`, which covers the axis.
+
+    Args:
+        indices: the indices on this axis, outermost first; none for an axis of one cell.
+        strides: positive, one an index; no two combinations of index values may share a cell.
+        start: position of the first cell, in cells.
+        size: cells on the axis; the least that fits if left out.
+    """
+
+    indices: tuple[Index, ...]
+    strides: tuple[Size, ...] = ()
+    start: int = 0
+    size: Size = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "indices", tuple(self.indices))
+        strides = tuple(self.strides) or _row_major(self.indices)
+        object.__setattr__(self, "strides", strides)
+        if len(strides) != len(self.indices):
+            raise NetworkError(
+                f"axis has {len(self.indices)} indices but {len(strides)} strides; give one each"
+            )
+        object.__setattr__(self, "size", self.reach if self.size is None else normal(self.size))
+
+    @property
+    def reach(self) -> Size:
+        """One more than the highest position that an index combination takes."""
+        if self.strides == _row_major(self.indices):
+            return normal(product(i.size for i in self.indices) + self.start)
+        return normal(
+            sum(s * (i.size - 1) for s, i in zip(self.strides, self.indices, strict=True)) + self.start + 1
+        )
+
+    @property
+    def is_group(self) -> bool:
+        """Whether the indices cover the axis in row-major order, as `(g c)` says."""
+        return (
+            self.start == 0
+            and self.strides == _row_major(self.indices)
+            and self.size == product(i.size for i in self.indices)
+        )
+
+    def substitute(self, mapping: Mapping[Index, Index]) -> "Axis":
+        """The same axis with indices exchanged for others; a group stays a group."""
+        indices = tuple(mapping.get(i, i) for i in self.indices)
+        return Axis(indices) if self.is_group else replace(self, indices=indices)
+
+    def bind(self, values: Mapping[str, int]) -> "Axis":
+        """The same axis with integers in place of the size symbols."""
+        indices = tuple(Index(i.name, evaluate(i.size, values)) for i in self.indices)
+        strides = tuple(evaluate(s, values) for s in self.strides)
+        return Axis(indices, strides, self.start, evaluate(self.size, values))
+
+    def __str__(self) -> str:
+        if not self.is_group:
+            terms = tuple(zip(self.strides, self.indices, strict=True))
+            return f"{format_affine(terms, self.start)} < {self.size}"
+        if len(self.indices) == 1:
+            return self.indices[0].name
+        return f"({' '.join(i.name for i in self.indices)})" if self.indices else "1"
+
+
+def _row_major(indices: Sequence[Index]) -> tuple[Size, ...]:
+    strides: list[Size] = []
+    stride: Size = 1
+    for index in reversed(indices):
+        strides.append(stride)
+        stride = normal(stride * index.size)
+    return tuple(reversed(strides))
+
+
+def group(*indices: Index) -> Axis:
+    """The axis that holds `indices` in row-major order, as `(g c)` in the text."""
+    return Axis(indices)
+
+
+def format_affine(terms: Sequence[tuple[Size, Index]], offset: int) -> str:
+    """`2*o + k - 3` for terms ((2, o), (1, k)) and offset -3."""
+    text = ""
+    for coefficient, index in terms:
+        sign = "-" if coefficient < 0 else "+"
+        size = abs(coefficient)
+        body = index.name if size == 1 else f"{size}*{index.name}"
+        text += f" {sign} {body}" if text else (f"-{body}" if sign == "-" else body)
+    if offset or not text:
+        text += f" {'-' if offset < 0 else '+'} {abs(offset)}" if text else str(offset)
+    return text

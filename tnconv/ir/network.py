@@ -1,0 +1,302 @@
+"""Network and Sum: immutable products of nodes, and sums of such products.
+
+A `Network` is verified and brought into canonical order when it is built, so two networks with the same
+content are equal, print the same text, and do not remember how they were made.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import networkx as nx
+import sympy
+
+from tnconv.errors import NetworkError
+from tnconv.ir.index import NETWORK_NAME, Axis, Index, Size, check_name, evaluate, symbol_names
+from tnconv.ir.nodes import Delta, Node, Pattern, Relational, Scale, Tensor, node_sort_key, pattern
+from tnconv.ir.printer import format_network, format_sum
+from tnconv.ir.verify import faults
+
+
+@dataclass(frozen=True)
+class Network:
+    """A product of nodes, summed over the indices that are not in the output.
+
+    The value at the output's cell is `Σ_{summed indices} Π nodes`. An output index that is on no node is
+    a broadcast: the value does not depend on it.
+
+    Args:
+        name: letters, digits, `_` and `.`.
+        nodes: in any order; kept in canonical order.
+        output: the axes of the result, in order.
+
+    Raises:
+        NetworkError: the network is invalid; the message shows it with the bad lines marked.
+    """
+
+    name: str
+    nodes: tuple[Node, ...]
+    output: tuple[Axis, ...]
+
+    def __post_init__(self) -> None:
+        check_name(self.name, "network", NETWORK_NAME)
+        object.__setattr__(self, "nodes", tuple(sorted(map(_canonical, self.nodes), key=node_sort_key)))
+        object.__setattr__(self, "output", tuple(self.output))
+        found = faults(self)
+        if found:
+            listing = "\n".join(f"  - {message}" for _, message in found)
+            marked = format_network(self, marks=dict(found))
+            raise NetworkError(f"network {self.name!r} is invalid:\n{listing}\n{marked}")
+
+    def __str__(self) -> str:
+        return format_network(self)
+
+    # -- queries ---------------------------------------------------------------------------------
+
+    @cached_property
+    def indices(self) -> tuple[Index, ...]:
+        """Every index, in canonical order."""
+        found = dict.fromkeys(i for node in self.nodes for i in node.indices)
+        found |= dict.fromkeys(i for axis in self.output for i in axis.indices)
+        return tuple(sorted(found, key=lambda i: i.sort_key))
+
+    @cached_property
+    def open_indices(self) -> tuple[Index, ...]:
+        """The indices of the output, in its order."""
+        return tuple(i for axis in self.output for i in axis.indices)
+
+    @cached_property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """The tensor nodes, in canonical order."""
+        return tuple(node for node in self.nodes if isinstance(node, Tensor))
+
+    @cached_property
+    def patterns(self) -> tuple[Relational, ...]:
+        """The patterns and deltas, in canonical order."""
+        return tuple(node for node in self.nodes if isinstance(node, Pattern | Delta))
+
+    @cached_property
+    def scale(self) -> sympy.Expr:
+        """The product of the scale nodes."""
+        return sympy.Mul(*(node.value for node in self.nodes if isinstance(node, Scale)))
+
+    @property
+    def terms(self) -> tuple["Network", ...]:
+        """The network itself: so that code can treat it as a sum of one."""
+        return (self,)
+
+    @cached_property
+    def arguments(self) -> tuple[str, ...]:
+        """Names of the arguments, each once, in canonical order of the nodes."""
+        return tuple(dict.fromkeys(tensor.argument for tensor in self.tensors))
+
+    @cached_property
+    def symbols(self) -> tuple[str, ...]:
+        """Names of the symbols in the sizes and scales, sorted."""
+        names = {n for i in self.indices for n in symbol_names(i.size)}
+        names |= {s.name for s in self.scale.free_symbols}
+        return tuple(sorted(names))
+
+    @cached_property
+    def graph(self) -> nx.Graph:
+        """The bipartite graph of nodes and indices, for queries, matching and layout.
+
+        Nodes are keyed by name (`bipartite=0`, `node=` the node), indices by the `Index` itself
+        (`bipartite=1`, `open=` whether it is in the output).
+        """
+        graph = nx.Graph(name=self.name)
+        for index in self.indices:
+            graph.add_node(index, bipartite=1, open=index in self.open_indices)
+        for node in self.nodes:
+            graph.add_node(node.name, bipartite=0, node=node)
+            graph.add_edges_from((node.name, index) for index in node.indices)
+        return nx.freeze(graph)
+
+    def node(self, name: str) -> Node:
+        """The node called `name`.
+
+        Raises:
+            NetworkError: there is none.
+        """
+        for node in self.nodes:
+            if node.name == name:
+                return node
+        raise NetworkError(
+            f"network {self.name!r} has no node {name!r}; it has {', '.join(n.name for n in self.nodes)}"
+        )
+
+    def index(self, name: str) -> Index:
+        """The index called `name`.
+
+        Raises:
+            NetworkError: there is none.
+        """
+        for index in self.indices:
+            if index.name == name:
+                return index
+        raise NetworkError(
+            f"network {self.name!r} has no index {name!r}; it has {', '.join(i.name for i in self.indices)}"
+        )
+
+    @cached_property
+    def _users(self) -> dict[Index, tuple[Node, ...]]:
+        users: dict[Index, list[Node]] = {}
+        for node in self.nodes:
+            for index in node.indices:
+                users.setdefault(index, []).append(node)
+        return {index: tuple(nodes) for index, nodes in users.items()}
+
+    def nodes_with(self, index: Index) -> tuple[Node, ...]:
+        """The nodes that have a leg on `index`, in canonical order."""
+        return self._users.get(index, ())
+
+    # -- derived networks ------------------------------------------------------------------------
+
+    def with_nodes(self, nodes: Iterable[Node], output: Iterable[Axis] | None = None) -> "Network":
+        """The network with other nodes and, if given, another output."""
+        return replace(self, nodes=tuple(nodes), output=self.output if output is None else tuple(output))
+
+    def without(self, *names: str) -> tuple[Node, ...]:
+        """The nodes but for those named."""
+        return tuple(node for node in self.nodes if node.name not in names)
+
+    def map_indices(self, exchange: Callable[[Index], Index]) -> "Network":
+        """The network with every index exchanged, on nodes and in the output."""
+        mapping = {i: exchange(i) for i in self.indices}
+        output = tuple(axis.substitute(mapping) for axis in self.output)
+        return self.with_nodes((node.map_indices(lambda i: mapping[i]) for node in self.nodes), output)
+
+    def substitute(self, mapping: Mapping[Index, Index]) -> "Network":
+        """The network with some indices exchanged for others."""
+        return self.map_indices(lambda i: mapping.get(i, i))
+
+    def rename(self, name: str) -> "Network":
+        """The same network under another name."""
+        return replace(self, name=name)
+
+    def bind(self, values: Mapping[str, int]) -> "Network":
+        """The network with integers in place of the symbols named.
+
+        Raises:
+            NetworkError: a size has a symbol that is not named.
+        """
+        numbers = {sympy.Symbol(n, integer=True, positive=True): v for n, v in values.items()}
+        nodes: list[Node] = []
+        for node in self.nodes:
+            match node:
+                case Tensor():
+                    nodes.append(replace(node, axes=tuple(axis.bind(values) for axis in node.axes)))
+                case Scale():
+                    nodes.append(replace(node, value=node.value.subs(numbers)))
+                case Pattern() | Delta():
+                    modulus = None if node.modulus is None else evaluate(node.modulus, values)
+                    terms = tuple((a, _bound(x, values)) for a, x in node.terms)
+                    nodes.append(pattern(node.name, _bound(node.left, values), terms, node.offset, modulus))
+        return self.with_nodes(nodes, (axis.bind(values) for axis in self.output))
+
+    def fresh_name(self, base: str) -> str:
+        """`base`, or `base_2`, `base_3`, …: a name that no node and no index has."""
+        return fresh(base, {n.name for n in self.nodes} | {i.name for i in self.indices})
+
+    def fresh_index(self, base: str, size: Size) -> Index:
+        """A new index whose name starts with `base`."""
+        return Index(self.fresh_name(base), size)
+
+
+def _canonical(node: Node) -> Node:
+    """A pattern that is a delta as a delta, so that equal networks have equal nodes and texts."""
+    if isinstance(node, Pattern):
+        return pattern(node.name, node.left, node.terms, node.offset, node.modulus)
+    return node
+
+
+def _bound(index: Index, values: Mapping[str, int]) -> Index:
+    return Index(index.name, evaluate(index.size, values))
+
+
+def fresh(base: str, taken: set[str]) -> str:
+    """`base`, or the first of `base_2`, `base_3`, … that is not taken; a second copy of `x_2` is `x_3`."""
+    if base not in taken:
+        return base
+    stem, _, tail = base.rpartition("_")
+    stem = stem if stem and tail.isdigit() else base
+    count = 2
+    while f"{stem}_{count}" in taken:
+        count += 1
+    return f"{stem}_{count}"
+
+
+@dataclass(frozen=True)
+class Sum:
+    """A sum of networks with the same output, such as a convolution plus its bias, or a product rule.
+
+    Args:
+        name: letters, digits, `_` and `.`.
+        terms: at least one network; the one with most nodes comes first.
+
+    Raises:
+        NetworkError: there is no term, or two terms differ in their output or in the shape of an argument.
+    """
+
+    name: str
+    terms: tuple[Network, ...]
+
+    def __post_init__(self) -> None:
+        check_name(self.name, "sum", NETWORK_NAME)
+        ordered = sorted(self.terms, key=lambda t: (-len(t.nodes), t.name, str(t)))
+        object.__setattr__(self, "terms", tuple(ordered))
+        if not self.terms:
+            raise NetworkError(f"sum {self.name!r} has no terms; give at least one network")
+        for term in self.terms[1:]:
+            if [a.size for a in term.output] != [a.size for a in self.output]:
+                raise NetworkError(
+                    f"sum {self.name!r}: term {self.terms[0].name!r} has output "
+                    f"[{', '.join(map(str, self.output))}] but term {term.name!r} has "
+                    f"[{', '.join(map(str, term.output))}]; give both the same axes"
+                )
+        self._check_arguments()
+
+    def _check_arguments(self) -> None:
+        known: dict[str, tuple[str, tuple[object, ...]]] = {}
+        for term in self.terms:
+            for tensor in term.tensors:
+                layout = (tensor.role, *(axis.size for axis in tensor.axes))
+                owner, first = known.setdefault(tensor.argument, (term.name, layout))
+                if layout != first:
+                    raise NetworkError(
+                        f"sum {self.name!r}: terms {owner!r} and {term.name!r} read argument "
+                        f"{tensor.argument!r} as {first[0]} {list(first[1:])} and {layout[0]} "
+                        f"{list(layout[1:])}; give both one role and shape"
+                    )
+
+    def __str__(self) -> str:
+        return format_sum(self)
+
+    @property
+    def output(self) -> tuple[Axis, ...]:
+        """The axes of the result: those of the first term."""
+        return self.terms[0].output
+
+    @cached_property
+    def arguments(self) -> tuple[str, ...]:
+        """Names of the arguments of all terms, each once, in canonical order."""
+        tensors = sorted((t for term in self.terms for t in term.tensors), key=node_sort_key)
+        return tuple(dict.fromkeys(t.argument for t in tensors))
+
+    @cached_property
+    def symbols(self) -> tuple[str, ...]:
+        """Names of the symbols of all terms, sorted."""
+        return tuple(sorted({n for term in self.terms for n in term.symbols}))
+
+    def map_terms(self, change: Callable[[Network], Network]) -> "Sum":
+        """The sum of the changed terms."""
+        return replace(self, terms=tuple(change(t) for t in self.terms))
+
+
+Expression = Network | Sum
+
+
+def make_sum(name: str, terms: Iterable[Network]) -> Expression:
+    """A Sum, or the network itself where there is one term."""
+    found = tuple(terms)
+    return found[0].rename(name) if len(found) == 1 else Sum(name, found)

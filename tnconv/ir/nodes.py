@@ -1,0 +1,229 @@
+"""The node kinds of a network: Tensor, Pattern, Delta, Scale. They are few, flat, final and closed.
+
+Conventions. A network is the product of its nodes, summed over every index that is not in the output.
+A pattern is the 0/1 indicator of an affine relation among its indices, within their ranges; a delta is
+its simplest case, `a = b`. A node compares equal to another only if *all* fields do.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import sympy
+
+from tnconv.errors import NetworkError
+from tnconv.ir.index import Axis, Index, Size, as_size, check_name, check_readable, format_affine, natural_key
+
+Role = Literal["input", "parameter", "cotangent", "tangent"]
+ROLES: tuple[Role, ...] = ("input", "parameter", "cotangent", "tangent")
+Terms = tuple[tuple[int, Index], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """A named argument: an input, a parameter, a cotangent or a tangent.
+
+    Args:
+        name: unique in the network; it survives rewriting.
+        role: what the argument is to the layer.
+        axes: one an axis of the argument, in torch's layout.
+        of: the argument that this node reads, if its name is another (two nodes may read one argument).
+    """
+
+    name: str
+    role: Role
+    axes: tuple[Axis, ...]
+    of: str | None = None
+
+    def __post_init__(self) -> None:
+        check_name(self.name, "node")
+        if self.role not in ROLES:
+            raise NetworkError(f"node {self.name!r} has role {self.role!r}; the roles are {', '.join(ROLES)}")
+        if self.of is not None:
+            check_name(self.of, "argument")
+        object.__setattr__(self, "axes", tuple(self.axes))
+        object.__setattr__(self, "of", None if self.of == self.name else self.of)
+
+    @property
+    def argument(self) -> str:
+        """The name of the argument that this node reads."""
+        return self.of or self.name
+
+    @property
+    def indices(self) -> tuple[Index, ...]:
+        """The indices on this node, each once, in the order of the axes."""
+        return tuple(dict.fromkeys(i for axis in self.axes for i in axis.indices))
+
+    def map_indices(self, exchange: Callable[[Index], Index]) -> "Tensor":
+        """The same node with every index exchanged."""
+        mapping = {i: exchange(i) for i in self.indices}
+        return replace(self, axes=tuple(axis.substitute(mapping) for axis in self.axes))
+
+
+@dataclass(frozen=True, slots=True)
+class Pattern:
+    """The 0/1 indicator of `left = Σ coefficient·index + offset`, modulo `modulus` if there is one.
+
+    Args:
+        name: unique in the network.
+        left: the index on the left side.
+        terms: (coefficient, index) pairs; equal indices are added up, zero coefficients dropped.
+        offset: in cells of `left`; -p for a convolution with left padding p.
+        modulus: a size, for circular relations.
+    """
+
+    name: str
+    left: Index
+    terms: Terms
+    offset: int = 0
+    modulus: Size | None = None
+
+    def __post_init__(self) -> None:
+        check_name(self.name, "node")
+        sums: dict[Index, int] = {}
+        for coefficient, index in self.terms:
+            sums[index] = sums.get(index, 0) + int(coefficient)
+        terms = [(a, x) for x, a in sums.items() if a]
+        terms.sort(key=lambda t: (abs(t[0]), natural_key(t[1].name)), reverse=True)
+        object.__setattr__(self, "terms", tuple(terms))
+        if self.modulus is not None:
+            object.__setattr__(self, "modulus", as_size(self.modulus))
+        if self.left in sums:
+            raise NetworkError(
+                f"pattern {self.name!r} has index {self.left.name!r} on both sides; solve for it first"
+            )
+
+    @property
+    def indices(self) -> tuple[Index, ...]:
+        """The indices of the relation, the left one first."""
+        return (self.left, *(index for _, index in self.terms))
+
+    @property
+    def zero_form(self) -> dict[Index, int]:
+        """Coefficients c with `Σ c·index + offset = 0`; the left index has -1."""
+        return {self.left: -1} | {index: a for a, index in self.terms}
+
+    def map_indices(self, exchange: Callable[[Index], Index]) -> "Pattern | Delta":
+        """The same relation with every index exchanged; the modulus is the size of the left one."""
+        terms = tuple((a, exchange(x)) for a, x in self.terms)
+        left = exchange(self.left)
+        return pattern(self.name, left, terms, self.offset, None if self.modulus is None else left.size)
+
+    def relation_text(self) -> str:
+        """`i1 = 2*o1 + k1 - 3`, with `mod I` behind it where there is a modulus."""
+        tail = "" if self.modulus is None else f" mod {self.modulus}"
+        return f"{self.left.name} = {format_affine(self.terms, self.offset)}{tail}"
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """The Kronecker delta of two indices of equal size: the pattern `left = right`."""
+
+    name: str
+    left: Index
+    right: Index
+
+    def __post_init__(self) -> None:
+        check_name(self.name, "node")
+        if self.right.sort_key < self.left.sort_key:
+            left, right = self.right, self.left
+            object.__setattr__(self, "left", left)
+            object.__setattr__(self, "right", right)
+
+    @property
+    def terms(self) -> Terms:
+        """The right side as the terms of a pattern."""
+        return ((1, self.right),)
+
+    @property
+    def offset(self) -> int:
+        """Always 0: so that a delta reads like a pattern."""
+        return 0
+
+    @property
+    def modulus(self) -> None:
+        """Always None: so that a delta reads like a pattern."""
+        return
+
+    @property
+    def indices(self) -> tuple[Index, ...]:
+        """Both indices."""
+        return (self.left, self.right)
+
+    @property
+    def zero_form(self) -> dict[Index, int]:
+        """Coefficients c with `Σ c·index = 0`."""
+        return {self.left: -1, self.right: 1}
+
+    def map_indices(self, exchange: Callable[[Index], Index]) -> "Pattern | Delta":
+        """The same delta with both indices exchanged."""
+        return pattern(self.name, exchange(self.left), ((1, exchange(self.right)),))
+
+    def relation_text(self) -> str:
+        """`a = b`."""
+        return f"{self.left.name} = {self.right.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """A scalar factor, a sympy number that may hold size symbols, such as `1/(N*T)`."""
+
+    name: str
+    value: Any
+
+    def __post_init__(self) -> None:
+        check_name(self.name, "node")
+        object.__setattr__(
+            self, "value", sympy.sympify(self.value) if isinstance(self.value, int) else self.value
+        )
+        if not isinstance(self.value, sympy.Expr) or self.value.is_finite is False:
+            raise NetworkError(
+                f"scale {self.name!r} has value {self.value!r}; give an int or a finite sympy number"
+            )
+        check_readable(self.value, f"scale {self.name!r} has value")
+
+    @property
+    def indices(self) -> tuple[Index, ...]:
+        """None: a scale has no legs."""
+        return ()
+
+    def map_indices(self, _exchange: Callable[[Index], Index]) -> "Scale":
+        """The scale itself."""
+        return self
+
+
+Relational = Pattern | Delta
+Node = Tensor | Pattern | Delta | Scale
+
+
+def pattern(name: str, left: Index, terms: Terms, offset: int = 0, modulus: Size | None = None) -> Relational:
+    """A Pattern, or the Delta that it is when it says `a = b` for indices of equal size."""
+    made = Pattern(name, left, terms, offset, modulus)
+    if modulus is None and offset == 0 and len(made.terms) == 1:
+        coefficient, right = made.terms[0]
+        if coefficient == 1 and right.size == left.size:
+            return Delta(name, left, right)
+    return made
+
+
+def solve(relation: Relational, index: Index) -> Relational | None:
+    """The same relation with `index` on its left; None where its coefficient is not ±1 or under a modulus."""
+    if index == relation.left:
+        return relation
+    coefficient = relation.zero_form.get(index, 0)
+    if abs(coefficient) != 1 or relation.modulus is not None:
+        return None
+    rest = tuple((-coefficient * a, x) for x, a in relation.zero_form.items() if x != index)
+    return Pattern(relation.name, index, rest, -coefficient * relation.offset)
+
+
+def node_sort_key(node: Node) -> tuple[Any, ...]:
+    """Canonical order: input, patterns, parameters (most axes first), cotangents, tangents, scales; names."""
+    match node:
+        case Tensor():
+            rank = {"input": 0, "parameter": 2, "cotangent": 3, "tangent": 4}[node.role]
+            return (rank, -len(node.axes), natural_key(node.name))
+        case Pattern() | Delta():
+            return (1, 0, natural_key(node.name))
+        case Scale():
+            return (5, 0, natural_key(node.name))

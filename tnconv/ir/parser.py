@@ -1,0 +1,248 @@
+"""Reads the text of a network, a sum or one line of them back. Nothing in a text is ever evaluated.
+
+    text    = network | "sum" NAME "{" network+ "}"
+    network = "network" NAME "{" "index" "[" NAME "=" size, … "]" node* "output" axes "}"
+    node    = NAME "=" role ["{of=" NAME "}"] axes | NAME "=" ("pattern" | "delta") "[" relation "]"
+            | NAME "=" "scale" "[" number "]"
+    axes    = "[" axis, … "]"
+    axis    = NAME | "(" NAME… ")" | "1" | affine "<" INTEGER
+    relation= NAME "=" affine ["mod" size]
+    affine  = ["-"] term (("+" | "-") term)*,  term = [INTEGER "*"] NAME | INTEGER
+
+A `#` starts a comment. Whitespace within a line is free.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+from tnconv.errors import NetworkError, ParseError
+from tnconv.ir.index import Axis, Index, as_size, group, parse_expression
+from tnconv.ir.network import Expression, Network, Sum
+from tnconv.ir.nodes import ROLES, Node, Scale, Tensor, pattern
+from tnconv.ir.verify import INDEX_LINE, OUTPUT_LINE
+
+_NODE = re.compile(r"(\w+)\s*=\s*([a-z]+)\s*(?:\{\s*of\s*=\s*(\w+)\s*\})?\s*\[(.*)\]\Z", re.ASCII)
+_TERM = re.compile(r"\s*([+-]?)\s*(?:(\d+)\s*\*\s*)?(?:([A-Za-z]\w*)|(\d+))\s*", re.ASCII)
+_MAX_DIGITS = 20
+_MAX_TEXT = 2_000_000
+
+T = TypeVar("T")
+
+
+def parse(text: str) -> Expression:
+    """Read a network or a sum.
+
+    Args:
+        text: what `str(network)` gives, or the same written by hand.
+
+    Raises:
+        ParseError: the text does not follow the grammar; the message shows the line.
+        NetworkError: it does, but the network is invalid.
+    """
+    if not isinstance(text, str) or len(text) > _MAX_TEXT:
+        raise ParseError(
+            "the text is not a str, or longer than 2,000,000 characters; give the text of a network"
+        )
+    lines = Lines.of(text)
+    head = lines.peek()
+    result: Expression
+    if head.startswith("sum"):
+        name = lines.header("sum")
+        terms = []
+        while lines.peek().startswith("network"):
+            terms.append(_network(lines))
+        lines.expect("}")
+        result = lines.guard(lambda: Sum(name, tuple(terms)))
+    else:
+        result = _network(lines)
+    lines.end()
+    return result
+
+
+def parse_network(text: str) -> Network:
+    """Read a network; a sum is refused.
+
+    Raises:
+        ParseError: the text is not that of one network.
+    """
+    found = parse(text)
+    if isinstance(found, Sum):
+        raise ParseError(f"the text is a sum of {len(found.terms)} networks; one network is needed here")
+    return found
+
+
+@dataclass
+class Lines:
+    """The lines of a text that hold something, and the place of the reader."""
+
+    lines: list[tuple[int, str]]
+    place: int = 0
+
+    @classmethod
+    def of(cls, text: str) -> "Lines":
+        """Split a text into its lines, without comments and runs of blanks (quadratic in a regex)."""
+        stripped = (
+            (number, " ".join(line.split("#")[0].split())) for number, line in enumerate(text.splitlines(), 1)
+        )
+        return cls([(number, line) for number, line in stripped if line])
+
+    def peek(self) -> str:
+        """The current line, or an empty string at the end."""
+        return self.lines[self.place][1] if self.place < len(self.lines) else ""
+
+    def next(self) -> str:
+        """The current line; step past it."""
+        line = self.peek()
+        if not line:
+            raise self.error("the text ends too early; is a '}' missing?")
+        self.place += 1
+        return line
+
+    def error(self, message: str, back: int = 0) -> ParseError:
+        """A ParseError that shows the current line, or one `back` lines before."""
+        place = min(self.place - back, len(self.lines) - 1)
+        if place < 0:
+            return ParseError(f"{message} (the text is empty)")
+        number, line = self.lines[place]
+        return ParseError(
+            f"line {number}: {message}\n  {number} | {line}\n  {' ' * len(str(number))} | {'^' * len(line)}"
+        )
+
+    def guard(self, build: Callable[[], T]) -> T:
+        """Run `build`; errors about one line are raised again with the line shown."""
+        try:
+            return build()
+        except ParseError:
+            raise
+        except NetworkError as error:
+            if str(error).startswith(("network", "sum")):
+                raise
+            raise self.error(str(error), back=1) from error
+
+    def expect(self, wanted: str) -> None:
+        """Step past a line that must read `wanted`."""
+        if self.peek() != wanted:
+            raise self.error(f"expected {wanted!r}")
+        self.place += 1
+
+    def header(self, keyword: str) -> str:
+        """Step past `keyword NAME {` and return the name."""
+        match = re.fullmatch(rf"{keyword}\s+(\S+)\s*\{{", self.peek())
+        if not match:
+            raise self.error(f"expected '{keyword} NAME {{'")
+        self.place += 1
+        return match[1]
+
+    def end(self) -> None:
+        """Refuse anything behind the closing brace."""
+        if self.peek():
+            raise self.error("text behind the closing '}'; remove it")
+
+
+def _network(lines: Lines) -> Network:
+    name = lines.header("network")
+    indices = parse_index_line(lines)
+    nodes: list[Node] = []
+    while lines.peek() and not re.match(rf"{OUTPUT_LINE}\s*\[", lines.peek()):
+        line = lines.next()
+        nodes.append(lines.guard(lambda line=line: _node(line, indices)))  # type: ignore[misc]
+    match = re.fullmatch(rf"{OUTPUT_LINE}\s*\[(.*)\]", lines.next())
+    if not match:
+        raise lines.error("expected 'output [axes]'", back=1)
+    output = lines.guard(lambda: parse_axes(match[1], indices))
+    lines.expect("}")
+    return lines.guard(lambda: Network(name, tuple(nodes), output))
+
+
+def parse_index_line(lines: Lines) -> dict[str, Index]:
+    """Step past `index [n=N, c=3]` and return the indices by name."""
+    match = re.fullmatch(rf"{INDEX_LINE}\s*\[(.*)\]", lines.next())
+    if not match:
+        raise lines.error("expected 'index [name=size, ...]'", back=1)
+    indices: dict[str, Index] = {}
+    for item in filter(None, map(str.strip, match[1].split(","))):
+        name, equals, size = (part.strip() for part in item.partition("="))
+        if not equals:
+            raise lines.error(f"index {item!r} has no size; write {item}=SIZE", back=1)
+        if name in indices:
+            raise lines.error(f"index {name!r} is declared twice; remove one", back=1)
+        indices[name] = lines.guard(lambda name=name, size=size: Index(name, as_size(size)))  # type: ignore[misc]
+    return indices
+
+
+def _node(line: str, indices: Mapping[str, Index]) -> Node:
+    match = _NODE.match(line)
+    if not match:
+        raise NetworkError("expected 'name = kind [legs]'")
+    name, kind, of, body = match.groups()
+    if kind in ROLES:
+        return Tensor(name, kind, parse_axes(body, indices), of)
+    if of is not None:
+        raise NetworkError(f"only a tensor reads an argument; remove {{of={of}}} from {kind} {name!r}")
+    if kind in ("pattern", "delta"):
+        return parse_relation(name, body, indices)
+    if kind == "scale":
+        return Scale(name, parse_expression(body))
+    raise NetworkError(
+        f"{kind!r} is not a node kind; the kinds are {', '.join(ROLES)}, pattern, delta and scale"
+    )
+
+
+def parse_relation(name: str, body: str, indices: Mapping[str, Index]) -> Node:
+    """Read `i = 2*o + k - 3 mod 8` as a pattern or delta called `name`."""
+    left, equals, right = body.partition("=")
+    if not equals:
+        raise NetworkError(f"relation {body!r} has no '='; write i = 2*o + k - 3")
+    affine, mod, modulus = right.partition(" mod ")
+    terms, offset = _affine(affine, indices)
+    return pattern(name, _index(left.strip(), indices), terms, offset, as_size(modulus) if mod else None)
+
+
+def parse_axes(body: str, indices: Mapping[str, Index]) -> tuple[Axis, ...]:
+    """Read `n, (g c), 2*o + k < 224` as axes."""
+    if not body.strip():
+        return ()
+    return tuple(_axis(part.strip(), indices) for part in body.split(","))
+
+
+def _axis(text: str, indices: Mapping[str, Index]) -> Axis:
+    if "<" in text:
+        affine, _, size = text.partition("<")
+        terms, offset = _affine(affine, indices)
+        return Axis(tuple(x for _, x in terms), tuple(a for a, _ in terms), offset, as_size(size))
+    if text.startswith("(") and text.endswith(")"):
+        return group(*(_index(name, indices) for name in text[1:-1].split()))
+    return group() if text == "1" else group(_index(text, indices))
+
+
+def _affine(text: str, indices: Mapping[str, Index]) -> tuple[tuple[tuple[int, Index], ...], int]:
+    terms: list[tuple[int, Index]] = []
+    offset, place, text = 0, 0, text.strip()
+    while place < len(text) or not text:
+        match = _TERM.match(text, place)
+        if (
+            not match
+            or (place and not match[1])
+            or any(len(g or "") > _MAX_DIGITS for g in match.group(2, 4))
+        ):
+            raise NetworkError(f"{text!r} is not affine at {text[place:]!r}; write for example 2*o + k - 3")
+        sign, factor, name, number = match.groups()
+        unit = -1 if sign == "-" else 1
+        if name:
+            terms.append((unit * int(factor or 1), _index(name, indices)))
+        elif factor:
+            raise NetworkError(f"{text!r} multiplies two numbers; write their product")
+        else:
+            offset += unit * int(number)
+        place = match.end()
+    return tuple(terms), offset
+
+
+def _index(name: str, indices: Mapping[str, Index]) -> Index:
+    if name not in indices:
+        raise NetworkError(
+            f"index {name!r} is not declared; add it to the index line, which has {', '.join(indices)}"
+        )
+    return indices[name]

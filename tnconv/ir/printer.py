@@ -1,0 +1,58 @@
+"""The text of a network: what people read, tests compare and the parser reads back."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from tnconv.ir.index import Axis, Index
+from tnconv.ir.nodes import Delta, Node, Pattern, Scale, Tensor
+from tnconv.ir.verify import INDEX_LINE, OUTPUT_LINE
+
+if TYPE_CHECKING:
+    from tnconv.ir.network import Network, Sum
+
+_KIND_WIDTH = len("parameter")
+
+
+def format_axes(axes: Sequence[Axis]) -> str:
+    """`[n, (g c), i1, i2]`."""
+    return f"[{', '.join(map(str, axes))}]"
+
+
+def format_index_line(indices: Sequence[Index]) -> str:
+    """`index [n=N, g=1, c=3]`."""
+    return f"{INDEX_LINE} [{', '.join(f'{i.name}={i.size}' for i in indices)}]"
+
+
+def format_node(node: Node, width: int = 0) -> str:
+    """One line: `x = input [n, (g c), i1, i2]`, the name padded to `width`."""
+    match node:
+        case Tensor():
+            kind, body = node.role + (f"{{of={node.of}}}" if node.of else ""), format_axes(node.axes)
+        case Pattern():
+            kind, body = "pattern", f"[{node.relation_text()}]"
+        case Delta():
+            kind, body = "delta", f"[{node.relation_text()}]"
+        case Scale():
+            kind, body = "scale", f"[{node.value}]"
+    return f"{node.name:<{width}} = {kind:<{_KIND_WIDTH}} {body}"
+
+
+def format_network(network: "Network", marks: Mapping[str, str] | None = None, indent: str = "") -> str:
+    """The text of a network; lines named in `marks` are pointed at, with the message."""
+    marks = marks or {}
+    width = max((len(n.name) for n in network.nodes), default=0)
+    lines = [(INDEX_LINE, format_index_line(network.indices))]
+    lines += [(node.name, format_node(node, width)) for node in network.nodes]
+    pad = " " * max(width + 3 + _KIND_WIDTH - len(OUTPUT_LINE), 0)
+    lines.append((OUTPUT_LINE, f"{OUTPUT_LINE}{pad} {format_axes(network.output)}"))
+    body = [
+        f"{indent}> {text}   # <-- {marks[line]}" if line in marks else f"{indent}  {text}"
+        for line, text in lines
+    ]
+    return "\n".join([f"{indent}network {network.name} {{", *body, f"{indent}}}"])
+
+
+def format_sum(total: "Sum") -> str:
+    """The text of a sum: its terms, one below the other."""
+    terms = [format_network(term, indent="  ") for term in total.terms]
+    return "\n".join([f"sum {total.name} {{", *terms, "}"])

@@ -1,0 +1,130 @@
+"""What makes a network valid. `faults` collects every fault, with the line of the text it belongs to."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from tnconv.ir.index import Axis, Index, Size
+from tnconv.ir.nodes import Delta, Pattern, Scale, Tensor
+
+if TYPE_CHECKING:
+    from tnconv.ir.network import Network
+
+INDEX_LINE = "index"
+OUTPUT_LINE = "output"
+
+Fault = tuple[str, str]
+
+
+def faults(network: "Network") -> list[Fault]:
+    """All faults of a network as (line, message); a line is a node's name, `"index"` or `"output"`."""
+    return [*_names(network), *_sizes(network), *_nodes(network), *_output(network)]
+
+
+def _names(network: "Network") -> Iterator[Fault]:
+    seen: set[str] = set()
+    for node in network.nodes:
+        if node.name in (INDEX_LINE, OUTPUT_LINE):
+            yield node.name, f"node {node.name!r} has a reserved name; rename it"
+        if node.name in seen:
+            yield node.name, f"two nodes are called {node.name!r}; rename one"
+        seen.add(node.name)
+
+
+def _sizes(network: "Network") -> Iterator[Fault]:
+    first: dict[str, tuple[Index, str]] = {}
+    users = [(n.name, f"node {n.name!r}", n.indices) for n in network.nodes]
+    users.append((OUTPUT_LINE, "the output", tuple(i for axis in network.output for i in axis.indices)))
+    for line, user, indices in users:
+        for index in indices:
+            known, owner = first.setdefault(index.name, (index, user))
+            if known.size != index.size:
+                yield (
+                    line,
+                    f"index {index.name!r} has size {known.size} on {owner} but {index.size} on {user}; "
+                    "build both from one Index, or rename one",
+                )
+
+
+def _nodes(network: "Network") -> Iterator[Fault]:
+    layouts: dict[str, tuple[Tensor, tuple[object, ...]]] = {}
+    for node in network.nodes:
+        match node:
+            case Tensor():
+                yield from _tensor(node, layouts)
+            case Pattern():
+                yield from _pattern(node)
+            case Delta():
+                if node.left == node.right:
+                    yield node.name, f"delta {node.name!r} joins index {node.left.name!r} to itself; drop it"
+                if node.left.size != node.right.size:
+                    yield (
+                        node.name,
+                        f"delta {node.name!r} joins {node.left.name!r} of size {node.left.size} and "
+                        f"{node.right.name!r} of size {node.right.size}; use a pattern to narrow",
+                    )
+            case Scale():
+                pass
+
+
+def _tensor(node: Tensor, layouts: dict[str, tuple[Tensor, tuple[object, ...]]]) -> Iterator[Fault]:
+    for axis in node.axes:
+        yield from ((node.name, f"node {node.name!r}: {m}") for m in _axis(axis))
+    sizes = tuple(axis.size for axis in node.axes)
+    other, known = layouts.setdefault(node.argument, (node, sizes))
+    if known != sizes or other.role != node.role:
+        yield (
+            node.name,
+            f"nodes {other.name!r} and {node.name!r} read argument {node.argument!r} as {other.role} "
+            f"{list(known)} and {node.role} {list(sizes)}; give both one role and shape",
+        )
+
+
+def _axis(axis: Axis) -> Iterator[str]:
+    if axis.is_group:
+        return
+    fixed = all(isinstance(v, int) for v in (axis.start, *axis.strides))
+    numbers = fixed and all(isinstance(v, int) for v in (axis.size, *(i.size for i in axis.indices)))
+    if not fixed or (not numbers and axis.reach != axis.size):
+        yield f"axis {axis} has a symbolic size; only a group such as (a b) may"
+        return
+    if axis.start < 0 or (numbers and axis.reach > axis.size) or any(s < 1 for s in axis.strides):
+        yield f"axis {axis} reaches cells {axis.start} to {axis.reach - 1} but has {axis.size}; make it fit"
+    if _overlaps(axis):
+        yield f"axis {axis} puts two index combinations on one cell; use a pattern for a window"
+
+
+def _overlaps(axis: Axis) -> bool:
+    """Whether two index combinations may share a cell: a symbolic size is safe only on the largest stride."""
+    reach: Size = 1
+    legs = ((s, not isinstance(i.size, int), i) for s, i in zip(axis.strides, axis.indices, strict=True))
+    for stride, _, index in sorted(legs, key=lambda leg: (leg[0], leg[1], 0 if leg[1] else leg[2].size)):
+        if index.size == 1:
+            continue
+        if not isinstance(reach, int) or stride < reach:
+            return True
+        reach = stride * (index.size - 1) + reach
+    return False
+
+
+def _pattern(node: Pattern) -> Iterator[Fault]:
+    if any(not -(2**31) < a < 2**31 for a, _ in node.terms) or not -(2**62) < node.offset < 2**62:
+        yield node.name, f"pattern {node.name!r} has a coefficient beyond 2**31 or an offset beyond 2**62"
+    if node.modulus is not None and node.left.size != node.modulus:
+        yield (
+            node.name,
+            f"pattern {node.name!r} is modulo {node.modulus} but its left index {node.left.name!r} has size "
+            f"{node.left.size}; make them equal",
+        )
+
+
+def _output(network: "Network") -> Iterator[Fault]:
+    seen: set[str] = set()
+    for axis in network.output:
+        yield from ((OUTPUT_LINE, f"output: {m}") for m in _axis(axis))
+        for index in axis.indices:
+            if index.name in seen:
+                yield (
+                    OUTPUT_LINE,
+                    f"index {index.name!r} is twice in the output; add a second index and a delta",
+                )
+            seen.add(index.name)

@@ -1,0 +1,26 @@
+"""Passes: network to network. Structural ones change what is computed, rewiring ones only how it is written."""
+
+from tnconv.passes.base import Evaluate, Pass, PassResult, available, get, parse_pass, register_pass
+from tnconv.passes.exact import exact_check
+from tnconv.passes.pipeline import DEFAULT, PRESETS, Check, Pipeline, Stage, run_pass
+from tnconv.passes.rewrite import RewritePass, Rule, rule
+
+__all__ = [
+    "DEFAULT",
+    "PRESETS",
+    "Check",
+    "Evaluate",
+    "Pass",
+    "PassResult",
+    "Pipeline",
+    "RewritePass",
+    "Rule",
+    "Stage",
+    "available",
+    "exact_check",
+    "get",
+    "parse_pass",
+    "register_pass",
+    "rule",
+    "run_pass",
+]

@@ -1,0 +1,133 @@
+"""Differentiate: cut a node out and let its legs dangle; close the output's with a cotangent for a VJP.
+
+    differentiate{wrt=w, cotangent=dy}
+    x = input     [n, c, i]                x  = input     [n, c, i]
+    p = pattern   [i = o + k]              p  = pattern   [i = o + k]
+    w = parameter [d, c, k]          ->    dy = cotangent [n, d, o]
+    output        [n, d, o]                output         [d, c, k]
+
+A node that the argument occurs on m times gives a sum of m networks, as the product rule says.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from math import prod
+from typing import ClassVar, Self
+
+import numpy as np
+
+from tnconv.errors import PassError
+from tnconv.ir import Axis, Delta, Expression, Index, Network, Tensor, fresh, make_sum
+from tnconv.passes.base import Array, Evaluate, Pass, PassResult
+from tnconv.passes.tools import nodes_reading, taken_names
+
+
+@dataclass(frozen=True)
+class Differentiate(Pass):
+    """The derivative by an argument: Jacobian, or with `cotangent` the VJP, or with `tangent` the JVP.
+
+    The Jacobian has the output's axes, then the argument's. The VJP has the argument's axes, the JVP those of
+    the output.
+
+    Args:
+        wrt: the argument.
+        cotangent: name of the new argument that is contracted with the output.
+        tangent: name of the new argument that stands in the place of `wrt`.
+    """
+
+    name: ClassVar[str] = "differentiate"
+    check_cells: ClassVar[int] = 300
+    wrt: str
+    cotangent: str | None = None
+    tangent: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.cotangent is not None and self.tangent is not None:
+            raise PassError(
+                f"differentiate has cotangent={self.cotangent} and tangent={self.tangent}; give one for a VJP or a "
+                "JVP, none for the Jacobian"
+            )
+
+    def prepare(self, expression: Expression) -> tuple[Self, tuple[Network, ...]]:
+        """Terms that do not depend on the argument drop out."""
+        if self.wrt not in expression.arguments:
+            known = ", ".join(expression.arguments) or "none"
+            raise PassError(f"there is no argument {self.wrt!r} to differentiate by; the arguments are {known}")
+        return self, tuple(term for term in expression.terms if nodes_reading(term, self.wrt))
+
+    def requires(self, network: Network) -> None:
+        """The new argument's name must be free."""
+        for new in (self.cotangent, self.tangent):
+            if new is not None and new in (*network.arguments, *taken_names(network)):
+                raise PassError(f"the name {new!r} is taken in the network; choose another for the new argument")
+
+    def apply(self, network: Network) -> PassResult:
+        """One network for each node that reads the argument."""
+        reading = nodes_reading(network, self.wrt)
+        if not reading:
+            raise PassError(f"no node reads {self.wrt!r}; the arguments are {', '.join(network.arguments)}")
+        after = make_sum(network.name, (self._by(network, node) for node in reading))
+        return PassResult(after, after != network, tuple(f"by {node.name}" for node in reading))
+
+    def _by(self, network: Network, node: Tensor) -> Network:
+        rest = network.without(node.name)
+        if self.tangent is not None:
+            return network.with_nodes((*rest, Tensor(self.tangent, "tangent", node.axes)))
+        seeds = () if self.cotangent is None else (Tensor(self.cotangent, "cotangent", network.output),)
+        kept = () if seeds else network.output
+        axes, deltas = _legs(node, {i for axis in kept for i in axis.indices}, taken_names(network))
+        return network.with_nodes((*rest, *seeds, *deltas), (*kept, *axes))
+
+    def expected(self, before: Expression, arguments: dict[str, Array], evaluate: Evaluate) -> Array:
+        """Difference quotients, exact because the value is a polynomial in the argument."""
+        degree = max(len(nodes_reading(term, self.wrt)) for term in before.terms)
+        point = arguments[self.wrt]
+
+        def along(direction: Array) -> Array:
+            values = [evaluate(before, arguments | {self.wrt: point + t * direction}) for t in range(degree + 1)]
+            return np.asarray(sum(w * v for w, v in zip(_weights(degree), values, strict=True)), dtype=object)
+
+        if self.tangent is not None:
+            return along(arguments[self.tangent])
+        columns = [along(direction) for direction in _units(point.shape)]
+        if self.cotangent is not None:
+            closed = [np.sum(arguments[self.cotangent] * column) for column in columns]
+            return np.array(closed, dtype=object).reshape(point.shape)
+        return np.stack(columns, axis=-1).reshape((*columns[0].shape, *point.shape))
+
+
+def _legs(node: Tensor, taken: set[Index], names: set[str]) -> tuple[tuple[Axis, ...], tuple[Delta, ...]]:
+    """The axes of a node as output axes: an index opens where it can, else a new one is tied to it."""
+    axes, deltas = [], []
+    for axis in node.axes:
+        indices = []
+        for index in axis.indices:
+            if index in taken:
+                copy = Index(fresh(index.name, names), index.size)
+                delta = fresh(f"delta_{index.name}", names | {copy.name})
+                names |= {copy.name, delta}
+                deltas.append(Delta(delta, index, copy))
+                index = copy  # noqa: PLW2901
+            taken = taken | {index}
+            indices.append(index)
+        axes.append(replace(axis, indices=tuple(indices)))
+    return tuple(axes), tuple(deltas)
+
+
+def _units(shape: tuple[int, ...]) -> Iterator[Array]:
+    for cell in range(prod(shape)):
+        direction = np.zeros(prod(shape), dtype=np.int64)
+        direction[cell] = 1
+        yield direction.reshape(shape)
+
+
+def _weights(degree: int) -> list[Fraction]:
+    """w with `f'(0) = Σ_t w_t f(t)` over t = 0, ..., degree for a polynomial f of that degree."""
+    weights = [Fraction(0)] * (degree + 1)
+    for t in range(1, degree + 1):
+        others = (s for s in range(1, degree + 1) if s != t)
+        weights[t] = Fraction(1, t) * prod((Fraction(-s, t - s) for s in others), start=Fraction(1))
+    weights[0] = -sum(weights, Fraction(0))
+    return weights

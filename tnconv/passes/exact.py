@@ -1,0 +1,124 @@
+"""The exact check: a pass is applied again to small instances, and its value compared with no tolerance.
+
+It finds a wrong guard or a lost factor at the pass that made it. The value that a pass must have comes from
+`Pass.expected`; a pass that has none fails the check, for what cannot be checked is not known to be right.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from tnconv.errors import PassError
+from tnconv.ir import Expression, Network, Sum
+from tnconv.passes.base import Array, Evaluate, Pass
+from tnconv.passes.pipeline import Check, run_pass
+from tnconv.passes.shrink import shrink, total_volume
+
+_DRAWS_PER_INSTANCE = 10
+_DIRECT_CELLS = 100_000
+_VALUES = (-3, 4)
+
+
+def exact_check(evaluate: Evaluate, seed: int = 0, instances: int = 3) -> Check:
+    """A check for `Pipeline.run` that compares small integer instances before and after every pass.
+
+    Args:
+        evaluate: the value of an expression for given arguments, exact on integers.
+        seed: of sizes and arguments; the same seed gives the same check.
+        instances: how many small instances to compare for each pass.
+
+    Returns:
+        A function of (pass, before, after) that raises PassError where the value is wrong, or where it cannot
+        be checked.
+    """
+
+    def check(each: Pass, before: Expression, after: Expression) -> None:
+        _Exact(evaluate, np.random.default_rng(seed), instances).run(each, before, after)
+
+    return check
+
+
+@dataclass
+class _Exact:
+    evaluate: Evaluate
+    rng: np.random.Generator
+    instances: int
+
+    def run(self, each: Pass, before: Expression, after: Expression) -> None:
+        direct = _is_small(each, before, after)
+        if direct:
+            self._compare(each, before, after)
+        wanted, refusal = self.instances, "no small instance of the network was found"
+        for _ in range(self.instances * _DRAWS_PER_INSTANCE):
+            if not wanted:
+                return
+            found = shrink(before, self.rng, each.check_cells)
+            if found is None:
+                continue
+            small, values = found
+            try:
+                bound = each.bind({name: 2 for name in each.symbols} | values) if each.symbols else each
+                changed = _apply(bound, small, values)
+            except _Refused as error:
+                refusal = str(error)
+                continue
+            # An instance on which nothing happens says nothing about a pass that did something.
+            if changed is not small or after is before:
+                self._compare(bound, small, changed)
+                wanted -= 1
+            else:
+                refusal = "the pass does nothing on the small instances that were tried"
+        if wanted == self.instances and not direct:
+            raise PassError(f"pass {each} cannot be checked: {refusal}")
+
+    def _compare(self, each: Pass, before: Expression, after: Expression) -> None:
+        ready, _ = each.prepare(before)
+        arguments = self._arguments(before, after)
+        expected = ready.expected(before, arguments, self.evaluate)
+        if expected is None:
+            raise PassError(
+                f"pass {each} cannot be checked: it keeps no value and has no oracle; set preserves_value or "
+                "override expected"
+            )
+        found = np.asarray(self.evaluate(after, arguments))
+        expected = np.asarray(expected)
+        if found.shape != expected.shape or not np.array_equal(found.astype(object), expected.astype(object)):
+            raise PassError(
+                f"pass {each} gives a wrong value on a small instance\nbefore:\n{before}\nafter:\n{after}\n"
+                f"expected, shape {list(expected.shape)}:\n{expected}\nfound, shape {list(found.shape)}:\n{found}"
+            )
+
+    def _arguments(self, before: Expression, after: Expression) -> dict[str, Array]:
+        tensors = [t for expression in (before, after) for term in expression.terms for t in term.tensors]
+        shapes = {t.argument: tuple(axis.size for axis in t.axes) for t in tensors}
+        return {name: self.rng.integers(*_VALUES, size=shape) for name, shape in shapes.items()}
+
+
+class _Refused(PassError):
+    """The pass is not defined for a small instance."""
+
+
+def _apply(each: Pass, small: Expression, values: Mapping[str, int]) -> Expression:
+    try:
+        changed, _ = run_pass(each, small)
+    except PassError as error:
+        raise _Refused(f"it refuses the small instances: {error}") from error
+    return _bind_rest(changed, values)
+
+
+def _bind_rest(expression: Expression, values: Mapping[str, int]) -> Expression:
+    """Integers for symbols that a pass brought in itself."""
+    if not expression.symbols:
+        return expression
+    every = {name: 2 for name in expression.symbols} | dict(values)
+    if isinstance(expression, Network):
+        return expression.bind(every)
+    return Sum(expression.name, tuple(term.bind(every) for term in expression.terms))
+
+
+def _is_small(each: Pass, before: Expression, after: Expression) -> bool:
+    if before.symbols or after.symbols:
+        return False
+    limit = _DIRECT_CELLS if each.preserves_value else each.check_cells
+    return all(total_volume(term) <= limit for term in (*before.terms, *after.terms))

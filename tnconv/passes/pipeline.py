@@ -1,0 +1,135 @@
+"""Passes in order: `absorb_deltas | dense | batch{index=v}`. Every stage is kept, every contract enforced."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from tnconv.errors import PassError, TnconvError
+from tnconv.ir import Expression, Network, Sum, make_sum
+from tnconv.passes.base import Pass, PassResult, parse_pass
+from tnconv.passes.text import split
+
+Check = Callable[[Pass, Expression, Expression], None]
+
+# A pass that uncovers work for an earlier one is followed by it once more.
+DEFAULT = (
+    "drop_unit_indices | absorb_deltas | compose_patterns | window_sums | absorb_deltas | drop_unit_indices"
+    " | dense | downsample | unit_kernels | merge_indices"
+)
+PRESETS = {"default": DEFAULT, "none": ""}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What one pass did.
+
+    Args:
+        text: the pass, as `str` gives it.
+        before: what it was given.
+        after: what it made of it; the same value if nothing changed.
+        changed: whether they differ.
+        notes: what the pass says about it.
+    """
+
+    text: str
+    before: Expression
+    after: Expression
+    changed: bool
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """Passes that run one after the other.
+
+    Args:
+        passes: in order.
+    """
+
+    passes: tuple[Pass, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "passes", tuple(self.passes))
+
+    @classmethod
+    def parse(cls, text: "str | Pipeline | Iterable[str | Pass]") -> "Pipeline":
+        """Read `"default | batch{index=v}"`: passes and presets, with `|` between them.
+
+        Passes, texts of passes, and a pipeline itself are taken as they are.
+
+        Raises:
+            PassError: a part is not a pass or a preset.
+        """
+        if isinstance(text, Pipeline):
+            return text
+        if not isinstance(text, str):
+            return cls(tuple(q for p in text for q in ((p,) if isinstance(p, Pass) else cls.parse(p).passes)))
+        parts = [part for part in split(text, "|") if part]
+        return cls(tuple(q for p in parts for q in (cls.parse(PRESETS[p]).passes if p in PRESETS else (parse_pass(p),))))
+
+    def __str__(self) -> str:
+        return " | ".join(map(str, self.passes))
+
+    def run(self, expression: Expression, check: Check | None = None) -> tuple[Expression, tuple[Stage, ...]]:
+        """Apply the passes in order.
+
+        Args:
+            expression: a network or a sum; a pass is applied to each term.
+            check: called as `check(pass, before, after)` behind every pass, and raises PassError if the value
+                is wrong; `exact_check` makes one.
+
+        Returns:
+            The result, and a stage for every pass.
+
+        Raises:
+            PassError: a pass failed or broke its contract; the message has its place and shows the network.
+        """
+        stages: list[Stage] = []
+        for place, each in enumerate(self.passes, 1):
+            try:
+                after, notes = run_pass(each, expression)
+                if check is not None:
+                    check(each, expression, after)
+            except Exception as error:  # a plug-in may fail in any way; the place and the network are what helps
+                raise _located(error, each, f"pass {place} of {len(self.passes)}", expression) from error
+            stages.append(Stage(str(each), expression, after, after is not expression, notes))
+            expression = after
+        return expression, tuple(stages)
+
+
+def run_pass(each: Pass, expression: Expression) -> tuple[Expression, tuple[str, ...]]:
+    """Apply one pass to every term that it selects, and enforce the contract of passes.
+
+    Returns:
+        The result (`expression` itself if nothing changed) and the notes.
+
+    Raises:
+        PassError: `requires`, `ensures` or the contract does not hold.
+    """
+    ready, selected = each.prepare(expression)
+    if not selected:
+        raise PassError("no term of the sum is left; the result would be zero everywhere")
+    results = [_run_term(ready, term) for term in selected]
+    notes = tuple(note for result in results for note in result.notes)
+    if selected == expression.terms and not any(result.changed for result in results):
+        return expression, notes
+    if isinstance(expression, Network):
+        return results[0].network, notes
+    terms = [term for result in results for term in result.network.terms]
+    return make_sum(expression.name, terms), notes
+
+
+def _run_term(each: Pass, network: Network) -> PassResult:
+    each.requires(network)
+    result = each.apply(network)
+    if not isinstance(result, PassResult) or not isinstance(result.network, Network | Sum):
+        raise PassError(f"apply returned {type(result).__name__}; return PassResult(network, changed, notes)")
+    if result.changed != (result.network != network):
+        state = "differs" if not result.changed else "is the same"
+        raise PassError(f"apply says changed={result.changed} but the network {state}; set changed to what happened")
+    each.ensures(network, result.network)
+    return result
+
+
+def _located(error: Exception, each: Pass, place: str, expression: Expression) -> PassError:
+    message = str(error) if isinstance(error, TnconvError) else f"{type(error).__name__}: {error}"
+    return PassError(f"{place}, {each}: {message}\nThe pass was given:\n{expression}")

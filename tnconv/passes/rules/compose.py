@@ -1,0 +1,63 @@
+"""Composition: an index that is only on two patterns is written through the one and disappears in the other."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from tnconv.ir import Delta, Index, Network, Pattern, Relational
+from tnconv.ir.nodes import Terms
+from tnconv.passes.relations import fits, replace_index, solution
+from tnconv.passes.rewrite import RewritePass, Rule, rule
+
+
+@rule
+def compose_patterns(network: Network) -> Network | None:
+    """An index on two patterns only, which one determines, is substituted into the other.
+
+    Before:
+        network example {
+          index [i=10, k=3, l=2, o=3, q=8]
+          x  = input   [i]
+          p1 = pattern [i = q + k]
+          p2 = pattern [q = 2*o + l]
+          output [k, l, o]
+        }
+    After:
+        network example {
+          index [i=10, k=3, l=2, o=3]
+          x  = input   [i]
+          p1 = pattern [i = 2*o + k + l]
+          output [k, l, o]
+        }
+    """
+    for index in network.indices:
+        users = network.nodes_with(index)
+        if len(users) != 2 or index in network.open_indices:
+            continue
+        for inner, outer in (users, users[::-1]):
+            if isinstance(inner, Pattern | Delta) and isinstance(outer, Pattern | Delta):
+                found = _determined(inner, outer, index)
+                after = replace_index(network, index, *found, inner) if found else None
+                if after is not None:
+                    return after
+    return None
+
+
+def _determined(inner: Relational, outer: Relational, index: Index) -> tuple[Terms, int] | None:
+    """What `index` equals by `inner`, if every value of it is one of `index`; else None."""
+    found = solution(inner, index)
+    if found is None:
+        return None
+    if inner.modulus is None:
+        return found if fits(*found, index) else None
+    # The remainder always exists; dropping the inner modulus is exact where the outer one absorbs it.
+    if not isinstance(inner.modulus, int) or not isinstance(outer.modulus, int) or outer.left == index:
+        return None
+    return found if outer.zero_form[index] * inner.modulus % outer.modulus == 0 else None
+
+
+@dataclass(frozen=True)
+class ComposePatterns(RewritePass):
+    """Chains of patterns, as of a convolution behind a convolution or a pooling, become one pattern."""
+
+    name: ClassVar[str] = "compose_patterns"
+    rules: ClassVar[tuple[Rule, ...]] = (compose_patterns,)

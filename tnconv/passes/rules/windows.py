@@ -1,0 +1,118 @@
+"""Patterns with an index that occurs nowhere else: window sums.
+
+`Σ_o [i = s*o + k - p]` asks how often the other indices meet. Where they always meet once the pattern is
+one and goes; positions that never meet are cropped; what is left is a window sum, which planners lower.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+from tnconv.ir import Index, Network, Relational
+from tnconv.passes.relations import occurs_only_on, relation_with, span
+from tnconv.passes.rewrite import RewritePass, Rule, rule
+from tnconv.passes.tools import counted
+
+
+@rule
+def drop_free_pattern(network: Network) -> Network | None:
+    """A pattern is one if an index that occurs nowhere else always has exactly one value that fits.
+
+    Before:
+        network example {
+          index [i=8, k=3, o=10]
+          x = input     [i]
+          p = pattern   [i = o + k - 2]
+          w = parameter [k]
+          output []
+        }
+    After:
+        network example {
+          index [i=8, k=3]
+          x = input     [i]
+          w = parameter [k]
+          output []
+        }
+    """
+    for relation, index in _free(network):
+        if _meets_once(relation, index):
+            rest = network.without(relation.name)
+            return counted(network, rest, network.output, (i for i in network.indices if i != index))
+    return None
+
+
+@rule
+def crop_positions(network: Network) -> Network | None:
+    """Positions that no value of the other indices reaches are left out.
+
+    Before:
+        network example {
+          index [i=3, k=3, o=20]
+          x = input   [i]
+          p = pattern [i = o - k - 4]
+          output [k]
+        }
+    After:
+        network example {
+          index [i=3, k=3, o=5]
+          x = input   [i]
+          p = pattern [i = o - k]
+          output [k]
+        }
+    """
+    for relation, index in _free(network):
+        bounds = _reached(relation, index)
+        if bounds is None or not isinstance(index.size, int):
+            continue
+        first, last = max(bounds[0], 0), min(bounds[1], index.size - 1)
+        if first <= last and last - first + 1 < index.size:
+            cropped = Index(index.name, last - first + 1)
+            made = relation_with(relation, index, ((1, cropped),), first)
+            if made:
+                return network.with_nodes((*network.without(relation.name), *made))
+    return None
+
+
+def _free(network: Network) -> Iterator[tuple[Relational, Index]]:
+    """Patterns with each index that is on them alone."""
+    for relation in network.patterns:
+        for index in relation.indices:
+            if occurs_only_on(network, index, relation):
+                yield relation, index
+
+
+def _reached(relation: Relational, index: Index) -> tuple[int, int] | None:
+    """Bounds of the values of `index` that fit some value of the others, rounded inwards."""
+    if relation.modulus is not None:
+        return None
+    zero = relation.zero_form
+    coefficient = zero[index]
+    rest = [(c if coefficient < 0 else -c, i) for i, c in zero.items() if i != index]
+    bounds = span(rest, relation.offset if coefficient < 0 else -relation.offset)
+    if bounds is None:
+        return None
+    size = abs(coefficient)
+    return -(-bounds[0] // size), bounds[1] // size
+
+
+def _meets_once(relation: Relational, index: Index) -> bool:
+    if relation.modulus is not None:
+        # A full set of residues: as the left side, or with a unit coefficient on the right.
+        return index.size == relation.modulus and abs(relation.zero_form[index]) == 1
+    bounds = _reached(relation, index)
+    if bounds is None or abs(relation.zero_form[index]) != 1:
+        return False
+    return bounds[0] >= 0 and (bounds[1] == 0 or (isinstance(index.size, int) and bounds[1] < index.size))
+
+
+@dataclass(frozen=True)
+class WindowSums(RewritePass):
+    """Patterns with an index of their own are dropped where they are one, and cropped where they are zero."""
+
+    name: ClassVar[str] = "window_sums"
+    rules: ClassVar[tuple[Rule, ...]] = (drop_free_pattern, crop_positions)
+
+    def remarks(self, network: Network) -> tuple[str, ...]:
+        """Name the window sums that are left."""
+        left = dict.fromkeys(f"{relation.name} over {index}" for relation, index in _free(network))
+        return (f"window sums left: {', '.join(left)}",) if left else ()

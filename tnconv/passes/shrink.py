@@ -1,0 +1,199 @@
+"""Small instances of a network: every coefficient kept, every size drawn anew.
+
+Sizes from 1 to 5 make the corner cases that real layers lack: kernels larger than inputs, cells that no
+window reaches, strides larger than kernels. Some draws keep small sizes, make sizes equal a coefficient or
+let an index just cover a pattern, so that the guards of rewriting rules hold now and then.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import combinations
+
+import numpy as np
+
+from tnconv.errors import NetworkError
+from tnconv.ir import Axis, Expression, Index, Network, Node, Pattern, Scale, Sum, Tensor, evaluate, pattern, product
+from tnconv.ir.nodes import Delta
+from tnconv.passes.relations import span
+
+_ATTEMPTS = 24
+_LARGEST = 5
+_LARGEST_LEFT = 24
+_LARGEST_SLACK = 3
+
+
+def shrink(expression: Expression, rng: np.random.Generator, cells: int) -> tuple[Expression, dict[str, int]] | None:
+    """A small instance of an expression, and the values that its size symbols have there.
+
+    Args:
+        expression: a network or a sum.
+        rng: where the sizes come from.
+        cells: bound for the number of combinations of independent index values of one network.
+
+    Returns:
+        The instance and the values; None if none was found, which is rare.
+    """
+    for attempt in range(_ATTEMPTS):
+        values = {name: int(rng.integers(1, 4)) for name in expression.symbols}
+        try:
+            draw = _Draw(expression, rng, values, attempt / _ATTEMPTS)
+            small = _build(expression, draw)
+        except NetworkError:
+            continue  # these sizes do not go together
+        if max(volume(term) for term in small.terms) <= cells:
+            return small, values
+    return None
+
+
+def volume(network: Network) -> int:
+    """Combinations of the values of independent indices: those that are not left of a pattern."""
+    lefts = {relation.left for relation in network.patterns}
+    return int(product(i.size for i in network.indices if i not in lefts))
+
+
+def total_volume(network: Network) -> int:
+    """Combinations of the values of all indices; sizes must be integers."""
+    return int(product(i.size for i in network.indices))
+
+
+@dataclass
+class _Draw:
+    """Sizes by class of indices that must or shall have one size."""
+
+    expression: Expression
+    rng: np.random.Generator
+    values: Mapping[str, int]
+    strictness: float
+    parent: dict[Index, Index] = field(default_factory=dict)
+    size: dict[Index, int] = field(default_factory=dict)
+    cap: dict[Index, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        indices = dict.fromkeys(i for term in self.expression.terms for i in term.indices)
+        self.parent = {i: i for i in indices}
+        for first, second in self._equal():
+            self.parent[self.root(first)] = self.root(second)
+        self._caps()
+        keep_small = self.rng.random() < 0.5
+        for index in indices:
+            self._draw(index, keep_small)
+        for term in self.expression.terms:
+            for relation in term.patterns:
+                self._fit(relation)
+
+    def root(self, index: Index) -> Index:
+        while self.parent[index] != index:
+            index = self.parent[index]
+        return index
+
+    def new(self, index: Index) -> Index:
+        """The index with its size in the instance."""
+        return Index(index.name, self.size[self.root(index)])
+
+    def set(self, index: Index, size: int) -> None:
+        root = self.root(index)
+        self.size[root] = max(1, min(size, self.cap.get(root, size)))
+
+    def _equal(self) -> Iterator[tuple[Index, Index]]:
+        """Pairs that must have one size, and sometimes those that have one by chance."""
+        for axes in _columns(self.expression):
+            for first, second in combinations(axes, 2):
+                if len(first.indices) == len(second.indices):
+                    yield from zip(first.indices, second.indices, strict=True)
+        for term in self.expression.terms:
+            yield from ((r.left, r.right) for r in term.patterns if isinstance(r, Delta))
+        if self.rng.random() < 0.5:
+            first_of: dict[object, Index] = {}
+            for index in self.parent:
+                yield index, first_of.setdefault(index.size, index)
+
+    def _caps(self) -> None:
+        """Sizes on an affine axis may not grow: fewer values keep different cells."""
+        for term in self.expression.terms:
+            for axis in (*(a for t in term.tensors for a in t.axes), *term.output):
+                if not axis.is_group:
+                    for index in axis.indices:
+                        root = self.root(index)
+                        self.cap[root] = min(self.cap.get(root, _LARGEST_LEFT), evaluate(index.size, self.values))
+
+    def _draw(self, index: Index, keep_small: bool) -> None:
+        if self.root(index) in self.size:
+            return
+        if not isinstance(index.size, int):
+            self.set(index, evaluate(index.size, self.values))
+        elif self.rng.random() < self.strictness:
+            self.set(index, 1)
+        elif index.size <= _LARGEST and (keep_small or (index.size == 1 and self.rng.random() < 0.6)):
+            self.set(index, index.size)
+        else:
+            largest = _LARGEST if self.strictness < 0.3 else 3
+            self.set(index, int(self.rng.integers(1, largest + 1)))
+
+    def _fit(self, relation: "Pattern | Delta") -> None:
+        """Sometimes a size that equals a coefficient, and a left index that just covers the pattern."""
+        if len(relation.terms) > 1 and self.rng.random() < 0.4:
+            large, small = relation.terms[0], relation.terms[-1]
+            if abs(large[0]) <= _LARGEST:
+                self.set(small[1], abs(large[0]))
+        if isinstance(relation, Delta) or relation.modulus is not None or self.rng.random() < 0.3:
+            return
+        index, zero = relation.left, relation.zero_form
+        if self.rng.random() < 0.3:  # cover it by another index
+            units = [i for i, c in zero.items() if abs(c) == 1]
+            index = units[int(self.rng.integers(len(units)))]
+        sign = -zero[index]
+        rest = [(sign * c, self.new(i)) for i, c in zero.items() if i != index]
+        bounds = span(rest, sign * relation.offset)
+        if bounds is not None and 0 <= bounds[1] < _LARGEST_LEFT:
+            self.set(index, bounds[1] + 1 + int(self.rng.choice([0, 0, 0, 1, 2, -1])))
+
+
+def _columns(expression: Expression) -> list[list[Axis]]:
+    """Axes that must have one size: of all nodes that read an argument, and of the outputs."""
+    columns: dict[tuple[str, int], list[Axis]] = {}
+    for term in expression.terms:
+        for name, axes in (*((t.argument, t.axes) for t in term.tensors), ("", term.output)):
+            for place, axis in enumerate(axes):
+                columns.setdefault((name, place), []).append(axis)
+    return [axes for axes in columns.values() if len(axes) > 1]
+
+
+def _build(expression: Expression, draw: _Draw) -> Expression:
+    for axes in _columns(expression):
+        sizes = [_axis(axis, draw).size for axis in axes]
+        groups = [size for axis, size in zip(axes, sizes, strict=True) if axis.is_group and len(axis.indices) != 1]
+        target = groups[0] if groups else max(sizes)
+        for axis in axes:
+            if axis.is_group and len(axis.indices) == 1:
+                draw.set(axis.indices[0], target)
+    targets = {axis: max(_axis(a, draw).size for a in axes) for axes in _columns(expression) for axis in axes}
+    terms = tuple(_network(term, draw, targets) for term in expression.terms)
+    return Sum(expression.name, terms) if isinstance(expression, Sum) else terms[0]
+
+
+def _axis(axis: Axis, draw: _Draw, targets: Mapping[Axis, int] | None = None) -> Axis:
+    indices = tuple(draw.new(i) for i in axis.indices)
+    if axis.is_group:
+        return Axis(indices)
+    slack = min(axis.size - axis.reach, _LARGEST_SLACK)
+    start = min(axis.start, _LARGEST_SLACK)
+    made = Axis(indices, axis.strides, start)
+    size = max(made.reach + slack, (targets or {}).get(axis, 0))
+    return replace(made, size=size)
+
+
+def _network(network: Network, draw: _Draw, targets: Mapping[Axis, int]) -> Network:
+    nodes: list[Node] = []
+    for node in network.nodes:
+        match node:
+            case Tensor():
+                nodes.append(replace(node, axes=tuple(_axis(a, draw, targets) for a in node.axes)))
+            case Scale():
+                nodes.append(node)
+            case Pattern() | Delta():
+                left = draw.new(node.left)
+                terms = tuple((c, draw.new(i)) for c, i in node.terms)
+                modulus = None if node.modulus is None else left.size
+                nodes.append(pattern(node.name, left, terms, node.offset, modulus))
+    made = network.with_nodes(nodes, (_axis(a, draw, targets) for a in network.output))
+    return made.bind(draw.values) if made.symbols else made

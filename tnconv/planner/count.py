@@ -1,0 +1,84 @@
+"""How many multiplications a step takes: the product of the sizes of its independent indices.
+
+The indices are those of the operands and of the relations that the step absorbs; each relation determines
+one of them, the largest that is still free. Scaling and summing count nothing.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from math import gcd
+from typing import TypeVar
+
+from tnconv.ir import Index, Relational, Size
+from tnconv.planner.plan import Operand
+from tnconv.planner.prepare import extent_of
+
+Key = TypeVar("Key")
+
+
+def determined(rows: Sequence[Mapping[Key, int]], order: Iterable[Key]) -> list[Key]:
+    """The indices that the relations determine, chosen greedily in the order given.
+
+    Greedy is optimal: sets of columns that relations can determine are the independent sets of a matroid.
+
+    Args:
+        rows: a relation each, as coefficient by index.
+        order: the indices, those to get rid of first.
+
+    Returns:
+        As many indices as there are independent relations.
+    """
+    rest = [dict(row) for row in rows]
+    found: list[Key] = []
+    for key in order:
+        pivot = next((row for row in rest if row.get(key)), None)
+        if pivot is None:
+            continue
+        found.append(key)
+        rest.remove(pivot)
+        rest = [_eliminate(row, pivot, key) if row.get(key) else row for row in rest]
+    return found
+
+
+def _eliminate(row: Mapping[Key, int], pivot: Mapping[Key, int], key: Key) -> dict[Key, int]:
+    """The row without `key`, in lowest terms."""
+    a, b = pivot[key], row[key]
+    made = {k: a * row.get(k, 0) - b * pivot.get(k, 0) for k in {**row, **pivot}}
+    divisor = gcd(*made.values()) or 1
+    return {k: v // divisor for k, v in made.items() if v}
+
+
+def connected(relations: Sequence[Relational], indices: Iterable[Index]) -> list[Relational]:
+    """The relations that touch the indices, directly or through one another."""
+    reached = set(indices)
+    waiting = list(relations)
+    found: list[Relational] = []
+    while touching := [r for r in waiting if not reached.isdisjoint(r.indices)]:
+        found += touching
+        waiting = [r for r in waiting if r not in touching]
+        reached.update(i for r in touching for i in r.indices)
+    return [r for r in relations if r in found]
+
+
+def count_factors(
+    operands: Sequence[Operand], relations: Sequence[Relational], values: Mapping[str, int]
+) -> tuple[Size, ...]:
+    """The sizes whose product is the number of multiplications of a step.
+
+    Args:
+        operands: what the step reads; fewer than two multiply nothing.
+        relations: what it absorbs.
+        values: what the size symbols count as where sizes are compared.
+
+    Returns:
+        Sizes of the independent indices; `(0,)` for a step that multiplies nothing.
+    """
+    if len(operands) < 2:
+        return (0,)
+    indices = dict.fromkeys(i for operand in operands for i in operand.indices)
+    rows = connected(relations, indices)
+    if rows:
+        indices |= dict.fromkeys(i for r in rows for i in r.indices)
+        order = sorted(indices, key=lambda i: -extent_of(i.size, values))
+        for gone in determined([r.zero_form for r in rows], order):
+            del indices[gone]
+    return tuple(i.size for i in indices)

@@ -1,0 +1,131 @@
+"""Plan: which contraction after which, with exact costs, and no word about a backend.
+
+A step is a small network of its own: one or two operands (arguments or results of earlier steps), the
+relations that it absorbs, and the legs of its result. So every step has a meaning that the reference
+backend can compute, and a plan is a straight line of such steps. Counts are products that are multiplied
+out only when somebody asks: sympy takes 100 microseconds for what a plan seldom needs.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import sympy
+
+from tnconv.errors import PlanError
+from tnconv.ir import Axis, Index, Network, Relational, Scale, Size, Tensor, evaluate, product
+from tnconv.ir.index import symbol_names
+
+DEFAULT_HINT = 32  # what a size symbol counts as while planning, unless a hint says otherwise
+
+Tree = str | tuple["Tree", ...]
+
+
+@dataclass(frozen=True)
+class Operand:
+    """What a step reads, and the names that it gives to the axes.
+
+    Args:
+        source: an argument of the network, or the result of an earlier step.
+        axes: one an axis of the source, in its order.
+    """
+
+    source: str
+    axes: tuple[Axis, ...]
+
+    @property
+    def indices(self) -> tuple[Index, ...]:
+        """The indices on the operand, each once."""
+        return tuple(dict.fromkeys(i for axis in self.axes for i in axis.indices))
+
+
+@dataclass(frozen=True)
+class Step:
+    """One contraction: the product of operands and relations, summed over what is not in the output.
+
+    Args:
+        result: name of the result.
+        operands: none, one or two.
+        relations: the patterns that are absorbed in this step.
+        output: axes of the result.
+        scale: a number the result is multiplied by.
+        factors: sizes whose product is the number of multiplications; `(0,)` for a step that multiplies
+            nothing.
+    """
+
+    result: str
+    operands: tuple[Operand, ...]
+    relations: tuple[Relational, ...]
+    output: tuple[Axis, ...]
+    scale: sympy.Expr = sympy.S.One
+    factors: tuple[Size, ...] = (0,)
+
+    @cached_property
+    def network(self) -> Network:
+        """The step as a network, its operands called `a` and `b`."""
+        nodes = [Tensor(n, "input", o.axes, of=o.source) for n, o in zip("ab", self.operands, strict=False)]
+        scales = () if self.scale == 1 else (Scale("s", self.scale),)
+        return Network(self.result, (*nodes, *self.relations, *scales), self.output)
+
+    @property
+    def indices(self) -> tuple[Index, ...]:
+        """Every index of the step, each once: of the operands, the relations, the output."""
+        found = dict.fromkeys(i for o in self.operands for i in o.indices)
+        found |= dict.fromkeys(i for r in self.relations for i in r.indices)
+        return tuple(found | dict.fromkeys(i for axis in self.output for i in axis.indices))
+
+    @cached_property
+    def multiplications(self) -> Size:
+        """The exact count by the cost model of the planner, an int or an expression."""
+        return product(self.factors)
+
+    @cached_property
+    def elements(self) -> Size:
+        """Number of cells of the result."""
+        return product(axis.size for axis in self.output)
+
+    def elements_at(self, values: Mapping[str, int]) -> int:
+        """Number of cells of the result when the symbols have `values`, without sympy."""
+        count = 1
+        for axis in self.output:
+            count *= evaluate(axis.size, values)
+        return count
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Steps in the order in which they run.
+
+    Args:
+        name: the name of the network.
+        arguments: the shape of every argument, sizes by axis, in the order of a call.
+        steps: in order; each reads arguments and earlier results.
+        results: names of the steps whose results add up to the value; one but for a Sum.
+        hints: what the size symbols counted as when the plan was chosen; 32 for those not named.
+
+    Raises:
+        PlanError: a step reads what is not computed before it, or a name is used twice.
+    """
+
+    name: str
+    arguments: Mapping[str, tuple[Size, ...]]
+    steps: tuple[Step, ...]
+    results: tuple[str, ...]
+    hints: Mapping[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        known = set(self.arguments)
+        for step in self.steps:
+            for operand in step.operands:
+                if operand.source not in known:
+                    raise PlanError(
+                        f"step {step.result!r} reads {operand.source!r}, which is not computed before it"
+                    )
+            if step.result in known:
+                raise PlanError(
+                    f"step {step.result!r} has the name of an argument or an earlier step; rename it"
+                )
+            known.add(step.result)
+        for result in self.results:
+            if result not in known:
+                raise PlanError(f"result {result!r} is not computed by any step")

@@ -1,0 +1,300 @@
+"""From a network to the problem that the planner solves: leaves, linear relations, and what frames them.
+
+    x[i] * w[k] * [i = o + k - 1 mod I]  ->  x'[j] = x[i] * [i = j - 1 mod I]     prepares the leaf x
+                                             x'[j] * w[k] * [j = o + k]           the problem
+
+Terms of size 1 leave the relations, for they are 0. Deltas are substituted away, unless both indices are in
+the output. A modular relation becomes a plain one and a *wrap* `i = j + offset mod M`; a wrap is prepared
+on the one leaf that holds `i`, or finished on the result. What fits neither is absorbed as a whole by the
+first step that has all of its indices.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from tnconv.errors import NetworkError, PlanError
+from tnconv.ir import Axis, Index, Network, Relational, Size, evaluate, fresh
+from tnconv.ir.index import normal
+from tnconv.planner.plan import DEFAULT_HINT
+
+
+@dataclass(frozen=True, slots=True)
+class Linear:
+    """The relation `Σ coefficient·index + offset = 0`, under a modulus `≡ 0`; indices are numbers.
+
+    The coefficient of `left` is 1 or -1.
+    """
+
+    coefficients: Mapping[int, int]
+    offset: int
+    left: int
+    modulus: Size | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Wrap:
+    """The relation `narrow = wide + offset mod modulus`."""
+
+    narrow: int
+    wide: int
+    offset: int
+    modulus: Size
+
+    @property
+    def relation(self) -> Linear:
+        """The wrap as a relation."""
+        return Linear({self.narrow: -1, self.wide: 1}, self.offset, self.narrow, self.modulus)
+
+
+@dataclass(slots=True)
+class Leaf:
+    """A tensor node: what it reads, its indices in order, and the wraps that prepare it."""
+
+    name: str
+    argument: str
+    axes: tuple[Axis, ...]
+    legs: list[int]
+    wraps: list[Wrap] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Prepared:
+    """A problem. Indices are numbers: `variables[v]` is an index and `extents[v]` its size while planning.
+
+    `legs` of a leaf and `output` are those after the preparing and before the finishing wraps.
+    """
+
+    variables: list[Index]
+    extents: list[int]
+    leaves: list[Leaf]
+    relations: list[Linear]
+    output: list[int]
+    finish: list[Wrap]
+    axes: tuple[Axis, ...]
+
+
+def hint_values(symbols: Sequence[str], hints: Mapping[str, int] | None) -> dict[str, int]:
+    """A value for every symbol: its hint, or 32.
+
+    Raises:
+        PlanError: a hint is not a positive integer.
+    """
+    for name, value in (hints or {}).items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise PlanError(f"hint {name}={value!r} is not a positive integer; give the size to plan for")
+    return {name: (hints or {}).get(name, DEFAULT_HINT) for name in symbols}
+
+
+def extent_of(size: Size, values: Mapping[str, int]) -> int:
+    """The size at the values of the hints.
+
+    Raises:
+        PlanError: it is not positive there.
+    """
+    try:
+        extent = evaluate(size, values)
+    except NetworkError as error:
+        raise PlanError(f"cannot plan for {dict(values)}: {error}; give other hints") from error
+    if extent < 1:
+        raise PlanError(f"size {size} is {extent} for {dict(values)}; give hints for which it is positive")
+    return extent
+
+
+def bounds(terms: Sequence[tuple[int, Size]]) -> tuple[Size, Size]:
+    """Least and greatest value of `Σ coefficient·x` for `0 <= x < size`."""
+    low: Size = 0
+    high: Size = 0
+    for coefficient, size in terms:
+        if coefficient < 0:
+            low = low + coefficient * (size - 1)
+        else:
+            high = high + coefficient * (size - 1)
+    return normal(low), normal(high)
+
+
+class Preparation:
+    """Builds a problem from a network.
+
+    Args:
+        network: the network.
+        values: what every size symbol counts as while planning.
+        known: indices of earlier terms of the same plan by name; an index that has another size there gets
+            a new name. The indices of this network are added.
+
+    Raises:
+        PlanError: a size is not positive at the values.
+    """
+
+    def __init__(self, network: Network, values: Mapping[str, int], known: dict[str, Index]) -> None:
+        self.network = network
+        self.values = values
+        self.known = known
+        self.taken = {i.name for i in network.indices} | set(known)
+        self.variables: list[Index] = []
+        self.extents: list[int] = []
+        self.number: dict[Index, int] = {}
+        self.relations: list[Linear] = []
+        self.wraps: list[Wrap] = []
+        for index in network.indices:
+            self.number[index] = self._add(index)
+        self.leaves = [
+            Leaf(t.name, t.argument, t.axes, [self.number[i] for i in t.indices]) for t in network.tensors
+        ]
+        self.output = [self.number[i] for i in network.open_indices]
+
+    def run(self) -> Prepared:
+        """The problem."""
+        for relation in self.network.patterns:
+            self._read(relation)
+        self._substitute_deltas()
+        exchange = {i: self.variables[v] for i, v in self.number.items() if i != self.variables[v]}
+        axes = self.network.output
+        if exchange:
+            axes = tuple(axis.substitute(exchange) for axis in axes)
+            for leaf in self.leaves:
+                leaf.axes = tuple(axis.substitute(exchange) for axis in leaf.axes)
+        finish = self._place_wraps()
+        self.relations += [wrap.relation for wrap in self.wraps]
+        return Prepared(
+            self.variables, self.extents, self.leaves, self.relations, self.output, finish, axes
+        )
+
+    # -- indices ---------------------------------------------------------------------------------
+
+    def _add(self, index: Index) -> int:
+        if self.known.setdefault(index.name, index).size != index.size:
+            index = Index(fresh(index.name, self.taken), index.size)
+            self.known[index.name] = index
+        self.taken.add(index.name)
+        self.variables.append(index)
+        self.extents.append(extent_of(index.size, self.values))
+        return len(self.variables) - 1
+
+    def _new(self, like: int, letter: str, size: Size) -> int:
+        """A fresh index named after another: `j1` for `i1`."""
+        stem = re.sub(r"\A[A-Za-z]+", letter, self.variables[like].name)
+        return self._add(Index(fresh(stem, self.taken), size))
+
+    def _size(self, variable: int) -> Size:
+        return self.variables[variable].size
+
+    # -- relations -------------------------------------------------------------------------------
+
+    def _read(self, relation: Relational) -> None:
+        left = self.number[relation.left]
+        terms = {self.number[x]: a for a, x in relation.terms if x.size != 1}
+        if relation.modulus is None:
+            self._keep({left: -1} | terms, relation.offset, left)
+        elif relation.modulus != 1:
+            self._read_modular(left, terms, relation.offset, relation.modulus)
+
+    def _read_modular(self, left: int, terms: dict[int, int], offset: int, modulus: Size) -> None:
+        low, high = bounds([(a, self._size(v)) for v, a in terms.items()])
+        low, high = normal(low + offset), normal(high + offset)
+        fixed = isinstance(low, int)
+        if fixed and isinstance(high, int) and isinstance(modulus, int) and low // modulus == high // modulus:
+            self._keep({left: -1} | terms, offset - low // modulus * modulus, left)
+        elif list(terms.values()) == [1]:
+            self.wraps.append(Wrap(left, next(iter(terms)), offset, modulus))
+        elif fixed and terms:
+            wide = self._new(left, "j", normal(high - low + 1))
+            self.relations.append(Linear({wide: -1} | terms, offset - low, wide))
+            self.wraps.append(Wrap(left, wide, low, modulus))
+        else:
+            self.relations.append(Linear({left: -1} | terms, offset, left, modulus))
+
+    def _keep(self, coefficients: dict[int, int], offset: int, left: int) -> None:
+        """Add a plain relation, without a left index of size 1 where another can take its place."""
+        made = self._simplified(coefficients, offset, left)
+        if made is not None and made.coefficients:
+            self.relations.append(made)
+
+    def _simplified(self, coefficients: dict[int, int], offset: int, left: int) -> Linear | None:
+        """The relation without zero terms; None where it has no index with coefficient 1 or -1."""
+        kept = {v: a for v, a in coefficients.items() if a}
+        units = [v for v, a in kept.items() if abs(a) == 1]
+        if not kept:
+            return Linear({}, 0, -1) if offset == 0 else None
+        if kept.get(left, 0) not in (1, -1):
+            if not units:
+                return None
+            left = units[0]
+        if self._size(left) == 1 and (len(units) > 1 or (len(kept) == 1 and offset == 0)):
+            return self._simplified({v: a for v, a in kept.items() if v != left}, offset, left)
+        return Linear(kept, offset, left)
+
+    def _substitute_deltas(self) -> None:
+        place = 0
+        while place < len(self.relations):
+            if self._substitute(self.relations[place]):
+                place = 0
+            else:
+                place += 1
+
+    def _substitute(self, delta: Linear) -> bool:
+        """Exchange one index of a delta for the other, everywhere; whether that was possible."""
+        if sorted(delta.coefficients.values()) != [-1, 1] or delta.offset or delta.modulus is not None:
+            return False
+        kept, gone = sorted(delta.coefficients)
+        if self._size(kept) != self._size(gone):
+            return False
+        if gone in self.output:
+            kept, gone = gone, kept
+        if gone in self.output or any({w.narrow, w.wide} == {kept, gone} for w in self.wraps):
+            return False
+        relations = []
+        for relation in self.relations:
+            made: Linear | None = relation
+            if relation is not delta and gone in relation.coefficients:
+                coefficients = dict(relation.coefficients)
+                coefficients[kept] = coefficients.get(kept, 0) + coefficients.pop(gone)
+                left = kept if relation.left == gone else relation.left
+                made = None if relation.modulus is not None else self._simplified(coefficients, relation.offset, left)
+                if made is None:
+                    return False
+            if relation is not delta and made is not None and made.coefficients:
+                relations.append(made)
+        self.relations = relations
+        self.wraps = [
+            Wrap(*(kept if v == gone else v for v in (w.narrow, w.wide)), w.offset, w.modulus)
+            for w in self.wraps
+        ]
+        for leaf in self.leaves:
+            leaf.legs = list(dict.fromkeys(kept if v == gone else v for v in leaf.legs))
+        for index, number in self.number.items():
+            if number == gone:
+                self.number[index] = kept
+        return True
+
+    # -- wraps -----------------------------------------------------------------------------------
+
+    def _place_wraps(self) -> list[Wrap]:
+        """Move wraps to the leaf or the result that they concern alone; return those of the result."""
+        finish: list[Wrap] = []
+        waiting = True
+        while waiting:
+            waiting = False
+            for wrap in self.wraps:
+                if self._place(wrap, finish):
+                    self.wraps.remove(wrap)
+                    waiting = True
+                    break
+        return finish
+
+    def _place(self, wrap: Wrap, finish: list[Wrap]) -> bool:
+        i, j = wrap.narrow, wrap.wide
+        others = [r.coefficients for r in self.relations]
+        others += [{w.narrow: 0, w.wide: 0} for w in self.wraps if w is not wrap]
+        holders = [leaf for leaf in self.leaves if i in leaf.legs]
+        if any(i in other for other in others):
+            return False
+        if not holders and i in self.output and j not in self.output:
+            self.output = [j if v == i else v for v in self.output]
+            finish.insert(0, wrap)
+            return True
+        if len(holders) == 1 and i not in self.output and j not in holders[0].legs:
+            holders[0].legs = [j if v == i else v for v in holders[0].legs]
+            holders[0].wraps.append(wrap)
+            return True
+        return False

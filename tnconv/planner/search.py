@@ -1,0 +1,346 @@
+"""Contraction trees: the exact programme over subsets for small problems, cotengra for large ones.
+
+A tree is nested pairs of leaf positions, `((0, 2), 1)`. Trees are compared by multiplications, then by the
+number of elements of all intermediates; what is left of a tie goes to the tree that is met first.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tnconv import plugins
+from tnconv.errors import PlanError
+from tnconv.planner.cost import Model, bits
+
+Nested = int | tuple["Nested", "Nested"]
+Price = tuple[int, int]
+
+EXACT = 12  # leaves up to which "auto" searches all trees
+_TRIALS = 32
+_ROUNDS = 4
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What a planner of a plug-in sees.
+
+    Args:
+        names: names of the tensors, by position.
+        legs: names of the indices of every tensor.
+        sizes: size of every index as an integer; symbols count as their hints.
+        output: names of the open indices.
+        relations: the affine relations among indices: coefficients by name and offset, `Σ a·x + offset = 0`.
+        price: multiplications and intermediate elements of a tree (exact).
+    """
+
+    names: tuple[str, ...]
+    legs: tuple[tuple[str, ...], ...]
+    sizes: dict[str, int]
+    output: tuple[str, ...]
+    relations: tuple[tuple[dict[str, int], int], ...]
+    price: Callable[[Nested], Price]
+
+
+Planner = Callable[[Problem], Nested]
+
+
+def find_tree(model: Model, planner: str) -> Nested:
+    """The tree that a planner proposes; of a single leaf, the leaf.
+
+    Args:
+        model: prices of the problem, which has at least one leaf.
+        planner: "auto", "dp", "cotengra", "left-to-right", or the name of a plug-in.
+
+    Raises:
+        PlanError: there is no such planner, or it returns something that is not a tree.
+        PluginError: a plug-in cannot be loaded.
+    """
+    count = model.count_leaves
+    if planner == "auto":
+        planner = "dp" if count <= EXACT else "cotengra"
+    if planner in _BUILT_IN:
+        return _BUILT_IN[planner](model) if count > 1 else 0
+    return _from_plugin(model, planner)
+
+
+def _from_plugin(model: Model, planner: str) -> Nested:
+    found = plugins.load(plugins.PLANNERS)
+    if planner not in found:
+        names = ", ".join(["auto", *_BUILT_IN, *found])
+        raise PlanError(f"there is no planner {planner!r}; the planners are {names}")
+    tree = found[planner](problem_of(model))
+    check_tree(tree, model.count_leaves, f"planner {planner!r}")
+    return tree
+
+
+def problem_of(model: Model) -> Problem:
+    """The public view of a problem."""
+    prepared = model.problem
+    name = [index.name for index in prepared.variables]
+    return Problem(
+        names=tuple(leaf.name for leaf in prepared.leaves),
+        legs=tuple(tuple(name[v] for v in leaf.legs) for leaf in prepared.leaves),
+        sizes=dict(zip(name, prepared.extents, strict=True)),
+        output=tuple(name[v] for v in prepared.output),
+        relations=tuple(
+            ({name[v]: a for v, a in r.coefficients.items()}, r.offset) for r in prepared.relations
+        ),
+        price=lambda tree: price(model, tree),
+    )
+
+
+def check_tree(tree: Any, count: int, who: str) -> None:
+    """Refuse what is not nested pairs with every position once.
+
+    Raises:
+        PlanError: it is not.
+    """
+    positions: list[int] = []
+    waiting = [tree]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, tuple) and len(part) == 2:
+            waiting += part
+        elif isinstance(part, int) and not isinstance(part, bool):
+            positions.append(part)
+        else:
+            raise PlanError(f"{who} returned {part!r} in a tree; return nested pairs of tensor positions")
+    if sorted(positions) != list(range(count)):
+        raise PlanError(
+            f"{who} returned a tree over positions {sorted(positions)}; use each of 0 to {count - 1} once"
+        )
+
+
+def nodes(tree: Nested) -> Iterator[tuple[Nested, int, int, int]]:
+    """The inner nodes from the leaves up, each as (node, its leaves, left leaves, right leaves) in masks.
+
+    A loop with its own stack: the tree of 300 tensors in a row is deeper than Python likes to recurse.
+    """
+    done: list[int] = []
+    stack: list[tuple[Nested, bool]] = [(tree, False)]
+    while stack:
+        node, visited = stack.pop()
+        if isinstance(node, int):
+            done.append(1 << node)
+        elif not visited:
+            stack += [(node, True), (node[1], False), (node[0], False)]
+        else:
+            right, left = done.pop(), done.pop()
+            done.append(left | right)
+            yield node, left | right, left, right
+
+
+def price(model: Model, tree: Nested) -> Price:
+    """Multiplications of a tree, and the number of elements of its intermediates."""
+    total, elements = 0, 0
+    for _, both, left, right in nodes(tree):
+        total += model.multiplications(model.state(left), model.state(right), model.state(both))
+        elements += model.elements(both)
+    return total, elements
+
+
+def optimal(model: Model, parts: Sequence[int]) -> tuple[Price, Nested]:
+    """The best tree over some disjoint sets of leaves, by a programme over all subsets of them.
+
+    Args:
+        model: prices.
+        parts: at least two sets of leaves, as masks; each counts as one leaf.
+
+    Returns:
+        Its price, and the tree over positions in `parts`.
+    """
+    full = (1 << len(parts)) - 1
+    leaves = [0] * (full + 1)
+    best: list[tuple[Price, int]] = [((0, 0), 0)] * (full + 1)
+    for chosen in range(1, full + 1):
+        low = chosen & -chosen
+        rest = chosen ^ low
+        leaves[chosen] = leaves[rest] | parts[low.bit_length() - 1]
+        if rest:
+            best[chosen] = _best_split(model, leaves, best, chosen)
+    return best[full][0], _collect(best, full)
+
+
+def _best_split(
+    model: Model, leaves: Sequence[int], best: Sequence[tuple[Price, int]], chosen: int
+) -> tuple[Price, int]:
+    """The cheapest way to put a subset together from two; the left one has its lowest member."""
+    state, low = model.state(leaves[chosen]), chosen & -chosen
+    size, rest = model.elements(leaves[chosen]), chosen ^ low
+    found: tuple[Price, int] | None = None
+    right = rest
+    while right:
+        left = chosen ^ right
+        (cost_a, elements_a), (cost_b, elements_b) = best[left][0], best[right][0]
+        if found is None or cost_a + cost_b <= found[0][0]:
+            step = model.multiplications(model.state(leaves[left]), model.state(leaves[right]), state)
+            made = (cost_a + cost_b + step, elements_a + elements_b + size)
+            if found is None or made < found[0]:
+                found = made, left
+        right = (right - 1) & rest
+    assert found is not None
+    return found
+
+
+def _collect(best: Sequence[tuple[Price, int]], chosen: int) -> Nested:
+    left = best[chosen][1]
+    if not left:
+        return chosen.bit_length() - 1
+    return (_collect(best, left), _collect(best, chosen ^ left))
+
+
+def _dp(model: Model) -> Nested:
+    return optimal(model, [1 << place for place in range(model.count_leaves)])[1]
+
+
+def _left_to_right(model: Model) -> Nested:
+    tree: Nested = 0
+    for place in range(1, model.count_leaves):
+        tree = (tree, place)
+    return tree
+
+
+# -- large problems ----------------------------------------------------------------------------------
+
+
+def _cotengra(model: Model) -> Nested:
+    """Proposals by label, which are blind to relations, priced exactly and then improved piece by piece."""
+    proposals = [_propose(model, dense) for dense in ((False, True) if model.masks else (False,))]
+    tree = min(proposals, key=lambda t: price(model, t))
+    width = 8 if model.count_leaves <= 40 else 6
+    for _ in range(_ROUNDS):
+        better = reconfigure(model, tree, width)
+        if price(model, better) >= price(model, tree):
+            break
+        tree = better
+    return tree
+
+
+def _propose(model: Model, dense: bool) -> Nested:
+    """A tree by cotengra's random greedy search.
+
+    Args:
+        model: the problem.
+        dense: relations are tensors of the network that are dropped from the tree afterwards; otherwise
+            each is one hyperedge in place of its indices.
+    """
+    import cotengra  # noqa: PLC0415  half a second of imports that small problems never need
+
+    problem = model.problem
+    inputs = [[f"v{v}" for v in leaf.legs] for leaf in problem.leaves]
+    sizes = {f"v{v}": extent for v, extent in enumerate(problem.extents)}
+    output = [f"v{v}" for v in problem.output]
+    for r, relation in enumerate(problem.relations):
+        members = {f"v{v}" for v in relation.coefficients}
+        if dense:
+            inputs.append([f"v{v}" for v in relation.coefficients])
+            continue
+        name = f"r{r}"
+        extents = sorted(sizes[m] for m in members)
+        sizes[name] = max(extents[0], 2)
+        inputs = [legs + [name] if members.intersection(legs) else legs for legs in inputs]
+    used = {v for legs in inputs for v in legs}
+    search = cotengra.RandomGreedyOptimizer(max_repeats=_TRIALS, seed=0, parallel=False)
+    path = search.ssa_path(inputs, [v for v in output if v in used], sizes)
+    return _tree_of_path(path, model.count_leaves, len(inputs))
+
+
+def _tree_of_path(path: Sequence[Sequence[int]], leaves: int, inputs: int) -> Nested:
+    """Pairs out of a path over positions that only ever grow; positions from `leaves` to `inputs` vanish."""
+    parts: dict[int, Nested | None] = {p: p if p < leaves else None for p in range(inputs)}
+    following = inputs
+    for group in path:
+        made: Nested | None = None
+        for place in group:
+            part = parts.pop(place)
+            made = part if made is None else made if part is None else (made, part)
+        parts[following] = made
+        following += 1
+    tree: Nested | None = None
+    for part in parts.values():
+        tree = part if tree is None else tree if part is None else (tree, part)
+    assert tree is not None
+    return tree
+
+
+def reconfigure(model: Model, tree: Nested, width: int) -> Nested:
+    """Replace every piece of a tree that joins up to `width` subtrees by the best one, from the root down."""
+    for root in range(2):
+        tree = _reconfigure_once(model, tree, width, widest_first=bool(root))
+    return tree
+
+
+def _reconfigure_once(model: Model, tree: Nested, width: int, widest_first: bool) -> Nested:
+    children: dict[int, tuple[int, int]] = {}
+    order: list[int] = []
+    for _, both, left, right in nodes(tree):
+        children[both] = (left, right)
+        order.append(both)
+    whole = order[-1]
+    seen: set[frozenset[int]] = set()
+    waiting = [whole]
+    while waiting:
+        top = waiting.pop()
+        if top not in children:
+            continue
+        frontier = _frontier(children, top, width, widest_first)
+        key = frozenset(frontier)
+        if len(frontier) > 2 and key not in seen:
+            seen.add(key)
+            frontier.sort()
+            _, best = optimal(model, frontier)
+            _graft(children, frontier, best)
+        waiting += children[top]
+    return _rebuild(children, whole)
+
+
+def _frontier(children: dict[int, tuple[int, int]], top: int, width: int, widest_first: bool) -> list[int]:
+    """Up to `width` subtrees below a node that together make it."""
+    frontier = list(children[top])
+    while len(frontier) < width:
+        inner = [part for part in frontier if part in children]
+        if not inner:
+            break
+        part = max(inner, key=int.bit_count) if widest_first else inner[0]
+        frontier.remove(part)
+        frontier += children[part]
+    return frontier
+
+
+def _graft(children: dict[int, tuple[int, int]], frontier: Sequence[int], tree: Nested) -> None:
+    masks: list[int] = []
+    stack: list[tuple[Nested, bool]] = [(tree, False)]
+    while stack:
+        node, visited = stack.pop()
+        if isinstance(node, int):
+            masks.append(frontier[node])
+        elif not visited:
+            stack += [(node, True), (node[1], False), (node[0], False)]
+        else:
+            right, left = masks.pop(), masks.pop()
+            children[left | right] = (left, right)
+            masks.append(left | right)
+
+
+def _rebuild(children: dict[int, tuple[int, int]], whole: int) -> Nested:
+    built: dict[int, Nested] = {}
+    stack = [whole]
+    while stack:
+        mask = stack[-1]
+        if mask not in children:
+            built[mask] = bits(mask)[0]
+        elif any(part not in built for part in children[mask]):
+            stack += [part for part in children[mask] if part not in built]
+            continue
+        else:
+            left, right = children[mask]
+            built[mask] = (built[left], built[right])
+        stack.pop()
+    return built[whole]
+
+
+_BUILT_IN: dict[str, Callable[[Model], Nested]] = {
+    "dp": _dp,
+    "cotengra": _cotengra,
+    "left-to-right": _left_to_right,
+}

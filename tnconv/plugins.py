@@ -1,0 +1,169 @@
+"""Finds passes, kernels, planners and backends: the built-in ones, those of installed distributions, your own.
+
+A distribution adds one by an entry point in the group; `register` adds one for the running process. The
+built-in ones are a table of the same `"module:attribute"` texts and go through the same loader, so nothing
+is imported before it is asked for. Two owners of one name are an error that names both.
+"""
+
+import importlib
+import importlib.metadata
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from tnconv.errors import PluginError
+
+PASSES = "tnconv.passes"
+KERNELS = "tnconv.kernels"
+PLANNERS = "tnconv.planners"
+BACKENDS = "tnconv.backends"
+
+# group -> name -> "module:attribute"
+BUILTINS: Mapping[str, Mapping[str, str]] = {
+    PASSES: {
+        "absorb_deltas": "tnconv.passes.rules.deltas:AbsorbDeltas",
+        "arrange": "tnconv.passes.arrange:Arrange",
+        "batch": "tnconv.passes.batch:Batch",
+        "compose_patterns": "tnconv.passes.rules.compose:ComposePatterns",
+        "cut": "tnconv.passes.cut:Cut",
+        "dense": "tnconv.passes.rules.dense:Dense",
+        "differentiate": "tnconv.passes.differentiate:Differentiate",
+        "downsample": "tnconv.passes.rules.dense:Downsample",
+        "drop_unit_indices": "tnconv.passes.rules.units:DropUnitIndices",
+        "merge_indices": "tnconv.passes.rules.merge:MergeIndices",
+        "scale": "tnconv.passes.arrange:ScaleBy",
+        "square": "tnconv.passes.square:Square",
+        "sum": "tnconv.passes.arrange:SumOver",
+        "tie": "tnconv.passes.square:Tie",
+        "unit_kernels": "tnconv.passes.rules.dense:UnitKernels",
+        "window_sums": "tnconv.passes.rules.windows:WindowSums",
+    },
+    KERNELS: {},
+    PLANNERS: {},
+    BACKENDS: {},
+}
+GROUPS = tuple(BUILTINS)
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a name comes from.
+
+    Args:
+        owner: `tnconv`, the name of a distribution, or the module that registered the object.
+        target: `"module:attribute"`, or the object itself if it was registered.
+    """
+
+    owner: str
+    target: Any
+
+
+_registered: dict[str, dict[str, Source]] = {group: {} for group in GROUPS}
+
+
+def names(group: str) -> tuple[str, ...]:
+    """The names in a group, sorted; nothing is imported.
+
+    Raises:
+        PluginError: the group is unknown, or two owners claim one name.
+    """
+    return tuple(sorted(sources(group)))
+
+
+def get(group: str, name: str) -> Any:
+    """The object called `name`, imported now if it was not yet.
+
+    Raises:
+        PluginError: there is none, or it cannot be imported.
+    """
+    found = sources(group)
+    if name not in found:
+        raise PluginError(f"group {group} has no {name!r}; it has {', '.join(sorted(found)) or 'nothing'}")
+    return _load(group, name, found[name])
+
+
+def load(group: str) -> dict[str, Any]:
+    """Every object of a group by name, in order of the names.
+
+    Raises:
+        PluginError: two owners claim one name, or one of them cannot be imported.
+    """
+    found = sources(group)
+    return {name: _load(group, name, found[name]) for name in sorted(found)}
+
+
+def register(group: str, name: str, value: Any) -> None:
+    """Add an object to a group for the running process, as in a notebook.
+
+    A definition that runs again (same module, same qualified name) replaces the earlier one.
+
+    Raises:
+        PluginError: the name is taken by another owner.
+    """
+    owner = f"{getattr(value, '__module__', '?')}.{getattr(value, '__qualname__', name)}"
+    known = sources(group).get(name)
+    if known is not None and known.owner != owner:
+        raise _clash(group, name, known.owner, owner)
+    _registered[group][name] = Source(owner, value)
+
+
+def unregister(group: str, name: str) -> None:
+    """Take back a `register`; a name that was not registered is left alone."""
+    _registered[group].pop(name, None)
+
+
+def refresh() -> None:
+    """Forget which distributions were found, after one was installed or removed in the running process."""
+    importlib.invalidate_caches()
+    _entry_points.cache_clear()
+
+
+def sources(group: str) -> dict[str, Source]:
+    """Where each name of a group comes from.
+
+    Raises:
+        PluginError: the group is unknown, or two owners claim one name.
+    """
+    if group not in BUILTINS:
+        raise PluginError(f"there is no plug-in group {group!r}; the groups are {', '.join(GROUPS)}")
+    found = {name: Source("tnconv", target) for name, target in BUILTINS[group].items()}
+    others = [(name, Source(owner, target)) for g, name, owner, target in _entry_points(tuple(sys.path)) if g == group]
+    for name, source in (*others, *_registered[group].items()):
+        if name in found:
+            raise _clash(group, name, found[name].owner, source.owner)
+        found[name] = source
+    return found
+
+
+@lru_cache(maxsize=8)
+def _entry_points(_path: tuple[str, ...]) -> tuple[tuple[str, str, str, str], ...]:
+    """(group, name, distribution, target) of all distributions on the path, which is the key of the cache."""
+    points = importlib.metadata.entry_points()
+    found = [
+        (group, point.name, point.dist.name if point.dist else "?", point.value)
+        for group in GROUPS
+        for point in points.select(group=group)
+    ]
+    return tuple(sorted(set(found)))
+
+
+def _load(group: str, name: str, source: Source) -> Any:
+    if not isinstance(source.target, str):
+        return source.target
+    module, _, attribute = source.target.partition(":")
+    try:
+        value: Any = importlib.import_module(module.strip())
+        for part in attribute.strip().split("."):
+            value = getattr(value, part)
+    except Exception as error:  # a plug-in may fail in any way while it is imported
+        raise PluginError(
+            f"{group} {name!r} of distribution {source.owner!r} cannot be loaded from {source.target!r}: "
+            f"{type(error).__name__}: {error}; repair or uninstall {source.owner}"
+        ) from error
+    return value
+
+
+def _clash(group: str, name: str, first: str, second: str) -> PluginError:
+    return PluginError(f"{first} and {second} both add {name!r} to {group}; rename one or uninstall it")

@@ -1,0 +1,158 @@
+"""The fields of a spec, one at a time: their types and ranges, and one value for each spatial dimension."""
+
+from collections.abc import Sequence
+from numbers import Integral
+from typing import Any, TypeVar
+
+import msgspec
+
+from tnconv.errors import SpecError
+
+Ints = int | tuple[int, ...]
+Pairs = tuple[tuple[int, int], ...]
+Padding = int | str | tuple[int | tuple[int, int], ...]
+
+T = TypeVar("T", int, int | tuple[int, int])
+
+MAX_SIZE = 2**62
+_MAX_COEFFICIENT = 2**31 - 1
+_MAX_DIMS = 16
+HELP = {
+    "in_channels": "give an int of at least 1",
+    "out_channels": "give an int of at least 1",
+    "kernel_size": "give an int of at least 1, or a tuple with one for each spatial dimension",
+    "input_size": "give an int of at least 1, or a tuple with one for each spatial dimension",
+    "batch_size": 'give an int of at least 1, or the name of a symbol such as "N"',
+    "stride": "give an int of at least 1, or a tuple with one for each spatial dimension",
+    "padding": 'give an int of at least 0, a tuple of ints or of (left, right) pairs, "same" or "valid"',
+    "dilation": "give an int of at least 1, or a tuple with one for each spatial dimension",
+    "groups": "give an int of at least 1",
+    "bias": "give true or false",
+    "padding_mode": 'give "zeros" or "circular"',
+}
+
+
+def typed(name: str, value: object, annotation: Any) -> Any:
+    """The value of a field with lists as tuples, once its type and range are right.
+
+    Args:
+        name: of the field.
+        value: as the user gave it.
+        annotation: the type that the field has.
+
+    Raises:
+        SpecError: the type or the range is wrong.
+    """
+    try:
+        found = msgspec.convert(_plain(value), annotation)
+    except (msgspec.ValidationError, RecursionError) as error:
+        reason = str(error).split(" - at ")[0]
+        raise SpecError(f"{name} is {shown(value)}: {reason}; {HELP[name]}") from error
+    low = 0 if name == "padding" else 1
+    high = _MAX_COEFFICIENT if name in ("stride", "dilation") else MAX_SIZE
+    for number in _numbers(found):
+        if not low <= number <= high:
+            limit = f"at least {low}" if number < low else f"at most {high}"
+            raise SpecError(f"{name} is {shown(value)} but {shown(number)} is not {limit}; {HELP[name]}")
+    return found
+
+
+def _plain(value: object) -> object:
+    """Lists as tuples and other integer types (NumPy's) as int; bool stays, so that it is refused."""
+    if isinstance(value, list | tuple):
+        return tuple(_plain(v) for v in value)
+    return int(value) if isinstance(value, Integral) and not isinstance(value, bool) else value
+
+
+def _numbers(value: object) -> tuple[int, ...]:
+    if isinstance(value, tuple):
+        return tuple(n for v in value for n in _numbers(v))
+    return (value,) if isinstance(value, int) and not isinstance(value, bool) else ()
+
+
+def shown(value: object) -> str:
+    """The value for a message, cut to a length that one can read (and that an int of any size can be)."""
+    if isinstance(value, int) and value.bit_length() > 256:
+        return f"an int of {value.bit_length()} bits"
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # a container of ints too long for repr, or nested too deep
+        return f"a {type(value).__name__}"
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def spatial_dims(kernel_size: Ints, input_size: Ints) -> int:
+    """The number of spatial dimensions: the length of either field, 1 if both are ints.
+
+    Raises:
+        SpecError: the lengths differ, or are not between 1 and 16.
+    """
+    lengths = {len(v) for v in (kernel_size, input_size) if isinstance(v, tuple)}
+    if len(lengths) > 1:
+        raise SpecError(
+            f"kernel_size {shown(kernel_size)} and input_size {shown(input_size)} have different lengths; "
+            "give both one value for each spatial dimension"
+        )
+    dims = lengths.pop() if lengths else 1
+    if not 1 <= dims <= _MAX_DIMS:
+        raise SpecError(
+            f"the layer has {dims} spatial dimensions; give kernel_size and input_size 1 to {_MAX_DIMS}"
+        )
+    return dims
+
+
+def spread(name: str, value: T | tuple[T, ...], dims: int) -> tuple[T, ...]:
+    """One value for each spatial dimension.
+
+    Raises:
+        SpecError: there are more or fewer values than dimensions.
+    """
+    if not isinstance(value, tuple):
+        return (value,) * dims
+    if len(value) != dims:
+        raise SpecError(
+            f"{name} {shown(value)} has length {len(value)} but the layer has {dims} spatial dimension(s); "
+            "give one value for each, or one int for all"
+        )
+    return value
+
+
+def paddings(padding: Padding, strides: Sequence[int], reaches: Sequence[int]) -> Pairs:
+    """(left, right) padding of every spatial dimension.
+
+    Args:
+        padding: the field, in any of its forms.
+        strides: one for each dimension.
+        reaches: cells that the dilated kernel covers, one for each dimension.
+
+    Raises:
+        SpecError: the padding is none of the forms, or does not fit the other fields.
+    """
+    if isinstance(padding, str):
+        return _named_paddings(padding, strides, reaches)
+    dims = len(strides)
+    if isinstance(padding, int):
+        return ((padding, padding),) * dims
+    count = sum(isinstance(p, int) for p in padding)
+    if count not in (0, len(padding)):
+        raise SpecError(
+            f"padding {shown(padding)} mixes ints and pairs; write every dimension as a (left, right) pair"
+        )
+    if count == 2 and dims == 1:
+        raise SpecError(
+            f"padding {padding} has length 2 but the layer has 1 spatial dimension(s); "
+            f"write ({padding},) for left and right"
+        )
+    return tuple((p, p) if isinstance(p, int) else p for p in spread("padding", padding, dims))
+
+
+def _named_paddings(name: str, strides: Sequence[int], reaches: Sequence[int]) -> Pairs:
+    if name == "valid":
+        return ((0, 0),) * len(strides)
+    if name != "same":
+        raise SpecError(f"padding {shown(name)} is not a known name; {HELP['padding']}")
+    if any(s != 1 for s in strides):
+        raise SpecError(
+            f"padding 'same' needs stride 1 but stride is {tuple(strides)}; give the padding as numbers"
+        )
+    return tuple(((reach - 1) // 2, reach - 1 - (reach - 1) // 2) for reach in reaches)

@@ -1,0 +1,415 @@
+"""Strategies and laws for tests of tnconv itself and of its plug-ins; needs `pip install tnconv[test]`.
+
+    @given(networks(), seeds())
+    def test_my_pass_keeps_the_value(network, seed):
+        assert_same_value(network, MyPass().apply(network).network, seed)
+
+Values are compared exactly, on small integers, by the reference backend.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import sympy
+
+from tnconv.backends.reference import evaluate as evaluate_densely
+from tnconv.errors import NetworkError
+from tnconv.ir import (
+    Axis,
+    Delta,
+    Expression,
+    Index,
+    Network,
+    Node,
+    Pattern,
+    Scale,
+    Sum,
+    Tensor,
+    evaluate,
+    faults,
+    group,
+    parse,
+    pattern,
+    product,
+    symbol,
+)
+from tnconv.ir.nodes import ROLES
+from tnconv.spec import ConvSpec
+
+try:
+    from hypothesis import strategies as st
+except ImportError as error:
+    raise ImportError("tnconv.testing needs hypothesis; install it with: pip install tnconv[test]") from error
+
+__all__ = [
+    "assert_roundtrip",
+    "assert_same_value",
+    "assert_valid",
+    "conv_specs",
+    "networks",
+    "random_arguments",
+    "random_symbols",
+    "seeds",
+    "sums",
+]
+
+Array = npt.NDArray[Any]
+Draw = Callable[[st.SearchStrategy[Any]], Any]
+_LETTERS = ("n", "g", "c", "d", "i1", "i2", "k1", "o1", "v", "a", "c_2", "k10")
+_SCALES = (1, 2, -3, 0, sympy.Rational(1, 2), sympy.Rational(-2, 7))
+_INTEGER_RANGE = (-3, 4)
+
+
+# -- strategies --------------------------------------------------------------------------------------
+
+
+def seeds() -> st.SearchStrategy[int]:
+    """Seeds for random arguments."""
+    return st.integers(0, 2**16)
+
+
+@st.composite
+def networks(
+    draw: Draw,
+    *,
+    max_tensors: int = 4,
+    max_patterns: int = 3,
+    max_indices: int = 7,
+    max_size: int = 5,
+    max_volume: int = 20_000,
+    affine: bool = True,
+    scales: bool = True,
+    symbolic: bool = False,
+) -> Network:
+    """Small valid networks with everything that the IR allows.
+
+    Hyperedges, indices twice on one tensor, arguments read by two nodes, grouped and affine axes, patterns
+    with negative coefficients, offsets and moduli, deltas, scales, broadcast, summed and latent indices,
+    kernels larger than inputs, sizes of 1.
+
+    Args:
+        draw: given by hypothesis.
+        max_tensors: tensor nodes, at least one.
+        max_patterns: patterns and deltas.
+        max_indices: indices.
+        max_size: of an index.
+        max_volume: bound for the product of all sizes, so that a dense evaluation stays cheap.
+        affine: whether axes with strides, starts and unread cells occur.
+        scales: whether scale nodes occur.
+        symbolic: whether one index may have the size `N`.
+    """
+    pool = _indices(draw, draw(st.integers(1, max_indices)), max_size, max_volume)
+    nodes: list[Node] = []
+    for number in range(1, draw(st.integers(0, max_patterns)) + 1):
+        relation = _fitted if draw(st.booleans()) else _relation
+        nodes += relation(draw, f"p{number}", pool, max_volume)
+    for name in ("x", "y", "weight", "z")[: draw(st.integers(1, min(max_tensors, 4)))]:
+        nodes.append(_tensor(draw, name, pool, [n for n in nodes if isinstance(n, Tensor)], affine))
+    if scales and draw(st.booleans()):
+        nodes.append(Scale("s", sympy.sympify(draw(st.sampled_from(_SCALES)))))
+    chosen = draw(st.lists(st.sampled_from(pool), unique=True, max_size=5))
+    output = tuple(_axis(draw, legs, affine) for legs in _chunks(draw, chosen))
+    network = Network(draw(st.sampled_from(("net", "conv.forward", "a_1.b"))), tuple(nodes), output)
+    return _symbolic(draw, network) if symbolic and draw(st.booleans()) else network
+
+
+@st.composite
+def sums(draw: Draw, *, max_terms: int = 3) -> Sum:
+    """Sums of networks that share their output, as a product rule makes them."""
+    first = draw(networks(max_volume=4_000, symbolic=False))
+    legs = first.open_indices
+    terms = [first]
+    for number in range(2, draw(st.integers(1, max_terms)) + 1):
+        inner = [*_indices(draw, draw(st.integers(1, 3)), 4, 200, _LETTERS[::-1]), *legs]
+        pool = [i for i in inner if i in legs or i.name not in {leg.name for leg in legs}]
+        nodes: list[Node] = [_tensor(draw, f"t{number}", pool or [Index("q", 2)], [], True)]
+        nodes += _relation(draw, "p", pool, 0) if draw(st.booleans()) else []
+        terms.append(Network(f"term{number}", tuple(nodes), first.output))
+    return Sum("total", tuple(terms))
+
+
+@st.composite
+def conv_specs(
+    draw: Draw,
+    *,
+    max_dims: int = 3,
+    circular: bool = True,
+    groups: bool = True,
+    bias: bool | None = None,
+    batch_size: int | str | None = "N",
+    max_channels: int = 3,
+    max_output: int = 4,
+) -> ConvSpec:
+    """Small convolution specs over all hyper-parameters: depthwise, "same", "valid", asymmetric, circular.
+
+    Args:
+        draw: given by hypothesis.
+        max_dims: spatial dimensions, at least 1.
+        circular: whether circular padding occurs.
+        groups: whether groups above 1 occur.
+        bias: whether there is one; drawn if left out.
+        batch_size: as in ConvSpec; drawn from 1 to 3 if None.
+        max_channels: channels of one group.
+        max_output: bound for the output positions of a dimension, before the rest of a stride.
+    """
+    dims = draw(st.integers(1, max_dims))
+    small = st.integers(1, 3 if dims < 3 else 2)
+    same = draw(st.integers(0, 4)) == 0
+    kernel = _each(draw, dims, small)
+    dilation = _each(draw, dims, small)
+    stride = (1,) * dims if same else _each(draw, dims, st.integers(1, 4))
+    mode = "circular" if circular and draw(st.integers(0, 4)) == 0 else "zeros"
+    padding, pairs = _padding(draw, dims, same, kernel, dilation)
+    sizes = []
+    for k, d, s, (left, right) in zip(kernel, dilation, stride, pairs, strict=True):
+        outputs, rest = draw(st.integers(1, max_output if dims < 3 else 2)), draw(st.integers(0, s - 1))
+        least = max(left, right, 1) if mode == "circular" else 1
+        sizes.append(max(d * (k - 1) + 1 + s * (outputs - 1) + rest - left - right, least))
+    count = draw(st.integers(1, 3)) if groups else 1
+    depthwise = draw(st.integers(0, 3)) == 0
+    channels = st.just(1) if depthwise else st.integers(1, max_channels)
+    return ConvSpec(
+        count * draw(channels),
+        count * draw(st.integers(1, max_channels)),
+        kernel,
+        tuple(sizes),
+        batch_size=draw(st.integers(1, 3)) if batch_size is None else batch_size,
+        stride=stride,
+        padding=padding,
+        dilation=dilation,
+        groups=count,
+        bias=draw(st.booleans()) if bias is None else bias,
+        padding_mode=mode,
+    )
+
+
+# -- arguments ---------------------------------------------------------------------------------------
+
+
+def random_symbols(expression: Expression, rng: np.random.Generator) -> dict[str, int]:
+    """A value from 1 to 4 for every size symbol of an expression."""
+    return {name: int(rng.integers(1, 5)) for name in expression.symbols}
+
+
+def random_arguments(
+    expression: Expression,
+    rng: np.random.Generator,
+    dtype: npt.DTypeLike = np.int64,
+    symbols: Mapping[str, int] | None = None,
+) -> dict[str, Array]:
+    """A random array for every argument: small integers, or normal numbers for floats and complex.
+
+    Args:
+        expression: a network or a sum.
+        rng: where the numbers come from.
+        dtype: of the arrays.
+        symbols: values of the size symbols; `random_symbols` makes some.
+    """
+    arrays: dict[str, Array] = {}
+    for term in expression.terms:
+        for tensor in term.tensors:
+            shape = tuple(evaluate(axis.size, symbols or {}) for axis in tensor.axes)
+            if tensor.argument not in arrays:
+                arrays[tensor.argument] = _random(shape, rng, np.dtype(dtype))
+    return {name: arrays[name] for name in expression.arguments}
+
+
+# -- laws --------------------------------------------------------------------------------------------
+
+
+def assert_valid(expression: Expression) -> None:
+    """Every term obeys the rules of the IR and stands in canonical order."""
+    for term in expression.terms:
+        found = faults(term)
+        assert not found, f"{found}\n{term}"
+        assert Network(term.name, term.nodes, term.output) == term, f"not in canonical order:\n{term}"
+
+
+def assert_roundtrip(expression: Expression) -> None:
+    """The text parses back to an equal value with an equal text."""
+    text = str(expression)
+    again = parse(text)
+    assert again == expression, f"parses to something else:\n{text}\n{again}"
+    assert str(again) == text
+    assert hash(again) == hash(expression)
+
+
+def assert_same_value(
+    before: Expression,
+    after: Expression,
+    seed: int = 0,
+    symbols: Mapping[str, int] | None = None,
+    arguments: Mapping[str, npt.ArrayLike] | None = None,
+) -> None:
+    """Both expressions have exactly the same value on random integer arguments.
+
+    Args:
+        before: it says which arguments there are.
+        after: reads the same arguments, or some of them.
+        seed: of the random arguments.
+        symbols: values of size symbols; random if left out.
+        arguments: used in place of random ones.
+
+    Raises:
+        AssertionError: a shape or a value differs; the message shows both networks.
+    """
+    rng = np.random.default_rng(seed)
+    values = random_symbols(before, rng) if symbols is None else dict(symbols)
+    arrays = random_arguments(before, rng, symbols=values) if arguments is None else arguments
+    old = evaluate_densely(before, arrays, values)
+    new = evaluate_densely(after, arrays, values)
+    texts = f"\nbefore:\n{before}\nafter:\n{after}"
+    assert old.shape == new.shape, f"shapes {old.shape} and {new.shape} differ{texts}"
+    wrong = np.argwhere(np.asarray(old != new))
+    if len(wrong):
+        cell = tuple(int(v) for v in wrong[0])
+        raise AssertionError(
+            f"{len(wrong)} of {old.size} values differ; at {cell}: {old[cell]} and {new[cell]}{texts}"
+        )
+
+
+# -- parts -------------------------------------------------------------------------------------------
+
+
+def _indices(
+    draw: Draw, count: int, max_size: int, max_volume: int, letters: Sequence[str] = _LETTERS
+) -> list[Index]:
+    names = draw(st.permutations(letters))[:count]
+    pool: list[Index] = []
+    for name in names:
+        room = max_volume // int(product(i.size for i in pool))
+        pool.append(Index(name, draw(st.integers(1, max(1, min(max_size, room))))))
+    return pool
+
+
+def _tensor(draw: Draw, name: str, pool: list[Index], others: list[Tensor], affine: bool) -> Tensor:
+    if affine and others and draw(st.integers(0, 3)) == 0:
+        return _second_reader(draw, name, pool, draw(st.sampled_from(others)))
+    legs = draw(st.lists(st.sampled_from(pool), unique=True, max_size=4))
+    if legs and draw(st.integers(0, 6)) == 0:
+        legs.append(draw(st.sampled_from(legs)))
+    axes = tuple(_axis(draw, chunk, affine) for chunk in _chunks(draw, legs))
+    return Tensor(name, draw(st.sampled_from(ROLES)), axes)
+
+
+def _second_reader(draw: Draw, name: str, pool: list[Index], other: Tensor) -> Tensor:
+    """A node that reads the argument of `other` through indices of its own."""
+    axes = []
+    for axis in other.axes:
+        fitting = [index for index in pool if index.size <= axis.size]
+        if fitting and draw(st.booleans()):
+            index = draw(st.sampled_from(fitting))
+            axes.append(Axis((index,), (1,), draw(st.integers(0, axis.size - index.size)), axis.size))
+        else:
+            axes.append(axis)
+    return Tensor(name, other.role, tuple(axes), of=other.argument)
+
+
+def _chunks(draw: Draw, legs: Sequence[Index]) -> list[tuple[Index, ...]]:
+    """The legs in order, cut into axes of none to three indices."""
+    chunks: list[tuple[Index, ...]] = []
+    rest = list(legs)
+    while rest or (len(chunks) < 4 and draw(st.integers(0, 7)) == 0):
+        size = draw(st.sampled_from((1, 1, 1, 2, 3, 0)))
+        chunks.append(tuple(rest[:size]))
+        rest = rest[size:]
+    return chunks
+
+
+def _axis(draw: Draw, legs: tuple[Index, ...], affine: bool) -> Axis:
+    if not affine or draw(st.integers(0, 2)):
+        return group(*legs)
+    strides = [0] * len(legs)
+    reach = 1
+    for place in draw(st.permutations(range(len(legs)))):
+        strides[place] = max(1, reach + draw(st.integers(0, 2)))
+        reach += strides[place] * (int(legs[place].size) - 1)
+    start = draw(st.integers(0, 2))
+    return Axis(legs, tuple(strides), start, start + reach + draw(st.integers(0, 2)))
+
+
+def _fitted(draw: Draw, name: str, pool: list[Index], max_volume: int) -> list[Node]:
+    """A pattern whose left index, new in the pool, just covers it or nearly so; tiling ones occur."""
+    legs = draw(st.lists(st.sampled_from(pool), unique=True, min_size=1, max_size=3))
+    terms, reach = [], 1
+    for leg in legs:
+        coefficient = draw(st.sampled_from((reach, reach, reach + 1, 1, 2)))
+        terms.append((coefficient, leg))
+        reach += coefficient * (int(leg.size) - 1)
+    offset = draw(st.sampled_from((0, 0, 0, 1, -1)))
+    size = reach + offset + draw(st.sampled_from((0, 0, 0, 1, 2, -1)))
+    if not 1 <= size <= max_volume // int(product(i.size for i in pool)):
+        return []
+    pool.append(Index(f"q{name[1:]}", size))
+    return [pattern(name, pool[-1], tuple(terms), offset)]
+
+
+def _relation(draw: Draw, name: str, pool: list[Index], _max_volume: int) -> list[Node]:
+    """One pattern or delta; none where too few indices fit."""
+    left = draw(st.sampled_from(pool))
+    others = [i for i in pool if i != left]
+    equal = [i for i in others if i.size == left.size]
+    if equal and draw(st.integers(0, 3)) == 0:
+        return [Delta(name, left, draw(st.sampled_from(equal)))]
+    if not others:
+        return []
+    legs = draw(st.lists(st.sampled_from(others), unique=True, min_size=1, max_size=3))
+    coefficient = st.sampled_from((1, 1, 1, 2, 3, -1, -1, -2))
+    terms = tuple((draw(coefficient), leg) for leg in legs)
+    modulus = left.size if draw(st.integers(0, 4)) == 0 else None
+    return [pattern(name, left, terms, draw(st.integers(-4, 4)), modulus)]
+
+
+def _symbolic(draw: Draw, network: Network) -> Network:
+    """The network with size `N` on one index, where that is valid."""
+    chosen = draw(st.sampled_from(network.indices)) if network.indices else None
+    if chosen is None:
+        return network
+    open_size = Index(chosen.name, symbol("N"))
+    exchange = {chosen: open_size}
+    nodes = [
+        Pattern(n.name, exchange.get(n.left, n.left), n.terms, n.offset, symbol("N"))
+        if isinstance(n, Pattern) and n.modulus is not None and n.left == chosen
+        else n
+        for n in network.nodes
+    ]
+    nodes = [n.map_indices(lambda i: exchange.get(i, i)) for n in nodes]
+    try:
+        return network.with_nodes(nodes, (axis.substitute(exchange) for axis in network.output))
+    except NetworkError:
+        return network
+
+
+def _each(draw: Draw, dims: int, values: st.SearchStrategy[int]) -> tuple[int, ...]:
+    return tuple(draw(values) for _ in range(dims))
+
+
+def _padding(
+    draw: Draw, dims: int, same: bool, kernel: Sequence[int], dilation: Sequence[int]
+) -> tuple[Any, list[tuple[int, int]]]:
+    """Padding as it is written, and as (left, right) pairs."""
+    if same:
+        totals = [d * (k - 1) for k, d in zip(kernel, dilation, strict=True)]
+        return "same", [(total // 2, total - total // 2) for total in totals]
+    form = draw(st.sampled_from(("valid", "int", "tuple", "pairs")))
+    amount = st.integers(0, 3)
+    if form == "valid":
+        return "valid", [(0, 0)] * dims
+    if form == "int":
+        value = draw(amount)
+        return value, [(value, value)] * dims
+    if form == "tuple":
+        values = _each(draw, dims, amount)
+        return values, [(v, v) for v in values]
+    pairs = [(draw(amount), draw(amount)) for _ in range(dims)]
+    return tuple(pairs), pairs
+
+
+def _random(shape: tuple[int, ...], rng: np.random.Generator, dtype: np.dtype[Any]) -> Array:
+    if dtype.kind in "iuO":
+        low = 0 if dtype.kind == "u" else _INTEGER_RANGE[0]
+        return np.asarray(rng.integers(low, _INTEGER_RANGE[1], shape)).astype(dtype)
+    real: Array = np.asarray(rng.standard_normal(shape))
+    return (real + 1j * rng.standard_normal(shape)).astype(dtype) if dtype.kind == "c" else real.astype(dtype)
