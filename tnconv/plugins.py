@@ -1,4 +1,4 @@
-"""Finds passes, kernels, planners and backends: the built-in ones, those of installed distributions, your own.
+"""Finds passes, kernels, planners and backends: built in, of installed distributions, your own.
 
 A distribution adds one by an entry point in the group; `register` adds one for the running process. The
 built-in ones are a table of the same `"module:attribute"` texts and go through the same loader, so nothing
@@ -40,9 +40,20 @@ BUILTINS: Mapping[str, Mapping[str, str]] = {
         "unit_kernels": "tnconv.passes.rules.dense:UnitKernels",
         "window_sums": "tnconv.passes.rules.windows:WindowSums",
     },
-    KERNELS: {},
+    KERNELS: {
+        "matmul": "tnconv.backends.torch.kernels.contract:Contract",
+        "convolution": "tnconv.backends.torch.kernels.convolution:Convolution",
+        "window_sum": "tnconv.backends.torch.kernels.sums:WindowSum",
+        "lag_correlation": "tnconv.backends.torch.kernels.sums:LagCorrelation",
+        "fold": "tnconv.backends.torch.kernels.windows:Fold",
+        "window_matmul": "tnconv.backends.torch.kernels.windows:Windows",
+        "gather_scatter": "tnconv.backends.torch.kernels.windows:Cells",
+    },
     PLANNERS: {},
-    BACKENDS: {},
+    BACKENDS: {
+        "torch": "tnconv.backends.torch.lower:lower",
+        "reference": "tnconv.backends.reference:lower",
+    },
 }
 GROUPS = tuple(BUILTINS)
 
@@ -85,13 +96,13 @@ def get(group: str, name: str) -> Any:
 
 
 def load(group: str) -> dict[str, Any]:
-    """Every object of a group by name, in order of the names.
+    """Every object of a group by name: the built-in ones in the order of the table, then the others by name.
 
     Raises:
         PluginError: two owners claim one name, or one of them cannot be imported.
     """
     found = sources(group)
-    return {name: _load(group, name, found[name]) for name in sorted(found)}
+    return {name: _load(group, name, source) for name, source in found.items()}
 
 
 def register(group: str, name: str, value: Any) -> None:
@@ -129,7 +140,11 @@ def sources(group: str) -> dict[str, Source]:
     if group not in BUILTINS:
         raise PluginError(f"there is no plug-in group {group!r}; the groups are {', '.join(GROUPS)}")
     found = {name: Source("tnconv", target) for name, target in BUILTINS[group].items()}
-    others = [(name, Source(owner, target)) for g, name, owner, target in _entry_points(tuple(sys.path)) if g == group]
+    others = [
+        (name, Source(owner, target))
+        for g, name, owner, target in _entry_points(tuple(sys.path))
+        if g == group
+    ]
     for name, source in (*others, *_registered[group].items()):
         if name in found:
             raise _clash(group, name, found[name].owner, source.owner)

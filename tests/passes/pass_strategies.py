@@ -51,4 +51,8 @@ def chains(draw):
     kept = draw(st.permutations([i for i in (*kept, batch, channels) if draw(st.booleans())]))
     output = (group(*kept),) if kept and draw(st.booleans()) else tuple(group(i) for i in kept)
     network = Network("chain", tuple(nodes), output)
-    return network if product(i.size for i in network.indices) < 50_000 else Network("chain", tuple(nodes[:1]), ())
+    return (
+        network
+        if product(i.size for i in network.indices) < 50_000
+        else Network("chain", tuple(nodes[:1]), ())
+    )

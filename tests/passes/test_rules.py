@@ -116,13 +116,17 @@ def test_two_nodes_of_one_argument_keep_their_shapes():
 
 
 def test_notes_say_which_rule_fired_on_what():
-    before = guarded("\n  index [a=4, b=4, c=4]\n  x = input [a]\n  d = delta [a = b]\n  e = delta [b = c]\n  output [c]")
+    before = guarded(
+        "\n  index [a=4, b=4, c=4]\n  x = input [a]\n  d = delta [a = b]\n  e = delta [b = c]\n  output [c]"
+    )
     _, (stage,) = Pipeline.parse("absorb_deltas").run(before)
     assert stage.notes == ("absorb_delta x2: d, e",)
 
 
 def test_window_sums_are_named():
-    before = guarded("\n  index [i=12, k=3, o=12]\n  x = input [i]\n  p = pattern [i = o + k - 1]\n  output [k]")
+    before = guarded(
+        "\n  index [i=12, k=3, o=12]\n  x = input [i]\n  p = pattern [i = o + k - 1]\n  output [k]"
+    )
     _, (stage,) = Pipeline.parse("window_sums").run(before)
     assert stage.notes == ("window sums left: p over o",)
     assert not stage.changed
@@ -144,7 +148,9 @@ def test_rules_that_never_end_are_stopped():
         name: ClassVar[str] = "grow"
         rules: ClassVar = (grow,)
 
-    with pytest.raises(PassError, match=r"the rules grow still fire after 16 steps; make each reduce something"):
+    with pytest.raises(
+        PassError, match=r"the rules grow still fire after 16 steps; make each reduce something"
+    ):
         Grow().apply(parse("network a {\n index []\n s = scale [2]\n output []\n}"))
 
 

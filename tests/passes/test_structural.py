@@ -71,7 +71,9 @@ def test_square_is_the_outer_product_summed(network, data):
     groups = [i.name for axis in network.output if axis.is_group for i in axis.indices]
     joined = data.draw(st.lists(st.sampled_from(groups), unique=True)) if groups else []
     cut = data.draw(st.integers(0, len(joined)))
-    checked(parse_pass(f"square{{over=[{', '.join(joined[:cut])}], keep=[{', '.join(joined[cut:])}]}}"), network)
+    checked(
+        parse_pass(f"square{{over=[{', '.join(joined[:cut])}], keep=[{', '.join(joined[cut:])}]}}"), network
+    )
 
 
 @settings(max_examples=60)
@@ -81,17 +83,23 @@ def test_cut_is_the_rest_of_the_network(network, data):
     try:
         checked(parse_pass(f"cut{{node={node}}}"), network)
     except PassError as error:
-        assert "arrange it as a group first" in str(error)  # noqa: PT017
+        assert "arrange it as a group first" in str(error)
 
 
 @settings(max_examples=60)
 @given(NETWORKS, st.data())
 def test_arrange_and_sum(network, data):
     plain = all(axis.is_group for axis in network.output)
-    names = data.draw(st.lists(st.sampled_from([i.name for i in network.indices]), unique=True)) if network.indices else []
+    names = (
+        data.draw(st.lists(st.sampled_from([i.name for i in network.indices]), unique=True))
+        if network.indices
+        else []
+    )
     cut = data.draw(st.integers(0, len(names)))
     if plain:
-        checked(parse_pass(f"arrange{{output=[({' '.join(names[:cut])}), {', '.join(names[cut:])}]}}"), network)
+        checked(
+            parse_pass(f"arrange{{output=[({' '.join(names[:cut])}), {', '.join(names[cut:])}]}}"), network
+        )
     gone = [i.name for axis in network.output if axis.is_group for i in axis.indices if i.name in names]
     checked(parse_pass(f"sum{{over=[{', '.join(gone)}]}}"), network)
 
@@ -120,7 +128,9 @@ def test_symbolic_networks_are_checked_on_small_instances(text):
     Pipeline.parse(text).run(CONVOLUTION, exact_check(evaluate))
 
 
-@pytest.mark.parametrize("text", ["batch{index=v, over=[x]}", "differentiate{wrt=bias, cotangent=dy}", "sum{over=[n]}"])
+@pytest.mark.parametrize(
+    "text", ["batch{index=v, over=[x]}", "differentiate{wrt=bias, cotangent=dy}", "sum{over=[n]}"]
+)
 def test_sums_are_checked_on_small_instances(text):
     Pipeline.parse(text).run(BIASED, exact_check(evaluate))
 
@@ -165,11 +175,15 @@ def test_default_batch_takes_the_first_role():
 
 
 def test_values_against_numpy():
-    network = parse_network("network m {\n index [a=2, b=3, c=4]\n x = input [a, b]\n y = input [b, c]\n output [a, c]\n}")
+    network = parse_network(
+        "network m {\n index [a=2, b=3, c=4]\n x = input [a, b]\n y = input [b, c]\n output [a, c]\n}"
+    )
     x, y = np.arange(6).reshape(2, 3), np.arange(12).reshape(3, 4)
     squared, _ = run_pass(parse_pass("square{over=[a]}"), network)
     assert np.array_equal(evaluate(squared, {"x": x, "y": y}), (x @ y).T @ (x @ y))
-    tied, _ = Pipeline.parse("differentiate{wrt=x} | tie{left=a, right=a_2} | arrange{output=[c, b]}").run(network)
+    tied, _ = Pipeline.parse("differentiate{wrt=x} | tie{left=a, right=a_2} | arrange{output=[c, b]}").run(
+        network
+    )
     assert np.array_equal(evaluate(tied, {"y": y}), 2 * y.T)
 
 
@@ -212,7 +226,9 @@ def test_batch_needs_something_to_batch():
 
 def test_a_part_of_an_affine_axis_is_refused():
     network = parse_network("network a {\n index [a=2, b=3]\n x = input [a, b]\n output [5*a + b < 12]\n}")
-    with pytest.raises(PassError, match=r"sum cannot take a from axis 5\*a \+ b < 12; arrange it as a group first"):
+    with pytest.raises(
+        PassError, match=r"sum cannot take a from axis 5\*a \+ b < 12; arrange it as a group first"
+    ):
         Pipeline.parse("sum{over=[a]}").run(network)
     with pytest.raises(PassError, match=r"output axis 5\*a \+ b < 12 is affine and is not among"):
         Pipeline.parse("arrange{output=[a]}").run(network)
@@ -224,5 +240,7 @@ def test_both_tangent_and_cotangent_are_refused():
 
 
 def test_a_factor_is_arithmetic():
-    with pytest.raises(PassError, match=r"option 'by' of pass 'scale': 'open\(1\)' is not an arithmetic expression"):
+    with pytest.raises(
+        PassError, match=r"option 'by' of pass 'scale': 'open\(1\)' is not an arithmetic expression"
+    ):
         parse_pass("scale{by=open(1)}")

@@ -14,7 +14,9 @@ import numpy as np
 import numpy.typing as npt
 import opt_einsum
 import sympy
+import torch
 
+from tnconv.backends.base import Choice, Program
 from tnconv.errors import ArgumentError, NetworkError
 from tnconv.ir import (
     Axis,
@@ -333,3 +335,18 @@ def _add(values: Sequence[Array]) -> Array:
     if all(value.dtype.kind in "iO" for value in values):
         return _shrink(sum((value.astype(object) for value in values[1:]), values[0].astype(object)))
     return np.asarray(sum(values[1:], values[0]))
+
+
+def lower(plan: Plan, network: Expression, _hints: Mapping[str, int]) -> Program:
+    """The `reference` backend: a function that evaluates the network densely, without gradients."""
+
+    def function(*tensors: torch.Tensor) -> torch.Tensor:
+        if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
+            raise ArgumentError("the reference backend has no gradients; use torch.no_grad() or backend='torch'")
+        arrays = {name: t.detach().cpu().numpy() for name, t in zip(plan.arguments, tensors, strict=True)}
+        value = np.asarray(evaluate(network, arrays))
+        return torch.as_tensor(value.astype(next(iter(arrays.values())).dtype), device=tensors[0].device)
+
+    source = "\n".join(f"# {line}" for line in str(network).splitlines()) + "\n# evaluated densely by tnconv.backends.reference\n"
+    choices = tuple(Choice(step.result, "reference") for step in plan.steps)
+    return Program(network.name, source, tuple(plan.arguments), choices, (), function)

@@ -1,4 +1,4 @@
-"""Passes: network to network. Structural ones change what is computed, rewiring ones only how it is written."""
+"""Passes, network to network: structural ones change the value, rewiring ones only how it is written."""
 
 from tnconv.passes.base import Evaluate, Pass, PassResult, available, get, parse_pass, register_pass
 from tnconv.passes.exact import exact_check

@@ -1,8 +1,8 @@
 """Arrange, sum and scale: what the output looks like.
 
-    arrange{output=[n, (g c k), o]}     the axes anew; an index left out is summed
-    sum{over=[n, o]}                    indices leave the output
-    scale{by=1/(N*T)}                   a factor
+arrange{output=[n, (g c k), o]}     the axes anew; an index left out is summed
+sum{over=[n, o]}                    indices leave the output
+scale{by=1/(N*T)}                   a factor
 """
 
 from collections.abc import Mapping
@@ -51,7 +51,9 @@ class Arrange(Pass):
         """The present axes must be groups: a cell that nothing reaches could not be carried over."""
         for axis in network.output:
             if not axis.is_group and axis not in self._axes(network):
-                raise PassError(f"output axis {axis} is affine and is not among {self.output}; name it as it is")
+                raise PassError(
+                    f"output axis {axis} is affine and is not among {self.output}; name it as it is"
+                )
 
     def _axes(self, network: Network) -> tuple[Axis, ...]:
         try:
@@ -135,13 +137,15 @@ class ScaleBy(Pass):
         factor = parse_expression(self.by)
         if factor == 1:
             return PassResult(network, False)
-        return PassResult(network.with_nodes((*network.nodes, Scale(network.fresh_name("scale"), factor))), True)
+        return PassResult(
+            network.with_nodes((*network.nodes, Scale(network.fresh_name("scale"), factor))), True
+        )
 
     def expected(self, before: Expression, arguments: dict[str, Array], evaluate: Evaluate) -> Array:
         """The value times the factor."""
         factor = sympy.Rational(parse_expression(self.by))
-        return evaluate(before, arguments).astype(object) * Fraction(int(factor.p), int(factor.q))
+        return np.asarray(evaluate(before, arguments).astype(object) * Fraction(int(factor.p), int(factor.q)))
 
 
 def _marginal(value: Array, legs: tuple[Index, ...], kept: tuple[Index, ...]) -> Array:
-    return np.einsum(value, list(range(len(legs))), [legs.index(i) for i in kept])
+    return np.asarray(np.einsum(value, list(range(len(legs))), [legs.index(i) for i in kept]))

@@ -121,7 +121,7 @@ PassClass = TypeVar("PassClass", bound=type[Pass])
 
 
 @lru_cache(maxsize=256)
-def _options(kind: type[Pass]) -> dict[str, Any]:
+def _options(kind: Any) -> dict[str, Any]:
     if not dataclasses.is_dataclass(kind):
         raise PassError(f"pass {kind.__name__} is not a dataclass; decorate it with @dataclass(frozen=True)")
     hints = typing.get_type_hints(kind)
@@ -167,8 +167,10 @@ def _check_class(kind: Any, name: object) -> type[Pass]:
             f"pass {kind.__name__} has name {getattr(kind, 'name', None)!r} but is registered as {name!r}; "
             'write name: ClassVar[str] = "letters_digits"'
         )
-    if not (dataclasses.is_dataclass(kind) and kind.__dataclass_params__.frozen):  # type: ignore[attr-defined]
-        raise PassError(f"pass {kind.__name__} is not a frozen dataclass; decorate it with @dataclass(frozen=True)")
+    if not (dataclasses.is_dataclass(kind) and kind.__dataclass_params__.frozen):
+        raise PassError(
+            f"pass {kind.__name__} is not a frozen dataclass; decorate it with @dataclass(frozen=True)"
+        )
     return kind
 
 
@@ -184,7 +186,9 @@ def parse_pass(text: str) -> Pass:
     unknown = [key for key in given if key not in options]
     if unknown:
         raise PassError(f"pass {name!r} has no option {unknown[0]!r}; it has {', '.join(options) or 'none'}")
-    needed = [f.name for f in dataclasses.fields(kind) if f.default is dataclasses.MISSING and f.name not in given]  # type: ignore[arg-type]
+    needed = [
+        f.name for f in dataclasses.fields(kind) if f.default is dataclasses.MISSING and f.name not in given
+    ]
     if needed:
         raise PassError(f"pass {name!r} needs option {needed[0]!r}; write {name}{{{needed[0]}=VALUE}}")
     return kind(**{key: read_value(value, options[key]) for key, value in given.items()})

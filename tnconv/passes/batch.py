@@ -1,8 +1,8 @@
 """Batch: a new leg, in front, on some arguments and on the output.
 
-    batch{index=v, over=[dy]}
-    dy = cotangent [n, d, o]   ->   dy = cotangent [v, n, d, o]
-    output         [d, c, k]   ->   output         [v, d, c, k]
+batch{index=v, over=[dy]}
+dy = cotangent [n, d, o]   ->   dy = cotangent [v, n, d, o]
+output         [d, c, k]   ->   output         [v, d, c, k]
 """
 
 from collections.abc import Mapping
@@ -43,10 +43,14 @@ class Batch(Pass):
         """Choose the arguments if none are named; all terms get the leg."""
         for name in self.over:
             if name not in expression.arguments:
-                raise PassError(f"there is no argument {name!r}; the arguments are {', '.join(expression.arguments)}")
+                raise PassError(
+                    f"there is no argument {name!r}; the arguments are {', '.join(expression.arguments)}"
+                )
         chosen = self.over or _first_role(expression)
         if not chosen:
-            raise PassError("no argument is an input, a tangent or a cotangent; name the arguments in over=[...]")
+            raise PassError(
+                "no argument is an input, a tangent or a cotangent; name the arguments in over=[...]"
+            )
         return replace(self, over=chosen), expression.terms
 
     @property
@@ -65,7 +69,9 @@ class Batch(Pass):
         over = self.over or _first_role(network)
         leg = group(self._index)
         nodes = tuple(
-            replace(node, axes=(leg, *node.axes)) if node in network.tensors and node.argument in over else node
+            replace(node, axes=(leg, *node.axes))
+            if node in network.tensors and node.argument in over
+            else node
             for node in network.nodes
         )
         after = network.with_nodes(nodes, (leg, *network.output))

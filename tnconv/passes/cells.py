@@ -27,7 +27,10 @@ def pack(array: Array, indices: Sequence[Index], axes: Sequence[Axis]) -> Array:
 def unit(axes: Sequence[Axis], values: dict[Index, int]) -> Array:
     """The tensor that is one at the cell of `values` and zero elsewhere."""
     value = np.zeros(tuple(axis.size for axis in axes), dtype=np.int64)
-    cell = (axis.start + sum(s * values[i] for s, i in zip(axis.strides, axis.indices, strict=True)) for axis in axes)
+    cell = (
+        axis.start + sum(s * values[i] for s, i in zip(axis.strides, axis.indices, strict=True))
+        for axis in axes
+    )
     value[tuple(cell)] = 1
     return value
 

@@ -1,10 +1,10 @@
 """Cut: take one node away; its legs dangle.
 
-    cut{node=w}
-    x = input     [n, c, i]                x = input   [n, c, i]
-    p = pattern   [i = o + k]        ->    p = pattern [i = o + k]
-    w = parameter [d, c, k]                output      [n, o, c, k]
-    output        [n, d, o]
+cut{node=w}
+x = input     [n, c, i]                x = input   [n, c, i]
+p = pattern   [i = o + k]        ->    p = pattern [i = o + k]
+w = parameter [d, c, k]                output      [n, o, c, k]
+output        [n, d, o]
 """
 
 from dataclasses import dataclass, replace
@@ -64,11 +64,13 @@ class Cut(Pass):
         for node in network.tensors:
             if node.name == self.node:
                 return node
-        raise PassError(f"there is no tensor node {self.node!r}; they are {', '.join(t.name for t in network.tensors)}")
+        raise PassError(
+            f"there is no tensor node {self.node!r}; they are {', '.join(t.name for t in network.tensors)}"
+        )
 
     def expected(self, before: Expression, arguments: dict[str, Array], evaluate: Evaluate) -> Array:
-        """The value with every unit tensor in the place of the node: linear, so this is the rest of the network."""
-        return np.sum([self._rest(term, arguments, evaluate) for term in before.terms], axis=0)
+        """The value with each unit tensor in the place of the node: it is linear in it, so that is the rest."""
+        return np.asarray(sum([self._rest(term, arguments, evaluate) for term in before.terms]))
 
     def _rest(self, network: Network, arguments: dict[str, Array], evaluate: Evaluate) -> Array:
         node = self._node(network)

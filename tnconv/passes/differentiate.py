@@ -46,22 +46,26 @@ class Differentiate(Pass):
         super().__post_init__()
         if self.cotangent is not None and self.tangent is not None:
             raise PassError(
-                f"differentiate has cotangent={self.cotangent} and tangent={self.tangent}; give one for a VJP or a "
-                "JVP, none for the Jacobian"
+                f"differentiate has cotangent={self.cotangent} and tangent={self.tangent}; give one for a VJP "
+                "or a JVP, none for the Jacobian"
             )
 
     def prepare(self, expression: Expression) -> tuple[Self, tuple[Network, ...]]:
         """Terms that do not depend on the argument drop out."""
         if self.wrt not in expression.arguments:
             known = ", ".join(expression.arguments) or "none"
-            raise PassError(f"there is no argument {self.wrt!r} to differentiate by; the arguments are {known}")
+            raise PassError(
+                f"there is no argument {self.wrt!r} to differentiate by; the arguments are {known}"
+            )
         return self, tuple(term for term in expression.terms if nodes_reading(term, self.wrt))
 
     def requires(self, network: Network) -> None:
         """The new argument's name must be free."""
         for new in (self.cotangent, self.tangent):
             if new is not None and new in (*network.arguments, *taken_names(network)):
-                raise PassError(f"the name {new!r} is taken in the network; choose another for the new argument")
+                raise PassError(
+                    f"the name {new!r} is taken in the network; choose another for the new argument"
+                )
 
     def apply(self, network: Network) -> PassResult:
         """One network for each node that reads the argument."""
@@ -86,7 +90,9 @@ class Differentiate(Pass):
         point = arguments[self.wrt]
 
         def along(direction: Array) -> Array:
-            values = [evaluate(before, arguments | {self.wrt: point + t * direction}) for t in range(degree + 1)]
+            values = [
+                evaluate(before, arguments | {self.wrt: point + t * direction}) for t in range(degree + 1)
+            ]
             return np.asarray(sum(w * v for w, v in zip(_weights(degree), values, strict=True)), dtype=object)
 
         if self.tangent is not None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tnconv.errors import PassError
+from tnconv.errors import PassError, TnconvError
 from tnconv.ir import Expression, Network, Sum
 from tnconv.passes.base import Array, Evaluate, Pass
 from tnconv.passes.pipeline import Check, run_pass
@@ -58,7 +58,7 @@ class _Exact:
                 continue
             small, values = found
             try:
-                bound = each.bind({name: 2 for name in each.symbols} | values) if each.symbols else each
+                bound = each.bind(dict.fromkeys(each.symbols, 2) | values) if each.symbols else each
                 changed = _apply(bound, small, values)
             except _Refused as error:
                 refusal = str(error)
@@ -75,18 +75,27 @@ class _Exact:
     def _compare(self, each: Pass, before: Expression, after: Expression) -> None:
         ready, _ = each.prepare(before)
         arguments = self._arguments(before, after)
-        expected = ready.expected(before, arguments, self.evaluate)
+        try:
+            expected = ready.expected(before, arguments, self.evaluate)
+        except TnconvError as error:
+            raise PassError(f"pass {each} changed an argument that it should not: {error}") from error
         if expected is None:
             raise PassError(
                 f"pass {each} cannot be checked: it keeps no value and has no oracle; set preserves_value or "
                 "override expected"
             )
-        found = np.asarray(self.evaluate(after, arguments))
+        try:
+            found = np.asarray(self.evaluate(after, arguments))
+        except TnconvError as error:
+            raise PassError(
+                f"the result of pass {each} has no value: {error}\nbefore:\n{before}\nafter:\n{after}"
+            ) from error
         expected = np.asarray(expected)
         if found.shape != expected.shape or not np.array_equal(found.astype(object), expected.astype(object)):
             raise PassError(
                 f"pass {each} gives a wrong value on a small instance\nbefore:\n{before}\nafter:\n{after}\n"
-                f"expected, shape {list(expected.shape)}:\n{expected}\nfound, shape {list(found.shape)}:\n{found}"
+                f"expected, shape {list(expected.shape)}:\n{expected}\n"
+                f"found, shape {list(found.shape)}:\n{found}"
             )
 
     def _arguments(self, before: Expression, after: Expression) -> dict[str, Array]:
@@ -111,7 +120,7 @@ def _bind_rest(expression: Expression, values: Mapping[str, int]) -> Expression:
     """Integers for symbols that a pass brought in itself."""
     if not expression.symbols:
         return expression
-    every = {name: 2 for name in expression.symbols} | dict(values)
+    every = dict.fromkeys(expression.symbols, 2) | dict(values)
     if isinstance(expression, Network):
         return expression.bind(every)
     return Sum(expression.name, tuple(term.bind(every) for term in expression.terms))

@@ -64,7 +64,11 @@ class Pipeline:
         if not isinstance(text, str):
             return cls(tuple(q for p in text for q in ((p,) if isinstance(p, Pass) else cls.parse(p).passes)))
         parts = [part for part in split(text, "|") if part]
-        return cls(tuple(q for p in parts for q in (cls.parse(PRESETS[p]).passes if p in PRESETS else (parse_pass(p),))))
+        return cls(
+            tuple(
+                q for p in parts for q in (cls.parse(PRESETS[p]).passes if p in PRESETS else (parse_pass(p),))
+            )
+        )
 
     def __str__(self) -> str:
         return " | ".join(map(str, self.passes))
@@ -89,7 +93,9 @@ class Pipeline:
                 after, notes = run_pass(each, expression)
                 if check is not None:
                     check(each, expression, after)
-            except Exception as error:  # a plug-in may fail in any way; the place and the network are what helps
+            except (
+                Exception
+            ) as error:  # a plug-in may fail in any way; the place and the network are what helps
                 raise _located(error, each, f"pass {place} of {len(self.passes)}", expression) from error
             stages.append(Stage(str(each), expression, after, after is not expression, notes))
             expression = after
@@ -125,7 +131,9 @@ def _run_term(each: Pass, network: Network) -> PassResult:
         raise PassError(f"apply returned {type(result).__name__}; return PassResult(network, changed, notes)")
     if result.changed != (result.network != network):
         state = "differs" if not result.changed else "is the same"
-        raise PassError(f"apply says changed={result.changed} but the network {state}; set changed to what happened")
+        raise PassError(
+            f"apply says changed={result.changed} but the network {state}; set changed to what happened"
+        )
     each.ensures(network, result.network)
     return result
 

@@ -48,7 +48,7 @@ def occurs_only_on(network: Network, index: Index, *relations: Relational) -> bo
 
 
 def solved(name: str, zero: dict[Index, int], offset: int, left: Index) -> tuple[Relational, ...] | None:
-    """The relation `Σ zero·index + offset = 0` as nodes: none if it always holds, None if no index can be its left.
+    """The relation `Σ zero·index + offset = 0` as nodes: none if it always holds, None if it has no left side.
 
     `left` is taken if its coefficient is ±1, else the first index in canonical order that has one.
     """
@@ -64,7 +64,7 @@ def solved(name: str, zero: dict[Index, int], offset: int, left: Index) -> tuple
 
 
 def solution(relation: Relational, index: Index) -> tuple[Terms, int] | None:
-    """Terms and offset that `index` equals by the relation, modulo its modulus; None if its coefficient is not ±1."""
+    """Terms and offset that `index` equals, modulo the modulus; None if its coefficient is not ±1."""
     zero = relation.zero_form
     sign = -zero[index]
     if abs(sign) != 1 or (relation.modulus is not None and index != relation.left):
@@ -72,7 +72,9 @@ def solution(relation: Relational, index: Index) -> tuple[Terms, int] | None:
     return tuple((sign * c, i) for i, c in zero.items() if i != index), sign * relation.offset
 
 
-def relation_with(relation: Relational, index: Index, terms: Terms, offset: int) -> tuple[Relational, ...] | None:
+def relation_with(
+    relation: Relational, index: Index, terms: Terms, offset: int
+) -> tuple[Relational, ...] | None:
     """A relation with `Σ terms + offset` in place of `index`, as nodes: see `solved`."""
     zero = dict(relation.zero_form)
     coefficient = zero.pop(index)
@@ -118,7 +120,13 @@ def _is_rename(index: Index, terms: Terms, offset: int) -> bool:
 
 
 def replace_index(
-    network: Network, index: Index, terms: Terms, offset: int, via: Relational | None = None, *, partly: bool = False
+    network: Network,
+    index: Index,
+    terms: Terms,
+    offset: int,
+    via: Relational | None = None,
+    *,
+    partly: bool = False,
 ) -> Network | None:
     """The network with `Σ terms + offset` in place of `index`, on all nodes and in the output.
 

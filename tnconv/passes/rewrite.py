@@ -61,8 +61,12 @@ def rule(function: Callable[[Network], Network | None]) -> Rule:
     name = function.__name__
     match = _DOCSTRING.fullmatch(inspect.cleandoc(function.__doc__ or ""))
     if not match:
-        raise PassError(f"rule {name!r} needs a docstring: a sentence, then Before: and After: with network text")
-    return Rule(name, match[1].replace("\n", " "), inspect.cleandoc(match[3]), inspect.cleandoc(match[4]), function)
+        raise PassError(
+            f"rule {name!r} needs a docstring: a sentence, then Before: and After: with network text"
+        )
+    return Rule(
+        name, match[1].replace("\n", " "), inspect.cleandoc(match[3]), inspect.cleandoc(match[4]), function
+    )
 
 
 class RewritePass(Pass):
@@ -89,11 +93,15 @@ class RewritePass(Pass):
             if each is None or after is None:
                 break
             if after == current:
-                raise PassError(f"rule {each.name!r} returned the network that it was given; return None instead")
+                raise PassError(
+                    f"rule {each.name!r} returned the network that it was given; return None instead"
+                )
             fired.setdefault(each.name, []).append(_difference(current, after))
             current = after
         else:
-            raise PassError(f"the rules {', '.join(fired)} still fire after {limit} steps; make each reduce something")
+            raise PassError(
+                f"the rules {', '.join(fired)} still fire after {limit} steps; make each reduce something"
+            )
         notes = tuple(f"{name} x{len(what)}: {_listing(what)}" for name, what in fired.items())
         return PassResult(current, current is not network, notes + self.remarks(current))
 

@@ -12,7 +12,20 @@ from itertools import combinations
 import numpy as np
 
 from tnconv.errors import NetworkError
-from tnconv.ir import Axis, Expression, Index, Network, Node, Pattern, Scale, Sum, Tensor, evaluate, pattern, product
+from tnconv.ir import (
+    Axis,
+    Expression,
+    Index,
+    Network,
+    Node,
+    Pattern,
+    Scale,
+    Sum,
+    Tensor,
+    evaluate,
+    pattern,
+    product,
+)
 from tnconv.ir.nodes import Delta
 from tnconv.passes.relations import span
 
@@ -22,7 +35,9 @@ _LARGEST_LEFT = 24
 _LARGEST_SLACK = 3
 
 
-def shrink(expression: Expression, rng: np.random.Generator, cells: int) -> tuple[Expression, dict[str, int]] | None:
+def shrink(
+    expression: Expression, rng: np.random.Generator, cells: int
+) -> tuple[Expression, dict[str, int]] | None:
     """A small instance of an expression, and the values that its size symbols have there.
 
     Args:
@@ -114,7 +129,9 @@ class _Draw:
                 if not axis.is_group:
                     for index in axis.indices:
                         root = self.root(index)
-                        self.cap[root] = min(self.cap.get(root, _LARGEST_LEFT), evaluate(index.size, self.values))
+                        self.cap[root] = min(
+                            self.cap.get(root, _LARGEST_LEFT), evaluate(index.size, self.values)
+                        )
 
     def _draw(self, index: Index, keep_small: bool) -> None:
         if self.root(index) in self.size:
@@ -161,7 +178,9 @@ def _columns(expression: Expression) -> list[list[Axis]]:
 def _build(expression: Expression, draw: _Draw) -> Expression:
     for axes in _columns(expression):
         sizes = [_axis(axis, draw).size for axis in axes]
-        groups = [size for axis, size in zip(axes, sizes, strict=True) if axis.is_group and len(axis.indices) != 1]
+        groups = [
+            size for axis, size in zip(axes, sizes, strict=True) if axis.is_group and len(axis.indices) != 1
+        ]
         target = groups[0] if groups else max(sizes)
         for axis in axes:
             if axis.is_group and len(axis.indices) == 1:

@@ -1,11 +1,11 @@
 """Square and tie: second-order networks from two copies, and diagonals.
 
-    square{over=[n, o], keep=[g]}
-    x = input   [n, (g c), i]              x   = input       [n, (g c), i]
-    p = pattern [i = o + k]          ->    x_2 = input{of=x} [n, (g c_2), i_2]
-    output      [n, (g c k), o]            p   = pattern     [i = o + k]
-                                           p_2 = pattern     [i_2 = o + k_2]
-                                           output            [g, (c k), (c_2 k_2)]
+square{over=[n, o], keep=[g]}
+x = input   [n, (g c), i]              x   = input       [n, (g c), i]
+p = pattern [i = o + k]          ->    x_2 = input{of=x} [n, (g c_2), i_2]
+output      [n, (g c k), o]            p   = pattern     [i = o + k]
+                                       p_2 = pattern     [i_2 = o + k_2]
+                                       output            [g, (c k), (c_2 k_2)]
 """
 
 from dataclasses import dataclass, replace
@@ -62,11 +62,17 @@ class Square(Pass):
             name = fresh(node.name, taken)
             taken.add(name)
             copy = replace(copy, name=name)
-            nodes.append(replace(copy, of=node.argument) if isinstance(copy, Tensor) and isinstance(node, Tensor) else copy)
+            nodes.append(
+                replace(copy, of=node.argument)
+                if isinstance(copy, Tensor) and isinstance(node, Tensor)
+                else copy
+            )
         second = tuple(axis.substitute(copies) for axis in axes)
         output = (*(group(i) for i in joined[: len(self.keep)]), *axes, *second)
         after = counted(network, nodes, output, joined)
-        return PassResult(after, after != network, (f"joined on {', '.join(i.name for i in joined) or 'nothing'}",))
+        return PassResult(
+            after, after != network, (f"joined on {', '.join(i.name for i in joined) or 'nothing'}",)
+        )
 
     def expected(self, before: Expression, arguments: dict[str, Array], evaluate: Evaluate) -> Array:
         """The outer product of two copies of the value, summed."""

@@ -54,7 +54,9 @@ def _depths(text: str) -> Iterator[tuple[str, bool]]:
         elif not quoted and character in _OPENING:
             open_brackets.append(_CLOSING[_OPENING.index(character)])
         elif not quoted and character in _CLOSING and (not open_brackets or open_brackets.pop() != character):
-            raise PassError(f"bracket {character!r} in {text.strip()!r} does not close one; balance the brackets")
+            raise PassError(
+                f"bracket {character!r} in {text.strip()!r} does not close one; balance the brackets"
+            )
     if open_brackets or quoted:
         wanted = '"' if quoted else open_brackets[-1]
         raise PassError(f"{text.strip()!r} ends before {wanted!r}; balance the brackets and quotes")
@@ -90,6 +92,7 @@ def read_value(text: str, hint: Any) -> Any:
     if optional and text == NONE:
         return None
     if typing.get_origin(inner) is tuple:
+        text = _unquoted(text)
         body = text[1:-1] if text.startswith("[") and text.endswith("]") else text
         element = typing.get_args(inner)[0]
         return tuple(read_value(part, element) for part in split(body, ",") if part)
@@ -97,6 +100,10 @@ def read_value(text: str, hint: Any) -> Any:
         return {"true": True, "false": False}.get(text, text)
     if inner is int:
         return int(text) if re.fullmatch(r"-?\d{1,18}", text) else text
+    return _unquoted(text)
+
+
+def _unquoted(text: str) -> str:
     return text[1:-1] if len(text) > 1 and text[0] == text[-1] == '"' else text
 
 

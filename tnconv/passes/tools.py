@@ -12,7 +12,11 @@ def taken_names(network: Network) -> set[str]:
 
 
 def counted(
-    network: Network, nodes: Iterable[Node], output: Sequence[Axis], summed: Iterable[Index], name: str = "scale"
+    network: Network,
+    nodes: Iterable[Node],
+    output: Sequence[Axis],
+    summed: Iterable[Index],
+    name: str = "scale",
 ) -> Network:
     """The network with other nodes and output, with a scale for every index of `summed` that they lost.
 
@@ -42,7 +46,9 @@ def without_indices(axes: Sequence[Axis], dropped: Iterable[Index], what: str) -
             result.append(axis)
         elif rest:
             if not axis.is_group:
-                raise PassError(f"{what} cannot take {names(gone)} from axis {axis}; arrange it as a group first")
+                raise PassError(
+                    f"{what} cannot take {names(gone)} from axis {axis}; arrange it as a group first"
+                )
             result.append(group(*rest))
     return tuple(result)
 
@@ -56,7 +62,9 @@ def open_named(network: Network, wanted: Sequence[str], what: str) -> tuple[Inde
     known = {i.name: i for i in network.open_indices}
     for place, name in enumerate(wanted):
         if name not in known:
-            raise PassError(f"{what} names index {name!r}, which is not in the output; the output has {', '.join(known)}")
+            raise PassError(
+                f"{what} names index {name!r}, which is not in the output; the output has {', '.join(known)}"
+            )
         if name in wanted[:place]:
             raise PassError(f"{what} names index {name!r} twice; name it once")
     return tuple(known[name] for name in wanted)

@@ -2,12 +2,25 @@
 
 from collections.abc import Mapping
 
-from tnconv.ir import Expression, Network
-from tnconv.ir.network import fresh
 from tnconv.errors import PlanError
-from tnconv.planner.plan import Operand, Plan, Step
+from tnconv.ir import Expression
+from tnconv.planner.build import build_plan
+from tnconv.planner.parser import parse_plan
+from tnconv.planner.plan import DEFAULT_HINT, Operand, Plan, Step
+from tnconv.planner.printer import format_plan, format_step
+from tnconv.planner.search import Problem
 
-__all__ = ["Operand", "Plan", "Step", "make_plan"]
+__all__ = [
+    "DEFAULT_HINT",
+    "Operand",
+    "Plan",
+    "Problem",
+    "Step",
+    "format_plan",
+    "format_step",
+    "make_plan",
+    "parse_plan",
+]
 
 
 def make_plan(
@@ -15,20 +28,22 @@ def make_plan(
     *,
     planner: str = "auto",
     hints: Mapping[str, int] | None = None,
-    memory_limit: None = None,
+    memory_limit: int | str | None = None,
 ) -> Plan:
-    """FIRST VERSION for integration: one step per term of at most two tensors."""
-    taken = set(expression.arguments)
-    steps = []
-    for term in expression.terms:
-        if len(term.tensors) > 2:
-            raise PlanError("not yet")
-        name = fresh("result", taken)
-        taken.add(name)
-        operands = tuple(Operand(t.argument, t.axes) for t in term.tensors)
-        steps.append(Step(name, operands, term.patterns, term.output, term.scale))
-    shapes = {
-        t.argument: tuple(a.size for a in t.axes) for term in expression.terms for t in term.tensors
-    }
-    arguments = {name: shapes[name] for name in expression.arguments}
-    return Plan(expression.name, arguments, tuple(steps), tuple(s.result for s in steps))
+    """Choose the order of the contractions of a network or a sum.
+
+    Args:
+        expression: what to compute.
+        planner: "auto" (all trees up to 12 tensors, cotengra above), "dp", "cotengra", "left-to-right", or
+            the name of a plug-in from the entry-point group `tnconv.planners`: a callable that takes a
+            `Problem` and returns nested pairs of tensor positions.
+        hints: what size symbols count as where a decision depends on them; 32 for those not named. Counts
+            of the plan are exact expressions all the same.
+        memory_limit: not implemented.
+
+    Raises:
+        PlanError: there is no such planner, a hint is not a positive integer, or a memory limit is given.
+    """
+    if memory_limit is not None:
+        raise PlanError(f"memory_limit={memory_limit!r} is not supported yet; leave it out")
+    return build_plan(expression, planner, dict(hints or {}))

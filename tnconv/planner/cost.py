@@ -178,7 +178,8 @@ class Model:
                 owned |= 1 << v
         present, absorbed = self._absorb(leaves, present | owned, owned)
         external = self._external(present, leaves)
-        legs, inside = external, {}
+        legs = external
+        inside: dict[int, int] = {}
         for v in bits(present & ~external):
             users = self.relations_of[v] & ~absorbed
             if not users:

@@ -14,7 +14,8 @@ import sympy
 
 from tnconv.errors import PlanError
 from tnconv.ir import Axis, Index, Network, Relational, Scale, Size, Tensor, evaluate, product
-from tnconv.ir.index import symbol_names
+from tnconv.ir.index import normal, symbol_names
+from tnconv.planner.printer import format_plan
 
 DEFAULT_HINT = 32  # what a size symbol counts as while planning, unless a hint says otherwise
 
@@ -129,3 +130,64 @@ class Plan:
         for result in self.results:
             if result not in known:
                 raise PlanError(f"result {result!r} is not computed by any step")
+
+    def __str__(self) -> str:
+        return format_plan(self)
+
+    @cached_property
+    def indices(self) -> tuple[Index, ...]:
+        """Every index of the steps, in canonical order."""
+        found = dict.fromkeys(i for step in self.steps for i in step.indices)
+        return tuple(sorted(found, key=lambda i: i.sort_key))
+
+    @cached_property
+    def multiplications(self) -> Size:
+        """Multiplications of all steps, an int or an expression."""
+        return normal(sum((step.multiplications for step in self.steps), 0))
+
+    @cached_property
+    def peak_elements(self) -> Size:
+        """Elements of intermediates and results that live at once, at most; arguments are not counted.
+
+        Where sizes are symbols: the expression for the step that is the peak at the hints.
+        """
+        return self.peak_with({})
+
+    def peak_with(self, buffers: Mapping[str, Size]) -> Size:
+        """The peak when the step of each name needs so many elements besides its operands and result."""
+        symbols = {s for step in self.steps for a in step.output for s in symbol_names(a.size)}
+        symbols |= {s for size in buffers.values() for s in symbol_names(size)}
+        values = {s: self.hints.get(s, DEFAULT_HINT) for s in sorted(symbols)}
+        best, peak = -1, 0
+        for step, live in zip(self.steps, self._live(), strict=True):
+            extra = buffers.get(step.result, 0)
+            count = sum(s.elements_at(values) for s in live) + evaluate(extra, values)
+            if count > best:
+                best, peak = count, normal(sum((s.elements for s in live), 0) + extra)
+        return peak
+
+    def _live(self) -> Iterator[tuple[Step, ...]]:
+        """The steps whose results are in memory while each step runs, its own included."""
+        last: dict[str, int] = {}
+        for place, step in enumerate(self.steps):
+            last[step.result] = place
+            for operand in step.operands:
+                last[operand.source] = place
+        for result in self.results:
+            last[result] = len(self.steps)
+        for place, _ in enumerate(self.steps):
+            yield tuple(s for s in self.steps[: place + 1] if last[s.result] >= place)
+
+    @cached_property
+    def trees(self) -> tuple[Tree, ...]:
+        """For each result, the nested pairs of arguments that make it."""
+        made: dict[str, Tree] = {name: name for name in self.arguments}
+        for step in self.steps:
+            parts = tuple(made[operand.source] for operand in step.operands)
+            made[step.result] = parts[0] if len(parts) == 1 else parts
+        return tuple(made[result] for result in self.results)
+
+    @property
+    def tree(self) -> Tree:
+        """The tree of the one result; the tuple of all trees for a Sum."""
+        return self.trees[0] if len(self.trees) == 1 else self.trees

@@ -11,7 +11,7 @@ first step that has all of its indices.
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tnconv.errors import NetworkError, PlanError
 from tnconv.ir import Axis, Index, Network, Relational, Size, evaluate, fresh
@@ -156,9 +156,7 @@ class Preparation:
                 leaf.axes = tuple(axis.substitute(exchange) for axis in leaf.axes)
         finish = self._place_wraps()
         self.relations += [wrap.relation for wrap in self.wraps]
-        return Prepared(
-            self.variables, self.extents, self.leaves, self.relations, self.output, finish, axes
-        )
+        return Prepared(self.variables, self.extents, self.leaves, self.relations, self.output, finish, axes)
 
     # -- indices ---------------------------------------------------------------------------------
 
@@ -250,14 +248,19 @@ class Preparation:
                 coefficients = dict(relation.coefficients)
                 coefficients[kept] = coefficients.get(kept, 0) + coefficients.pop(gone)
                 left = kept if relation.left == gone else relation.left
-                made = None if relation.modulus is not None else self._simplified(coefficients, relation.offset, left)
+                made = (
+                    None
+                    if relation.modulus is not None
+                    else self._simplified(coefficients, relation.offset, left)
+                )
                 if made is None:
                     return False
             if relation is not delta and made is not None and made.coefficients:
                 relations.append(made)
         self.relations = relations
+        exchange = {gone: kept}
         self.wraps = [
-            Wrap(*(kept if v == gone else v for v in (w.narrow, w.wide)), w.offset, w.modulus)
+            replace(w, narrow=exchange.get(w.narrow, w.narrow), wide=exchange.get(w.wide, w.wide))
             for w in self.wraps
         ]
         for leaf in self.leaves:

@@ -64,11 +64,12 @@ def find_tree(model: Model, planner: str) -> Nested:
 
 
 def _from_plugin(model: Model, planner: str) -> Nested:
-    found = plugins.load(plugins.PLANNERS)
+    found = plugins.names(plugins.PLANNERS)
     if planner not in found:
         names = ", ".join(["auto", *_BUILT_IN, *found])
         raise PlanError(f"there is no planner {planner!r}; the planners are {names}")
-    tree = found[planner](problem_of(model))
+    propose: Planner = plugins.get(plugins.PLANNERS, planner)
+    tree = propose(problem_of(model))
     check_tree(tree, model.count_leaves, f"planner {planner!r}")
     return tree
 
@@ -238,7 +239,7 @@ def _propose(model: Model, dense: bool) -> Nested:
         name = f"r{r}"
         extents = sorted(sizes[m] for m in members)
         sizes[name] = max(extents[0], 2)
-        inputs = [legs + [name] if members.intersection(legs) else legs for legs in inputs]
+        inputs = [[*legs, name] if members.intersection(legs) else legs for legs in inputs]
     used = {v for legs in inputs for v in legs}
     search = cotengra.RandomGreedyOptimizer(max_repeats=_TRIALS, seed=0, parallel=False)
     path = search.ssa_path(inputs, [v for v in output if v in used], sizes)

@@ -192,7 +192,7 @@ class Emitter:
         if legs == want:
             text = f"{value.name}.reshape{self.shape(dims)}"
             return self.derive(value, base, text, dims, contiguous=value.contiguous)
-        blocks = _blocks(legs, want)
+        blocks = _blocks((legs,) if value.contiguous else value.dims, want)
         expression = value.name
         if value.dims != blocks:
             expression += f".reshape{self.shape(blocks)}"
@@ -258,13 +258,16 @@ def _dim_text(dim: tuple[Index, ...]) -> str:
     return names if len(dim) == 1 else f"({names})" if dim else "1"
 
 
-def _blocks(legs: Sequence[Index], want: Sequence[Index]) -> Dims:
-    """Maximal runs of indices that are neighbours, in the same order, before and after."""
+def _blocks(runs: Iterable[Sequence[Index]], want: Sequence[Index]) -> Dims:
+    """Maximal runs of indices that are neighbours, in the same order, before and after; none crosses `runs`."""
     place = {index: p for p, index in enumerate(want)}
     blocks: list[tuple[Index, ...]] = []
-    for index in legs:
-        if blocks and place[index] == place[blocks[-1][-1]] + 1:
-            blocks[-1] = (*blocks[-1], index)
-        else:
-            blocks.append((index,))
+    for run in runs:
+        last: Index | None = None
+        for index in run:
+            if last is not None and place[index] == place[last] + 1:
+                blocks[-1] = (*blocks[-1], index)
+            else:
+                blocks.append((index,))
+            last = index
     return tuple(blocks)

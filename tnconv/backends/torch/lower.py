@@ -3,7 +3,7 @@
 import linecache
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import sympy
@@ -11,49 +11,46 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
+from tnconv import plugins
+from tnconv.backends.base import Choice, Program
 from tnconv.backends.torch import runtime
 from tnconv.backends.torch.emit import RESERVED, Emitter, Statement, Value, flatten, singles
 from tnconv.backends.torch.kernels.base import Kernel, Problem
 from tnconv.backends.torch.kernels.contract import presum
 from tnconv.backends.torch.windows import broadcast, gather, match_diagonals, scatter, window_view
-from tnconv.errors import LoweringError
-from tnconv.ir import Axis, Index, Pattern, Relational, Size, fresh, solve
+from tnconv.errors import LoweringError, PluginError
+from tnconv.ir import Axis, Expression, Index, Pattern, Relational, Size, fresh, solve
 from tnconv.planner.plan import Operand, Plan, Step
 
 _COMMENT_COLUMN = 88
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """The kernel that computes a step, and what each candidate was predicted to take, in microseconds."""
+def lower(plan: Plan, _network: Expression, hints: Mapping[str, int]) -> Program:
+    """Write the program of a plan with the kernels of the group `tnconv.kernels`: the `torch` backend.
 
-    step: str
-    kernel: str
-    candidates: tuple[tuple[str, float], ...]
-
-
-@dataclass(frozen=True)
-class Program:
-    """Generated PyTorch source and the function that it defines.
-
-    Args:
-        name: the Python name of the function.
-        source: straight-line source.
-        arguments: names of the arguments, in order.
-        choices: the kernel of each step.
-        workspace: (step, what, elements) of buffers that kernels need besides operands and results.
-        function: takes the argument tensors in order.
+    Raises:
+        LoweringError: a size symbol is on no argument, or a size is not a polynomial.
     """
-
-    name: str
-    source: str
-    arguments: tuple[str, ...]
-    choices: tuple[Choice, ...]
-    workspace: tuple[tuple[str, str, Size], ...]
-    function: Callable[..., Tensor]
+    return lower_with(plan, kernel_table(), hints)
 
 
-def lower(plan: Plan, kernels: Mapping[str, Kernel], hints: Mapping[str, int]) -> Program:
+def kernel_table() -> dict[str, Kernel]:
+    """The kernels by name: the built-in ones in their order, then those of plug-ins.
+
+    Raises:
+        PluginError: an entry is not a kernel.
+    """
+    return {name: _kernel(name, found) for name, found in plugins.load(plugins.KERNELS).items()}
+
+
+def _kernel(name: str, found: object) -> Kernel:
+    made = found() if isinstance(found, type) else found
+    if not isinstance(made, Kernel):
+        raise PluginError(f"kernel {name!r} is {made!r}, which is not a Kernel; subclass tnconv.backends.torch.kernels.Kernel")
+    return made
+
+
+def lower_with(plan: Plan, kernels: Mapping[str, Kernel], hints: Mapping[str, int]) -> Program:
     """Write the program of a plan.
 
     Args:

@@ -1,4 +1,4 @@
-"""Composition: an index that is only on two patterns is written through the one and disappears in the other."""
+"""Composition: an index on two patterns only is written through the one and disappears from the other."""
 
 from dataclasses import dataclass
 from typing import ClassVar

@@ -43,7 +43,9 @@ def _axes(network: Network) -> list[Axis]:
 
 def _always_adjacent(network: Network, first: Index, second: Index) -> bool:
     return first != second and all(
-        _adjacent(axis, first, second) for axis in _axes(network) if first in axis.indices or second in axis.indices
+        _adjacent(axis, first, second)
+        for axis in _axes(network)
+        if first in axis.indices or second in axis.indices
     )
 
 
@@ -52,7 +54,10 @@ def _adjacent(axis: Axis, first: Index, second: Index) -> bool:
         return False
     place = axis.indices.index(first)
     strides = axis.strides
-    return axis.indices[place + 1 : place + 2] == (second,) and strides[place] == strides[place + 1] * second.size
+    return (
+        axis.indices[place + 1 : place + 2] == (second,)
+        and strides[place] == strides[place + 1] * second.size
+    )
 
 
 def _merged(network: Network, first: Index, second: Index) -> Network:
@@ -61,7 +66,9 @@ def _merged(network: Network, first: Index, second: Index) -> Network:
     def change(axes: tuple[Axis, ...]) -> tuple[Axis, ...]:
         return tuple(_merge_axis(axis, first, joined) if first in axis.indices else axis for axis in axes)
 
-    nodes: list[Node] = [replace(n, axes=change(n.axes)) if isinstance(n, Tensor) else n for n in network.nodes]
+    nodes: list[Node] = [
+        replace(n, axes=change(n.axes)) if isinstance(n, Tensor) else n for n in network.nodes
+    ]
     return network.with_nodes(nodes, change(network.output))
 
 

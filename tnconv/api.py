@@ -1,0 +1,231 @@
+"""`tnconv.compile`: from a layer, or a network, to a function on tensors, with everything in between kept."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tnconv import ops, plugins
+from tnconv.backends import reference
+from tnconv.backends.base import Program
+from tnconv.backends.torch.signature import Signature
+from tnconv.errors import LoweringError, OperationError, PlanError, TnconvError
+from tnconv.inspect.draw import draw
+from tnconv.inspect.explain import Explanation, explain
+from tnconv.ir import Expression, Network, Size, Sum, product
+from tnconv.passes import Pipeline, Stage, exact_check
+from tnconv.passes.shrink import shrink
+from tnconv.planner import DEFAULT_HINT, Plan, make_plan
+from tnconv.spec import as_spec
+
+_CHECK_CELLS = 2_000
+_CHECK_INSTANCES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a call does, in exact counts.
+
+    Args:
+        multiplications: by the cost model of the planner; an int, or an expression of the size symbols.
+        peak_elements: most elements alive at once besides the arguments: results, intermediates, and the
+            buffers that kernels report.
+    """
+
+    multiplications: Size
+    peak_elements: Size
+
+    def __str__(self) -> str:
+        return f"{self.multiplications} multiplications, {self.peak_elements} elements at the peak"
+
+
+class CompiledFunction:
+    """A function on tensors, and the texts it came from.
+
+    Call it with tensors in the order of `arguments`, or by name. Gradients flow through.
+
+    Attributes:
+        network: what is computed, after the passes.
+        stages: the network before and after each pass.
+        plan: in which order.
+        program: how, with the kernel of each step.
+    """
+
+    def __init__(
+        self, op: str, network: Expression, stages: tuple[Stage, ...], plan: Plan, program: Program
+    ) -> None:
+        self.op, self.network, self.stages, self.plan, self.program = op, network, stages, plan, program
+        self.arguments: tuple[str, ...] = network.arguments
+        self._signature = Signature.of(network)
+        self._function = program.function
+        self._known: set[Any] = set()
+
+    def __call__(self, *tensors: Tensor, **named: Tensor) -> Tensor:
+        """Compute the operation.
+
+        Raises:
+            ArgumentError: a tensor does not fit; the message names the argument and the index.
+        """
+        if named or len(tensors) != len(self.arguments):
+            tensors = tuple(self._signature.collect(tensors, named))  # type: ignore[arg-type]
+        try:
+            key = tuple([(t.shape, t.dtype, t.device) for t in tensors])
+        except AttributeError:
+            key = None
+        if key not in self._known or key is None:
+            self._signature.check(tensors)
+            if len(self._known) > 1000:  # noqa: PLR2004 - a bound, so that endless shapes do not fill the memory
+                self._known.clear()
+            self._known.add(key)
+        return self._function(*tensors)
+
+    def __repr__(self) -> str:
+        return f"<tnconv {self.network.name}({', '.join(self.arguments)}): {self.cost}>"
+
+    @property
+    def source(self) -> str:
+        """The generated Python source."""
+        return self.program.source
+
+    @cached_property
+    def cost(self) -> Cost:
+        """Exact counts of a call."""
+        buffers: dict[str, Size] = {}
+        for step, _, size in self.program.workspace:
+            buffers[step] = buffers.get(step, 0) + size
+        return Cost(self.plan.multiplications, self.plan.peak_with(buffers))
+
+    def explain(self) -> Explanation:
+        """What each pass did, the plan with its costs, the kernels: print it."""
+        return explain(self.op, self.network, self.stages, self.plan, self.program, self.cost)
+
+    def draw(self, path: str | Path) -> None:
+        """Write the diagram of the network as SVG."""
+        draw(self.network, path)
+
+
+def compile(  # noqa: A001 - `tnconv.compile` is the name people look for
+    source: object,
+    op: str = "forward",
+    *,
+    input_size: int | tuple[int, ...] | None = None,
+    passes: str | Pipeline = "default",
+    planner: str = "auto",
+    backend: str = "torch",
+    convention: str | None = None,
+    verify: str | None = None,
+    hints: Mapping[str, int] | None = None,
+) -> CompiledFunction:
+    """Compile an operation of a layer, or a network, to a function on tensors.
+
+    Args:
+        source: a `ConvSpec`, an `nn.Conv1d` to `nn.Conv3d`, or a `Network` or `Sum`.
+        op: name of the operation; see `tnconv.ops.list()`.
+        input_size: spatial size of the input, needed for a module.
+        passes: rewriting passes, as `"default | my_pass"`; `"none"` for none.
+        planner: `"auto"`, `"dp"`, `"cotengra"`, `"left-to-right"`, or that of a plug-in.
+        backend: `"torch"`, `"reference"`, or that of a plug-in.
+        convention: the scale of a Kronecker factor; `"kfac"` if left out.
+        verify: `"exact"` compares small integer instances before and after every pass, and of the program.
+        hints: representative integers for size symbols, for choices by cost; 32 if left out.
+
+    Returns:
+        A callable that takes tensors in torch's layout.
+
+    Raises:
+        SpecError: the layer is invalid or not supported.
+        OperationError: the operation or the convention is unknown or undefined.
+        PassError: a pass failed, or changed a value.
+        PlanError: no plan was found.
+        LoweringError: the plan cannot be written as a program.
+    """
+    if verify not in (None, "exact"):
+        raise OperationError(f"verify={verify!r} is not known; use 'exact' or None")
+    operation = ops.get(op)
+    forward = _forward(source, operation, input_size)
+    check = exact_check(reference.evaluate) if verify else None
+    derived, first = Pipeline.parse(_derivation(operation, forward, convention)).run(forward, check)
+    derived = _named(derived, source, operation.name)
+    rewrite = Pipeline.parse(passes)
+    build = _Build(rewrite, planner, _backend(backend), dict(hints or {}))
+    network, second = rewrite.run(derived, check)
+    plan, program = build(network)
+    if verify:
+        _check_program(derived, build)
+    return CompiledFunction(operation.name, network, (*first, *second), plan, program)
+
+
+@dataclass(frozen=True, slots=True)
+class _Build:
+    """The way from a rewritten network to a program."""
+
+    passes: Pipeline
+    planner: str
+    lower: Callable[[Plan, Expression, Mapping[str, int]], Program]
+    hints: dict[str, int]
+
+    def __call__(self, network: Expression) -> tuple[Plan, Program]:
+        hints = {name: self.hints.get(name, DEFAULT_HINT) for name in network.symbols}
+        plan = make_plan(network, planner=self.planner, hints=hints)
+        return plan, self.lower(plan, network, hints)
+
+
+def _forward(source: object, operation: ops.Operation, input_size: int | tuple[int, ...] | None) -> Expression:
+    if isinstance(source, Network | Sum):
+        if input_size is not None:
+            raise OperationError("input_size is given with a network, which has its sizes already; leave it out")
+        return source
+    return as_spec(source, input_size).network(bias=operation.bias)
+
+
+def _derivation(operation: ops.Operation, forward: Expression, convention: str | None) -> str:
+    text = operation.passes(forward)
+    scale = ops.scale_of(convention, operation.factor, operation.name, forward.terms[0])
+    return f"{text} | scale{{by={scale}}}" if scale else text
+
+
+def _named(network: Expression, source: object, op: str) -> Expression:
+    if isinstance(source, Network | Sum) and op == "forward":
+        return network
+    stem = network.name.split(".")[0]
+    name = f"{stem}.{op}"
+    return network.rename(name) if isinstance(network, Network) else Sum(name, network.terms)
+
+
+def _backend(name: str) -> Callable[[Plan, Expression, Mapping[str, int]], Program]:
+    found: Callable[[Plan, Expression, Mapping[str, int]], Program] = plugins.get(plugins.BACKENDS, name)
+    return found
+
+
+def _check_program(derived: Expression, build: _Build) -> None:
+    """Compare the program of small instances with the reference: lowering is where mistakes hide.
+
+    Raises:
+        LoweringError: a value differs.
+    """
+    rng = np.random.default_rng(0)
+    for _ in range(_CHECK_INSTANCES):
+        found = shrink(derived, rng, _CHECK_CELLS)
+        if found is None:
+            raise LoweringError(f"no small instance of {derived.name!r} was found to check its program with")
+        small, _ = found
+        rewritten, _ = build.passes.run(small)
+        _, program = build(rewritten)
+        arrays = _integers(small, rng)
+        want = np.asarray(reference.evaluate(small, arrays), dtype=np.float64)
+        got = program.function(*(torch.from_numpy(arrays[n]) for n in program.arguments)).numpy()
+        if got.shape != want.shape or not np.allclose(got, want, rtol=1e-9, atol=1e-9):
+            raise LoweringError(
+                f"the program of a small instance has a value that differs from the reference:\n{rewritten}\n"
+                f"{program.source}\nreference {want.ravel()[:8]} ..., program {got.ravel()[:8]} ..."
+            )
+
+
+def _integers(network: Expression, rng: np.random.Generator) -> dict[str, np.ndarray[Any, Any]]:
+    shapes = {t.argument: tuple(a.size for a in t.axes) for term in network.terms for t in term.tensors}
+    return {n: rng.integers(-3, 4, size=shape).astype(np.float64) for n, shape in shapes.items()}

@@ -1,0 +1,105 @@
+"""Tables for people: what each pass did, the plan with its costs, and the kernels."""
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich.console import Console, ConsoleOptions, Group, RenderResult
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from tnconv.backends.base import Program
+from tnconv.ir import Expression, Size
+from tnconv.passes import Stage
+from tnconv.planner import Plan, format_step
+
+_WIDTH = 120
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Tables that rich renders; as a str, plain text 120 columns wide."""
+
+    parts: tuple[Table | Text, ...]
+
+    def __rich_console__(self, _console: Console, _options: ConsoleOptions) -> RenderResult:
+        yield Group(*self.parts)
+
+    def __str__(self) -> str:
+        console = Console(file=io.StringIO(), width=_WIDTH, color_system=None, force_terminal=False)
+        console.print(self)
+        file = console.file
+        assert isinstance(file, io.StringIO)
+        return "\n".join(line.rstrip() for line in file.getvalue().splitlines())
+
+
+def explain(
+    op: str, network: Expression, stages: Sequence[Stage], plan: Plan, program: Program, cost: object
+) -> Explanation:
+    """The tables of one compiled function: stages, plan, kernels.
+
+    Args:
+        op: name of the operation.
+        network: after the passes.
+        stages: what each pass did.
+        plan: the steps.
+        program: the kernel of each step.
+        cost: printed as the closing line.
+    """
+    title = Text(f"{network.name} ({op}): {cost}", style="bold")
+    return Explanation((title, _stages(stages), _plan(plan, program), _kernels(program)))
+
+
+def _stages(stages: Sequence[Stage]) -> Table:
+    table = Table(title="passes", title_justify="left")
+    table.add_column("pass")
+    table.add_column("nodes", justify="right")
+    table.add_column("indices", justify="right")
+    table.add_column("what it did")
+    for stage in stages:
+        nodes, indices = _sizes(stage.after)
+        did = "; ".join(stage.notes) or ("changed" if stage.changed else "–")
+        style = None if stage.changed else "dim"
+        table.add_row(escape(stage.text), str(nodes), str(indices), escape(did), style=style)
+    return table
+
+
+def _sizes(network: Expression) -> tuple[int, int]:
+    return sum(len(t.nodes) for t in network.terms), sum(len(t.indices) for t in network.terms)
+
+
+def _plan(plan: Plan, program: Program) -> Table:
+    table = Table(title="plan", title_justify="left")
+    table.add_column("step", overflow="fold")
+    table.add_column("multiplications", justify="right")
+    table.add_column("elements", justify="right")
+    table.add_column("kernel")
+    kernel = {choice.step: choice.kernel for choice in program.choices}
+    for step in plan.steps:
+        text = format_step(step).split("#")[0].strip()
+        table.add_row(escape(text), _number(step.multiplications), _number(step.elements), kernel.get(step.result, ""))
+    if len(plan.steps) > 1:
+        table.add_section()
+        table.add_row("total, and peak", _number(plan.multiplications), _number(plan.peak_elements), "")
+    return table
+
+
+def _number(size: Size) -> str:
+    return f"{size:_}" if isinstance(size, int) else str(size)
+
+
+def _kernels(program: Program) -> Table:
+    table = Table(title="kernels: predicted time of each candidate", title_justify="left")
+    table.add_column("step")
+    table.add_column("candidate")
+    table.add_column("microseconds", justify="right")
+    table.add_column("buffers besides the result")
+    for choice in program.choices:
+        buffers = ", ".join(f"{what}: {_number(n)}" for step, what, n in program.workspace if step == choice.step)
+        for name, time in sorted(choice.candidates, key=lambda c: c[1]):
+            chosen = name == choice.kernel
+            table.add_row(
+                choice.step, name, f"{time:.0f}", buffers if chosen else "", style="bold" if chosen else "dim"
+            )
+    return table

@@ -1,0 +1,59 @@
+"""Conventions: the scalar with which each package multiplies a raw Kronecker factor.
+
+The compiler computes raw sums (`S_A`, `R_A`); a convention is one scalar, applied last. `N` is the number
+of examples and `T` the number of output positions. A pair that is not in the table is not defined.
+"""
+
+from collections.abc import Mapping
+
+from tnconv.errors import OperationError
+from tnconv.ir import Network, product
+
+DEFAULT = "kfac"
+
+# convention -> kind of factor -> scale; the text of a scale pass with N and T in it.
+CONVENTIONS: Mapping[str, Mapping[str, str]] = {
+    "kfac": {"input expand": "1/(N*T)", "input reduce": "1/(N*T**2)"},
+    "kfc": {"input expand": "1/N"},
+    "einconv": {"input expand": "1/N", "input reduce": "1/(N*T**2)"},
+    "backpack": {"input expand": "1/N"},
+    "kfac_jax": {"input expand": "1/(N*T)"},
+    "ekfac": {"input expand": "1/(N*T)"},
+    "sum": {"input expand": "1", "input reduce": "1"},
+}
+
+
+def scale_of(convention: str | None, factor: str | None, op: str, forward: Network) -> str | None:
+    """The scale, as text, that a convention gives to an operation of a layer.
+
+    Args:
+        convention: a name, or None for the default of the operation.
+        factor: the kind of factor that the operation computes; None for those without a scale.
+        op: name of the operation, for messages.
+        forward: the forward network, whose sizes give N and T.
+
+    Returns:
+        An expression such as `1/(N*3136)`; None where there is nothing to scale.
+
+    Raises:
+        OperationError: the convention is unknown, or does not define this factor.
+    """
+    if factor is None:
+        if convention is not None:
+            raise OperationError(
+                f"operation {op!r} has no scale, but convention={convention!r} was given; leave the convention out"
+            )
+        return None
+    chosen = DEFAULT if convention is None else convention
+    if chosen not in CONVENTIONS:
+        raise OperationError(f"convention {chosen!r} is not known; the conventions are {', '.join(CONVENTIONS)}")
+    text = CONVENTIONS[chosen].get(factor)
+    if text is None:
+        fitting = [name for name, table in CONVENTIONS.items() if factor in table]
+        raise OperationError(
+            f"convention {chosen!r} does not define the scale of {op!r} ({factor}); use one of {', '.join(fitting)}"
+        )
+    examples = forward.index("n").size
+    positions = product(i.size for i in forward.open_indices if i.name.startswith("o"))
+    scale = text.replace("N", f"({examples})").replace("T", f"({positions})")
+    return None if scale == "1" else scale

@@ -1,0 +1,292 @@
+"""From contraction trees to steps: names, layouts, shared work, and where the scale goes."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from tnconv.ir import Axis, Expression, Index, Network, Relational, Size, fresh, group, pattern
+from tnconv.planner.cost import Model, Row, State, bits
+from tnconv.planner.count import count_factors
+from tnconv.planner.plan import Operand, Plan, Step
+from tnconv.planner.prepare import Linear, Preparation, hint_values
+from tnconv.planner.search import Nested, find_tree, nodes
+
+
+def build_plan(expression: Expression, planner: str, hints: Mapping[str, int]) -> Plan:
+    """Plan every term, sharing what they have in common.
+
+    Raises:
+        PlanError: a size is not positive at the hints, or there is no such planner.
+    """
+    values = hint_values(expression.symbols, hints)
+    builder = _Builder(set(expression.arguments), values)
+    known: dict[str, Index] = {}
+    results = []
+    for term in expression.terms:
+        model = Model(Preparation(term, values, known).run(), values)
+        tree = find_tree(model, planner) if model.count_leaves else None
+        results.append(_Term(builder, model, known, term).build(tree))
+    for term, result in zip(expression.terms, results, strict=True):
+        if any(node.indices == () for node in term.nodes) and term.scale != 1:
+            builder.place_scale(term, result)
+    return Plan(expression.name, _shapes(expression), tuple(builder.steps), tuple(results), dict(hints))
+
+
+def _shapes(expression: Expression) -> dict[str, tuple[Size, ...]]:
+    found = {t.argument: t for term in expression.terms for t in term.tensors}
+    return {name: tuple(axis.size for axis in found[name].axes) for name in expression.arguments}
+
+
+class _Builder:
+    """The steps of a plan so far.
+
+    Args:
+        taken: names of the arguments.
+        values: what the size symbols count as.
+    """
+
+    def __init__(self, taken: set[str], values: Mapping[str, int]) -> None:
+        self.taken = taken
+        self.values = values
+        self.steps: list[Step] = []
+        self.shared: dict[Any, str] = {}
+        self.order: dict[Index, tuple[Any, ...]] = {}
+        self.number = 0
+
+    def add(
+        self, operands: Sequence[Operand], relations: Sequence[Relational], legs: Sequence[Index]
+    ) -> Operand:
+        """A step whose result has the legs as plain axes, or the equal step that is there; as an operand."""
+        numbers = _numbers(operands, relations)
+        ordered = sorted(legs, key=lambda i: (*self._base_key(i), numbers[i]))
+        axes = tuple(group(i) for i in ordered)
+        key = _key(operands, relations, ordered, numbers)
+        name = self.shared.get(key)
+        if name is None:
+            self.number += 1
+            name = self.shared[key] = self._append(f"t{self.number}", operands, relations, axes)
+        return Operand(name, axes)
+
+    def finish(
+        self, operands: Sequence[Operand], relations: Sequence[Relational], axes: tuple[Axis, ...]
+    ) -> str:
+        """The step whose result is the value of a term; never shared, for it may be scaled."""
+        return self._append("result", operands, relations, axes)
+
+    def _append(
+        self, base: str, operands: Sequence[Operand], relations: Sequence[Relational], axes: tuple[Axis, ...]
+    ) -> str:
+        name = fresh(base, self.taken)
+        self.taken.add(name)
+        factors = count_factors(operands, relations, self.values)
+        self.steps.append(Step(name, tuple(operands), tuple(relations), axes, factors=factors))
+        return name
+
+    def _base_key(self, index: Index) -> tuple[Any, ...]:
+        """Canonical order without the copy suffix, so that both halves of a square come out alike."""
+        key = self.order.get(index)
+        if key is None:
+            key = self.order[index] = index.sort_key[:2]
+        return key
+
+    def place_scale(self, term: Network, result: str) -> None:
+        """Scale the smallest step that only this result uses, once; the result itself in a tie."""
+        users: dict[str, list[str]] = {}
+        for step in self.steps:
+            for operand in step.operands:
+                users.setdefault(operand.source, []).append(step.result)
+        best: tuple[int, int] | None = None
+        for place, step in enumerate(self.steps):
+            name = step.result
+            while name != result and len(users.get(name, ())) == 1:
+                name = users[name][0]
+            if name == result:
+                best = min(
+                    best or (step.elements_at(self.values), place), (step.elements_at(self.values), place)
+                )
+        assert best is not None
+        root = next(p for p, step in enumerate(self.steps) if step.result == result)
+        place = root if self.steps[root].elements_at(self.values) <= best[0] else best[1]
+        self.steps[place] = replace(self.steps[place], scale=term.scale)
+
+
+def _numbers(operands: Sequence[Operand], relations: Sequence[Relational]) -> dict[Index, int]:
+    """The indices of a step by first occurrence."""
+    numbers: dict[Index, int] = {}
+    for part in (*operands, *relations):
+        for index in part.indices:
+            numbers.setdefault(index, len(numbers))
+    return numbers
+
+
+def _key(
+    operands: Sequence[Operand],
+    relations: Sequence[Relational],
+    legs: Sequence[Index],
+    numbers: Mapping[Index, int],
+) -> Any:
+    """Equal for two steps that differ in the names of indices only."""
+    return (
+        tuple(
+            (
+                o.source,
+                tuple((tuple(numbers[i] for i in a.indices), a.strides, a.start, a.size) for a in o.axes),
+            )
+            for o in operands
+        ),
+        tuple(
+            (numbers[r.left], tuple((a, numbers[x]) for a, x in r.terms), r.offset, r.modulus)
+            for r in relations
+        ),
+        tuple(numbers[i] for i in legs),
+        tuple(i.size for i in numbers),
+    )
+
+
+class _Term:
+    """Writes the steps of one term."""
+
+    def __init__(self, builder: _Builder, model: Model, known: dict[str, Index], network: Network) -> None:
+        self.builder = builder
+        self.model = model
+        self.problem = model.problem
+        self.known = known
+        self.variables: dict[int, Index] = dict(enumerate(self.problem.variables))
+        self.network = network
+
+    # -- indices and relations -------------------------------------------------------------------
+
+    def index(self, variable: int) -> Index:
+        """The index with a number; a cut gets its own, named after the relation: `q1` for `i1 = …`."""
+        found = self.variables.get(variable)
+        if found is None:
+            r, cut = self.model.cut_of[variable]
+            left = self.problem.variables[self.problem.relations[r].left].name
+            name = fresh(re.sub(r"\A[A-Za-z]+", "q", left), set(self.known))
+            found = self.variables[variable] = self.known[name] = Index(name, cut.size)
+        return found
+
+    def relations(self, rows: Sequence[tuple[int, Row]]) -> list[Relational]:
+        """Rows as patterns."""
+        return [
+            self.relation(f"r{n}", Linear(row, offset, self._left(r, row), self.problem.relations[r].modulus))
+            for n, (r, (row, offset)) in enumerate(rows, 1)
+        ]
+
+    def relation(self, name: str, row: Linear) -> Relational:
+        """A row as a pattern, solved for its left index."""
+        unit = -row.coefficients[row.left]
+        terms = tuple((unit * a, self.index(v)) for v, a in row.coefficients.items() if v != row.left)
+        return pattern(name, self.index(row.left), terms, unit * row.offset, row.modulus)
+
+    def _left(self, r: int, row: Mapping[int, int]) -> int:
+        """The left index of the relation, or the leg that it was merged into last."""
+        left = self.problem.relations[r].left
+
+        def rank(v: int) -> tuple[bool, int, int]:
+            inside = self.model.cut_of[v][1].inside if v in self.model.cut_of else 0
+            holds = v == left or bool(inside >> left & 1)
+            return (not holds, inside.bit_count() if holds else -inside.bit_count(), v)
+
+        return min((v for v, a in row.items() if abs(a) == 1), key=rank)
+
+    # -- steps -----------------------------------------------------------------------------------
+
+    def build(self, tree: Nested | None) -> str:
+        """Write all steps; return the name of the result."""
+        if tree is None:
+            return self._finish(
+                [], [(r, (dict(x.coefficients), x.offset)) for r, x in enumerate(self.problem.relations)]
+            )
+        if isinstance(tree, int):
+            raw, final = self.model.raw(tree), self.model.state(1 << tree)
+            return self._finish([self._prepared(tree)], self._last_rows(raw, None, final))
+        whole = self.model.everything
+        made: dict[int, Operand] = {}
+        for both, left, right in self._execution_order(tree):
+            a, b = sorted((left, right), key=lambda mask: mask & -mask)
+            result = self.model.state(both)
+            state_a, state_b = self._choose(a, b, result)
+            operands = [self._operand(a, state_a, made), self._operand(b, state_b, made)]
+            if both == whole:
+                return self._finish(operands, self._last_rows(state_a, state_b, result))
+            rows = self.model.rows(state_a, state_b, result)
+            legs = [self.index(v) for v in bits(result.legs)]
+            made[both] = self.builder.add(operands, self.relations(rows), legs)
+        raise AssertionError("a tree of pairs ends in its root")
+
+    def _choose(self, a: int, b: int, result: State) -> tuple[State, State]:
+        """The operands of a step: a leaf as it is where reducing it first saves no multiplication."""
+        count = self.model.multiplications
+        state_a, state_b = self.model.state(a), self.model.state(b)
+        if a & (a - 1) == 0:
+            raw = self.model.raw(a.bit_length() - 1)
+            if raw.legs != state_a.legs and count(raw, state_b, result) <= count(state_a, state_b, result):
+                state_a = raw
+        if b & (b - 1) == 0:
+            raw = self.model.raw(b.bit_length() - 1)
+            if raw.legs != state_b.legs and count(state_a, raw, result) <= count(state_a, state_b, result):
+                state_b = raw
+        return state_a, state_b
+
+    def _operand(self, mask: int, state: State, made: Mapping[int, Operand]) -> Operand:
+        if mask in made:
+            return made[mask]
+        leaf = mask.bit_length() - 1
+        operand, raw = self._prepared(leaf), self.model.raw(leaf)
+        if state.legs == raw.legs:
+            return operand
+        rows = self.model.rows(raw, None, state)
+        return self.builder.add([operand], self.relations(rows), [self.index(v) for v in bits(state.legs)])
+
+    def _prepared(self, place: int) -> Operand:
+        """A leaf behind its wraps."""
+        leaf = self.problem.leaves[place]
+        operand = Operand(leaf.argument, leaf.axes)
+        if not leaf.wraps:
+            return operand
+        wraps = [self.relation(f"r{n}", w.relation) for n, w in enumerate(leaf.wraps, 1)]
+        return self.builder.add([operand], wraps, [self.index(v) for v in leaf.legs])
+
+    def _last_rows(self, a: State, b: State | None, final: State) -> list[tuple[int, Row]]:
+        """What the last step absorbs: also the relations that nothing connects to a tensor."""
+        rows = self.model.rows(a, b, final)
+        for r, relation in enumerate(self.problem.relations):
+            if not final.absorbed >> r & 1:
+                rows.append((r, (dict(relation.coefficients), relation.offset)))
+        return sorted(rows, key=lambda row: row[0])
+
+    def _finish(self, operands: list[Operand], rows: list[tuple[int, Row]]) -> str:
+        """The last step of the term; one more where a circular relation wraps the result."""
+        relations = self.relations(rows)
+        if not self.problem.finish:
+            return self.builder.finish(operands, relations, self.problem.axes)
+        wraps = [w.relation for w in self.problem.finish]
+        at_hand = {i for part in (*operands, *relations) for i in part.indices}
+        legs = [i for i in map(self.index, self.problem.output) if i in at_hand]
+        if operands and (relations or len(operands) > 1):
+            operands, relations = [self.builder.add(operands, relations, legs)], []
+        start = len(relations) + 1
+        relations += [self.relation(f"r{n}", wrap) for n, wrap in enumerate(wraps, start)]
+        return self.builder.finish(operands, relations, self.problem.axes)
+
+    def _execution_order(self, tree: Nested) -> list[tuple[int, int, int]]:
+        """The inner nodes as (leaves, left, right), the child first whose subtree needs more memory."""
+        children: dict[int, tuple[int, int]] = {}
+        need: dict[int, tuple[int, int]] = {}  # leaves -> elements at the peak, elements of the result
+        for _, both, left, right in nodes(tree):
+            size = self.model.elements(both)
+            (peak_a, size_a), (peak_b, size_b) = (need.get(m, (0, 0)) for m in (left, right))
+            forward = max(peak_a, size_a + peak_b)
+            backward = max(peak_b, size_b + peak_a)
+            children[both] = (left, right) if forward <= backward else (right, left)
+            need[both] = (max(min(forward, backward), size_a + size_b + size), size)
+        order: list[tuple[int, int, int]] = []
+        stack = [self.model.everything]
+        while stack:  # root first, then backwards
+            both = stack.pop()
+            if both in children:
+                order.append((both, *children[both]))
+                stack += children[both]
+        return order[::-1]

@@ -1,0 +1,114 @@
+"""Reads the text of a plan back. Nothing in a text is ever evaluated.
+
+    plan NAME {
+      argument x [N, 3, 224, 224]
+      hints [N=64]                                                 (only if there are any)
+      index [n=N, c=3, i1=224, ...]
+      t1[n, c, k] = x[n, c, i] * [i = 2*o + k - 3] * scale(1/N)    # multiplications, elements
+      result[(c c_2)] = t1[n, c] * t1[n, c_2]
+      return result
+    }
+
+A step is its result, then operands, relations and a scale joined by `*`; `1` stands for none of them.
+"""
+
+import re
+from collections.abc import Mapping
+
+import sympy
+
+from tnconv.errors import NetworkError, ParseError
+from tnconv.ir import Delta, Index, Pattern, Relational, Size, as_size, parse_expression
+from tnconv.ir.index import NETWORK_NAME, check_name
+from tnconv.ir.parser import Lines, parse_axes, parse_index_line, parse_relation
+from tnconv.planner.count import count_factors
+from tnconv.planner.plan import Operand, Plan, Step
+from tnconv.planner.prepare import hint_values
+
+_STEP = re.compile(r"(\w+)\s*\[([^\]]*)\] = (.*)\Z", re.ASCII)
+_FACTOR = re.compile(r"(\w+)\s*\[([^\]]*)\]|\[([^\]]*)\]|scale\((.*)\)\Z|1\Z", re.ASCII)
+_MAX_TEXT = 2_000_000
+
+
+def parse_plan(text: str) -> Plan:
+    """Read the text of a plan back.
+
+    Args:
+        text: what `str(plan)` gives, or the same written by hand.
+
+    Raises:
+        ParseError: the text does not follow the grammar; the message shows the line.
+        PlanError: it does, but the steps do not fit together.
+    """
+    if not isinstance(text, str) or len(text) > _MAX_TEXT:
+        raise ParseError(
+            "the text is not a str, or longer than 2,000,000 characters; give the text of a plan"
+        )
+    lines = Lines.of(text)
+    name = lines.header("plan")
+    lines.guard(lambda: check_name(name, "plan", NETWORK_NAME))
+    arguments = _arguments(lines)
+    hints = _hints(lines)
+    indices = parse_index_line(lines)
+    symbols = sorted(
+        {s for i in indices.values() if not isinstance(i.size, int) for s in map(str, i.size.free_symbols)}
+    )
+    values = hint_values(symbols, hints)
+    steps: list[Step] = []
+    while lines.peek() and not lines.peek().startswith("return "):
+        line = lines.next()
+        steps.append(lines.guard(lambda line=line: _step(line, indices, values)))  # type: ignore[misc]
+    results = tuple(part.strip() for part in lines.next().removeprefix("return ").split("+"))
+    lines.expect("}")
+    lines.end()
+    return Plan(name, arguments, tuple(steps), results, hints)
+
+
+def _arguments(lines: Lines) -> dict[str, tuple[Size, ...]]:
+    arguments: dict[str, tuple[Size, ...]] = {}
+    while match := re.fullmatch(r"argument (\w+) ?\[(.*)\]", lines.peek(), re.ASCII):
+        lines.next()
+        sizes = [part.strip() for part in match[2].split(",") if part.strip()]
+        arguments[match[1]] = lines.guard(lambda sizes=sizes: tuple(map(as_size, sizes)))  # type: ignore[misc]
+    return arguments
+
+
+def _hints(lines: Lines) -> dict[str, int]:
+    match = re.fullmatch(r"hints ?\[(.*)\]", lines.peek())
+    if not match:
+        return {}
+    lines.next()
+    pairs = [part.strip().partition("=") for part in match[1].split(",")]
+    if not all(re.fullmatch(r"\d{1,18}", value, re.ASCII) for _, _, value in pairs):
+        raise lines.error("expected 'hints [N=64, ...]'", back=1)
+    return {name: int(value) for name, _, value in pairs}
+
+
+def _step(line: str, indices: Mapping[str, Index], values: Mapping[str, int]) -> Step:
+    match = _STEP.match(line)
+    if not match:
+        raise NetworkError("expected 'result[axes] = operand[axes] * [relation] * scale(number)'")
+    operands: list[Operand] = []
+    relations: list[Relational] = []
+    scale = sympy.S.One
+    rest = match[3]
+    while rest:
+        factor = _FACTOR.match(rest)
+        if not factor:
+            raise NetworkError(f"cannot read {rest!r}; expected name[axes], [relation] or scale(number)")
+        source, axes, relation, number = factor.groups()
+        if source is not None:
+            operands.append(Operand(source, parse_axes(axes, indices)))
+        elif relation is not None:
+            made = parse_relation(f"r{len(relations) + 1}", relation, indices)
+            assert isinstance(made, Pattern | Delta)
+            relations.append(made)
+        elif number is not None:
+            scale = sympy.sympify(parse_expression(number))
+        rest = rest[factor.end() :].strip()
+        if rest and not rest.startswith("* "):
+            raise NetworkError(f"expected '*' before {rest!r}")
+        rest = rest[2:]
+    output = parse_axes(match[2], indices)
+    factors = count_factors(operands, relations, values)
+    return Step(match[1], tuple(operands), tuple(relations), output, scale, factors)

@@ -1,0 +1,30 @@
+"""The text of a plan: what people read, tests compare and the parser reads back."""
+
+from typing import TYPE_CHECKING
+
+from tnconv.ir.printer import format_axes, format_index_line
+
+if TYPE_CHECKING:
+    from tnconv.planner.plan import Plan, Step
+
+
+def format_step(step: "Step") -> str:
+    """`t1[n, c] = x[n, c, i] * [i = o + k]`."""
+    factors = [f"{o.source}{format_axes(o.axes)}" for o in step.operands]
+    factors += [f"[{r.relation_text()}]" for r in step.relations]
+    if step.scale != 1:
+        factors.append(f"scale({step.scale})")
+    return f"{step.result}{format_axes(step.output)} = {' * '.join(factors) or '1'}"
+
+
+def format_plan(plan: "Plan") -> str:
+    """The text of a plan; comments have the counts."""
+    lines = [f"argument {name} [{', '.join(map(str, sizes))}]" for name, sizes in plan.arguments.items()]
+    if plan.hints:
+        lines.append(f"hints [{', '.join(f'{k}={v}' for k, v in plan.hints.items())}]")
+    lines.append(format_index_line(plan.indices))
+    for step in plan.steps:
+        counts = f"{step.multiplications} multiplications, {step.elements} elements"
+        lines.append(f"{format_step(step)}   # {counts}")
+    lines.append(f"return {' + '.join(plan.results)}")
+    return "\n".join([f"plan {plan.name} {{", *(f"  {line}" for line in lines), "}"])
