@@ -6,7 +6,8 @@ from typing import ClassVar
 import numpy as np
 
 import tnconv
-from tnconv.passes import Pass, PassResult
+from tnconv.backends import reference
+from tnconv.passes import Pass, PassResult, Pipeline, exact_check
 
 
 @tnconv.register_pass
@@ -20,13 +21,14 @@ class Ones(Pass):
         after = network.with_nodes(network.without(*gone))
         return PassResult(after, changed=bool(gone), notes=tuple(f"{name} is one" for name in gone))
 
-    def expected(self, before, arguments, evaluate):  # what verify="exact" compares the result with
+    def expected(self, before, arguments, evaluate):  # what the exact check compares the result with
         return evaluate(before, arguments | {self.argument: np.ones_like(arguments[self.argument])})
 
 
 if __name__ == "__main__":
     spec = tnconv.ConvSpec(6, 6, 3, (8, 8), padding=1, groups=6)
-    window_sum = tnconv.compile(spec, "forward", passes="ones{argument=weight} | default", verify="exact")
-    print(window_sum.network)
-    for stage in window_sum.stages:
-        print(stage.text, *stage.notes, sep="\n    ")
+    Pipeline.parse("ones | default").run(
+        spec.network(), exact_check(reference.evaluate)
+    )  # raises if it is wrong
+    window_sum = tnconv.compile(spec, "forward", passes="ones | default")
+    print(window_sum.network, window_sum.source, sep="\n\n")

@@ -1,5 +1,6 @@
 """Plug-ins: the table, distributions on the path, and what a running process registers."""
 
+import runpy
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -41,7 +42,9 @@ def test_every_built_in_pass_loads_and_has_its_name():
 
 
 def test_names_import_nothing():
-    code = "import sys, tnconv.plugins as p; p.names(p.PASSES); assert 'tnconv.passes' not in sys.modules"
+    code = (
+        "import sys, tnconv.plugins as p; p.names(p.PASSES); assert 'tnconv.passes.square' not in sys.modules"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
@@ -170,3 +173,11 @@ def test_register_pass_refuses_what_is_no_pass():
 
     with pytest.raises(PassError, match=r"tnconv and .*Thief both add 'dense'"):
         register_pass(Thief)
+
+
+def test_the_example_runs(capsys):
+    runpy.run_path(str(PLUGIN.parent.parent / "examples" / "custom_pass.py"), run_name="__main__")
+    plugins.unregister(plugins.PASSES, "ones")
+    printed = capsys.readouterr().out
+    assert "network conv2d.forward {" in printed
+    assert "weight" not in printed

@@ -1,6 +1,6 @@
 """The rooms of the package and the direction between them, read from the imports of every file.
 
-    errors, plugins <- ir <- passes <- ops <- planner <- backends <- api <- inspect, … <- tnconv <- cli
+    errors, plugins <- ir <- passes <- ops <- planner <- backends <- inspect, testing <- api <- nn, … <- tnconv <- cli
 
 A room imports from itself and from rooms on its left. Layer specs and notation import errors and `ir` only.
 """
@@ -24,9 +24,9 @@ LAYERS = (
     ("ops",),
     ("planner",),
     ("backends",),
-    ("testing",),
+    ("testing", "inspect"),
     ("api",),
-    ("inspect", "nn", "functional", "curvature", "distributed"),
+    ("nn", "functional", "curvature", "distributed"),
     ("",),  # tnconv/__init__.py
     ("cli", "__main__"),
 )
@@ -35,8 +35,7 @@ ONLY = {"errors": set(), "plugins": {"errors"}, "spec": {"errors", "ir"}, "notat
 
 # Libraries that a user's first call needs only sometimes and that are slow to import.
 HEAVY = {"cotengra", "opt_einsum", "matplotlib", "rich", "sympy", "networkx", "torch"}
-# A compiled function has the methods `draw` and `explain`; what they need is above it, so it is imported late.
-LATE = {"api": {"inspect"}, "cli": set(RANK)}
+LATE = {"cli": set(RANK)}
 
 
 @dataclass(frozen=True)
@@ -141,7 +140,7 @@ def test_the_files_are_found():
         ("tnconv.spec", "from tnconv.planner.plan import Plan", "spec imports planner"),
         ("tnconv.passes.base", "from tnconv.backends.reference import evaluate", "passes imports backends"),
         ("tnconv.testing", "from tnconv.api import compile", "testing imports api"),
-        ("tnconv.api", "from tnconv.inspect.draw import draw", "api imports inspect"),
+        ("tnconv.inspect.draw", "from tnconv.api import compile", "inspect imports api"),
         ("tnconv.inspect.draw", "from tnconv.cli import app", "inspect imports cli"),
         (
             "tnconv.ir.index",
@@ -175,7 +174,7 @@ def test_a_breach_is_found(module, source, message):
             "def f():\n    import cotengra as ctg\n    from opt_einsum import contract",
         ),
         ("tnconv.testing", "from tnconv.backends.reference import evaluate\nfrom tnconv import spec"),
-        ("tnconv.api", "def draw():\n    from tnconv.inspect.draw import draw"),
+        ("tnconv.api", "from tnconv.inspect.draw import draw"),
         (
             "tnconv.cli",
             "import tnconv\nfrom tnconv import compile\ndef f():\n    from tnconv.api import compile",

@@ -8,7 +8,7 @@
 from tnconv import ops, passes
 from tnconv.api import CompiledFunction, Cost, compile  # noqa: A004
 from tnconv.errors import TnconvError
-from tnconv.ir import Index, Network, Sum
+from tnconv.ir import Index, Network, Sum, parse
 from tnconv.passes import register_pass
 from tnconv.spec import ConvSpec, load_spec
 
@@ -25,6 +25,7 @@ __all__ = [
     "compile",
     "load_spec",
     "ops",
+    "parse",
     "passes",
     "register_pass",
 ]

@@ -103,8 +103,9 @@ def compile_spec(
 @app.command(name="ops", epilog="Example: tnconv ops")
 def list_operations() -> None:
     """List the operations with their formulas and result legs."""
-    found = (ops.get(name) for name in ops.available())
-    _print_table(("operation", "formula", "result legs"), ((o.name, o.formula, o.legs) for o in found))
+    found = ((name, ops.get(name)) for name in ops.available())
+    rows = ((name, o.formula, o.legs, o.reference) for name, o in found)
+    _print_table(("operation", "formula", "result legs", "reference"), rows)
 
 
 @app.command(name="passes", epilog="Example: tnconv passes")

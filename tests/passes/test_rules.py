@@ -9,7 +9,7 @@ from pass_strategies import chains
 
 from tnconv.backends.reference import evaluate
 from tnconv.errors import PassError
-from tnconv.ir import Network, Scale, parse, parse_network
+from tnconv.ir import Delta, Index, Network, Scale, Tensor, group, parse, parse_network
 from tnconv.passes import Pipeline, RewritePass, available, exact_check, get, rule
 from tnconv.testing import assert_roundtrip, assert_same_value, assert_valid, networks, seeds
 
@@ -120,7 +120,25 @@ def test_notes_say_which_rule_fired_on_what():
         "\n  index [a=4, b=4, c=4]\n  x = input [a]\n  d = delta [a = b]\n  e = delta [b = c]\n  output [c]"
     )
     _, (stage,) = Pipeline.parse("absorb_deltas").run(before)
-    assert stage.notes == ("absorb_delta x2: d, e",)
+    assert stage.notes == ("absorb_plain_deltas x1: d, e",)
+
+
+def test_hundreds_of_deltas_go_at_once():
+    legs = [Index(f"a{j}", 2) for j in range(400)]
+    tensors = [Tensor(f"t{j}", "parameter", (group(legs[2 * j]), group(legs[2 * j + 1]))) for j in range(200)]
+    deltas = [Delta(f"d{j}", legs[2 * j + 1], legs[2 * j + 2]) for j in range(199)]
+    chain = Network("chain", (*tensors, *deltas), (group(legs[0]), group(legs[-1])))
+    after, stages = Pipeline.parse("default").run(chain)
+    assert len(after.nodes) == 200
+    assert sum(len(stage.notes) for stage in stages) == 1
+
+
+def test_symbolic_windows_that_tile_are_dense():
+    before = guarded(
+        "\n  index [i=4*T, k=4, o=T]\n  x = input [i]\n  p = pattern [i = 4*o + k]\n  output [k, o]"
+    )
+    after, _ = Pipeline.parse("default").run(before)
+    assert str(after.node("x").axes[0]) == "(o k)"
 
 
 def test_window_sums_are_named():

@@ -1,8 +1,10 @@
-"""A distribution that adds a pass to tnconv: found by its entry point, without being imported by anyone."""
+"""A distribution that adds a pass and a kernel to tnconv: found by entry points, imported by nobody."""
 
 from dataclasses import dataclass
 from typing import ClassVar
 
+from tnconv.backends.torch.emit import Emitter, Value
+from tnconv.backends.torch.kernels import Kernel, Problem
 from tnconv.ir import Delta, Network, Pattern
 from tnconv.passes import Pass, PassResult
 
@@ -30,3 +32,22 @@ class SharePatterns(Pass):
         """Tensors are never touched."""
         assert before.tensors == after.tensors
         assert all(isinstance(p, Pattern | Delta) for p in after.patterns)
+
+
+class Total(Kernel):
+    """The sum of all cells of one tensor in one call; it wins by its price."""
+
+    name: ClassVar[str] = "total"
+
+    def accepts(self, problem: Problem) -> bool:
+        """One operand, nothing left to relate, and a scalar result."""
+        return len(problem.operands) == 1 and not problem.relations and not problem.output
+
+    def cost(self, problem: Problem) -> float:
+        """Less than any built-in kernel asks."""
+        return 0.0
+
+    def emit(self, problem: Problem, em: Emitter) -> Value:
+        """Write `total = x.sum()`."""
+        (value,) = problem.operands
+        return em.assign("total", f"{value.name}.sum()", [value.name], ())

@@ -7,8 +7,8 @@ content are equal, print the same text, and do not remember how they were made.
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import TYPE_CHECKING
 
-import networkx as nx
 import sympy
 
 from tnconv.errors import NetworkError
@@ -16,6 +16,9 @@ from tnconv.ir.index import NETWORK_NAME, Axis, Index, Size, check_name, evaluat
 from tnconv.ir.nodes import Delta, Node, Pattern, Relational, Scale, Tensor, node_sort_key, pattern
 from tnconv.ir.printer import format_network, format_sum
 from tnconv.ir.verify import faults
+
+if TYPE_CHECKING:
+    import networkx as nx
 
 
 @dataclass(frozen=True)
@@ -98,12 +101,14 @@ class Network:
         return tuple(sorted(names))
 
     @cached_property
-    def graph(self) -> nx.Graph:
+    def graph(self) -> "nx.Graph":
         """The bipartite graph of nodes and indices, for queries, matching and layout.
 
         Nodes are keyed by name (`bipartite=0`, `node=` the node), indices by the `Index` itself
         (`bipartite=1`, `open=` whether it is in the output).
         """
+        import networkx as nx  # noqa: PLC0415 - 0.1 s that compiling a layer never needs
+
         graph = nx.Graph(name=self.name)
         for index in self.indices:
             graph.add_node(index, bipartite=1, open=index in self.open_indices)

@@ -64,7 +64,8 @@ class Pass:
     check_cells: ClassVar[int] = 4000
 
     def __post_init__(self) -> None:
-        for option, hint in _options(type(self)).items():
+        kind: Any = type(self)
+        for option, hint in _options(kind).items():
             what = f"option {option!r} of pass {self.name!r}"
             object.__setattr__(self, option, check_value(getattr(self, option), hint, what))
 
@@ -181,7 +182,7 @@ def parse_pass(text: str) -> Pass:
         PassError: the text is no pass, or the pass or an option does not exist or has a wrong value.
     """
     name, given = split_pass(text)
-    kind = get(name)
+    kind: Any = get(name)
     options = _options(kind)
     unknown = [key for key in given if key not in options]
     if unknown:
@@ -191,4 +192,5 @@ def parse_pass(text: str) -> Pass:
     ]
     if needed:
         raise PassError(f"pass {name!r} needs option {needed[0]!r}; write {name}{{{needed[0]}=VALUE}}")
-    return kind(**{key: read_value(value, options[key]) for key, value in given.items()})
+    made: Pass = kind(**{key: read_value(value, options[key]) for key, value in given.items()})
+    return made

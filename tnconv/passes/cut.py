@@ -69,7 +69,7 @@ class Cut(Pass):
         )
 
     def expected(self, before: Expression, arguments: dict[str, Array], evaluate: Evaluate) -> Array:
-        """The value with each unit tensor in the place of the node: it is linear in it, so that is the rest."""
+        """The value with each unit tensor in the place of the node; it is linear in it, so this is it."""
         return np.asarray(sum([self._rest(term, arguments, evaluate) for term in before.terms]))
 
     def _rest(self, network: Network, arguments: dict[str, Array], evaluate: Evaluate) -> Array:

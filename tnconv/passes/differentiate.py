@@ -46,8 +46,8 @@ class Differentiate(Pass):
         super().__post_init__()
         if self.cotangent is not None and self.tangent is not None:
             raise PassError(
-                f"differentiate has cotangent={self.cotangent} and tangent={self.tangent}; give one for a VJP "
-                "or a JVP, none for the Jacobian"
+                f"differentiate has cotangent={self.cotangent} and tangent={self.tangent}; give one for a "
+                "VJP or a JVP, none for the Jacobian"
             )
 
     def prepare(self, expression: Expression) -> tuple[Self, tuple[Network, ...]]:

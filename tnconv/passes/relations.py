@@ -48,7 +48,7 @@ def occurs_only_on(network: Network, index: Index, *relations: Relational) -> bo
 
 
 def solved(name: str, zero: dict[Index, int], offset: int, left: Index) -> tuple[Relational, ...] | None:
-    """The relation `Σ zero·index + offset = 0` as nodes: none if it always holds, None if it has no left side.
+    """The relation `Σ zero·index + offset = 0` as nodes: none if always true, None if nothing can be left.
 
     `left` is taken if its coefficient is ±1, else the first index in canonical order that has one.
     """

@@ -31,7 +31,8 @@ from tnconv.passes.relations import span
 
 _ATTEMPTS = 24
 _LARGEST = 5
-_LARGEST_LEFT = 24
+_LARGEST_COEFFICIENT = 32
+_LARGEST_LEFT = 72
 _LARGEST_SLACK = 3
 
 
@@ -43,7 +44,7 @@ def shrink(
     Args:
         expression: a network or a sum.
         rng: where the sizes come from.
-        cells: bound for the number of combinations of independent index values of one network.
+        cells: bound for the `volume` of each network.
 
     Returns:
         The instance and the values; None if none was found, which is rare.
@@ -61,9 +62,10 @@ def shrink(
 
 
 def volume(network: Network) -> int:
-    """Combinations of the values of independent indices: those that are not left of a pattern."""
+    """Combinations of the values of independent indices (not left of a pattern), or cells of the largest tensor."""
     lefts = {relation.left for relation in network.patterns}
-    return int(product(i.size for i in network.indices if i not in lefts))
+    tensors = [product(axis.size for axis in tensor.axes) for tensor in network.tensors]
+    return int(max(product(i.size for i in network.indices if i not in lefts), *tensors, 1))
 
 
 def total_volume(network: Network) -> int:
@@ -150,7 +152,7 @@ class _Draw:
         """Sometimes a size that equals a coefficient, and a left index that just covers the pattern."""
         if len(relation.terms) > 1 and self.rng.random() < 0.4:
             large, small = relation.terms[0], relation.terms[-1]
-            if abs(large[0]) <= _LARGEST:
+            if abs(large[0]) <= _LARGEST_COEFFICIENT:
                 self.set(small[1], abs(large[0]))
         if isinstance(relation, Delta) or relation.modulus is not None or self.rng.random() < 0.3:
             return

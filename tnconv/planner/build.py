@@ -5,7 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from tnconv.ir import Axis, Expression, Index, Network, Relational, Size, fresh, group, pattern
+import sympy
+
+from tnconv.ir import Axis, Expression, Index, Relational, Size, fresh, group, pattern
 from tnconv.planner.cost import Model, Row, State, bits
 from tnconv.planner.count import count_factors
 from tnconv.planner.plan import Operand, Plan, Step
@@ -22,14 +24,15 @@ def build_plan(expression: Expression, planner: str, hints: Mapping[str, int]) -
     values = hint_values(expression.symbols, hints)
     builder = _Builder(set(expression.arguments), values)
     known: dict[str, Index] = {}
-    results = []
+    results, scales = [], []
     for term in expression.terms:
         model = Model(Preparation(term, values, known).run(), values)
         tree = find_tree(model, planner) if model.count_leaves else None
-        results.append(_Term(builder, model, known, term).build(tree))
-    for term, result in zip(expression.terms, results, strict=True):
-        if any(node.indices == () for node in term.nodes) and term.scale != 1:
-            builder.place_scale(term, result)
+        results.append(_Term(builder, model, known).build(tree))
+        scales.append(term.scale * model.problem.multiplicity)
+    for scale, result in zip(scales, results, strict=True):
+        if scale != 1:
+            builder.place_scale(scale, result)
     return Plan(expression.name, _shapes(expression), tuple(builder.steps), tuple(results), dict(hints))
 
 
@@ -90,7 +93,7 @@ class _Builder:
             key = self.order[index] = index.sort_key[:2]
         return key
 
-    def place_scale(self, term: Network, result: str) -> None:
+    def place_scale(self, scale: sympy.Expr, result: str) -> None:
         """Scale the smallest step that only this result uses, once; the result itself in a tie."""
         users: dict[str, list[str]] = {}
         for step in self.steps:
@@ -108,7 +111,7 @@ class _Builder:
         assert best is not None
         root = next(p for p, step in enumerate(self.steps) if step.result == result)
         place = root if self.steps[root].elements_at(self.values) <= best[0] else best[1]
-        self.steps[place] = replace(self.steps[place], scale=term.scale)
+        self.steps[place] = replace(self.steps[place], scale=scale)
 
 
 def _numbers(operands: Sequence[Operand], relations: Sequence[Relational]) -> dict[Index, int]:
@@ -147,13 +150,12 @@ def _key(
 class _Term:
     """Writes the steps of one term."""
 
-    def __init__(self, builder: _Builder, model: Model, known: dict[str, Index], network: Network) -> None:
+    def __init__(self, builder: _Builder, model: Model, known: dict[str, Index]) -> None:
         self.builder = builder
         self.model = model
         self.problem = model.problem
         self.known = known
         self.variables: dict[int, Index] = dict(enumerate(self.problem.variables))
-        self.network = network
 
     # -- indices and relations -------------------------------------------------------------------
 
@@ -207,7 +209,7 @@ class _Term:
         for both, left, right in self._execution_order(tree):
             a, b = sorted((left, right), key=lambda mask: mask & -mask)
             result = self.model.state(both)
-            state_a, state_b = self._choose(a, b, result)
+            state_a, state_b = self.model.operands(a, b, result)
             operands = [self._operand(a, state_a, made), self._operand(b, state_b, made)]
             if both == whole:
                 return self._finish(operands, self._last_rows(state_a, state_b, result))
@@ -216,26 +218,12 @@ class _Term:
             made[both] = self.builder.add(operands, self.relations(rows), legs)
         raise AssertionError("a tree of pairs ends in its root")
 
-    def _choose(self, a: int, b: int, result: State) -> tuple[State, State]:
-        """The operands of a step: a leaf as it is where reducing it first saves no multiplication."""
-        count = self.model.multiplications
-        state_a, state_b = self.model.state(a), self.model.state(b)
-        if a & (a - 1) == 0:
-            raw = self.model.raw(a.bit_length() - 1)
-            if raw.legs != state_a.legs and count(raw, state_b, result) <= count(state_a, state_b, result):
-                state_a = raw
-        if b & (b - 1) == 0:
-            raw = self.model.raw(b.bit_length() - 1)
-            if raw.legs != state_b.legs and count(state_a, raw, result) <= count(state_a, state_b, result):
-                state_b = raw
-        return state_a, state_b
-
     def _operand(self, mask: int, state: State, made: Mapping[int, Operand]) -> Operand:
         if mask in made:
             return made[mask]
         leaf = mask.bit_length() - 1
         operand, raw = self._prepared(leaf), self.model.raw(leaf)
-        if state.legs == raw.legs:
+        if not raw.differs(state):
             return operand
         rows = self.model.rows(raw, None, state)
         return self.builder.add([operand], self.relations(rows), [self.index(v) for v in bits(state.legs)])

@@ -15,7 +15,8 @@ subsets is exact.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from math import gcd
+from functools import cached_property
+from math import gcd, prod
 
 from tnconv.ir import Size
 from tnconv.ir.index import normal
@@ -59,15 +60,33 @@ class State:
     """What a set of leaves is contracted to.
 
     Args:
-        legs: bit mask of the legs.
+        plain: bit mask of the legs that are indices of the problem.
         absorbed: bit mask of the relations that are absorbed.
         cuts: the other relations that have something inside.
     """
 
-    legs: int
+    plain: int
     absorbed: int
     cuts: dict[int, Cut] = field(default_factory=dict)
-    fresh: int = 0  # the legs among them that stand for a cut
+    fresh: int = field(init=False, default=0)  # the legs that stand for a cut, as a bit mask
+    merged: int = field(init=False, default=0)  # the relations that they belong to
+
+    def __post_init__(self) -> None:
+        for r, cut in self.cuts.items():
+            if cut.merged:
+                self.fresh |= 1 << cut.variable
+                self.merged |= 1 << r
+            else:
+                self.plain |= 1 << cut.variable
+
+    @property
+    def legs(self) -> int:
+        """Bit mask of all legs."""
+        return self.plain | self.fresh
+
+    def differs(self, other: "State") -> bool:
+        """Whether a step leads from one to the other."""
+        return (self.legs, self.absorbed) != (other.legs, other.absorbed)
 
 
 class Model:
@@ -103,6 +122,7 @@ class Model:
         self.cut_of: dict[int, tuple[int, Cut]] = {}
         self._states: dict[int, State] = {}
         self._products: dict[int, int] = {0: 1}
+        self._largest_of: dict[int, tuple[int, int]] = {}
 
     # -- set-up ----------------------------------------------------------------------------------
 
@@ -189,12 +209,7 @@ class Model:
                     inside[r] = inside.get(r, 0) | 1 << v
             else:
                 legs |= 1 << v
-        cuts, fresh = {}, 0
-        for r, mask in inside.items():
-            cut = cuts[r] = self.cut(r, mask)
-            legs |= 1 << cut.variable
-            fresh |= 1 << cut.variable if cut.merged else 0
-        return State(legs, absorbed, cuts, fresh)
+        return State(legs, absorbed, {r: self.cut(r, mask) for r, mask in inside.items()})
 
     def _final(self, present: int) -> State:
         """The result: relations that nothing connects to a leaf cost nothing."""
@@ -333,21 +348,84 @@ class Model:
 
     def multiplications(self, a: State, b: State, result: State) -> int:
         """Product of the extents of the independent indices of a step."""
-        mask = a.legs | b.legs
-        if not (result.absorbed & ~a.absorbed & ~b.absorbed or result.fresh & ~mask):
-            return self.product(mask)
+        absorbed = result.absorbed & ~a.absorbed & ~b.absorbed
+        plain = a.plain | b.plain | result.plain
+        relations = absorbed | a.merged | b.merged | result.merged
+        if not relations:
+            return self.product(plain)
+        extents, factor, gone = self.extents, 1, 0
+        for r in bits(relations):
+            parts = [c for c in (a.cuts.get(r), b.cuts.get(r)) if c is not None and c.merged]
+            if absorbed >> r & 1:
+                scope, sizes = self.masks[r], []
+            else:
+                cut = result.cuts[r]
+                if cut in parts:  # it only passes through
+                    factor *= extents[cut.variable]
+                    continue
+                scope, sizes = cut.inside, [extents[cut.variable]]
+            for part in parts:
+                scope &= ~part.inside
+                sizes.append(extents[part.variable])
+            plain |= scope
+            factor *= prod(sizes)
+            largest, bit = self._largest(scope)
+            if sizes and max(sizes) >= largest:
+                factor //= max(sizes)
+            elif gone & bit:
+                return self._entangled(a, b, result)
+            else:
+                gone |= bit
+        return factor * self.product(plain & ~gone)
+
+    def _largest(self, mask: int) -> tuple[int, int]:
+        """The largest extent in a mask, and whose it is."""
+        found = self._largest_of.get(mask)
+        if found is None:
+            best = max(bits(mask), key=lambda v: (self.extents[v], v), default=None)
+            found = (0, 0) if best is None else (self.extents[best], 1 << best)
+            self._largest_of[mask] = found
+        return found
+
+    def _entangled(self, a: State, b: State, result: State) -> int:
+        """The same where two relations would determine one index, so that elimination has to decide."""
         rows = [row for _, (row, _) in self.rows(a, b, result)]
+        legs = a.legs | b.legs | result.legs
         for row in rows:
             for v in row:
-                mask |= 1 << v
-        largest = {max(row, key=lambda v: (self.extents[v], v)) for row in rows}
-        if len(largest) < len(rows):
-            order = sorted(bits(mask), key=lambda v: (-self.extents[v], v))
-            largest = set(determined(rows, order))
-        for v in largest:
-            mask ^= 1 << v
-        return self.product(mask)
+                legs |= 1 << v
+        order = sorted(bits(legs), key=lambda v: (-self.extents[v], v))
+        for v in determined(rows, order):
+            legs ^= 1 << v
+        return prod(self.extents[v] for v in bits(legs))
+
+    def operands(self, left: int, right: int, result: State) -> tuple[State, State]:
+        """What a step reads: a leaf as it is where reducing it first saves no multiplication."""
+        a, b = self.state(left), self.state(right)
+        if left in self.reducible:
+            raw = self.raw(left.bit_length() - 1)
+            if self.multiplications(raw, b, result) <= self.multiplications(a, b, result):
+                a = raw
+        if right in self.reducible:
+            raw = self.raw(right.bit_length() - 1)
+            if self.multiplications(a, raw, result) <= self.multiplications(a, b, result):
+                b = raw
+        return a, b
+
+    def price(self, left: int, right: int, result: State) -> int:
+        """Multiplications of the step that puts two sets of leaves together."""
+        if left in self.reducible or right in self.reducible:
+            return self.multiplications(*self.operands(left, right, result), result)
+        return self.multiplications(self.state(left), self.state(right), result)
+
+    @cached_property
+    def reducible(self) -> frozenset[int]:
+        """The leaves, as masks, that a step of their own makes smaller."""
+        leaves = range(self.count_leaves)
+        return frozenset(1 << p for p in leaves if self.raw(p).differs(self.state(1 << p)))
 
     def elements(self, leaves: int) -> int:
         """Number of cells of what the leaves are contracted to."""
-        return self.product(self.state(leaves).legs)
+        state = self.state(leaves)
+        sizes = (self.extents[c.variable] for c in state.cuts.values() if c.merged)
+        return self.product(state.plain) * prod(sizes)

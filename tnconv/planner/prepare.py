@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from tnconv.errors import NetworkError, PlanError
-from tnconv.ir import Axis, Index, Network, Relational, Size, evaluate, fresh
+from tnconv.ir import Axis, Index, Network, Relational, Size, evaluate, fresh, product
 from tnconv.ir.index import normal
 from tnconv.planner.plan import DEFAULT_HINT
 
@@ -62,7 +62,8 @@ class Leaf:
 class Prepared:
     """A problem. Indices are numbers: `variables[v]` is an index and `extents[v]` its size while planning.
 
-    `legs` of a leaf and `output` are those after the preparing and before the finishing wraps.
+    `legs` of a leaf and `output` are those after the preparing and before the finishing wraps. `multiplicity`
+    is the number of values of the summed indices that no relation is left for.
     """
 
     variables: list[Index]
@@ -72,6 +73,7 @@ class Prepared:
     output: list[int]
     finish: list[Wrap]
     axes: tuple[Axis, ...]
+    multiplicity: Size = 1
 
 
 def hint_values(symbols: Sequence[str], hints: Mapping[str, int] | None) -> dict[str, int]:
@@ -156,7 +158,23 @@ class Preparation:
                 leaf.axes = tuple(axis.substitute(exchange) for axis in leaf.axes)
         finish = self._place_wraps()
         self.relations += [wrap.relation for wrap in self.wraps]
-        return Prepared(self.variables, self.extents, self.leaves, self.relations, self.output, finish, axes)
+        return Prepared(
+            self.variables,
+            self.extents,
+            self.leaves,
+            self.relations,
+            self.output,
+            finish,
+            axes,
+            self._multiplicity(finish),
+        )
+
+    def _multiplicity(self, finish: Sequence[Wrap]) -> Size:
+        used = {v for leaf in self.leaves for v in leaf.legs} | set(self.output)
+        used |= {v for r in self.relations for v in r.coefficients}
+        wraps = [*finish, *(w for leaf in self.leaves for w in leaf.wraps)]
+        used |= {v for w in wraps for v in (w.narrow, w.wide)}
+        return product(self._size(v) for v in sorted(set(self.number.values()) - used))
 
     # -- indices ---------------------------------------------------------------------------------
 

@@ -135,7 +135,7 @@ def price(model: Model, tree: Nested) -> Price:
     """Multiplications of a tree, and the number of elements of its intermediates."""
     total, elements = 0, 0
     for _, both, left, right in nodes(tree):
-        total += model.multiplications(model.state(left), model.state(right), model.state(both))
+        total += model.price(left, right, model.state(both))
         elements += model.elements(both)
     return total, elements
 
@@ -174,7 +174,7 @@ def _best_split(
         left = chosen ^ right
         (cost_a, elements_a), (cost_b, elements_b) = best[left][0], best[right][0]
         if found is None or cost_a + cost_b <= found[0][0]:
-            step = model.multiplications(model.state(leaves[left]), model.state(leaves[right]), state)
+            step = model.price(leaves[left], leaves[right], state)
             made = (cost_a + cost_b + step, elements_a + elements_b + size)
             if found is None or made < found[0]:
                 found = made, left
@@ -207,6 +207,7 @@ def _left_to_right(model: Model) -> Nested:
 def _cotengra(model: Model) -> Nested:
     """Proposals by label, which are blind to relations, priced exactly and then improved piece by piece."""
     proposals = [_propose(model, dense) for dense in ((False, True) if model.masks else (False,))]
+    proposals.append(_left_to_right(model))
     tree = min(proposals, key=lambda t: price(model, t))
     width = 8 if model.count_leaves <= 40 else 6
     for _ in range(_ROUNDS):

@@ -27,11 +27,13 @@ class Value:
         name: the Python name.
         dims: the indices on each dimension, outermost first.
         contiguous: whether the cells lie in memory in row-major order, so that merging neighbours is a view.
+        fresh: whether nothing else reads this memory, so that it may be scaled in place.
     """
 
     name: str
     dims: Dims
     contiguous: bool = True
+    fresh: bool = False
 
     @property
     def legs(self) -> tuple[Index, ...]:
@@ -135,20 +137,21 @@ class Emitter:
         contiguous: bool = True,
         note: str = "",
         memo: bool = True,
+        fresh: bool = False,
     ) -> Value:
         """Write `name = expression`, with the dimensions as its comment, and return the value.
 
         An expression that was written before is not written again, unless `memo` is False: both are one.
         """
         if memo and expression in self._known:
-            return Value(self._known[expression], dims, contiguous)
+            return Value(self._known[expression], dims, contiguous)  # two readers: not fresh
         name = self.fresh(base)
         if memo:
             self._known[expression] = name
         listing = ", ".join(_dim_text(dim) for dim in dims)
         comment = f"[{listing}] = {self.shape(dims)}{'; ' + note if note else ''}"
         self.statements.append(Statement(f"{name} = {expression}", tuple(reads), name, comment))
-        return Value(name, dims, contiguous)
+        return Value(name, dims, contiguous, fresh)
 
     def derive(
         self, value: Value, suffix: str, expression: str, dims: Dims, *, contiguous: bool = True, note: str = ""
@@ -191,6 +194,8 @@ class Emitter:
             )
         if legs == want:
             text = f"{value.name}.reshape{self.shape(dims)}"
+            if not value.contiguous and self.merges(value.dims, dims):
+                self.allocated("copy", product(i.size for i in legs))
             return self.derive(value, base, text, dims, contiguous=value.contiguous)
         blocks = _blocks((legs,) if value.contiguous else value.dims, want)
         expression = value.name
@@ -201,7 +206,10 @@ class Emitter:
         expression += f".permute({', '.join(map(str, order))})"
         if permuted != dims:
             expression += f".reshape{self.shape(dims)}"
-        return self.derive(value, base, expression, dims, contiguous=self.merges(permuted, dims))
+        copies = self.merges(permuted, dims)
+        if copies:
+            self.allocated("copy", product(i.size for i in legs))
+        return self.derive(value, base, expression, dims, contiguous=copies)
 
     @staticmethod
     def merges(blocks: Dims, dims: Dims) -> bool:

@@ -101,20 +101,23 @@ class _Lowering:
         kernel, candidates = self._choose(problem)
         self.choices.append(Choice(step.result, kernel.name, candidates))
         scale = _scale_text(step.scale, self.em) if step.scale != 1 else None
-        small = min(range(len(problem.operands)), key=lambda p: problem.count(problem.operands[p].legs), default=None)
-        if scale and small is not None and problem.count(problem.operands[small].legs) < problem.count(problem.output):
-            problem = replace(problem, operands=self._scaled(problem.operands, small, scale))
-            scale = None
+        if scale and kernel.takes_scaled:
+            small = min(range(len(problem.operands)), key=lambda p: problem.count(problem.operands[p].legs))
+            if problem.count(problem.operands[small].legs) < problem.count(problem.output):
+                problem = replace(problem, operands=self._scaled(problem.operands, small, scale))
+                scale = None
         value = kernel.emit(problem, self.em)
-        if scale:
-            value = self.em.assign(value.name, f"{value.name} * ({scale})", [value.name], value.dims)
+        if scale and value.fresh:
+            self.em.do(f"{value.name}.mul_({scale})", [value.name])
+        elif scale:
+            value = self.em.derive(value, "scaled", f"{value.name} * {scale}", value.dims)
         for relation in after:
             value = scatter(self.em, value, relation, ())
         return value
 
     def _scaled(self, operands: tuple[Value, ...], small: int, scale: str) -> tuple[Value, ...]:
         value = operands[small]
-        made = self.em.assign(f"{value.name}_scaled", f"{value.name} * ({scale})", [value.name], value.dims)
+        made = self.em.derive(value, "scaled", f"{value.name} * {scale}", value.dims)
         return (*operands[:small], made, *operands[small + 1 :])
 
     def _prepare(self, step: Step) -> tuple[Problem, list[Relational]]:

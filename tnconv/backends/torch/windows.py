@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from tnconv.backends.torch.emit import Emitter, Value, singles
-from tnconv.ir import Index, Relational, Size, fresh
+from tnconv.ir import Index, Relational, Size, fresh, product
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +57,8 @@ def pad(em: Emitter, value: Value, amounts: dict[Index, tuple[int, int]]) -> Val
     for dim in reversed(value.dims[min(value.position(i) for i in amounts) :]):
         flat += amounts.get(dim[0], (0, 0)) if len(dim) == 1 else (0, 0)
     expression = f"F.pad({value.name}, ({', '.join(map(str, flat))}))"
+    added = {i: left + right for i, (left, right) in amounts.items()}
+    em.allocated("padding", product(i.size + added.get(i, 0) for i in value.legs))
     return em.derive(value, "padded", expression, value.dims)
 
 

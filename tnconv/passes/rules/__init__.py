@@ -1,1 +1,1 @@
-"""The rewiring rules, one topic a file. All of them keep the value exactly, wherever their guards admit them."""
+"""The rewiring rules, one topic a file. All keep the value exactly, wherever their guards admit them."""

@@ -7,17 +7,17 @@ everything, so a missing kernel is slow, never wrong.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
 
 from tnconv.backends.torch.emit import Emitter, Value
-from tnconv.ir import Index, Relational, Size, evaluate
+from tnconv.ir import Index, Relational, evaluate
 
 # Rates of a plain two-core CPU in float32, elements or multiplications a microsecond; what counts is their ratio.
 MATMUL_RATE = 40_000.0
-CONVOLUTION_RATE = 30_000.0
+CONVOLUTION_RATE = 40_000.0
 COPY_RATE = 800.0
 GATHER_RATE = 60.0
 CALL = 4.0
@@ -75,9 +75,12 @@ class Kernel(ABC):
 
     Attributes:
         name: how the kernel appears in tables and plans.
+        takes_scaled: whether a scale may be multiplied into an operand before `emit`; False for kernels that
+            must see both operands as one variable.
     """
 
     name: ClassVar[str]
+    takes_scaled: ClassVar[bool] = True
 
     @abstractmethod
     def accepts(self, problem: Problem) -> bool:
@@ -96,5 +99,3 @@ def copy_time(cells: float) -> float:
     """Predicted microseconds to write that many cells anew."""
     return cells / COPY_RATE
 
-
-HintedSize = Callable[[Size], int]

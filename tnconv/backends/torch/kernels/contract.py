@@ -13,6 +13,8 @@ from tnconv.backends.torch.kernels.base import CALL, MATMUL_RATE, Kernel, Proble
 from tnconv.ir import Index
 
 Legs = tuple[Index, ...]
+# A product with a short sum and many rows is bound by writing its result; the runtime has a form for it.
+THIN_SUM, THIN_ROWS = 64, 2048
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,8 +123,14 @@ class _Candidate:
         reads = [x.name, y.name]
         texts = [self._expanded(em, x, dims_a), self._expanded(em, y, dims_b)]
         if not self.batch:
-            return em.assign("product", f"torch.mm({texts[0]}, {texts[1]})", reads, (self.left, self.right))
-        out = em.assign("product", f"torch.bmm({texts[0]}, {texts[1]})", reads, (self.batch, self.left, self.right))
+            if em.count(self.summed) <= THIN_SUM and em.count(self.left) >= THIN_ROWS:
+                x = em.arrange(x, (self.summed, self.left))
+                text = f"rt.thin_product({x.name}, {texts[1]})"
+                return em.assign("product", text, [x.name, y.name], (self.left, self.right), fresh=True)
+            text = f"torch.mm({texts[0]}, {texts[1]})"
+            return em.assign("product", text, reads, (self.left, self.right), fresh=True)
+        text = f"torch.bmm({texts[0]}, {texts[1]})"
+        out = em.assign("product", text, reads, (self.batch, self.left, self.right), fresh=True)
         if not self.sum_batch:
             return out
         return em.assign("product", f"{out.name}.sum(0)", [out.name], (self.left, self.right))

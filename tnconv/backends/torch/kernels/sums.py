@@ -7,6 +7,7 @@ from tnconv.backends.torch.emit import Emitter, Value, singles
 from tnconv.backends.torch.kernels.base import CALL, MATMUL_RATE, Kernel, Problem, copy_time
 from tnconv.backends.torch.kernels.contract import presum
 from tnconv.ir import Index, Relational, product, solve
+from tnconv.ir.index import normal
 
 
 class WindowSum(Kernel):
@@ -22,15 +23,18 @@ class WindowSum(Kernel):
 
     @staticmethod
     def _solved(problem: Problem, relation: Relational) -> Relational | None:
+        """The relation solved for the operand's index, if the sum over it is a thin product."""
         for index in relation.indices:
             if not problem.holders(index) or index in problem.open or problem.uses(index) != 1:
                 continue
             solved = solve(relation, index)
-            others = [x for x in relation.indices if x != index]
-            if solved is None or solved.modulus is not None:
+            if solved is None or solved.modulus is not None or not isinstance(index.size, int):
                 continue
-            if all(isinstance(x.size, int) and problem.uses(x) == 1 and not problem.holders(x) for x in relation.indices
-                   if x != index) and isinstance(index.size, int) and any(x in problem.latent for x in others):
+            others = [x for _, x in solved.terms]
+            if any(not isinstance(x.size, int) or problem.uses(x) != 1 or problem.holders(x) for x in others):
+                continue
+            kept = problem.count(x for x in others if x in problem.open)
+            if kept <= problem.count(x for x in others if x not in problem.open):
                 return solved
         return None
 
@@ -43,8 +47,11 @@ class WindowSum(Kernel):
         """Write one product an axis, the first axis first."""
         value = presum(em, problem.operands[0], problem.open | problem.related)
         relations = [r for r in (self._solved(problem, r) for r in problem.relations) if r]
-        for relation in sorted(relations, key=lambda r: value.legs.index(r.left)):
+        relations.sort(key=lambda r: value.legs.index(r.left))
+        for relation in relations:
             value = self._axis(problem, relation, value, em)
+            if relation is not relations[-1]:
+                em.allocated("sums", product(i.size for i in value.legs))
         return value
 
     @staticmethod
@@ -86,6 +93,7 @@ class LagCorrelation(Kernel):
     """`Σ_o a[c, k] a[c', k']` over the windows of one input: by lag, as it depends on k' - k but for the border."""
 
     name = "lag correlation"
+    takes_scaled = False
 
     def accepts(self, problem: Problem) -> bool:
         """Both operands are one variable, and each pair of relations shares its summed position."""
@@ -133,8 +141,14 @@ class LagCorrelation(Kernel):
         )
         rows = (*found.channels, *found.kernels)
         columns = tuple(found.mirror[i] for i in rows)
-        em.allocated("unfolded rows", product(i.size for i in (*found.batch, *found.groups, *rows)))
-        return em.assign("factor", text, [value.name], (found.groups, rows, columns))
+        # Every variant works on a copy of the input with all axes but the last (lag2: none) unfolded.
+        whole = product(i.size for i in value.legs)
+        if variant != "lag2":
+            for size, width, *_, count in found.numbers[:-1]:
+                whole = whole // size * width * count if isinstance(whole, int) else whole / size * width * count
+        em.allocated("unfolded axes", normal(whole))
+        em.allocated("blocks", product(i.size for i in problem.output))
+        return em.assign("factor", text, [value.name], (found.groups, rows, columns), fresh=True)
 
 
 def _find_lag(problem: Problem) -> _Lag | None:
