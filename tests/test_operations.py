@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
 from math import prod
 from typing import Any
 
@@ -12,6 +13,7 @@ from hypothesis import given, settings
 from torch import Tensor
 
 import tnconv
+from tnconv import ConvSpec
 from tnconv.errors import OperationError
 from tnconv.testing import conv_specs
 
@@ -33,7 +35,7 @@ SCALES: dict[str, dict[str, Callable[[int, int], float] | None]] = {
 # -- what PyTorch says -------------------------------------------------------------------------------
 
 
-def padded(spec: tnconv.ConvSpec, x: Tensor) -> Tensor:
+def padded(spec: ConvSpec, x: Tensor) -> Tensor:
     """Pad cell by cell of each axis: F.pad knows no circular padding of four dimensions."""
     for axis, (size, (left, right)) in enumerate(zip(spec.input_sizes, spec.paddings, strict=True), 2):
         cells = torch.arange(-left, size + right)
@@ -46,7 +48,7 @@ def padded(spec: tnconv.ConvSpec, x: Tensor) -> Tensor:
     return x
 
 
-def windows(spec: tnconv.ConvSpec, x: Tensor) -> Tensor:
+def windows(spec: ConvSpec, x: Tensor) -> Tensor:
     """The patches by one slice a kernel offset: `[n, (g c), k, o1, o2, …]`."""
     x = padded(spec, x)
     columns = []
@@ -56,17 +58,17 @@ def windows(spec: tnconv.ConvSpec, x: Tensor) -> Tensor:
     return torch.stack(columns, 2)
 
 
-def unfolded(spec: tnconv.ConvSpec, x: Tensor) -> Tensor:
+def unfolded(spec: ConvSpec, x: Tensor) -> Tensor:
     """im2col in torch's order: `[n, (g c k), (o1 o2 …)]`."""
     return windows(spec, x).flatten(3).flatten(1, 2)
 
 
-def blocks(spec: tnconv.ConvSpec, x: Tensor) -> Tensor:
+def blocks(spec: ConvSpec, x: Tensor) -> Tensor:
     """The unfolded input by group: `[n, g, (c k), (o1 o2 …)]`."""
     return unfolded(spec, x).unflatten(1, (spec.groups, -1))
 
 
-def convolved(spec: tnconv.ConvSpec, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+def convolved(spec: ConvSpec, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     if spec.spatial_dims > 3:
         rows = weight.unflatten(0, (spec.groups, -1)).flatten(2)
         y = torch.einsum("ngrt,gdr->ngdt", blocks(spec, x), rows).flatten(1, 2)
@@ -83,7 +85,7 @@ def convolved(spec: tnconv.ConvSpec, x: Tensor, weight: Tensor, bias: Tensor | N
     )
 
 
-def expected(spec: tnconv.ConvSpec, op: str, values: dict[str, Tensor], convention: str = "kfac") -> Tensor:
+def expected(spec: ConvSpec, op: str, values: dict[str, Tensor], convention: str = "kfac") -> Tensor:
     """The value of an operation, through which gradients flow."""
     x, weight, bias, grad = (values[name] for name in ("x", "weight", "bias", "grad_output"))
     if op == "forward":
@@ -103,7 +105,7 @@ def expected(spec: tnconv.ConvSpec, op: str, values: dict[str, Tensor], conventi
     return torch.autograd.grad(y, leaf, grad, create_graph=True)[0]
 
 
-def result_shape(spec: tnconv.ConvSpec, op: str, batch: int) -> tuple[int, ...]:
+def result_shape(spec: ConvSpec, op: str, batch: int) -> tuple[int, ...]:
     """DEFINITIONS.md, the columns "result legs"."""
     g, c, d = spec.groups, spec.in_channels // spec.groups, spec.out_channels // spec.groups
     rows, positions = c * prod(spec.kernel_sizes), prod(spec.output_sizes)
@@ -119,7 +121,7 @@ def result_shape(spec: tnconv.ConvSpec, op: str, batch: int) -> tuple[int, ...]:
 
 
 def tensors(
-    spec: tnconv.ConvSpec, batch: int, dtype: torch.dtype = torch.float64, seed: int = 0
+    spec: ConvSpec, batch: int, dtype: torch.dtype = torch.float64, seed: int = 0
 ) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(seed)
     shapes = {
@@ -144,7 +146,7 @@ def assert_close(got: Tensor, want: Tensor, tolerance: float = 1e-12) -> None:
     assert error <= tolerance * max(want.abs().max().item(), 1e-300), error
 
 
-def assert_agrees(spec: tnconv.ConvSpec, op: str, batches: tuple[int, ...] = (1, 3, 2)) -> None:
+def assert_agrees(spec: ConvSpec, op: str, batches: tuple[int, ...] = (1, 3, 2)) -> None:
     """One compiled function against torch at several batch sizes."""
     function = tnconv.compile(spec, op)
     for batch in batches:
@@ -154,32 +156,28 @@ def assert_agrees(spec: tnconv.ConvSpec, op: str, batches: tuple[int, ...] = (1,
         assert_close(got, expected(spec, op, values))
 
 
-def spec_of(*args: Any, **options: Any) -> tnconv.ConvSpec:
-    return tnconv.ConvSpec(*args, **options)
-
-
 # Each is a hazard of its own; what random specs rarely hit or once broke.
 HAZARDS = {
-    "grouped dilated": spec_of(4, 6, (3, 2), (8, 7), groups=2, dilation=(2, 3), padding=(1, 2)),
-    "depthwise": spec_of(3, 3, 3, (6, 5), groups=3, stride=2, padding=1),
-    "channel multiplier": spec_of(2, 6, 3, (5, 5), groups=2, padding="same"),
-    "same, even kernel": spec_of(2, 2, (2, 4), (5, 6), padding="same"),
-    "asymmetric": spec_of(2, 3, 3, (6, 6), stride=2, padding=((0, 3), (2, 0))),
-    "circular": spec_of(2, 2, 3, (5, 4), padding=((1, 2), (2, 0)), padding_mode="circular", stride=(1, 2)),
-    "circular by the whole input": spec_of(1, 2, 3, (3,), padding=3, padding_mode="circular"),
-    "circular grouped dilated": spec_of(4, 2, 2, (5,), groups=2, dilation=2, padding=2, padding_mode="circular"),
-    "kernel larger than input": spec_of(1, 2, 5, (2, 3), padding=3),
-    "stride above kernel, with a rest": spec_of(2, 2, 2, (12, 9), stride=(5, 4)),
-    "patchify": spec_of(3, 4, 4, (8, 8), stride=4),
-    "patchify with a rest": spec_of(3, 4, 4, (11, 9), stride=4),
-    "pointwise": spec_of(4, 5, 1, (3, 4)),
-    "pointwise strided": spec_of(4, 5, 1, (7, 6), stride=2),
-    "pointwise padded": spec_of(2, 3, 1, (3, 3), padding=1),
-    "pointwise grouped": spec_of(4, 6, 1, (3, 4), groups=2),
-    "one output position": spec_of(2, 3, (3, 4), (3, 4)),
-    "windows on padding alone": spec_of(1, 1, 1, (2, 2), stride=3, padding=2),
-    "one cell": spec_of(1, 1, 1, (1, 1)),
-    "three dimensions": spec_of(2, 2, (1, 2, 3), (4, 3, 5), stride=(2, 1, 1), padding=(0, 1, 1)),
+    "grouped dilated": ConvSpec(4, 6, (3, 2), (8, 7), groups=2, dilation=(2, 3), padding=(1, 2)),
+    "depthwise": ConvSpec(3, 3, 3, (6, 5), groups=3, stride=2, padding=1),
+    "channel multiplier": ConvSpec(2, 6, 3, (5, 5), groups=2, padding="same"),
+    "same, even kernel": ConvSpec(2, 2, (2, 4), (5, 6), padding="same"),
+    "asymmetric": ConvSpec(2, 3, 3, (6, 6), stride=2, padding=((0, 3), (2, 0))),
+    "circular": ConvSpec(2, 2, 3, (5, 4), padding=((1, 2), (2, 0)), padding_mode="circular", stride=(1, 2)),
+    "circular by the whole input": ConvSpec(1, 2, 3, (3,), padding=3, padding_mode="circular"),
+    "circular grouped dilated": ConvSpec(4, 2, 2, (5,), groups=2, dilation=2, padding=2, padding_mode="circular"),
+    "kernel larger than input": ConvSpec(1, 2, 5, (2, 3), padding=3),
+    "stride above kernel, with a rest": ConvSpec(2, 2, 2, (12, 9), stride=(5, 4)),
+    "patchify": ConvSpec(3, 4, 4, (8, 8), stride=4),
+    "patchify with a rest": ConvSpec(3, 4, 4, (11, 9), stride=4),
+    "pointwise": ConvSpec(4, 5, 1, (3, 4)),
+    "pointwise strided": ConvSpec(4, 5, 1, (7, 6), stride=2),
+    "pointwise padded": ConvSpec(2, 3, 1, (3, 3), padding=1),
+    "pointwise grouped": ConvSpec(4, 6, 1, (3, 4), groups=2),
+    "one output position": ConvSpec(2, 3, (3, 4), (3, 4)),
+    "windows on padding alone": ConvSpec(1, 1, 1, (2, 2), stride=3, padding=2),
+    "one cell": ConvSpec(1, 1, 1, (1, 1)),
+    "three dimensions": ConvSpec(2, 2, (1, 2, 3), (4, 3, 5), stride=(2, 1, 1), padding=(0, 1, 1)),
 }  # fmt: skip
 
 
@@ -189,7 +187,7 @@ HAZARDS = {
 @pytest.mark.parametrize("op", OPERATIONS)
 @settings(max_examples=25, deadline=None, derandomize=True)
 @given(spec=conv_specs())
-def test_equals_torch_on_random_layers(op: str, spec: tnconv.ConvSpec) -> None:
+def test_equals_torch_on_random_layers(op: str, spec: ConvSpec) -> None:
     assert_agrees(spec, op)
 
 
@@ -201,7 +199,7 @@ def test_equals_torch_on_hazards(name: str, op: str) -> None:
 
 @settings(max_examples=15, deadline=None, derandomize=True)
 @given(spec=conv_specs(batch_size=None, max_dims=2))
-def test_integer_batch_size(spec: tnconv.ConvSpec) -> None:
+def test_integer_batch_size(spec: ConvSpec) -> None:
     assert isinstance(spec.batch_size, int)
     for op in OPERATIONS:
         assert_agrees(spec, op, (spec.batch_size,))
@@ -209,11 +207,11 @@ def test_integer_batch_size(spec: tnconv.ConvSpec) -> None:
 
 @pytest.mark.parametrize("op", OPERATIONS)
 def test_four_spatial_dimensions(op: str) -> None:
-    spec = tnconv.ConvSpec(
+    spec = ConvSpec(
         4, 2, (2, 1, 2, 2), (3, 2, 4, 3), groups=2, stride=(1, 1, 2, 1), padding=(0, 1, 1, 0), bias=True
     )
     assert_agrees(spec, op)
-    circular = tnconv.ConvSpec(
+    circular = ConvSpec(
         1, 2, (2, 3, 2, 1), (3, 3, 3, 2), padding=(1, 1, 0, 0), padding_mode="circular"
     )
     assert_agrees(circular, op, (2,))
@@ -222,9 +220,9 @@ def test_four_spatial_dimensions(op: str) -> None:
 @pytest.mark.parametrize("op", OPERATIONS)
 def test_float32_is_close(op: str) -> None:
     layers = (
-        tnconv.ConvSpec(16, 8, 3, (20, 20), padding=1, bias=True),
-        tnconv.ConvSpec(3, 8, 7, (32, 32), stride=2, padding=3, bias=True),
-        tnconv.ConvSpec(16, 16, 3, (15, 15), groups=4, dilation=2, bias=True),
+        ConvSpec(16, 8, 3, (20, 20), padding=1, bias=True),
+        ConvSpec(3, 8, 7, (32, 32), stride=2, padding=3, bias=True),
+        ConvSpec(16, 16, 3, (15, 15), groups=4, dilation=2, bias=True),
     )
     for spec in layers:
         values = tensors(spec, 3)
@@ -236,7 +234,7 @@ def test_float32_is_close(op: str) -> None:
 
 @settings(max_examples=20, deadline=None, derandomize=True)
 @given(spec=conv_specs(max_dims=2, circular=False))
-def test_unfold_equals_that_of_torch(spec: tnconv.ConvSpec) -> None:
+def test_unfold_equals_that_of_torch(spec: ConvSpec) -> None:
     if spec.spatial_dims != 2:
         return
     x = tensors(spec, 2)["x"]
@@ -246,7 +244,7 @@ def test_unfold_equals_that_of_torch(spec: tnconv.ConvSpec) -> None:
 
 
 def test_empty_batch() -> None:
-    spec = tnconv.ConvSpec(4, 6, 3, (6, 6), groups=2, stride=2, padding=1)
+    spec = ConvSpec(4, 6, 3, (6, 6), groups=2, stride=2, padding=1)
     values = tensors(spec, 0)
     for op in OPERATIONS[:5]:
         got = called(tnconv.compile(spec, op), values)
@@ -260,23 +258,17 @@ def test_empty_batch() -> None:
 @pytest.mark.parametrize("convention", SCALES)
 @pytest.mark.parametrize("op", ["kfac_expand", "kfac_reduce"])
 def test_conventions(op: str, convention: str) -> None:
-    spec = tnconv.ConvSpec(4, 4, (3, 2), (7, 6), groups=2, stride=2, dilation=(2, 1), padding=1)
+    spec = ConvSpec(4, 4, (3, 2), (7, 6), groups=2, stride=2, dilation=(2, 1), padding=1)
     if SCALES[convention][op] is None:
         with pytest.raises(OperationError, match=f"{convention!r} does not define the scale of {op!r}.*use one of"):
             tnconv.compile(spec, op, convention=convention)
         return
     function = tnconv.compile(spec, op, convention=convention)
-    fixed = tnconv.compile(tnconv.ConvSpec(**{**vars_of(spec), "batch_size": 3}), op, convention=convention)
+    fixed = tnconv.compile(replace(spec, batch_size=3), op, convention=convention)
     for batch in (1, 3):
         values = tensors(spec, batch)
         assert_close(called(function, values), expected(spec, op, values, convention))
     assert_close(called(fixed, values), expected(spec, op, values, convention))
-
-
-def vars_of(spec: tnconv.ConvSpec) -> dict[str, Any]:
-    import dataclasses
-
-    return {field.name: getattr(spec, field.name) for field in dataclasses.fields(spec) if field.init}
 
 
 def test_default_convention_is_kfac() -> None:
@@ -312,14 +304,14 @@ def test_convention_without_a_scale(op: str) -> None:
 @pytest.mark.parametrize("op", ["kfac_expand", "kfac_reduce"])
 def test_factors_respect_groups(op: str) -> None:
     """A grouped layer is its groups side by side: each block is the factor of a layer of its own."""
-    spec = tnconv.ConvSpec(6, 4, 3, (6, 5), groups=2, padding=1)
-    single = tnconv.ConvSpec(3, 2, 3, (6, 5), padding=1)
+    spec = ConvSpec(6, 4, 3, (6, 5), groups=2, padding=1)
+    single = ConvSpec(3, 2, 3, (6, 5), padding=1)
     x = tensors(spec, 2)["x"]
     factor, one = tnconv.compile(spec, op), tnconv.compile(single, op)
     got = factor(x)
     for group, part in enumerate(x.chunk(2, 1)):
         assert_close(got[group], one(part)[0])
-    ungrouped = tnconv.compile(tnconv.ConvSpec(6, 4, 3, (6, 5), padding=1), op)(x)
+    ungrouped = tnconv.compile(ConvSpec(6, 4, 3, (6, 5), padding=1), op)(x)
     assert ungrouped.shape == (1, 54, 54)
     assert ungrouped[0, :27, 27:].abs().max() > 0.01  # what ignoring groups adds
     assert not torch.allclose(got[0], got[1])
@@ -332,7 +324,7 @@ def test_factors_respect_groups(op: str) -> None:
 )
 def test_no_hyper_parameter_is_ignored(op: str, changed: dict[str, Any]) -> None:
     options = {"padding": 2, **changed}
-    spec, plain = tnconv.ConvSpec(2, 2, 3, (7, 7), **options), tnconv.ConvSpec(2, 2, 3, (7, 7), padding=2)
+    spec, plain = ConvSpec(2, 2, 3, (7, 7), **options), ConvSpec(2, 2, 3, (7, 7), padding=2)
     values = tensors(spec, 2)
     got, other = (called(tnconv.compile(s, op), values) for s in (spec, plain))
     assert_close(got, expected(spec, op, values))
@@ -343,7 +335,7 @@ def test_formula_does_not_depend_on_the_size_of_the_layer() -> None:
     """One factor on both sides of the choice between lags and windows."""
     kernels = set()
     for channels in (1, 2, 8, 16):
-        spec = tnconv.ConvSpec(channels, 1, 3, (9, 9), padding=1)
+        spec = ConvSpec(channels, 1, 3, (9, 9), padding=1)
         function = tnconv.compile(spec, "kfac_expand")
         kernels |= {choice.kernel for choice in function.program.choices}
         values = tensors(spec, 2)
@@ -354,14 +346,14 @@ def test_formula_does_not_depend_on_the_size_of_the_layer() -> None:
 # -- gradients ---------------------------------------------------------------------------------------
 
 GRADIENT_LAYERS = {
-    "grouped": spec_of(2, 4, (2, 3), (4, 4), groups=2, padding=1, bias=True),
-    "strided": spec_of(1, 2, 3, (6, 5), stride=2, padding=((1, 0), (0, 2))),
-    "dilated": spec_of(2, 1, 2, (6,), dilation=3, padding=1),
-    "circular": spec_of(1, 2, (2, 3), (3, 3), padding=1, padding_mode="circular"),
-    "pointwise strided": spec_of(2, 2, 1, (4, 5), stride=2),
-    "patchify": spec_of(2, 2, 2, (4, 4), stride=2),
-    "three dimensions": spec_of(1, 1, 2, (2, 3, 2), padding=1),
-    "four dimensions": spec_of(1, 1, 2, (2, 3, 2, 2)),
+    "grouped": ConvSpec(2, 4, (2, 3), (4, 4), groups=2, padding=1, bias=True),
+    "strided": ConvSpec(1, 2, 3, (6, 5), stride=2, padding=((1, 0), (0, 2))),
+    "dilated": ConvSpec(2, 1, 2, (6,), dilation=3, padding=1),
+    "circular": ConvSpec(1, 2, (2, 3), (3, 3), padding=1, padding_mode="circular"),
+    "pointwise strided": ConvSpec(2, 2, 1, (4, 5), stride=2),
+    "patchify": ConvSpec(2, 2, 2, (4, 4), stride=2),
+    "three dimensions": ConvSpec(1, 1, 2, (2, 3, 2), padding=1),
+    "four dimensions": ConvSpec(1, 1, 2, (2, 3, 2, 2)),
 }
 
 
@@ -375,19 +367,19 @@ def test_gradients(name: str, op: str) -> None:
 @pytest.mark.parametrize(
     ("variant", "spec", "hint"),
     [
-        ("lag1", spec_of(7, 1, 3, (4, 5), padding=1), 2),
-        ("lag1", spec_of(14, 1, 3, (4, 4), groups=2, padding=1), 2),
-        ("lag2", spec_of(16, 1, (2, 2), (4, 4), padding=1), 10_000),
-        ("folded", spec_of(3, 1, 7, (5, 9), stride=2, padding=3), 32),
+        ("lag1", ConvSpec(7, 1, 3, (4, 5), padding=1), 2),
+        ("lag1", ConvSpec(14, 2, 3, (4, 4), groups=2, padding=1), 2),
+        ("lag2", ConvSpec(16, 1, (2, 2), (4, 4), padding=1), 10_000),
+        ("folded", ConvSpec(3, 1, 7, (5, 9), stride=2, padding=3), 32),
     ],
 )
-def test_gradients_of_lag_correlations(variant: str, spec: tnconv.ConvSpec, hint: int) -> None:
+def test_gradients_of_lag_correlations(variant: str, spec: ConvSpec, hint: int) -> None:
     function = tnconv.compile(spec, "kfac_expand", hints={"N": hint})
     assert f"variant={variant!r}" in function.source
     assert_gradients(spec, function, "kfac_expand")
 
 
-def assert_gradients(spec: tnconv.ConvSpec, function: tnconv.CompiledFunction, op: str) -> None:
+def assert_gradients(spec: ConvSpec, function: tnconv.CompiledFunction, op: str) -> None:
     """gradcheck, and equality with autograd through the PyTorch implementation."""
     values = tensors(spec, 2)
     leaves = [values[name].requires_grad_() for name in function.arguments]

@@ -145,9 +145,9 @@ def test_golden_text_of_a_sum():
 sum total {
   network a {
     index [i=5]
-    x = input     [i]
+    x = input       [i]
     y = input{of=x} [i]
-    output        [i]
+    output          [i]
   }
   network b {
     index [i=5]

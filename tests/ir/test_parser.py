@@ -13,12 +13,12 @@ from tnconv.testing import networks
 VALID = """\
 network net {
   index [n=N, a=2, b=3, i=5, k=2, o=2]
-  x = input     [n, (a b), 2*o + k < 5, 1]
+  x = input       [n, (a b), 2*o + k < 5, 1]
   y = input{of=x} [n, (a b), i, 1]
-  d = delta     [k = o]
-  p = pattern   [i = 2*o + k - 1 mod 5]
-  s = scale     [-1/(3*N)]
-  output        [n, a + 1 < 4]
+  d = delta       [k = o]
+  p = pattern     [i = 2*o + k - 1 mod 5]
+  s = scale       [-1/(3*N)]
+  output          [n, a + 1 < 4]
 }"""
 
 
@@ -121,8 +121,8 @@ def test_unused_indices_are_dropped():
         (edited("[k = o]", "[k = 2*k]"), "pattern 'd' has index 'k' on both sides", 5),
         (edited("-1/(3*N)", "-1/(3*N"), "is not an arithmetic expression", 7),
         (edited("-1/(3*N)", "1/0"), "is not an arithmetic expression", 7),
-        (edited("output        [n, a + 1 < 4]", "output        [n, a + 1 < 4"), r"expected 'output \[axes\]'", 8),
-        (edited("output        [n, a + 1 < 4]\n", ""), "expected 'name = kind", 8),
+        (edited("output          [n, a + 1 < 4]", "output          [n, a + 1 < 4"), r"expected 'output \[axes\]'", 8),
+        (edited("output          [n, a + 1 < 4]\n", ""), "expected 'name = kind", 8),
         (edited("[n, a + 1 < 4]", "[n, q]"), "index 'q' is not declared", 8),
         (VALID[:-2], "expected '}'", 8),
         (VALID + "\n}", "text behind the closing '}'; remove it", 10),

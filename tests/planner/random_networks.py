@@ -12,8 +12,8 @@ def random_network(seed, leaves=None, symbol=None, distinct=True):
     """Up to 5 tensors; relations of up to 4 indices that are on tensors, in the output, in both or in neither."""
     rng = random.Random(seed)
     leaves = leaves or rng.randint(1, 4)
-    size = lambda: rng.choice((1, 2, 2, 3, 3, 4, 5))
-    plain = [Index(name, size()) for name in ("n", "c", "d", "e")[: rng.randint(1, 4)]]
+    sizes = (1, 2, 2, 3, 3, 4, 5)
+    plain = [Index(name, rng.choice(sizes)) for name in ("n", "c", "d", "e")[: rng.randint(1, 4)]]
     if symbol is not None:
         plain[0] = Index("n", symbol)
     legs = [[] for _ in range(leaves)]
@@ -47,9 +47,9 @@ def random_network(seed, leaves=None, symbol=None, distinct=True):
     if rng.random() < 0.3:
         output.append(Index("u", 2))
     nodes = list(patterns)
-    for part, indices in enumerate(legs):
-        rng.shuffle(indices)
-        indices = list(dict.fromkeys(indices))
+    for part, found in enumerate(legs):
+        rng.shuffle(found)
+        indices = list(dict.fromkeys(found))
         axes = [group(i) for i in indices]
         if len(axes) > 1 and rng.random() < 0.4:
             axes = [group(*indices[:2]), *axes[2:]]

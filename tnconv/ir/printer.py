@@ -23,27 +23,40 @@ def format_index_line(indices: Sequence[Index]) -> str:
     return f"{INDEX_LINE} [{', '.join(f'{i.name}={i.size}' for i in indices)}]"
 
 
-def format_node(node: Node, width: int = 0) -> str:
-    """One line: `x = input [n, (g c), i1, i2]`, the name padded to `width`."""
+def format_kind(node: Node) -> str:
+    """`input`, `input{of=x}`, `pattern`, `delta` or `scale`."""
     match node:
         case Tensor():
-            kind, body = node.role + (f"{{of={node.of}}}" if node.of else ""), format_axes(node.axes)
+            return node.role + (f"{{of={node.of}}}" if node.of else "")
         case Pattern():
-            kind, body = "pattern", f"[{node.relation_text()}]"
+            return "pattern"
         case Delta():
-            kind, body = "delta", f"[{node.relation_text()}]"
+            return "delta"
         case Scale():
-            kind, body = "scale", f"[{node.value}]"
-    return f"{node.name:<{width}} = {kind:<{_KIND_WIDTH}} {body}"
+            return "scale"
+
+
+def format_node(node: Node, width: int = 0, kind_width: int = _KIND_WIDTH) -> str:
+    """One line: `x = input [n, (g c), i1, i2]`, the name and the kind padded to their widths."""
+    match node:
+        case Tensor():
+            body = format_axes(node.axes)
+        case Pattern() | Delta():
+            body = f"[{node.relation_text()}]"
+        case Scale():
+            body = f"[{node.value}]"
+    return f"{node.name:<{width}} = {format_kind(node):<{kind_width}} {body}"
 
 
 def format_network(network: "Network", marks: Mapping[str, str] | None = None, indent: str = "") -> str:
     """The text of a network; lines named in `marks` are pointed at, with the message."""
     marks = marks or {}
     width = max((len(n.name) for n in network.nodes), default=0)
+    kind = max((len(format_kind(n)) for n in network.nodes), default=0)
+    kind = max(kind, _KIND_WIDTH)
     lines = [(INDEX_LINE, format_index_line(network.indices))]
-    lines += [(node.name, format_node(node, width)) for node in network.nodes]
-    pad = " " * max(width + 3 + _KIND_WIDTH - len(OUTPUT_LINE), 0)
+    lines += [(node.name, format_node(node, width, kind)) for node in network.nodes]
+    pad = " " * max(width + 3 + kind - len(OUTPUT_LINE), 0)
     lines.append((OUTPUT_LINE, f"{OUTPUT_LINE}{pad} {format_axes(network.output)}"))
     body = [
         f"{indent}> {text}   # <-- {marks[line]}" if line in marks else f"{indent}  {text}"

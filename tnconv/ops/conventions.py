@@ -4,10 +4,11 @@ The compiler computes raw sums (`S_A`, `R_A`); a convention is one scalar, appli
 of examples and `T` the number of output positions. A pair that is not in the table is not defined.
 """
 
+import re
 from collections.abc import Mapping
 
 from tnconv.errors import OperationError
-from tnconv.ir import Network, product
+from tnconv.ir import Network, Size, product
 
 DEFAULT = "kfac"
 
@@ -55,5 +56,10 @@ def scale_of(convention: str | None, factor: str | None, op: str, forward: Netwo
         )
     examples = forward.index("n").size
     positions = product(i.size for i in forward.open_indices if i.name.startswith("o"))
-    scale = text.replace("N", f"({examples})").replace("T", f"({positions})")
+    scale = re.sub("[NT]", lambda found: _factor({"N": examples, "T": positions}[found[0]]), text)
     return None if scale == "1" else scale
+
+
+def _factor(size: Size) -> str:
+    text = str(size)
+    return text if text.isalnum() else f"({text})"

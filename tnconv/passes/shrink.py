@@ -26,6 +26,7 @@ from tnconv.ir import (
     pattern,
     product,
 )
+from tnconv.ir.index import normal
 from tnconv.ir.nodes import Delta
 from tnconv.passes.relations import span
 
@@ -62,7 +63,7 @@ def shrink(
 
 
 def volume(network: Network) -> int:
-    """Combinations of the values of independent indices (not left of a pattern), or cells of the largest tensor."""
+    """Combinations of independent index values (not left of a pattern), or cells of the largest tensor."""
     lefts = {relation.left for relation in network.patterns}
     tensors = [product(axis.size for axis in tensor.axes) for tensor in network.tensors]
     return int(max(product(i.size for i in network.indices if i not in lefts), *tensors, 1))
@@ -196,9 +197,9 @@ def _axis(axis: Axis, draw: _Draw, targets: Mapping[Axis, int] | None = None) ->
     indices = tuple(draw.new(i) for i in axis.indices)
     if axis.is_group:
         return Axis(indices)
-    slack = min(axis.size - axis.reach, _LARGEST_SLACK)
+    slack = min(evaluate(normal(axis.size - axis.reach), draw.values), _LARGEST_SLACK)
     start = min(axis.start, _LARGEST_SLACK)
-    made = Axis(indices, axis.strides, start)
+    made = Axis(indices, tuple(evaluate(s, draw.values) for s in axis.strides), start)
     size = max(made.reach + slack, (targets or {}).get(axis, 0))
     return replace(made, size=size)
 

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from math import prod
 from typing import Any
 
 import sympy
@@ -11,8 +12,8 @@ from tnconv.ir import Axis, Expression, Index, Relational, Size, fresh, group, p
 from tnconv.planner.cost import Model, Row, State, bits
 from tnconv.planner.count import count_factors
 from tnconv.planner.plan import Operand, Plan, Step
-from tnconv.planner.prepare import Linear, Preparation, hint_values
-from tnconv.planner.search import Nested, find_tree, nodes
+from tnconv.planner.prepare import Linear, Preparation, extent_of, hint_values
+from tnconv.planner.search import Nested, find_trees, nodes
 
 
 def build_plan(expression: Expression, planner: str, hints: Mapping[str, int]) -> Plan:
@@ -27,13 +28,28 @@ def build_plan(expression: Expression, planner: str, hints: Mapping[str, int]) -
     results, scales = [], []
     for term in expression.terms:
         model = Model(Preparation(term, values, known).run(), values)
-        tree = find_tree(model, planner) if model.count_leaves else None
-        results.append(_Term(builder, model, known).build(tree))
+        builder, known, result = _cheapest(builder, model, known, planner)
+        results.append(result)
         scales.append(term.scale * model.problem.multiplicity)
     for scale, result in zip(scales, results, strict=True):
         if scale != 1:
             builder.place_scale(scale, result)
     return Plan(expression.name, _shapes(expression), tuple(builder.steps), tuple(results), dict(hints))
+
+
+def _cheapest(
+    builder: "_Builder", model: Model, known: dict[str, Index], planner: str
+) -> tuple["_Builder", dict[str, Index], str]:
+    """Write the steps of the planner's tree; of several trees, that with fewest multiplications."""
+    trees = find_trees(model, planner) if model.count_leaves else [None]
+    if len(trees) == 1:
+        return builder, known, _Term(builder, model, known).build(trees[0])
+    trials = []
+    for tree in trees:
+        trial, names = builder.copy(), dict(known)
+        result = _Term(trial, model, names).build(tree)
+        trials.append((trial, names, result))
+    return min(trials, key=lambda trial: trial[0].multiplications())
 
 
 def _shapes(expression: Expression) -> dict[str, tuple[Size, ...]]:
@@ -56,6 +72,16 @@ class _Builder:
         self.shared: dict[Any, str] = {}
         self.order: dict[Index, tuple[Any, ...]] = {}
         self.number = 0
+
+    def copy(self) -> "_Builder":
+        """A builder with the same steps, to try something."""
+        made = _Builder(set(self.taken), self.values)
+        made.steps, made.shared, made.number = list(self.steps), dict(self.shared), self.number
+        return made
+
+    def multiplications(self) -> int:
+        """Of all steps so far, at the values."""
+        return sum(prod(extent_of(f, self.values) if f != 0 else 0 for f in s.factors) for s in self.steps)
 
     def add(
         self, operands: Sequence[Operand], relations: Sequence[Relational], legs: Sequence[Index]

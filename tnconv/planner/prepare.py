@@ -13,7 +13,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from tnconv.errors import NetworkError, PlanError
+from tnconv.errors import PlanError
 from tnconv.ir import Axis, Index, Network, Relational, Size, evaluate, fresh, product
 from tnconv.ir.index import normal
 from tnconv.planner.plan import DEFAULT_HINT
@@ -94,10 +94,7 @@ def extent_of(size: Size, values: Mapping[str, int]) -> int:
     Raises:
         PlanError: it is not positive there.
     """
-    try:
-        extent = evaluate(size, values)
-    except NetworkError as error:
-        raise PlanError(f"cannot plan for {dict(values)}: {error}; give other hints") from error
+    extent = evaluate(size, values)
     if extent < 1:
         raise PlanError(f"size {size} is {extent} for {dict(values)}; give hints for which it is positive")
     return extent

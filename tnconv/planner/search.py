@@ -6,6 +6,7 @@ number of elements of all intermediates; what is left of a tie goes to the tree 
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 from tnconv import plugins
@@ -44,8 +45,11 @@ class Problem:
 Planner = Callable[[Problem], Nested]
 
 
-def find_tree(model: Model, planner: str) -> Nested:
-    """The tree that a planner proposes; of a single leaf, the leaf.
+def find_trees(model: Model, planner: str) -> list[Nested]:
+    """The trees that a planner proposes, the cheapest first; of a single leaf, the leaf.
+
+    There are two where the network may be a square: the best tree, and the best one whose halves are alike,
+    which wins if one half is then computed once.
 
     Args:
         model: prices of the problem, which has at least one leaf.
@@ -58,15 +62,17 @@ def find_tree(model: Model, planner: str) -> Nested:
     count = model.count_leaves
     if planner == "auto":
         planner = "dp" if count <= EXACT else "cotengra"
+    if planner == "dp":
+        return _dp(model) if count > 1 else [0]
     if planner in _BUILT_IN:
-        return _BUILT_IN[planner](model) if count > 1 else 0
-    return _from_plugin(model, planner)
+        return [_BUILT_IN[planner](model) if count > 1 else 0]
+    return [_from_plugin(model, planner)]
 
 
 def _from_plugin(model: Model, planner: str) -> Nested:
     found = plugins.names(plugins.PLANNERS)
     if planner not in found:
-        names = ", ".join(["auto", *_BUILT_IN, *found])
+        names = ", ".join(["auto", "dp", *_BUILT_IN, *found])
         raise PlanError(f"there is no planner {planner!r}; the planners are {names}")
     propose: Planner = plugins.get(plugins.PLANNERS, planner)
     tree = propose(problem_of(model))
@@ -150,6 +156,12 @@ def optimal(model: Model, parts: Sequence[int]) -> tuple[Price, Nested]:
     Returns:
         Its price, and the tree over positions in `parts`.
     """
+    best = _table(model, parts)
+    return best[-1][0], _collect(best, len(best) - 1)
+
+
+def _table(model: Model, parts: Sequence[int]) -> list[tuple[Price, int]]:
+    """For each subset of the parts, the price of its best tree, and the left half of the last step."""
     full = (1 << len(parts)) - 1
     leaves = [0] * (full + 1)
     best: list[tuple[Price, int]] = [((0, 0), 0)] * (full + 1)
@@ -159,7 +171,7 @@ def optimal(model: Model, parts: Sequence[int]) -> tuple[Price, Nested]:
         leaves[chosen] = leaves[rest] | parts[low.bit_length() - 1]
         if rest:
             best[chosen] = _best_split(model, leaves, best, chosen)
-    return best[full][0], _collect(best, full)
+    return best
 
 
 def _best_split(
@@ -190,8 +202,41 @@ def _collect(best: Sequence[tuple[Price, int]], chosen: int) -> Nested:
     return (_collect(best, left), _collect(best, chosen ^ left))
 
 
-def _dp(model: Model) -> Nested:
-    return optimal(model, [1 << place for place in range(model.count_leaves)])[1]
+def _dp(model: Model) -> list[Nested]:
+    best = _table(model, [1 << place for place in range(model.count_leaves)])
+    tree = _collect(best, model.everything)
+    twins = _twins(model, best)
+    return [tree] if twins is None or twins == tree else [tree, twins]
+
+
+def _twins(model: Model, best: Sequence[tuple[Price, int]]) -> Nested | None:
+    """The best tree of two halves that read the same arguments in the same order, priced as one half."""
+    arguments = [leaf.argument for leaf in model.problem.leaves]
+    count, whole = len(arguments), model.everything
+    if count < 4 or any(arguments.count(name) != 2 for name in arguments):
+        return None
+    final = model.state(whole)
+    cheapest: tuple[int, int] | None = None
+    for chosen in combinations(range(1, count), count // 2 - 1):
+        half = 1 | sum(1 << place for place in chosen)
+        if len({arguments[place] for place in bits(half)}) == count // 2:
+            price = best[half][0][0] + model.price(half, whole ^ half, final)
+            if cheapest is None or price < cheapest[0]:
+                cheapest = price, half
+    assert cheapest is not None
+    first = cheapest[1]
+    mirror = {
+        place: next(p for p in bits(whole ^ first) if arguments[p] == arguments[place])
+        for place in bits(first)
+    }
+    tree = _collect(best, first)
+    return (tree, _mirrored(tree, mirror))
+
+
+def _mirrored(tree: Nested, mirror: dict[int, int]) -> Nested:
+    if isinstance(tree, int):
+        return mirror[tree]
+    return (_mirrored(tree[0], mirror), _mirrored(tree[1], mirror))
 
 
 def _left_to_right(model: Model) -> Nested:
@@ -342,7 +387,6 @@ def _rebuild(children: dict[int, tuple[int, int]], whole: int) -> Nested:
 
 
 _BUILT_IN: dict[str, Callable[[Model], Nested]] = {
-    "dp": _dp,
     "cotengra": _cotengra,
     "left-to-right": _left_to_right,
 }

@@ -195,11 +195,11 @@ class _Lowering:
         return gather(self.em, value, reads) if reads else value
 
     def _choose(self, problem: Problem) -> tuple[Kernel, tuple[tuple[str, float], ...]]:
-        costs = [(name, k, k.cost(problem)) for name, k in self.kernels.items() if k.accepts(problem)]
+        costs = [(k, k.cost(problem)) for k in self.kernels.values() if k.accepts(problem)]
         if not costs:
             raise LoweringError("no kernel accepts this step; the table needs 'gather and scatter', which accepts all")
-        _, kernel, _ = min(costs, key=lambda c: c[2])
-        return kernel, tuple((name, cost) for name, _, cost in costs)
+        kernel, _ = min(costs, key=lambda c: c[1])
+        return kernel, tuple((k.name, cost) for k, cost in costs)
 
     # -- the result ------------------------------------------------------------------------------
 

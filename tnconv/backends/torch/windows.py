@@ -35,31 +35,34 @@ def span(relation: Relational) -> Span | None:
     return Span(low, high)
 
 
+def resized(index: Index, size: Size) -> Index:
+    """The index of a dimension that was padded or cropped to `size`."""
+    return Index(index.name, size)
+
+
 def pad(em: Emitter, value: Value, amounts: dict[Index, tuple[int, int]]) -> Value:
     """Pad indices with zeros on (left, right); negative amounts crop. Each must be alone on its dimension.
 
-    The padded dimensions keep their index objects: callers know that they are longer now.
+    A dimension that changes its size is on the result as `resized` index.
     """
     amounts = {i: a for i, a in amounts.items() if a != (0, 0)}
     if not amounts:
         return value
-    for index, (left, right) in amounts.items():
-        if max(-left, -right) > index.size:  # no cell is inside: begin with none
-            none = em.derive(value, "none", f"{value.name}.narrow({value.position(index)}, 0, 0)", value.dims)
-            return pad(em, none, {**amounts, index: (0, index.size + left + right)})
+    sizes = {i: i.size + left + right for i, (left, right) in amounts.items()}
+    dims = tuple((resized(dim[0], sizes[dim[0]]),) if len(dim) == 1 and dim[0] in sizes else dim for dim in value.dims)
+    expression = value.name
     if all(left <= 0 and right <= 0 for left, right in amounts.values()):
-        expression = value.name
-        for index, (left, right) in amounts.items():
-            length = em.text(index.size + left + right)
-            expression += f".narrow({value.position(index)}, {-left}, {length})"
-        return em.derive(value, "narrow", expression, value.dims, contiguous=False)
+        for index, (left, _) in amounts.items():
+            expression += f".narrow({value.position(index)}, {-left}, {em.text(sizes[index])})"
+        return em.derive(value, "narrow", expression, dims, contiguous=False)
+    for index, (left, right) in amounts.items():
+        if max(-left, -right) > index.size:  # no cell is inside: F.pad refuses, so begin with none
+            expression += f".narrow({value.position(index)}, 0, 0)"
+            amounts[index] = (0, sizes[index])
     flat: list[int] = []
     for dim in reversed(value.dims[min(value.position(i) for i in amounts) :]):
         flat += amounts.get(dim[0], (0, 0)) if len(dim) == 1 else (0, 0)
-    expression = f"F.pad({value.name}, ({', '.join(map(str, flat))}))"
-    added = {i: left + right for i, (left, right) in amounts.items()}
-    em.allocated("padding", product(i.size + added.get(i, 0) for i in value.legs))
-    return em.derive(value, "padded", expression, value.dims)
+    return em.derive(value, "padded", f"F.pad({expression}, ({', '.join(map(str, flat))}))", dims)
 
 
 def gather(em: Emitter, value: Value, relations: Sequence[Relational]) -> Value:
@@ -93,13 +96,14 @@ def window_view(em: Emitter, value: Value, relations: Sequence[Relational]) -> V
         amounts[relation.left] = (-reach.low, reach.high - (relation.left.size - 1))
     value = pad(em, value, amounts)
     for relation in relations:
-        value = _one_window(em, value, relation)
+        left, right = amounts[relation.left]
+        value = _one_window(em, value, relation, resized(relation.left, relation.left.size + left + right))
     return value
 
 
-def _one_window(em: Emitter, value: Value, relation: Relational) -> Value:
+def _one_window(em: Emitter, value: Value, relation: Relational, padded: Index) -> Value:
     """The view of one padded dimension whose cell 0 is the lowest cell that the relation reaches."""
-    place = value.position(relation.left)
+    place = value.position(padded)
     terms = sorted(relation.terms, key=lambda t: -abs(t[0]))
     rank = len(value.dims)
     expression, dim, flips = value.name, place, []

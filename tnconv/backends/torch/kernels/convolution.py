@@ -7,10 +7,10 @@ others batch and output channels. One to three relations go to torch at once; fu
 
 from dataclasses import dataclass, replace
 
-from tnconv.backends.torch.emit import Emitter, Value
+from tnconv.backends.torch.emit import Emitter, Value, singles
 from tnconv.backends.torch.kernels.base import CALL, CONVOLUTION_RATE, Kernel, Problem, copy_time
 from tnconv.backends.torch.kernels.contract import Split, presum, split_legs
-from tnconv.backends.torch.windows import gather, pad, scatter
+from tnconv.backends.torch.windows import gather, pad, resized, scatter
 from tnconv.ir import Index, Relational, solve
 
 OUTPUT = 2
@@ -234,6 +234,7 @@ class _Call:
         stride, dilation = self._factors(self.roles.first), self._factors(far)
         positions, kernel = self._legs(self.roles.first), self._legs(far)
         paddings, extra, after = [], [], {}
+        spread: list[Index] = []
         for f, t, o, d, k in zip(self.roles.links, stride, positions, dilation, kernel, strict=True):
             full = t * (o.size - 1) + d * (k.size - 1) + 1
             left = -f.offset
@@ -242,14 +243,15 @@ class _Call:
             more = padding - right if padding == left and 0 <= padding - right < max(t, d) else 0
             paddings.append(padding)
             extra.append(more)
-            after[f.image] = (padding - left, padding - more - right)
+            spread.append(resized(f.image, full - 2 * padding + more))
+            after[spread[-1]] = (padding - left, padding - more - right)
         image = em.arrange(self.first, (s.left, (*s.batch, *s.summed), *((o,) for o in positions)))
         weight = em.arrange(self.second, ((*s.batch, *s.summed), s.right, *((k,) for k in kernel)))
         options = _options(
             stride=stride, padding=_tuple(paddings), output_padding=extra, groups=self._groups(), dilation=dilation
         )
         text = f"F.conv_transpose{self.rank}d({image.name}, {weight.name}{options})"
-        out = (s.left, (*s.batch, *s.right), *((f.image,) for f in self.roles.links))
+        out = (s.left, (*s.batch, *s.right), *singles(spread))
         return pad(em, em.assign("spread", text, [image.name, weight.name], out), after)
 
     def weight_gradient(self) -> Value:

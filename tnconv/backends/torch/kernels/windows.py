@@ -6,7 +6,7 @@ from dataclasses import replace
 from tnconv.backends.torch.emit import Emitter, Value, singles
 from tnconv.backends.torch.kernels.base import CALL, GATHER_RATE, MATMUL_RATE, Kernel, Problem, copy_time
 from tnconv.backends.torch.kernels.contract import contract, presum
-from tnconv.backends.torch.windows import broadcast, cells, gather, inside, pad, ramp, scatter, span
+from tnconv.backends.torch.windows import broadcast, cells, gather, inside, pad, ramp, resized, scatter, span
 from tnconv.errors import LoweringError
 from tnconv.ir import Index, Pattern, Relational, product, solve
 
@@ -108,13 +108,14 @@ class Fold(Kernel):
         (s1, o1), (d1, k1) = problem.relations[0].terms
         (s2, o2), (d2, k2) = problem.relations[1].terms
         reach = (s1 * (o1.size - 1) + d1 * (k1.size - 1) + 1, s2 * (o2.size - 1) + d2 * (k2.size - 1) + 1)
-        lefts = tuple(r.left for r in problem.relations)
+        lefts = [resized(r.left, length) for r, length in zip(problem.relations, reach, strict=True)]
         rest = tuple(i for i in value.legs if i not in (o1, o2, k1, k2))
         value = em.arrange(value, (rest, (k1, k2), (o1, o2)))
         text = f"F.fold({value.name}, {reach}, ({k1.size}, {k2.size}), dilation=({d1}, {d2}), stride=({s1}, {s2}))"
         folded = em.assign("folded", text, [value.name], (rest, (), *singles(lefts)))
         amounts = {
-            r.left: (r.offset, r.left.size - r.offset - length) for r, length in zip(problem.relations, reach, strict=True)
+            cell: (r.offset, r.left.size - r.offset - cell.size)
+            for r, cell in zip(problem.relations, lefts, strict=True)
         }
         return pad(em, folded, amounts)
 
