@@ -5,21 +5,50 @@
     print(fn.network, fn.plan, fn.source)
 """
 
-from tnconv import ops, passes
-from tnconv.api import CompiledFunction, Cost, compile  # noqa: A004
-from tnconv.errors import TnconvError
-from tnconv.ir import Index, Network, Sum, parse
-from tnconv.passes import register_pass
-from tnconv.spec import ConvSpec, load_spec
+import gc
+
+# sympy makes many small objects that live forever; the collector would look at them again and again (0.1 s).
+_collecting = gc.isenabled()
+gc.disable()
+try:
+    from tnconv import ops, passes
+    from tnconv.api import CompiledFunction, Cost, compile  # noqa: A004
+    from tnconv.errors import (
+        ArgumentError,
+        LoweringError,
+        NetworkError,
+        OperationError,
+        ParseError,
+        PassError,
+        PlanError,
+        PluginError,
+        SpecError,
+        TnconvError,
+    )
+    from tnconv.ir import Index, Network, Sum, parse
+    from tnconv.passes import register_pass
+    from tnconv.spec import ConvSpec, load_spec
+finally:
+    if _collecting:
+        gc.enable()
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "ArgumentError",
     "CompiledFunction",
     "ConvSpec",
     "Cost",
     "Index",
+    "LoweringError",
     "Network",
+    "NetworkError",
+    "OperationError",
+    "ParseError",
+    "PassError",
+    "PlanError",
+    "PluginError",
+    "SpecError",
     "Sum",
     "TnconvError",
     "compile",

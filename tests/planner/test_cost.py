@@ -198,6 +198,20 @@ def test_positions_that_two_relations_share_are_summed_where_both_signals_are():
     assert plan.steps[0].multiplications == 2 * 3 * 18 * 3 * 3
 
 
+def test_positions_that_two_relations_share_are_not_summed_where_only_one_signal_is():
+    network = parse_network("""network quadratic {
+        index [n=2, c=3, e=3, i=20, i_2=20, k=3, k_2=3, o=18]
+        x = input [n, c, i]
+        p = pattern [i = o + k]
+        p_2 = pattern [i_2 = o + k_2]
+        y = input [n, e, i_2]
+        w = parameter [c, e]
+        output [k, k_2]
+    }""")
+    for tree in (((0, 2), 1), ((1, 2), 0)):
+        assert plan_with_tree(network, tree).steps[0].elements == 2 * 3 * 20
+
+
 def test_relations_that_determine_one_index_count_once():
     rows = [{"i": -1, "o": 1, "k": 1}, {"i": -1, "o": 1, "k": 1}]
     assert determined(rows, "iok") == ["i"]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import sympy
 from hypothesis import given, settings
-from random_networks import plan_with_tree, random_network, random_tree
+from random_networks import all_trees, plan_with_tree, random_network, random_tree
 
 from tnconv.backends.reference import evaluate, evaluate_plan
 from tnconv.errors import ArgumentError, NetworkError, ParseError, PlanError
@@ -94,6 +94,23 @@ def test_a_wrong_step_is_noticed():
     assert not np.array_equal(evaluate_plan(broken, x), evaluate(REDUCE, x))
 
 
+def test_a_relation_is_not_absorbed_twice_by_way_of_a_position_that_both_sides_have():
+    # l is a sum of a and b on the one side, and of e and f on the other; [i = l + z] needs both sides
+    network = parse_network("""network both {
+        index [a=2, b=3, e=3, f=2, i=5, l=4, z=3]
+        p1 = pattern [l = a + b]
+        p2 = pattern [l = e + f]
+        p3 = pattern [i = l + z]
+        v = input [a, i]
+        w = input [b]
+        x = input [e, z]
+        y = input [f]
+        output []
+    }""")
+    for tree in all_trees((0, 1, 2, 3)):
+        assert_right(network, plan_with_tree(network, tree), 0)
+
+
 # -- text --------------------------------------------------------------------------------------------
 
 
@@ -144,6 +161,14 @@ TEXT = """plan p {
         ("result[a] =", "result(a) =", ParseError, r"expected 'result\[axes\] = operand"),
         ("x[a, b] * ", "y[a, b] * ", PlanError, "step 'result' reads 'y', which is not computed before it"),
         ("result[a] =", "x[a] =", PlanError, "step 'x' has the name of an argument or an earlier step"),
+        (
+            "x[a, b] * ",
+            "x[a] * ",
+            PlanError,
+            r"reads 'x' with sizes \[2\], but it has \[2, 3\]; give it those axes",
+        ),
+        ("x[a, b] * ", "x[b, a] * ", PlanError, r"reads 'x' with sizes \[3, 2\], but it has \[2, 3\]"),
+        ("x[a, b] * ", "x[a, b] * x[a, b] * x[a, b] * ", ParseError, "step 'result' has 3 operands"),
         ("return result", "return other", PlanError, "result 'other' is not computed by any step"),
         ("\n}", "\n} more", ParseError, "expected '}'"),
         ("\n}", "\n}\nmore", ParseError, "text behind the closing"),
@@ -191,6 +216,28 @@ DIAGONAL = """network ggn_diagonal {
 }"""
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        # other legs are kept
+        "index [a=3, b=3, c=3, d=3]\n x = input [a, b]\n y = input{of=x} [c, d]\n output [b, c]",
+        # other sizes of a summed position
+        "index [i=6, i_2=6, k=3, k_2=3, o=3, o_2=4]\n x = input [i]\n p = pattern [i = o + k]\n"
+        " y = input{of=x} [i_2]\n p_2 = pattern [i_2 = o_2 + k_2]\n output [k, k_2]",
+        # another offset
+        "index [i=6, i_2=6, k=3, k_2=3, o=3, o_2=3]\n x = input [i]\n p = pattern [i = o + k]\n"
+        " y = input{of=x} [i_2]\n p_2 = pattern [i_2 = o_2 + k_2 - 1]\n output [k, k_2]",
+        # other axes
+        "index [a=2, b=3, c=3, d=2]\n x = input [(a b)]\n y = input{of=x} [(c d)]\n output [a, c]",
+    ],
+)
+def test_steps_that_only_look_alike_are_not_shared(text):
+    network = parse_network(f"network alike {{\n {text}\n}}")
+    plan = make_plan(network)
+    assert len(plan.steps) == 3
+    assert_right(network, plan, 0)
+
+
 def test_a_square_whose_half_is_a_product_is_planned_as_one():
     network = parse_network(DIAGONAL)
     plan = make_plan(network)
@@ -222,7 +269,8 @@ def test_halves_that_differ_are_not_shared():
 
 
 def test_a_scale_never_goes_to_a_shared_step():
-    plan = make_plan(REDUCE)
+    plan = make_plan(REDUCE, hints={"N": 1})
+    assert plan.steps[1].elements == 27 * N  # smaller than the result, but used twice
     assert [s.scale for s in plan.steps] == [1, 1, sympy.sympify(1) / (144 * N)]
 
 
@@ -344,6 +392,25 @@ def test_symbolic_positions_merge_without_halos_that_depend_on_them():
     assert make_plan(network, planner="dp").multiplications == 9 + 10 * symbol("S")
 
 
+def test_sizes_that_cannot_be_compared_are_not():
+    network = parse_network("""network chain {
+        index [n=2, i=S, a=3, b=3, o=T]
+        x = input [n, i]
+        p = pattern [i = o + a + b - 2]
+        u = parameter [a]
+        v = parameter [b]
+        y = cotangent [o]
+        output [n]
+    }""")
+    rng = np.random.default_rng(0)
+    arguments = {
+        name: rng.integers(-3, 4, shape) for name, shape in zip("xuvy", [(2, 9), 3, 3, 4], strict=True)
+    }
+    for tree in all_trees((0, 1, 2, 3)):
+        plan = plan_with_tree(network, tree)
+        assert np.array_equal(evaluate_plan(plan, arguments), evaluate(network, arguments))
+
+
 @pytest.mark.parametrize("value", [0, -1, True, 2.0, "8"])
 def test_a_hint_that_is_no_size_is_refused(value):
     with pytest.raises(PlanError, match=f"hint N={value!r} is not a positive integer"):
@@ -379,17 +446,20 @@ def test_the_peak_is_that_of_a_simulation(network, seed):
     assert int(sympy.sympify(plan.peak_elements).subs(N, 3)) == simulate(plan, {N: 3})
 
 
-def test_the_larger_subtree_runs_first():
+def test_the_subtree_that_needs_more_memory_runs_first():
     network = parse_network("""network order {
-        index [a=2, b=50, c=2, e=60, f=3]
-        u = input [a, b]
-        v = input [b, e, f]
-        w = input [e, c, f]
+        index [a=50, b=40, c=2]
+        p = input [a]
+        q = input [b]
+        r = input [b]
+        u = input [a, c]
         z = input [c]
         output []
     }""")
-    plan = plan_with_tree(network, ((0, 3), (1, 2)))
-    assert [s.operands[0].source for s in plan.steps[:2]] == ["v", "u"]
+    assert network.arguments == ("u", "p", "q", "r", "z")
+    plan = plan_with_tree(network, ((0, 4), ((1, 2), 3)))
+    assert [s.operands[0].source for s in plan.steps] == ["p", "t1", "u", "t3"]
+    assert plan.peak_elements == 50 * 40 + 50
 
 
 def test_a_lone_index_is_summed_before_it_is_multiplied():
@@ -413,6 +483,8 @@ def test_a_delta_is_no_step():
 def test_steps_that_do_not_fit_together_are_refused():
     a = Index("a", 2)
     step = Step("t1", (Operand("x", (group(a),)),), (), (group(a),))
+    with pytest.raises(PlanError, match=r"step 't1' reads 'x' with sizes \[2\], but it has \[3\]"):
+        Plan("p", {"x": (3,)}, (step,), ("t1",))
     with pytest.raises(PlanError, match="step 't1' reads 'x', which is not computed before it"):
         Plan("p", {}, (step,), ("t1",))
     with pytest.raises(PlanError, match="step 't1' has the name of an argument or an earlier step"):

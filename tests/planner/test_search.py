@@ -78,7 +78,7 @@ def conv_chain(length, dims=1):
     return Network("chain", tuple(nodes), tuple(map(group, output)))
 
 
-def test_eight_tensors_take_less_than_fifty_milliseconds_on_an_idle_machine():
+def test_eight_tensors_take_milliseconds():
     network = conv_chain(8, dims=2)
     make_plan(network)
     times = []
@@ -86,7 +86,7 @@ def test_eight_tensors_take_less_than_fifty_milliseconds_on_an_idle_machine():
         start = time.process_time()
         make_plan(network)
         times.append(time.process_time() - start)
-    assert min(times) < 0.1  # measured: 0.02
+    assert min(times) < 0.25  # measured: 0.02
 
 
 def deep_chain(length):

@@ -3,16 +3,17 @@
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-from rich.console import Console, ConsoleOptions, Group, RenderResult
-from rich.markup import escape
-from rich.table import Table
-from rich.text import Text
+from typing import TYPE_CHECKING
 
 from tnconv.backends.base import Program
 from tnconv.ir import Expression, Size
 from tnconv.passes import Stage
 from tnconv.planner import Plan, format_step
+
+if TYPE_CHECKING:
+    from rich.console import Console, ConsoleOptions, RenderResult
+    from rich.table import Table
+    from rich.text import Text
 
 _WIDTH = 120
 
@@ -21,12 +22,14 @@ _WIDTH = 120
 class Explanation:
     """Tables that rich renders; as a str, plain text 120 columns wide."""
 
-    parts: tuple[Table | Text, ...]
+    parts: "tuple[Table | Text, ...]"
 
-    def __rich_console__(self, _console: Console, _options: ConsoleOptions) -> RenderResult:
-        yield Group(*self.parts)
+    def __rich_console__(self, _console: "Console", _options: "ConsoleOptions") -> "RenderResult":
+        yield from self.parts
 
     def __str__(self) -> str:
+        from rich.console import Console  # noqa: PLC0415 - see _table
+
         console = Console(file=io.StringIO(), width=_WIDTH, color_system=None, force_terminal=False)
         console.print(self)
         file = console.file
@@ -47,12 +50,14 @@ def explain(
         program: the kernel of each step.
         cost: printed as the closing line.
     """
+    from rich.text import Text  # noqa: PLC0415 - see _table
+
     title = Text(f"{network.name} ({op}): {cost}", style="bold")
     return Explanation((title, _stages(stages), _plan(plan, program), _kernels(program)))
 
 
-def _stages(stages: Sequence[Stage]) -> Table:
-    table = Table(title="passes", title_justify="left")
+def _stages(stages: Sequence[Stage]) -> "Table":
+    table = _table("passes")
     table.add_column("pass")
     table.add_column("nodes", justify="right")
     table.add_column("indices", justify="right")
@@ -61,7 +66,7 @@ def _stages(stages: Sequence[Stage]) -> Table:
         nodes, indices = _sizes(stage.after)
         did = "; ".join(stage.notes) or ("changed" if stage.changed else "–")
         style = None if stage.changed else "dim"
-        table.add_row(escape(stage.text), str(nodes), str(indices), escape(did), style=style)
+        table.add_row(_escape(stage.text), str(nodes), str(indices), _escape(did), style=style)
     return table
 
 
@@ -69,8 +74,8 @@ def _sizes(network: Expression) -> tuple[int, int]:
     return sum(len(t.nodes) for t in network.terms), sum(len(t.indices) for t in network.terms)
 
 
-def _plan(plan: Plan, program: Program) -> Table:
-    table = Table(title="plan", title_justify="left")
+def _plan(plan: Plan, program: Program) -> "Table":
+    table = _table("plan")
     table.add_column("step", overflow="fold")
     table.add_column("multiplications", justify="right")
     table.add_column("elements", justify="right")
@@ -78,7 +83,7 @@ def _plan(plan: Plan, program: Program) -> Table:
     kernel = {choice.step: choice.kernel for choice in program.choices}
     for step in plan.steps:
         text = format_step(step).split("#")[0].strip()
-        table.add_row(escape(text), _number(step.multiplications), _number(step.elements), kernel.get(step.result, ""))
+        table.add_row(_escape(text), _number(step.multiplications), _number(step.elements), kernel.get(step.result, ""))
     if len(plan.steps) > 1:
         table.add_section()
         table.add_row("total, and peak", _number(plan.multiplications), _number(plan.peak_elements), "")
@@ -89,8 +94,8 @@ def _number(size: Size) -> str:
     return f"{size:_}" if isinstance(size, int) else str(size)
 
 
-def _kernels(program: Program) -> Table:
-    table = Table(title="kernels: predicted time of each candidate", title_justify="left")
+def _kernels(program: Program) -> "Table":
+    table = _table("kernels: predicted time of each candidate")
     table.add_column("step")
     table.add_column("candidate")
     table.add_column("microseconds", justify="right")
@@ -103,3 +108,16 @@ def _kernels(program: Program) -> Table:
                 choice.step, name, f"{time:.0f}", buffers if chosen else "", style="bold" if chosen else "dim"
             )
     return table
+
+
+def _table(title: str) -> "Table":
+    from rich.table import Table  # noqa: PLC0415 - 20 ms that compiling a layer never needs
+
+    return Table(title=title, title_justify="left")
+
+
+def _escape(text: str) -> str:
+    """The text with brackets that rich does not take for markup: legs look like it."""
+    from rich.markup import escape as escaped  # noqa: PLC0415 - see _table
+
+    return escaped(text)

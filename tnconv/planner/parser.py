@@ -109,6 +109,8 @@ def _step(line: str, indices: Mapping[str, Index], values: Mapping[str, int]) ->
         if rest and not rest.startswith("* "):
             raise NetworkError(f"expected '*' before {rest!r}")
         rest = rest[2:]
+    if len(operands) > 2:
+        raise NetworkError(f"step {match[1]!r} has {len(operands)} operands; a step has at most two")
     output = parse_axes(match[2], indices)
     factors = count_factors(operands, relations, values)
     return Step(match[1], tuple(operands), tuple(relations), output, scale, factors)

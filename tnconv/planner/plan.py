@@ -105,7 +105,7 @@ class Plan:
         hints: what the size symbols counted as when the plan was chosen; 32 for those not named.
 
     Raises:
-        PlanError: a step reads what is not computed before it, or a name is used twice.
+        PlanError: a step reads what is not computed before it or has other sizes, or a name is used twice.
     """
 
     name: str
@@ -115,18 +115,15 @@ class Plan:
     hints: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        known = set(self.arguments)
+        known: dict[str, tuple[Size, ...]] = dict(self.arguments)
         for step in self.steps:
             for operand in step.operands:
-                if operand.source not in known:
-                    raise PlanError(
-                        f"step {step.result!r} reads {operand.source!r}, which is not computed before it"
-                    )
+                _check_operand(step, operand, known)
             if step.result in known:
                 raise PlanError(
                     f"step {step.result!r} has the name of an argument or an earlier step; rename it"
                 )
-            known.add(step.result)
+            known[step.result] = tuple(axis.size for axis in step.output)
         for result in self.results:
             if result not in known:
                 raise PlanError(f"result {result!r} is not computed by any step")
@@ -191,3 +188,18 @@ class Plan:
     def tree(self) -> Tree:
         """The tree of the one result; the tuple of all trees for a Sum."""
         return self.trees[0] if len(self.trees) == 1 else self.trees
+
+
+def _check_operand(step: Step, operand: Operand, known: Mapping[str, tuple[Size, ...]]) -> None:
+    if operand.source not in known:
+        raise PlanError(f"step {step.result!r} reads {operand.source!r}, which is not computed before it")
+    there, here = known[operand.source], tuple(axis.size for axis in operand.axes)
+    # Two expressions of a symbol may be equal and look different, so only numbers are compared.
+    clash = any(
+        isinstance(a, int) and isinstance(b, int) and a != b for a, b in zip(there, here, strict=False)
+    )
+    if clash or len(there) != len(here):
+        raise PlanError(
+            f"step {step.result!r} reads {operand.source!r} with sizes [{', '.join(map(str, here))}], "
+            f"but it has [{', '.join(map(str, there))}]; give it those axes"
+        )

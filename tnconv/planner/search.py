@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
+import cotengra
+
 from tnconv import plugins
 from tnconv.errors import PlanError
 from tnconv.planner.cost import Model, bits
@@ -271,8 +273,6 @@ def _propose(model: Model, dense: bool) -> Nested:
         dense: relations are tensors of the network that are dropped from the tree afterwards; otherwise
             each is one hyperedge in place of its indices.
     """
-    import cotengra  # noqa: PLC0415  half a second of imports that small problems never need
-
     problem = model.problem
     inputs = [[f"v{v}" for v in leaf.legs] for leaf in problem.leaves]
     sizes = {f"v{v}": extent for v, extent in enumerate(problem.extents)}

@@ -77,6 +77,7 @@ class Emitter:
         taken: Python names in use, such as the arguments.
         hints: representative integers for the size symbols, used in choices by cost.
         symbols: Python name of each size symbol.
+        biasable: the expression of a value with `{bias}` where a vector over its second dimension may go.
     """
 
     taken: set[str]
@@ -84,6 +85,7 @@ class Emitter:
     symbols: Mapping[str, str]
     statements: list[Statement] = field(default_factory=list)
     workspace: list[tuple[str, Size]] = field(default_factory=list)
+    biasable: dict[str, str] = field(default_factory=dict)
     _known: dict[str, str] = field(default_factory=dict)
     _roots: dict[str, str] = field(default_factory=dict)
 
@@ -154,12 +156,20 @@ class Emitter:
         return Value(name, dims, contiguous, fresh)
 
     def derive(
-        self, value: Value, suffix: str, expression: str, dims: Dims, *, contiguous: bool = True, note: str = ""
+        self,
+        value: Value,
+        suffix: str,
+        expression: str,
+        dims: Dims,
+        *,
+        contiguous: bool = True,
+        note: str = "",
+        fresh: bool = False,
     ) -> Value:
         """Write another form of a value; `x` becomes `x_windows`, and that `x_windows_2`, not `x_windows_windows`."""
         root = self._roots.get(value.name, value.name)
         base = f"{root}_{suffix}" if suffix and suffix != "result" else suffix or root
-        made = self.assign(base, expression, [value.name], dims, contiguous=contiguous, note=note)
+        made = self.assign(base, expression, [value.name], dims, contiguous=contiguous, note=note, fresh=fresh)
         self._roots[made.name] = root
         return made
 
@@ -169,8 +179,19 @@ class Emitter:
         self.statements.append(Statement(f"{name} = {expression}", tuple(reads), name))
         return name
 
+    def add_bias(self, value: Value, bias: Value) -> bool:
+        """Let the call that made `value` add an argument over its second dimension; False if it cannot."""
+        made = {s.writes for s in self.statements}
+        if value.name not in self.biasable or len(bias.dims) != 1 or bias.name in made:
+            return False
+        statement = next(s for s in self.statements if s.writes == value.name)
+        statement.text = f"{value.name} = {self.biasable.pop(value.name).format(bias=f', {bias.name}')}"
+        statement.reads = (*statement.reads, bias.name)
+        return True
+
     def do(self, text: str, reads: Sequence[str], comment: str = "") -> None:
-        """Write a statement that changes something in place."""
+        """Write a statement that changes the first of `reads` in place: who writes its expression later wants the old value."""
+        self._known = {expression: name for expression, name in self._known.items() if name != reads[0]}
         self.statements.append(Statement(text, tuple(reads), None, comment))
 
     def allocated(self, what: str, size: Size) -> None:
@@ -194,9 +215,8 @@ class Emitter:
             )
         if legs == want:
             text = f"{value.name}.reshape{self.shape(dims)}"
-            if not value.contiguous and self.merges(value.dims, dims):
-                self.allocated("copy", product(i.size for i in legs))
-            return self.derive(value, base, text, dims, contiguous=value.contiguous)
+            copies = not value.contiguous and self.merges(value.dims, dims)
+            return self._arranged(value, base, text, dims, copies=copies, contiguous=value.contiguous)
         blocks = _blocks((legs,) if value.contiguous else value.dims, want)
         expression = value.name
         if value.dims != blocks:
@@ -207,9 +227,14 @@ class Emitter:
         if permuted != dims:
             expression += f".reshape{self.shape(dims)}"
         copies = self.merges(permuted, dims)
-        if copies:
-            self.allocated("copy", product(i.size for i in legs))
-        return self.derive(value, base, expression, dims, contiguous=copies)
+        return self._arranged(value, base, expression, dims, copies=copies, contiguous=copies)
+
+    def _arranged(
+        self, value: Value, base: str, expression: str, dims: Dims, *, copies: bool, contiguous: bool
+    ) -> Value:
+        if copies and expression not in self._known:
+            self.allocated("copy", product(i.size for i in value.legs))
+        return self.derive(value, base, expression, dims, contiguous=contiguous, fresh=copies or value.fresh)
 
     @staticmethod
     def merges(blocks: Dims, dims: Dims) -> bool:

@@ -101,7 +101,8 @@ class _Lowering:
         kernel, candidates = self._choose(problem)
         self.choices.append(Choice(step.result, kernel.name, candidates))
         scale = _scale_text(step.scale, self.em) if step.scale != 1 else None
-        if scale and kernel.takes_scaled:
+        twice = len({v.name for v in problem.operands}) < len(problem.operands)  # scaling would make two of one
+        if scale and kernel.takes_scaled and not twice:
             small = min(range(len(problem.operands)), key=lambda p: problem.count(problem.operands[p].legs))
             if problem.count(problem.operands[small].legs) < problem.count(problem.output):
                 problem = replace(problem, operands=self._scaled(problem.operands, small, scale))
@@ -207,10 +208,26 @@ class _Lowering:
         """The sum of the results, laid out as the output says."""
         first, *others = self.plan.results
         total = self._laid_out(first, wide=not others)
+        axes = self.values[first][1]
         for name in others:
+            value, axes = self.values[name]
+            if len(axes) > 1 and value.legs == axes[1].indices and self.em.add_bias(total, value):
+                continue
             value = self._laid_out(name, wide=False)
-            total = self.em.assign("result", f"{total.name} + {value.name}", [total.name, value.name], total.dims)
-        return total
+            dims = tuple(a or b for a, b in zip(total.dims, value.dims, strict=True))
+            if total.fresh and dims == total.dims and self._private(first):
+                self.em.do(f"{total.name}.add_({value.name})", [total.name, value.name])
+                continue
+            total = self.em.assign("result", f"{total.name} + {value.name}", [total.name, value.name], dims)
+        if all(dim or not axis.indices for dim, axis in zip(total.dims, axes, strict=True)):
+            return total
+        dims = tuple(axis.indices for axis in axes)  # no term has a leg on some axis
+        return self.em.derive(total, "result", f"{total.name}.expand{self.em.shape(dims)}", dims, contiguous=False)
+
+    def _private(self, result: str) -> bool:
+        """Whether nothing but the sum reads a result."""
+        read = [o.source for step in self.plan.steps for o in step.operands]
+        return result not in read and self.plan.results.count(result) == 1
 
     def _laid_out(self, name: str, *, wide: bool) -> Value:
         """A result with the dimensions of its output axes; size 1 where it is broadcast, unless `wide`."""

@@ -62,6 +62,7 @@ def pad(em: Emitter, value: Value, amounts: dict[Index, tuple[int, int]]) -> Val
     flat: list[int] = []
     for dim in reversed(value.dims[min(value.position(i) for i in amounts) :]):
         flat += amounts.get(dim[0], (0, 0)) if len(dim) == 1 else (0, 0)
+    em.allocated("padding", product(i.size for dim in dims for i in dim))
     return em.derive(value, "padded", f"F.pad({expression}, ({', '.join(map(str, flat))}))", dims)
 
 
@@ -188,7 +189,7 @@ def cells(em: Emitter, relation: Relational, legs: Sequence[Index], like: str, k
         text = f"torch.full(({'1, ' * len(legs)}), {relation.offset}, device={like}.device)"
     if relation.modulus is not None:
         text = f"({text}) % {em.text(relation.modulus)}"
-    return em.scalar("cell", text, [like, *known.values()])
+    return em.scalar("cell", text, [like, *(known[x] for _, x in relation.terms if x in known)])
 
 
 def ramp(em: Emitter, index: Index, legs: Sequence[Index], like: str) -> str:

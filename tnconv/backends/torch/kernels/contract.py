@@ -156,26 +156,27 @@ def _transposed(em: Emitter, value: Value, dims: tuple[Legs, ...]) -> Value:
 
 
 def _candidates(problem: Problem) -> list[_Candidate]:
+    """All layouts, with either operand on the left; among equals the first is taken."""
     a, b = problem.operands
-    order = {i: p for p, i in enumerate(problem.output)}
-    firsts = [min((order[i] for i in v.legs if i in order and i not in w.legs), default=99) for v, w in ((a, b), (b, a))]
-    if firsts[1] < firsts[0]:
-        a, b = b, a
+    return [*_layouts(problem, a, b), *_layouts(problem, b, a)]
+
+
+def _layouts(problem: Problem, a: Value, b: Value) -> list[_Candidate]:
     split = split_legs(a, b, problem.open)
     lead = a if problem.count(a.legs) >= problem.count(b.legs) else b
     summed = tuple(i for i in lead.legs if i in split.summed)
     batch = tuple(i for i in lead.legs if i in split.batch)
     found = [_make(problem, a, b, batch, summed, split.left, split.right, "", 0)]
+    if batch:
+        return found
     for value, own, tag in ((a, split.left, "b"), (b, split.right, "a")):
-        if batch:
-            continue
         front = _front(value, own, summed)
         if front and len(front) < len(own):
             rest = tuple(i for i in own if i not in front)
             legs = (rest, split.right) if tag == "b" else (split.left, rest)
             found.append(_make(problem, a, b, front, summed, *legs, tag, 0))
     front = _front(lead, summed, (*split.left, *split.right))
-    if front and not batch and len(front) < len(summed):
+    if front and len(front) < len(summed):
         rest = tuple(i for i in summed if i not in front)
         found.append(_make(problem, a, b, front, rest, split.left, split.right, "", len(front)))
     return found

@@ -93,9 +93,27 @@ def find_roles(problem: Problem) -> Roles | None:
     spot = spots.pop()
     sizes = [problem.count(found.at(place)[1] for found in links) for place in (0, 1, OUTPUT)]
     if spot == OUTPUT:
-        return Roles("transposed convolution", 0 if sizes[0] >= sizes[1] else 1, tuple(links))
-    role = "weight gradient" if sizes[1 - spot] > sizes[OUTPUT] else "convolution"
-    return Roles(role, spot, tuple(links))
+        options = [Roles("transposed convolution", first, tuple(links)) for first in (0, 1)]
+        likely = options[0 if sizes[0] >= sizes[1] else 1]
+    else:
+        options = [Roles(role, spot, tuple(links)) for role in ("convolution", "weight gradient")]
+        likely = options[1 if sizes[1 - spot] > sizes[OUTPUT] else 0]
+    # Torch's own layout says more than sizes do: a kernel may be as large as the positions.
+    return min(options, key=lambda roles: (_copies(problem, roles), roles != likely))
+
+
+def _copies(problem: Problem, roles: Roles) -> int:
+    """How many operands have their ordinary legs in another order than the native call of a role takes them."""
+    first, second = problem.operands[roles.first], problem.operands[1 - roles.first]
+    s = _plain_split(first, second, problem, roles)
+    match roles.role:
+        case "convolution":
+            wanted = ((*s.left, *s.batch, *s.summed), (*s.batch, *s.right, *s.summed))
+        case "transposed convolution":
+            wanted = ((*s.left, *s.batch, *s.summed), (*s.batch, *s.summed, *s.right))
+        case _:
+            wanted = ((*s.summed, *s.batch, *s.left), (*s.summed, *s.batch, *s.right))
+    return sum(value.legs[: len(legs)] != legs for value, legs in zip((first, second), wanted, strict=True))
 
 
 class Convolution(Kernel):
@@ -223,9 +241,11 @@ class _Call:
         image, padding = self._image(dims, needs, stride)
         weight = em.arrange(self.second, ((*s.batch, *s.right), s.summed, *((k,) for k in kernel)))
         options = _options(stride=stride, padding=padding, dilation=dilation, groups=self._groups())
-        text = f"F.conv{self.rank}d({image.name}, {weight.name}{options})"
+        text = f"F.conv{self.rank}d({image.name}, {weight.name}{{bias}}{options})"
         out = (s.left, (*s.batch, *s.right), *((o,) for o in positions))
-        return em.assign("convolved", text, [image.name, weight.name], out)
+        made = em.assign("convolved", text.format(bias=""), [image.name, weight.name], out, fresh=True)
+        em.biasable[made.name] = text
+        return made
 
     def transposed(self) -> Value:
         """`F.conv_transposeNd`: the positions are the image, the output is what they reach."""

@@ -8,7 +8,7 @@ from tnconv.backends.torch.kernels.base import CALL, GATHER_RATE, MATMUL_RATE, K
 from tnconv.backends.torch.kernels.contract import contract, presum
 from tnconv.backends.torch.windows import broadcast, cells, gather, inside, pad, ramp, resized, scatter, span
 from tnconv.errors import LoweringError
-from tnconv.ir import Index, Pattern, Relational, product, solve
+from tnconv.ir import Index, Pattern, Relational, solve
 
 _LETTERS = string.ascii_letters
 
@@ -53,9 +53,6 @@ class Windows(Kernel):
         """Write the window views and the product."""
         relations = window_relations(problem)
         assert relations is not None
-        for value, legs in zip(problem.operands, self._legs(problem), strict=True):
-            if set(legs) != set(value.legs):
-                em.allocated("windows", product(i.size for i in legs))
         operands = tuple(
             gather(em, v, [r for r in relations if r.left in v.legs]) for v in problem.operands
         )
@@ -210,8 +207,10 @@ def _equality(em: Emitter, solved: Relational, other: Relational, like: str) -> 
     rest = [i for i in dict.fromkeys((*solved.indices, *other.indices)) if i != solved.left]
     one = cells(em, solved, rest, like)
     right = cells(em, other, rest, like, {solved.left: one})
-    left = one if other.left == solved.left else ramp(em, other.left, rest, like)
-    mask = em.scalar("equal", f"({left} == {right}).to({like}.dtype)", [one, right, like])
+    written = other.left == solved.left
+    left = one if written else ramp(em, other.left, rest, like)
+    reads = [one, right, like] if written else [right, like]
+    mask = em.scalar("equal", f"({left} == {right}).to({like}.dtype)", reads)
     shape = em.shape(singles(rest))
     return em.assign("mask", f"{mask}.expand{shape}", [mask], singles(rest), contiguous=False)
 

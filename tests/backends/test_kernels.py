@@ -1,0 +1,326 @@
+"""Every kernel against the reference backend on single steps, and which kernel a layer gets."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import tnconv
+from tnconv.backends.base import Program
+from tnconv.backends.reference import evaluate
+from tnconv.backends.torch.emit import Emitter, Value
+from tnconv.backends.torch.kernels import Kernel, Problem
+from tnconv.backends.torch.lower import kernel_table, lower_with
+from tnconv.ir import Index, Network, Pattern, Tensor, group, parse_network
+from tnconv.planner.plan import Operand, Plan, Step
+from tnconv.testing import random_arguments
+
+LAST_RESORT = "gather_scatter"
+
+
+# -- one step, one kernel ----------------------------------------------------------------------------
+
+
+class Forced(Kernel):
+    """Another kernel, for nothing: it is chosen wherever it accepts."""
+
+    name = "forced"
+
+    def __init__(self, kernel: Kernel) -> None:
+        self.kernel = kernel
+        self.takes_scaled = kernel.takes_scaled
+        self.used = 0
+
+    def accepts(self, problem: Problem) -> bool:
+        return self.kernel.accepts(problem)
+
+    def cost(self, problem: Problem) -> float:
+        assert self.kernel.cost(problem) >= 0
+        return -1.0
+
+    def emit(self, problem: Problem, em: Emitter) -> Value:
+        self.used += 1
+        return self.kernel.emit(problem, em)
+
+
+def single_step(network: Network) -> Plan:
+    """The plan that computes a network of one or two tensors at once."""
+    operands = tuple(Operand(t.argument, t.axes) for t in network.tensors)
+    arguments = {t.argument: tuple(a.size for a in t.axes) for t in network.tensors}
+    step = Step("result", operands, network.patterns, network.output, network.scale)
+    return Plan(network.name, arguments, (step,), ("result",))
+
+
+def assert_program(program: Program, network: Any, seed: int = 0) -> None:
+    """The program has the value of the reference on small integers, exactly, in float64."""
+    arrays = random_arguments(network, np.random.default_rng(seed), np.float64)
+    arrays = {name: np.asarray(np.rint(2 * array)) for name, array in arrays.items()}
+    want = np.asarray(evaluate(network, arrays), dtype=np.float64)
+    got = program.function(*(torch.from_numpy(arrays[name]) for name in program.arguments)).numpy()
+    text = f"\n{network}\n{program.source}"
+    assert got.shape == want.shape, f"shapes {got.shape} and {want.shape} differ{text}"
+    np.testing.assert_allclose(got, want, rtol=1e-12, atol=1e-12, err_msg=text)
+
+
+def assert_every_kernel(network: Network, table: Mapping[str, Kernel] | None = None) -> tuple[str, ...]:
+    """Each kernel that accepts the one step of a network computes its value; return their names."""
+    plan, table = single_step(network), table or kernel_table()
+    used = []
+    for name, kernel in table.items():
+        forced = Forced(kernel)
+        program = lower_with(plan, {"forced": forced, LAST_RESORT: table[LAST_RESORT]}, {"N": 3})
+        if forced.used:
+            assert_program(program, network)
+            used.append(name)
+    assert LAST_RESORT in used
+    return tuple(used)
+
+
+@st.composite
+def steps(draw: st.DrawFn) -> Network:
+    """Networks like a convolution in one of its roles, with relations that no layer has.
+
+    Windows far outside of the input, negative coefficients, legs of one cell, any order of legs.
+    """
+    dims = draw(st.sampled_from((1, 1, 2, 2, 3, 4)))
+    small = st.integers(1, 3 if dims < 3 else 2)
+    n, g, c, d = (Index(name, draw(small)) for name in "ngcd")
+    positions = [
+        [Index(f"{letter}{place}", draw(small if letter != "i" else st.integers(1, 7 if dims < 3 else 4)))
+         for place in range(1, dims + 1)]
+        for letter in "iko"
+    ]  # fmt: skip
+    i, k, o = positions
+    patterns = []
+    for place in range(dims):
+        stride, dilation = (draw(st.sampled_from((1, 1, 1, 2, 2, 3, -1, -2))) for _ in "sd")
+        offset = draw(st.sampled_from((0, 0, -1, -2, 1, 2, 5, -6, 9, -11)))
+        terms = ((stride, o[place]), (dilation, k[place]))
+        patterns.append(Pattern(f"p{place + 1}", i[place], terms, offset))
+    x = Tensor("x", "input", (*_channels(draw, n, g, c), *map(group, i)))
+    weight = Tensor("weight", "parameter", (*_channels(draw, g, d, c), *map(group, k)))
+    y = Tensor("grad_output", "cotangent", (*_channels(draw, n, g, d), *map(group, o)))
+    patches = Tensor("z", "input", (*_channels(draw, n, g, c), group(*k), *map(group, o)))
+    roles = {
+        "forward": ((x, weight), (n, g, d, *o)),
+        "no batch": ((x, weight), (g, d, *o)),
+        "input gradient": ((weight, y), (n, g, c, *i)),
+        "weight gradient": ((x, y), (g, d, c, *k)),
+        "per example": ((x, y), (n, g, d, c, *k)),
+        "unfold": ((x,), (n, g, c, *k, *o)),
+        "window sum": ((x,), (n, g, c, *k)),
+        "position sum": ((x,), (n, g, c, *o)),
+        "fold": ((patches,), (n, g, c, *i)),
+        "toeplitz": ((weight,), (g, d, c, *o, *i)),
+        "one tap": ((x, weight), (n, g, c, d)),
+    }
+    tensors, legs = roles[draw(st.sampled_from(sorted(roles)))]
+    legs = tuple(draw(st.permutations(legs))) if draw(st.booleans()) else legs
+    return Network("step", (*tensors, *patterns), tuple(map(group, legs)))
+
+
+def _channels(draw: st.DrawFn, *legs: Index) -> tuple[Any, ...]:
+    """The legs as a torch user has them, or in any order and group."""
+    if draw(st.booleans()):
+        first, *rest = draw(st.permutations(legs))
+        return (group(first), group(*rest))
+    return (group(legs[0]), group(*legs[1:])) if legs[0].name == "n" else (group(*legs[:2]), *map(group, legs[2:]))
+
+
+@settings(max_examples=120, deadline=None, derandomize=True)
+@given(network=steps())
+def test_every_kernel_agrees_on_steps_like_convolutions(network: Network) -> None:
+    assert_every_kernel(network)
+
+
+def test_every_kernel_is_exercised() -> None:
+    """What the property above relies on: each entry of the table accepts one of these."""
+    used = set()
+    for text in STEPS.values():
+        used |= set(assert_every_kernel(parse_network(text)))
+    assert used == set(kernel_table())
+
+
+STEPS = {
+    "products without relations": """network t {
+      index [a=2, b=3, c=4]
+      x = input [a, b]
+      y = input [b, c]
+      output    [a, c]
+    }""",
+    "weight gradient, strided and padded on the left alone": """network t {
+      index [n=2, g=2, c=3, d=2, i1=9, i2=8, k1=3, k2=2, o1=4, o2=8]
+      x  = input     [n, (g c), i1, i2]
+      p1 = pattern   [i1 = 2*o1 + k1 - 1]
+      p2 = pattern   [i2 = o2 + 2*k2 - 1]
+      dy = cotangent [n, (g d), o1, o2]
+      output         [(g d), c, k1, k2]
+    }""",
+    "transposed and cropped by different amounts on both sides": """network t {
+      index [n=1, c=1, d=1, i1=4, i2=4, k1=3, k2=2, o1=4, o2=4]
+      p1 = pattern   [i1 = 3*k1 + o1 - 3]
+      p2 = pattern   [i2 = 3*k2 + o2 - 1]
+      weight = parameter [d, c, k1, k2]
+      dy = cotangent [n, d, o1, o2]
+      output         [n, c, i1, i2]
+    }""",
+    "transposed convolution that reaches no cell": """network t {
+      index [n=1, c=2, d=1, i1=3, k1=2, o1=2]
+      p1 = pattern   [i1 = o1 + k1 + 5]
+      weight = parameter [d, c, k1]
+      dy = cotangent [n, d, o1]
+      output         [n, c, i1]
+    }""",
+    "window outside of the input": """network t {
+      index [n=2, c=2, d=1, i1=3, k1=2, o1=2]
+      x = input [n, c, i1]
+      p1 = pattern   [i1 = o1 + k1 - 7]
+      weight = parameter [d, c, k1]
+      output         [n, d, o1]
+    }""",
+    "fold, cropped on both sides": """network t {
+      index [n=2, c=2, i1=4, i2=5, k1=3, k2=2, o1=3, o2=4]
+      z  = input   [n, (c k1 k2), (o1 o2)]
+      p1 = pattern [i1 = 2*o1 + k1 - 1]
+      p2 = pattern [i2 = o2 + 2*k2 - 2]
+      output       [n, c, i1, i2]
+    }""",
+    "window sum": """network t {
+      index [n=2, c=2, i1=6, i2=5, k1=3, k2=2, o1=4, o2=4]
+      x  = input   [n, c, i1, i2]
+      p1 = pattern [i1 = o1 + k1 - 1]
+      p2 = pattern [i2 = o2 + k2]
+      output       [n, c, k1, k2]
+    }""",
+    "lag correlation": """network t {
+      index [n=9, c=7, c_2=7, i1=20, i1_2=20, i2=20, i2_2=20, k1=3, k1_2=3, k2=3, k2_2=3, o1=20, o2=20]
+      x    = input   [n, c, i1, i2]
+      x_2  = input{of=x} [n, c_2, i1_2, i2_2]
+      p1   = pattern [i1 = o1 + k1 - 1]
+      p1_2 = pattern [i1_2 = o1 + k1_2 - 1]
+      p2   = pattern [i2 = o2 + k2 - 1]
+      p2_2 = pattern [i2_2 = o2 + k2_2 - 1]
+      output         [(c k1 k2), (c_2 k1_2 k2_2)]
+    }""",
+    "one index in two relations": """network t {
+      index [a=4, b=3, c=5, o=4]
+      x = input [a, b]
+      y = input [c]
+      p = pattern [a = o + b - 1]
+      q = pattern [c = 2*o + b - 2]
+      output [o]
+    }""",
+    "relations without a unit coefficient": """network t {
+      index [a=4, b=3, o=4, k=5, q=9]
+      x = input [q]
+      p = pattern [q = 2*a + 2*b]
+      r = pattern [q = 2*o + 2*k]
+      output [a, o]
+    }""",
+}
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_regressions(name: str) -> None:
+    assert_every_kernel(parse_network(STEPS[name]))
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_scale(name: str) -> None:
+    """A scale is applied once, whichever kernel computes the step."""
+    text = STEPS[name].replace("output", "s = scale [-3/7]\n output")
+    assert_every_kernel(parse_network(text))
+
+
+# -- which kernel a layer gets -----------------------------------------------------------------------
+
+
+def kernels(spec: tnconv.ConvSpec, op: str) -> list[str]:
+    return [choice.kernel for choice in tnconv.compile(spec, op).program.choices]
+
+
+def layer(*args: Any, **options: Any) -> tnconv.ConvSpec:
+    return tnconv.ConvSpec(*args, **options)
+
+
+RESNET = {
+    "stem": layer(3, 64, 7, (224, 224), stride=2, padding=3),
+    "3x3": layer(64, 64, 3, (56, 56), padding=1),
+    "3x3 strided": layer(64, 128, 3, (56, 56), stride=2, padding=1),
+    "last": layer(512, 512, 3, (7, 7), padding=1),
+    "grouped": layer(128, 128, 3, (56, 56), padding=1, groups=32),
+    "depthwise": layer(64, 64, 3, (56, 56), padding=1, groups=64),
+    "dilated": layer(64, 64, 3, (28, 28), padding=2, dilation=2),
+    "one dimension": layer(64, 64, 5, (100,), padding=2),
+    "three dimensions": layer(16, 32, 3, (8, 28, 28), padding=1),
+}
+DENSE = {
+    "1x1": layer(64, 256, 1, (56, 56)),
+    "1x1 strided": layer(64, 128, 1, (56, 56), stride=2),
+    "patchify": layer(3, 96, 4, (224, 224), stride=4),
+    "1x1 grouped": layer(64, 64, 1, (28, 28), groups=4),
+}
+
+
+@pytest.mark.parametrize("op", ["forward", "input_vjp", "weight_vjp"])
+@pytest.mark.parametrize("name", RESNET)
+def test_convolutions_stay_convolutions(name: str, op: str) -> None:
+    function = tnconv.compile(RESNET[name], op)
+    assert [choice.kernel for choice in function.program.choices] == ["convolution"]
+    call = {"forward": "F.conv", "input_vjp": "F.conv_transpose", "weight_vjp": "convolution_backward"}[op]
+    statements = function.source.splitlines()
+    assert call in function.source
+    # Nothing but the native call: no padding by hand, no copies.
+    assert sum("=" in line.split("#")[0].split("(")[0] for line in statements) <= 2, function.source
+
+
+@pytest.mark.parametrize("op", ["forward", "input_vjp", "weight_vjp", "unfold", "kfac_expand"])
+@pytest.mark.parametrize("name", DENSE)
+def test_layers_without_overlap_are_matrix_products(name: str, op: str) -> None:
+    function = tnconv.compile(DENSE[name], op)
+    assert {choice.kernel for choice in function.program.choices} == {"matmul"}
+    body = function.source.split(":", 1)[1]
+    assert "F.conv" not in body and "convolution_backward" not in body and ".unfold(" not in body
+
+
+def test_kernels_of_the_factors() -> None:
+    spec = RESNET["3x3"]
+    assert kernels(spec, "kfac_reduce") == ["window sum", "matmul"]
+    assert kernels(spec, "kfac_expand") == ["lag correlation"]
+    assert kernels(spec, "unfold") == ["window view + matmul"]
+    assert kernels(spec, "bias_vjp") == ["matmul"]
+
+
+@pytest.mark.parametrize(
+    ("name", "op", "multiplications", "peak"),
+    [
+        # forward: N T D C K; the result
+        ("3x3", "forward", 2 * 56**2 * 64 * 64 * 9, 2 * 64 * 56**2),
+        ("stem", "forward", 2 * 112**2 * 64 * 3 * 49, 2 * 64 * 112**2),
+        ("grouped", "weight_vjp", 2 * 56**2 * 128 * 4 * 9, 128 * 4 * 9),
+        ("3x3 strided", "input_vjp", 2 * 28**2 * 128 * 64 * 9, 2 * 64 * 56**2),
+        # one pass a window sum; the product of the sums
+        ("3x3", "bias_vjp", 0, 64),
+    ],
+)
+def test_exact_counts(name: str, op: str, multiplications: int, peak: int) -> None:
+    cost = tnconv.compile(replace(RESNET[name], batch_size=2), op).cost
+    assert (cost.multiplications, cost.peak_elements) == (multiplications, peak)
+
+
+def test_kfac_reduce_needs_little_memory() -> None:
+    spec = replace(RESNET["3x3"], batch_size=4)
+    cost = tnconv.compile(spec, "kfac_reduce").cost
+    result, unfolded = 576**2, 4 * 576 * 56**2
+    assert 0 < cost.peak_elements - result <= 0.05 * unfolded
+
+
+def test_unfold_writes_its_result_once() -> None:
+    """Besides the result there is the padded input, and no second copy of the windows."""
+    cost = tnconv.compile(replace(RESNET["3x3"], batch_size=2), "unfold").cost
+    assert cost.peak_elements == 2 * 576 * 56**2 + 2 * 64 * 58**2
