@@ -23,7 +23,6 @@ from benchmarks.timing import Comparison, compare
 
 BATCH = 4
 TOLERANCE = 1e-12
-MINIMUM_GRID = 28
 
 
 def measure(case: Case, op: str, rounds: int) -> tuple[tnconv.CompiledFunction, float, float, float, Comparison]:
@@ -65,8 +64,7 @@ def main() -> int:
                 compile_times.append(seconds)
                 worst = {"f64": max(worst["f64"], exact), "f32": max(worst["f32"], single)}
                 ratios[op].append(timed.ratio)
-                numbers = function.network.bind({"N": BATCH}) if function.network.symbols else function.network
-                counts = tnconv.compile(numbers, passes="none").cost
+                counts = function.cost.at(N=BATCH)
                 kernels = ", ".join(dict.fromkeys(c.kernel for c in function.program.choices))
                 table.add_row(
                     case.name, op, f"{counts.multiplications:_}", f"{counts.peak_elements:_}", kernels,

@@ -17,7 +17,7 @@ from tnconv.backends.torch.signature import Signature
 from tnconv.errors import LoweringError, OperationError, PlanError, TnconvError
 from tnconv.inspect.draw import draw
 from tnconv.inspect.explain import Explanation, explain
-from tnconv.ir import Expression, Network, Size, Sum, product
+from tnconv.ir import Expression, Network, Size, Sum, evaluate
 from tnconv.passes import Pipeline, Stage, exact_check
 from tnconv.passes.shrink import shrink
 from tnconv.planner import DEFAULT_HINT, Plan, make_plan
@@ -39,6 +39,14 @@ class Cost:
 
     multiplications: Size
     peak_elements: Size
+
+    def at(self, **sizes: int) -> "Cost":
+        """The counts for integers in place of the size symbols: `cost.at(N=32)`.
+
+        Raises:
+            NetworkError: a symbol of the counts is not named.
+        """
+        return Cost(evaluate(self.multiplications, sizes), evaluate(self.peak_elements, sizes))
 
     def __str__(self) -> str:
         return f"{self.multiplications} multiplications, {self.peak_elements} elements at the peak"

@@ -89,7 +89,7 @@ class _Lowering:
             self.workspace += [(step.result, what, size) for what, size in self.em.workspace]
             self.em.workspace.clear()
         result = self._total()
-        name = re.sub(r"\W", "_", self.plan.name)
+        name = fresh(re.sub(r"\W", "_", self.plan.name), RESERVED)  # a function `torch` would hide the module
         source = self._source(name, result)
         function = _compile(name, source)
         return Program(name, source, tuple(self.plan.arguments), tuple(self.choices), tuple(self.workspace), function)
