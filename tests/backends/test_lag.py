@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from tnconv.backends.torch.lag import VARIANTS, choose, correlate, multiplications, thin_product
+from tnconv.backends.torch.lag import correlate
+from tnconv.backends.torch.lag_schedule import VARIANTS, choose, multiplications
+from tnconv.backends.torch.runtime import thin_product
 
 Axes = dict[str, tuple[int, ...]]
 

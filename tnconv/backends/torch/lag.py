@@ -25,259 +25,26 @@ where they are far larger than the result, or not finite, digits are lost that u
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import cache, lru_cache
+from functools import cache
 from itertools import pairwise
-from math import gcd, prod
-from typing import Literal, NamedTuple, TypedDict, Unpack
+from math import prod
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Variant = Literal["lag2", "lag1", "folded", "windows"]
-VARIANTS: tuple[Variant, ...] = ("lag2", "lag1", "folded", "windows")
-
-
-class Numbers(TypedDict):
-    """What decides how much work `correlate` has: the input's sizes (of all groups), and its arguments."""
-
-    batch: int
-    channels: int
-    groups: int
-    sizes: Sequence[int]
-    kernel_size: Sequence[int]
-    stride: Sequence[int]
-    dilation: Sequence[int]
-    offset: Sequence[int]
-    positions: Sequence[int]
-
-
-@dataclass(frozen=True, slots=True)
-class _Axis:
-    """One spatial axis: `cell = stride·position + dilation·tap + offset`, with `size` cells."""
-
-    size: int
-    kernel: int
-    stride: int
-    dilation: int
-    offset: int
-    positions: int
-
-    @property
-    def reach(self) -> int:
-        """Number of cells from the first that a position reads to the last."""
-        return self.stride * (self.positions - 1) + self.dilation * (self.kernel - 1) + 1
-
-    @property
-    def phases(self) -> int:
-        """Number of lines: taps this far apart read one line."""
-        return self.stride // gcd(self.stride, self.dilation)
-
-    @property
-    def step(self) -> int:
-        """Positions by which taps that are `phases` apart differ on their line."""
-        return self.dilation // gcd(self.stride, self.dilation)
-
-    def used(self) -> tuple[int, int]:
-        """The range of the cells that exist and lie within reach."""
-        low = min(max(self.offset, 0), self.size)
-        return low, max(low, min(self.size, self.offset + self.reach))
-
-    def cropped(self) -> "_Axis":
-        """The axis of the used cells only; its offset is never positive."""
-        low, high = self.used()
-        return replace(self, size=high - low, offset=self.offset - low if high > low else 0)
-
-    def line(self, phase: int) -> tuple[int, int]:
-        """The range of t for which `X_phase[t]` is a cell that some position reads."""
-        origin = self.dilation * phase + self.offset
-        low = max(0, -(origin // self.stride))
-        last = self.positions + self.step * ((self.kernel - 1 - phase) // self.phases)
-        return low, max(low, min(last, (self.size - 1 - origin) // self.stride + 1))
-
-
-class _Term(NamedTuple):
-    """`sign` times the product of `length` rows of one line with as many of another."""
-
-    phase: int
-    row: int
-    phase_2: int
-    row_2: int
-    length: int
-    sign: int
-
-
-class _Block(NamedTuple):
-    """How `S[tap, tap_2]` is made: from the block `phases` taps before it, or from nothing, plus terms."""
-
-    tap: int
-    tap_2: int
-    shifted: bool
-    terms: tuple[_Term, ...]
-
-
-@lru_cache(maxsize=512)
-def _blocks(axis: _Axis) -> tuple[_Block, ...]:
-    """The blocks with tap <= tap_2, each after the one it starts from."""
-    q, step, count = axis.phases, axis.step, axis.positions
-    blocks = []
-    for tap, tap_2 in _pairs(axis.kernel, symmetric=True):
-        whole = _term(axis, tap, tap_2, (0, count), 1)
-        block = _Block(tap, tap_2, False, (whole,))
-        if tap >= q:
-            leaving = _term(axis, tap - q, tap_2 - q, (0, step), -1)
-            entering = _term(axis, tap - q, tap_2 - q, (count, count + step), 1)
-            if leaving.length + entering.length < whole.length:
-                terms = tuple(t for t in (leaving, entering) if t.length)
-                block = _Block(tap, tap_2, True, terms)
-        blocks.append(block)
-    return tuple(blocks)
-
-
-def _term(axis: _Axis, tap: int, tap_2: int, span: tuple[int, int], sign: int) -> _Term:
-    """The sum over the positions in a span at which both taps read a cell of x."""
-    (turns, phase), (turns_2, phase_2) = divmod(tap, axis.phases), divmod(tap_2, axis.phases)
-    start, end = (t - axis.step * turns for t in axis.line(phase))
-    start_2, end_2 = (t - axis.step * turns_2 for t in axis.line(phase_2))
-    low = max(span[0], start, start_2)
-    length = max(0, min(span[1], end, end_2) - low)
-    return _Term(phase, low - start if length else 0, phase_2, low - start_2 if length else 0, length, sign)
-
-
-def _edges(axis: _Axis, tap: int, tap_2: int) -> tuple[tuple[int, int], ...] | None:
-    """Along an axis of stride 1: the cells with a partner at the taps' lag whose pair no position reads.
-
-    None if no position reads any pair.
-    """
-    lag = axis.dilation * (tap_2 - tap)
-    low, high = max(0, -lag), min(axis.size, axis.size - lag)
-    first = max(low, axis.dilation * tap + axis.offset)
-    last = min(high, axis.dilation * tap + axis.offset + axis.positions)
-    if last <= first:
-        return None
-    return tuple((a, b) for a, b in ((low, first), (last, high)) if b > a)
-
-
-def _shift(grid: tuple[_Axis, _Axis], term: _Term, lag: int) -> tuple[int, int, int]:
-    """First cell, first partner and number of cells of a lag's product, on the flat grid with gaps."""
-    pitch = grid[0].size + _gap(grid[0])
-    partner = term.row_2 * pitch + grid[0].dilation * lag
-    return term.row * pitch, partner, max(0, min(term.length * pitch, grid[1].size * pitch - partner))
-
-
-def _gap(axis: _Axis) -> int:
-    """Zeros after each line, so that no lag reaches a cell of the next."""
-    return axis.dilation * (axis.kernel - 1)
-
-
-def _pairs(kernel: int, symmetric: bool) -> list[tuple[int, int]]:
-    """The pairs of taps of which the others are mirror images, or all."""
-    return [(tap, tap_2) for tap in range(kernel) for tap_2 in range(tap if symmetric else 0, kernel)]
-
-
-def _fits(variant: str, axes: tuple[_Axis, ...]) -> bool:
-    """Whether a variant takes these axes."""
-    if variant == "lag2":
-        return len(axes) > 1 and axes[-1].stride == 1 == axes[-2].stride
-    return variant != "folded" or axes[-1].dilation == 1
-
-
-def _check(variant: str, axes: tuple[_Axis, ...]) -> None:
-    if variant not in VARIANTS:
-        raise ValueError(f"no variant {variant!r}; pass one of {', '.join(VARIANTS)}")
-    if not _fits(variant, axes):
-        stride, dilation = tuple(a.stride for a in axes), tuple(a.dilation for a in axes)
-        needs = "the last axis of dilation 1" if variant == "folded" else "two axes, the last two of stride 1"
-        raise ValueError(
-            f"variant {variant!r} needs {needs}, but the stride is {stride} and the dilation {dilation}; "
-            "pass 'lag1', or what choose() returns"
-        )
-
-
-def _cuts(width: int) -> list[int]:
-    """Where "windows" cuts the rows of its result; narrow products are slower than twice the work."""
-    parts = 4 if width >= 96 else 1
-    return [width * part // parts for part in range(parts + 1)]
-
-
-def _folded(axes: tuple[_Axis, ...]) -> tuple[_Axis, ...]:
-    """The axes after the phases of the last stride have become channels."""
-    last = axes[-1]
-    kernel = -(-last.kernel // last.stride)
-    cells = last.positions + kernel - 1
-    return (*axes[:-1], _Axis(cells, kernel, 1, 1, 0, last.positions))
-
-
-def choose(**numbers: Unpack[Numbers]) -> Variant:
-    """The variant of `correlate` to take, by rules fitted to times of two CPU cores in float32.
-
-    Args:
-        numbers: of the call, by name; a representative `batch` if it is not known.
-
-    Returns:
-        `"lag2"`, `"lag1"`, `"folded"` (lag1 with the phases of a stride as channels: fewer, wider
-        products) or `"windows"`, where no lag is worth its many small products.
-    """
-    axes, width = _axes(numbers), numbers["channels"] // numbers["groups"]
-    last, rows = axes[-1], width * prod(a.kernel for a in axes[:-1])
-    count = {v: _multiplications(v, numbers, axes) for v in VARIANTS if _fits(v, axes)}
-    if "lag2" in count and min(a.kernel for a in axes[-2:]) > 1 and count["lag2"] < count["lag1"]:
-        cells = numbers["batch"] * numbers["channels"] * prod(numbers["positions"])
-        if width >= 16 and cells >= 128_000:
-            return "lag2"
-    if last.kernel <= last.phases or rows < (7 if last.kernel >= 7 * last.phases else 20):
-        return "windows"
-    variant: Variant = "folded" if last.stride > 1 and last.dilation == 1 and width <= 8 else "lag1"
-    return variant if count[variant] < count["windows"] else "windows"
-
-
-def multiplications(variant: Variant, **numbers: Unpack[Numbers]) -> int:
-    """The exact number of scalar multiplications in the matrix products of `correlate`, over all groups.
-
-    Args:
-        variant: as for `correlate`.
-        numbers: of the call, by name.
-
-    Raises:
-        ValueError: as `correlate` does, if there is no such variant or it does not take these axes.
-    """
-    axes = _axes(numbers)
-    _check(variant, axes)
-    return _multiplications(variant, numbers, axes)
-
-
-def _axes(numbers: Numbers) -> tuple[_Axis, ...]:
-    names: tuple[Literal["sizes", "kernel_size", "stride", "dilation", "offset", "positions"], ...]
-    names = ("sizes", "kernel_size", "stride", "dilation", "offset", "positions")
-    return tuple(_Axis(*axis).cropped() for axis in zip(*(numbers[name] for name in names), strict=True))
-
-
-def _multiplications(variant: str, numbers: Numbers, axes: tuple[_Axis, ...]) -> int:
-    width = numbers["channels"] // numbers["groups"]
-    if variant == "folded":
-        variant, width, axes = "lag1", width * axes[-1].stride, _folded(axes)
-    unfolded = axes[: len(axes) - {"lag2": 2, "lag1": 1, "windows": 0}[variant]]
-    rows = numbers["groups"] * numbers["batch"] * prod(a.positions for a in unfolded)
-    width *= prod(a.kernel for a in unfolded)
-    if variant == "windows":
-        return rows * sum((high - low) * high for low, high in pairwise(_cuts(width)))
-    blocks = _blocks(axes[-1])
-    if variant == "lag1":
-        return rows * width**2 * sum(t.length for b in blocks for t in b.terms)
-    grid = axes[-2], axes[-1]
-    cells = sum(_grid_cells(grid, b) for b in blocks if b.tap == 0)
-    columns = sum(t.length for b in blocks if b.tap for t in b.terms) * grid[0].positions
-    return rows * width**2 * (cells + columns * grid[0].kernel ** 2)
-
-
-def _grid_cells(grid: tuple[_Axis, _Axis], block: _Block) -> int:
-    """Rows of all the products that `_start` computes, per row of a cell."""
-    (term,) = block.terms
-    pairs = [(*p, _edges(grid[0], *p)) for p in _pairs(grid[0].kernel, symmetric=block.tap_2 == 0)]
-    lags = {tap_2 - tap for tap, tap_2, edges in pairs if edges is not None}
-    edges = sum(high - low for *_, found in pairs for low, high in found or ())
-    return sum(_shift(grid, term, lag)[2] for lag in lags) + edges * term.length
+from tnconv.backends.torch.lag_schedule import (
+    Axis,
+    Block,
+    block_list,
+    check_variant,
+    edge_spans,
+    fold_axes,
+    row_shift,
+    strip_cuts,
+    tap_pairs,
+    zero_gap,
+)
 
 
 def correlate(
@@ -311,8 +78,8 @@ def correlate(
         ValueError: if there is no such variant or it does not take these axes.
     """
     numbers = zip(x.shape[2:], kernel_size, stride, dilation, offset, positions, strict=True)
-    axes = tuple(_Axis(*axis) for axis in numbers)
-    _check(variant, axes)
+    axes = tuple(Axis(*axis) for axis in numbers)
+    check_variant(variant, axes)
     for dim, axis in enumerate(axes, 2):
         low, high = axis.used()
         x = x.narrow(dim, low, high - low)
@@ -325,13 +92,13 @@ def correlate(
     return run(x, groups, axes, in_place)
 
 
-def _windows(x: Tensor, groups: int, axes: tuple[_Axis, ...]) -> Tensor:
+def _windows(x: Tensor, groups: int, axes: tuple[Axis, ...]) -> Tensor:
     """Unfold, then one product of the rows with themselves, in strips as it is symmetric."""
     middle, end = 2 + len(axes), 2 + 2 * len(axes)
     count, width = _extent(x, groups, axes)
     view = _unfold(x, 2, axes).permute(1, *range(middle, end), 0, *range(2, middle))
     rows = view.reshape(groups, width, count)
-    spans = list(pairwise(_cuts(width)))
+    spans = list(pairwise(strip_cuts(width)))
     strips = [torch.bmm(rows[:, a:b], rows[:, :b].transpose(1, 2)) for a, b in spans]
     if len(spans) == 1:
         return strips[0]
@@ -339,7 +106,7 @@ def _windows(x: Tensor, groups: int, axes: tuple[_Axis, ...]) -> Tensor:
     return torch.cat([torch.cat(part, 2) for part in parts], 1)
 
 
-def _lag1(x: Tensor, groups: int, axes: tuple[_Axis, ...], in_place: bool) -> Tensor:
+def _lag1(x: Tensor, groups: int, axes: tuple[Axis, ...], in_place: bool) -> Tensor:
     """By lag along the last axis, the others unfolded into channels."""
     last = axes[-1]
     cells = _rows(x, groups, axes[:-1], kept=1)  # [g, i, n, o.., c, k..]
@@ -351,7 +118,7 @@ def _lag1(x: Tensor, groups: int, axes: tuple[_Axis, ...], in_place: bool) -> Te
         span = slice(step * low + origin, step * (high - 1) + origin + 1, step) if high > low else slice(0)
         lines.append(cells[:, span].reshape(groups, (high - low) * rows, width))
     made: dict[tuple[int, int], Tensor] = {}
-    for tap, tap_2, shifted, terms in _blocks(last):
+    for tap, tap_2, shifted, terms in block_list(last):
         total = made[tap - last.phases, tap_2 - last.phases] if shifted else None
         for term in terms:
             first = lines[term.phase][:, term.row * rows : (term.row + term.length) * rows]
@@ -362,9 +129,9 @@ def _lag1(x: Tensor, groups: int, axes: tuple[_Axis, ...], in_place: bool) -> Te
     return _assemble(made, last.kernel, 1, in_place)
 
 
-def _folded_lag1(x: Tensor, groups: int, axes: tuple[_Axis, ...], in_place: bool) -> Tensor:
+def _folded_lag1(x: Tensor, groups: int, axes: tuple[Axis, ...], in_place: bool) -> Tensor:
     """`_lag1` with the phases of the last axis as channels: `k = stride·a + r`, r next to the channels."""
-    last, folded = axes[-1], _folded(axes)
+    last, folded = axes[-1], fold_axes(axes)
     cells, kernel, stride = folded[-1].size, folded[-1].kernel, last.stride
     x = F.pad(x, (-last.offset, cells * stride + last.offset - last.size))
     x = x.reshape(*x.shape[:-1], cells, stride).movedim(-1, 2).flatten(1, 2)
@@ -379,13 +146,13 @@ def _folded_lag1(x: Tensor, groups: int, axes: tuple[_Axis, ...], in_place: bool
     )
 
 
-def _lag2(x: Tensor, groups: int, axes: tuple[_Axis, ...], in_place: bool) -> Tensor:
+def _lag2(x: Tensor, groups: int, axes: tuple[Axis, ...], in_place: bool) -> Tensor:
     """By lag along the last two axes, the others unfolded into channels."""
     first, last = grid = axes[-2], axes[-1]
     rows, width = _extent(x, groups, axes[:-2])
     cells = _rows(x, groups, axes[:-2], kept=2).reshape(groups, last.size, first.size, rows * width)
-    cells = F.pad(cells, (0, 0, 0, _gap(first)))
-    cells = cells.view(groups, last.size, first.size + _gap(first), rows, width)
+    cells = F.pad(cells, (0, 0, 0, zero_gap(first)))
+    cells = cells.view(groups, last.size, first.size + zero_gap(first), rows, width)
 
     @cache
     def column(low: int, length: int) -> Tensor:
@@ -394,7 +161,7 @@ def _lag2(x: Tensor, groups: int, axes: tuple[_Axis, ...], in_place: bool) -> Te
         return view.reshape(groups, length * first.positions * rows, first.kernel * width)
 
     made: dict[tuple[int, int], Tensor] = {}
-    for block in _blocks(last):
+    for block in block_list(last):
         if block.tap == 0:
             made[0, block.tap_2] = _start(cells, grid, block)
             continue
@@ -406,7 +173,7 @@ def _lag2(x: Tensor, groups: int, axes: tuple[_Axis, ...], in_place: bool) -> Te
     return _assemble(made, last.kernel, first.kernel, in_place)
 
 
-def _start(cells: Tensor, grid: tuple[_Axis, _Axis], block: _Block) -> Tensor:
+def _start(cells: Tensor, grid: tuple[Axis, Axis], block: Block) -> Tensor:
     """From cells `[g, i2, i1, rows, c]` to a first block `S[0, tap_2]`, `[g, (k1 c), (k1 c)]`."""
     rows = cells.shape[3]
     taps = range(grid[0].kernel)
@@ -416,14 +183,14 @@ def _start(cells: Tensor, grid: tuple[_Axis, _Axis], block: _Block) -> Tensor:
     far = cells[:, term.row_2 : term.row_2 + term.length]
     whole: dict[int, Tensor] = {}
     parts: dict[tuple[int, int], Tensor] = {}
-    for tap, tap_2 in _pairs(grid[0].kernel, symmetric=block.tap_2 == 0):
-        edges, lag = _edges(grid[0], tap, tap_2), tap_2 - tap
+    for tap, tap_2 in tap_pairs(grid[0].kernel, symmetric=block.tap_2 == 0):
+        edges, lag = edge_spans(grid[0], tap, tap_2), tap_2 - tap
         ahead = grid[0].dilation * lag
         if edges is None:
             total = _add(None, flat[:, :0], flat[:, :0], 1)
         else:
             if lag not in whole:
-                start, partner, count = (rows * v for v in _shift(grid, term, lag))
+                start, partner, count = (rows * v for v in row_shift(grid, term, lag))
                 whole[lag] = _add(None, flat[:, start : start + count], flat[:, partner : partner + count], 1)
             total = whole[lag]
             for low, high in edges:
@@ -435,13 +202,13 @@ def _start(cells: Tensor, grid: tuple[_Axis, _Axis], block: _Block) -> Tensor:
     return torch.cat([torch.cat([parts[k, k_2] for k_2 in taps], 2) for k in taps], 1)
 
 
-def _extent(x: Tensor, groups: int, unfolded: tuple[_Axis, ...]) -> tuple[int, int]:
+def _extent(x: Tensor, groups: int, unfolded: tuple[Axis, ...]) -> tuple[int, int]:
     """Rows and columns of one cell after some axes are unfolded: (n o..) and (c k..)."""
     rows = x.shape[0] * prod(a.positions for a in unfolded)
     return rows, x.shape[1] // groups * prod(a.kernel for a in unfolded)
 
 
-def _rows(x: Tensor, groups: int, unfolded: tuple[_Axis, ...], kept: int) -> Tensor:
+def _rows(x: Tensor, groups: int, unfolded: tuple[Axis, ...], kept: int) -> Tensor:
     """A view with the kept last axes outermost, the last of all first: `[g, i.., n, o.., c, k..]`."""
     count = len(unfolded)
     x = _unfold(x, 2, unfolded)
@@ -450,7 +217,7 @@ def _rows(x: Tensor, groups: int, unfolded: tuple[_Axis, ...], kept: int) -> Ten
     return x.permute(1, *range(end - 1, middle - 1, -1), 0, *range(3, middle), 2, *range(end, end + count))
 
 
-def _unfold(x: Tensor, dim: int, axes: tuple[_Axis, ...]) -> Tensor:
+def _unfold(x: Tensor, dim: int, axes: tuple[Axis, ...]) -> Tensor:
     """Pad the dimensions from `dim` on and exchange their cells for positions; the taps come last."""
     amounts = [(-a.offset, a.reach + a.offset - a.size) for a in axes]
     if any(amount != (0, 0) for amount in amounts):
@@ -476,7 +243,7 @@ def _assemble(made: dict[tuple[int, int], Tensor], taps: int, inner: int, in_pla
     groups, size, _ = made[0, 0].shape
     width = size // inner
     split = (groups, inner, width, inner, width)
-    pairs = _pairs(taps, symmetric=False)
+    pairs = tap_pairs(taps, symmetric=False)
     blocks = [(made[k, j] if k <= j else made[j, k].mT).reshape(split) for k, j in pairs]
     if in_place:
         out = blocks[0].new_empty(groups, width, inner, taps, width, inner, taps)
@@ -485,20 +252,3 @@ def _assemble(made: dict[tuple[int, int], Tensor], taps: int, inner: int, in_pla
     else:
         out = torch.stack(blocks, 1).reshape(groups, taps, taps, *split[1:]).permute(0, 4, 3, 1, 6, 5, 2)
     return out.reshape(groups, size * taps, size * taps)
-
-
-def thin_product(a: Tensor, b: Tensor) -> Tensor:
-    """`aᵀ b` of two matrices with few rows, as a batch of products of 32 columns of `a` where that is faster.
-
-    Args:
-        a: `[N, m]`.
-        b: `[N, p]`.
-
-    Returns:
-        The product `[m, p]`. On a CPU, one product with a short sum and a large result writes it slowly.
-    """
-    count, rows = a.shape
-    if count > 16 or rows < 2048 or rows % 32 or a.device.type != "cpu":
-        return torch.mm(a.t(), b)
-    strips = a.t().reshape(rows // 32, 32, count)
-    return torch.bmm(strips, b.expand(rows // 32, *b.shape)).flatten(0, 1)

@@ -288,12 +288,9 @@ class _Call:
         image, padding = self._image(dims, needs, stride)
         gradient = em.arrange(self.second, (s.summed, (*s.batch, *s.right), *((o,) for o in positions)))
         out = ((*s.batch, *s.right), s.left, *((k,) for k in kernel))
-        shape = f"{image.name}.new_empty(1).expand{em.shape(out)}"
-        zeros = [0] * self.rank
         text = (
-            f"torch.ops.aten.convolution_backward({gradient.name}, {image.name}, {shape}, None, {stride}, "
-            f"{list(map(int, padding.strip('(),').split(',')))}, {dilation}, False, {zeros}, {self._groups()}, "
-            f"(False, True, False))[1]"
+            f"rt.weight_gradient({gradient.name}, {image.name}, {em.shape(out)}, stride={_tuple(stride)}, "
+            f"padding={padding}, dilation={_tuple(dilation)}, groups={self._groups()})"
         )
         return em.assign("weight_gradient", text, [gradient.name, image.name], out)
 

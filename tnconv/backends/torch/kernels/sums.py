@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from tnconv.backends.torch import lag
+from tnconv.backends.torch import lag_schedule
 from tnconv.backends.torch.emit import Emitter, Value, singles
 from tnconv.backends.torch.kernels.base import CALL, MATMUL_RATE, Kernel, Problem, copy_time
 from tnconv.backends.torch.kernels.contract import presum
@@ -103,7 +103,7 @@ class LagCorrelation(Kernel):
     @staticmethod
     def _variant(problem: Problem, found: _Lag) -> str:
         sizes, kernel, stride, dilation, offset, positions = zip(*found.numbers, strict=True)
-        return lag.choose(
+        return lag_schedule.choose(
             batch=problem.count(found.batch),
             channels=problem.count((*found.groups, *found.channels)),
             groups=problem.count(found.groups),
