@@ -104,7 +104,10 @@ def report(results: dict[str, Any]) -> str:
         speedups = ", ".join(f"{1 / r:.1f}" for r in large)
         lines += ["", f"{op} on stride-1 layers with 28x28 outputs or larger: {speedups} times as fast."]
     worst = max(r["extra_over_unfolded"] for r in rows if r["op"] == "kfac_reduce")
-    lines += ["", f"Peak memory of kfac_reduce besides its result: at most {worst:.1%} of the unfolded input."]
+    lines += [
+        "",
+        f"Peak memory of kfac_reduce besides its result: at most {worst:.1%} of the unfolded input.",
+    ]
     compile_ms = statistics.median(r["compile_ms"] for r in rows)
     lines += ["", f"Compiling one operation of one layer: {compile_ms:.1f} ms in the median."]
     lines += [
@@ -127,13 +130,17 @@ def main() -> None:
     """Measure, and write both files."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--op", action="append", choices=OPERATIONS, help="only this operation; nothing is written")
+    parser.add_argument(
+        "--op", action="append", choices=OPERATIONS, help="only this operation; nothing is written"
+    )
     options = parser.parse_args()
     todo = [(case, op) for op in options.op or OPERATIONS for case in RESNET18]
     rows = [measure(case, op, options.rounds) for case, op in track(todo, "measuring")]
     if options.op:
         for r in rows:
-            print(f"{r['op']:12s} {r['layer']:14s} {r['ms']:8.2f} {r['pytorch_ms']:8.2f} ratio {r['ratio']:.2f}")
+            print(
+                f"{r['op']:12s} {r['layer']:14s} {r['ms']:8.2f} {r['pytorch_ms']:8.2f} ratio {r['ratio']:.2f}"
+            )
         return
     results = {"machine": machine(), "rounds": options.rounds, "rows": rows}
     (HERE / "results.json").write_text(json.dumps(results, indent=1) + "\n")

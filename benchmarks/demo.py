@@ -25,7 +25,9 @@ BATCH = 4
 TOLERANCE = 1e-12
 
 
-def measure(case: Case, op: str, rounds: int) -> tuple[tnconv.CompiledFunction, float, float, float, Comparison]:
+def measure(
+    case: Case, op: str, rounds: int
+) -> tuple[tnconv.CompiledFunction, float, float, float, Comparison]:
     """Compile, check in float64 and float32, and time one operation of one layer."""
     start = time.perf_counter()
     function = tnconv.compile(case.spec, op, hints={"N": BATCH})
@@ -36,9 +38,17 @@ def measure(case: Case, op: str, rounds: int) -> tuple[tnconv.CompiledFunction, 
         arguments = [tensors[name] for name in function.arguments]
         got, want = function(*arguments), peer(case, op, tensors)()
         if got.shape != want.shape:
-            raise SystemExit(f"{case.name} {op}: shape {tuple(got.shape)} but PyTorch has {tuple(want.shape)}")
+            raise SystemExit(
+                f"{case.name} {op}: shape {tuple(got.shape)} but PyTorch has {tuple(want.shape)}"
+            )
         errors.append(((got - want).abs().max() / want.abs().max()).item())
-    return function, seconds, errors[0], errors[1], compare(lambda: function(*arguments), peer(case, op, tensors), rounds)
+    return (
+        function,
+        seconds,
+        errors[0],
+        errors[1],
+        compare(lambda: function(*arguments), peer(case, op, tensors), rounds),
+    )
 
 
 def main() -> int:
@@ -46,8 +56,18 @@ def main() -> int:
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 7
     console = Console(width=None if sys.stdout.isatty() else 150)
     threads = torch.get_num_threads()
-    table = Table(title=f"ResNet-18, 224x224, batch {BATCH}, {threads} threads; time in float32 over PyTorch's")
-    for name in ("layer", "operation", "multiplications", "peak elements", "kernels", "error f64", "error f32"):
+    table = Table(
+        title=f"ResNet-18, 224x224, batch {BATCH}, {threads} threads; time in float32 over PyTorch's"
+    )
+    for name in (
+        "layer",
+        "operation",
+        "multiplications",
+        "peak elements",
+        "kernels",
+        "error f64",
+        "error f32",
+    ):
         table.add_column(name, justify="left" if name in ("layer", "operation", "kernels") else "right")
     table.add_column("ms", justify="right")
     table.add_column("time / PyTorch", justify="right")

@@ -17,7 +17,9 @@ class Comparison:
     high: float
 
 
-def compare(a: Callable[[], object], b: Callable[[], object], rounds: int = 9, least: float = 2e-3) -> Comparison:
+def compare(
+    a: Callable[[], object], b: Callable[[], object], rounds: int = 9, least: float = 2e-3
+) -> Comparison:
     """Time two calls in turn.
 
     Args:

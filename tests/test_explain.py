@@ -1,5 +1,6 @@
 """The explanation names every pass, every step, every kernel, and all counts."""
 
+import io
 import re
 
 import pytest
@@ -60,6 +61,6 @@ def test_markup_in_names_is_not_interpreted() -> None:
 
 
 def test_rich_renders_it() -> None:
-    console = Console(width=120, record=True, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123
+    console = Console(width=120, record=True, file=io.StringIO())
     console.print(tnconv.compile(SPEC, "kfac_expand").explain())
     assert "lag correlation" in console.export_text()

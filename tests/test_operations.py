@@ -80,9 +80,7 @@ def convolved(spec: ConvSpec, x: Tensor, weight: Tensor, bias: Tensor | None = N
     else:
         x = F.pad(x, [side for pair in reversed(spec.paddings) for side in pair])
     convolution = CONVOLUTIONS[spec.spatial_dims]
-    return convolution(
-        x, weight, bias, stride=spec.strides, dilation=spec.dilations, groups=spec.groups
-    )
+    return convolution(x, weight, bias, stride=spec.strides, dilation=spec.dilations, groups=spec.groups)
 
 
 def expected(spec: ConvSpec, op: str, values: dict[str, Tensor], convention: str = "kfac") -> Tensor:
@@ -216,9 +214,7 @@ def test_four_spatial_dimensions(op: str) -> None:
         4, 2, (2, 1, 2, 2), (3, 2, 4, 3), groups=2, stride=(1, 1, 2, 1), padding=(0, 1, 1, 0), bias=True
     )
     assert_agrees(spec, op)
-    circular = ConvSpec(
-        1, 2, (2, 3, 2, 1), (3, 3, 3, 2), padding=(1, 1, 0, 0), padding_mode="circular"
-    )
+    circular = ConvSpec(1, 2, (2, 3, 2, 1), (3, 3, 3, 2), padding=(1, 1, 0, 0), padding_mode="circular")
     assert_agrees(circular, op, (2,))
 
 
@@ -268,7 +264,9 @@ def test_empty_batch() -> None:
 def test_conventions(op: str, convention: str) -> None:
     spec = ConvSpec(4, 4, (3, 2), (7, 6), groups=2, stride=2, dilation=(2, 1), padding=1)
     if SCALES[convention][op] is None:
-        with pytest.raises(OperationError, match=f"{convention!r} does not define the scale of {op!r}.*use one of"):
+        with pytest.raises(
+            OperationError, match=f"{convention!r} does not define the scale of {op!r}.*use one of"
+        ):
             tnconv.compile(spec, op, convention=convention)
         return
     function = tnconv.compile(spec, op, convention=convention)
@@ -328,7 +326,13 @@ def test_factors_respect_groups(op: str) -> None:
 @pytest.mark.parametrize("op", ["kfac_expand", "kfac_reduce", "unfold"])
 @pytest.mark.parametrize(
     "changed",
-    [{"dilation": 2}, {"stride": 2}, {"stride": (1, 2)}, {"padding": 1}, {"padding": 2, "padding_mode": "circular"}],
+    [
+        {"dilation": 2},
+        {"stride": 2},
+        {"stride": (1, 2)},
+        {"padding": 1},
+        {"padding": 2, "padding_mode": "circular"},
+    ],
 )
 def test_no_hyper_parameter_is_ignored(op: str, changed: dict[str, Any]) -> None:
     options = {"padding": 2, **changed}

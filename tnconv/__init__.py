@@ -1,8 +1,8 @@
 """tnconv: a symbolic tensor-network compiler for convolutions, on PyTorch.
 
-    fn = tnconv.compile(torch.nn.Conv2d(64, 128, 3, padding=1), "kfac_reduce", input_size=(56, 56))
-    factor = fn(x)
-    print(fn.network, fn.plan, fn.source)
+fn = tnconv.compile(torch.nn.Conv2d(64, 128, 3, padding=1), "kfac_reduce", input_size=(56, 56))
+factor = fn(x)
+print(fn.network, fn.plan, fn.source)
 """
 
 import gc
@@ -12,7 +12,7 @@ _collecting = gc.isenabled()
 gc.disable()
 try:
     from tnconv import ops, passes
-    from tnconv.api import CompiledFunction, Cost, compile  # noqa: A004
+    from tnconv.api import CompiledFunction, Cost, compile
     from tnconv.errors import (
         ArgumentError,
         LoweringError,

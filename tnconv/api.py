@@ -14,7 +14,7 @@ from tnconv import ops, plugins
 from tnconv.backends import reference
 from tnconv.backends.base import Program
 from tnconv.backends.torch.signature import Signature
-from tnconv.errors import LoweringError, OperationError, PlanError, TnconvError
+from tnconv.errors import LoweringError, OperationError
 from tnconv.inspect.draw import draw
 from tnconv.inspect.explain import Explanation, explain
 from tnconv.ir import Expression, Network, Size, Sum, evaluate
@@ -87,7 +87,7 @@ class CompiledFunction:
             key = None
         if key not in self._known or key is None:
             self._signature.check(tensors)
-            if len(self._known) > 1000:  # noqa: PLR2004 - a bound, so that endless shapes do not fill the memory
+            if len(self._known) > 1000:
                 self._known.clear()
             self._known.add(key)
         return self._function(*tensors)
@@ -117,7 +117,7 @@ class CompiledFunction:
         draw(self.network, path)
 
 
-def compile(  # noqa: A001 - `tnconv.compile` is the name people look for
+def compile(
     source: object,
     op: str = "forward",
     *,
@@ -183,10 +183,14 @@ class _Build:
         return plan, self.lower(plan, network, hints)
 
 
-def _forward(source: object, operation: ops.Operation, input_size: int | tuple[int, ...] | None) -> Expression:
+def _forward(
+    source: object, operation: ops.Operation, input_size: int | tuple[int, ...] | None
+) -> Expression:
     if isinstance(source, Network | Sum):
         if input_size is not None:
-            raise OperationError("input_size is given with a network, which has its sizes already; leave it out")
+            raise OperationError(
+                "input_size is given with a network, which has its sizes already; leave it out"
+            )
         return source
     return as_spec(source, input_size).network(bias=operation.bias)
 

@@ -129,7 +129,11 @@ def _channels(draw: st.DrawFn, *legs: Index) -> tuple[Any, ...]:
     if draw(st.booleans()):
         first, *rest = draw(st.permutations(legs))
         return (group(first), group(*rest))
-    return (group(legs[0]), group(*legs[1:])) if legs[0].name == "n" else (group(*legs[:2]), *map(group, legs[2:]))
+    return (
+        (group(legs[0]), group(*legs[1:]))
+        if legs[0].name == "n"
+        else (group(*legs[:2]), *map(group, legs[2:]))
+    )
 
 
 @settings(max_examples=120, deadline=None, derandomize=True)
@@ -272,7 +276,7 @@ DENSE = {
 def test_convolutions_stay_convolutions(name: str, op: str) -> None:
     function = tnconv.compile(RESNET[name], op)
     assert [choice.kernel for choice in function.program.choices] == ["convolution"]
-    call = {"forward": "F.conv", "input_vjp": "F.conv_transpose", "weight_vjp": "convolution_backward"}[op]
+    call = {"forward": "F.conv", "input_vjp": "F.conv_transpose", "weight_vjp": "rt.weight_gradient"}[op]
     statements = function.source.splitlines()
     assert call in function.source
     # Nothing but the native call: no padding by hand, no copies.
@@ -285,7 +289,7 @@ def test_layers_without_overlap_are_matrix_products(name: str, op: str) -> None:
     function = tnconv.compile(DENSE[name], op)
     assert {choice.kernel for choice in function.program.choices} == {"matmul"}
     body = function.source.split(":", 1)[1]
-    assert "F.conv" not in body and "convolution_backward" not in body and ".unfold(" not in body
+    assert "F.conv" not in body and "weight_gradient(" not in body and ".unfold(" not in body
 
 
 def test_kernels_of_the_factors() -> None:
@@ -324,3 +328,13 @@ def test_unfold_writes_its_result_once() -> None:
     """Besides the result there is the padded input, and no second copy of the windows."""
     cost = tnconv.compile(replace(RESNET["3x3"], batch_size=2), "unfold").cost
     assert cost.peak_elements == 2 * 576 * 56**2 + 2 * 64 * 58**2
+
+
+def test_product_of_one_input_with_itself_unfolds_it_once() -> None:
+    """The scale goes to the result: scaling one operand would make two of them."""
+    function = tnconv.compile(tnconv.ConvSpec(7, 1, 3, (4, 5), padding=1), "kfac_expand", hints={"N": 2})
+    assert [choice.kernel for choice in function.program.choices] == ["window view + matmul"]
+    assert function.source.count("F.pad(") == 1 and function.source.count("rt.ratio(") == 1
+    x = torch.randn(2, 7, 4, 5, dtype=torch.float64)
+    a = torch.nn.functional.unfold(x, 3, padding=1)
+    torch.testing.assert_close(function(x)[0], torch.einsum("nrt,nst->rs", a, a) / (2 * 20))

@@ -10,10 +10,11 @@ from hypothesis import given, settings
 from test_kernels import LAST_RESORT, RESNET, Forced, assert_program
 
 import tnconv
+from tnconv.backends.torch import runtime
 from tnconv.backends.torch.kernels import Kernel
 from tnconv.backends.torch.lower import kernel_table, lower, lower_with
 from tnconv.errors import LoweringError, PluginError
-from tnconv.ir import Expression, Index, Network, Sum, Tensor, group, parse, parse_network, symbol
+from tnconv.ir import Expression, Index, Network, Sum, Tensor, group, parse, parse_network, pattern, symbol
 from tnconv.passes import Pipeline
 from tnconv.planner import make_plan
 from tnconv.plugins import KERNELS, register, unregister
@@ -76,14 +77,14 @@ REGRESSIONS = {
     }""",
     "one product with two scales": """sum t {
       network t {
-        index [a=2, b=3, c=4]
+        index [a=2, b=5, c=2]
         x = input [a, b]
         y = input [b, c]
         s = scale [2]
         output    [a, c]
       }
       network t.2 {
-        index [a=2, b=3, c=4]
+        index [a=2, b=5, c=2]
         x = input [a, b]
         y = input [b, c]
         s = scale [3]
@@ -167,7 +168,9 @@ def assert_source(source: str) -> None:
             elif isinstance(name.ctx, ast.Del):
                 deleted[name.id] = number
             else:
-                assert name.id not in written and name.id not in arguments, f"{name.id} is written twice\n{source}"
+                assert name.id not in written and name.id not in arguments, (
+                    f"{name.id} is written twice\n{source}"
+                )
                 written[name.id] = number
         if isinstance(statement, ast.Assign):
             (target,) = statement.targets
@@ -176,14 +179,17 @@ def assert_source(source: str) -> None:
             known = target.id.rsplit("_", 1)[0] if target.id[-1].isdigit() else target.id
             symbol_of = ast.unparse(statement.value).split(".shape[")[0] in arguments
             assert symbol_of or known in helpers or "  # [" in line, line
-    tensors = [n for n in written if not ast.unparse(body[written[n]]).split(" = ")[1].split(".shape[")[0] in arguments]
+    tensors = [
+        n
+        for n in written
+        if ast.unparse(body[written[n]]).split(" = ")[1].split(".shape[")[0] not in arguments
+    ]
     for name in tensors:
         if name == end.value.id:
             assert name not in deleted
             continue
         use = max(last.get(name, -1), written[name])
-        following = [n for n in range(use + 1, len(body))]
-        if following:
+        if use + 1 < len(body):
             assert deleted.get(name) == use + 1, f"{name} is not deleted after its last use\n{source}"
 
 
@@ -210,13 +216,13 @@ def test_shape_comments_are_true() -> None:
         for op in OPERATIONS:
             checked += _check_comments(tnconv.compile(small, op))
     assert checked > 50
+    total = parse(REGRESSIONS["an output index on no term of a sum"])
+    assert _check_comments(tnconv.compile(total)) > 2
 
 
 def _check_comments(function: tnconv.CompiledFunction) -> int:
     sizes = {t.argument: t.axes for term in function.network.terms for t in term.tensors}
     space = {"torch": torch, "F": torch.nn.functional}
-    from tnconv.backends.torch import runtime
-
     space["rt"] = runtime
     for name in function.arguments:
         space[name] = torch.randn([axis.size for axis in sizes[name]])
@@ -239,7 +245,21 @@ def test_no_pattern_is_materialised(op: str) -> None:
         assert "arange" not in source and "new_zeros" not in source and "torch.ones" not in source, source
 
 
-HOSTILE = ("lambda", "torch", "F", "rt", "def", "None", "match", "print", "int", "N", "x_windows", "result", "float")
+HOSTILE = (
+    "lambda",
+    "torch",
+    "F",
+    "rt",
+    "def",
+    "None",
+    "match",
+    "print",
+    "int",
+    "N",
+    "x_windows",
+    "result",
+    "float",
+)
 
 
 @pytest.mark.parametrize("name", HOSTILE)
@@ -247,8 +267,6 @@ def test_any_name_of_the_ir_is_harmless(name: str) -> None:
     """As network, argument, index and size symbol."""
     i1, o1, k1 = Index("i1", 5), Index(name, 3), Index("k1", 3)
     n = Index("n", symbol(name))
-    from tnconv.ir import pattern
-
     nodes = (
         Tensor(name, "input", (group(n), group(i1))),
         Tensor("weight", "parameter", (group(k1),)),
@@ -294,8 +312,12 @@ def test_table_without_a_last_resort() -> None:
 def test_entry_that_is_no_kernel() -> None:
     register(KERNELS, "nonsense", "not a kernel".upper)
     try:
-        with pytest.raises(PluginError, match="kernel 'nonsense' is .* which is not a Kernel"):
-            lower(make_plan(tnconv.ConvSpec(2, 2, 3, (5, 5)).network()), tnconv.ConvSpec(2, 2, 3, (5, 5)).network(), {})
+        with pytest.raises(PluginError, match=r"kernel 'nonsense' is .* which is not a Kernel"):
+            lower(
+                make_plan(tnconv.ConvSpec(2, 2, 3, (5, 5)).network()),
+                tnconv.ConvSpec(2, 2, 3, (5, 5)).network(),
+                {},
+            )
     finally:
         unregister(KERNELS, "nonsense")
 

@@ -342,11 +342,16 @@ def lower(plan: Plan, network: Expression, _hints: Mapping[str, int]) -> Program
 
     def function(*tensors: torch.Tensor) -> torch.Tensor:
         if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
-            raise ArgumentError("the reference backend has no gradients; use torch.no_grad() or backend='torch'")
+            raise ArgumentError(
+                "the reference backend has no gradients; use torch.no_grad() or backend='torch'"
+            )
         arrays = {name: t.detach().cpu().numpy() for name, t in zip(plan.arguments, tensors, strict=True)}
         value = np.asarray(evaluate(network, arrays))
         return torch.as_tensor(value.astype(next(iter(arrays.values())).dtype), device=tensors[0].device)
 
-    source = "\n".join(f"# {line}" for line in str(network).splitlines()) + "\n# evaluated densely by tnconv.backends.reference\n"
+    source = (
+        "\n".join(f"# {line}" for line in str(network).splitlines())
+        + "\n# evaluated densely by tnconv.backends.reference\n"
+    )
     choices = tuple(Choice(step.result, "reference") for step in plan.steps)
     return Program(network.name, source, tuple(plan.arguments), choices, (), function)

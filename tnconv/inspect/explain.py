@@ -83,7 +83,9 @@ def _plan(plan: Plan, program: Program) -> "Table":
     kernel = {choice.step: choice.kernel for choice in program.choices}
     for step in plan.steps:
         text = format_step(step).split("#")[0].strip()
-        table.add_row(_escape(text), _number(step.multiplications), _number(step.elements), kernel.get(step.result, ""))
+        table.add_row(
+            _escape(text), _number(step.multiplications), _number(step.elements), kernel.get(step.result, "")
+        )
     if len(plan.steps) > 1:
         table.add_section()
         table.add_row("total, and peak", _number(plan.multiplications), _number(plan.peak_elements), "")
@@ -101,7 +103,9 @@ def _kernels(program: Program) -> "Table":
     table.add_column("microseconds", justify="right")
     table.add_column("buffers besides the result")
     for choice in program.choices:
-        buffers = ", ".join(f"{what}: {_number(n)}" for step, what, n in program.workspace if step == choice.step)
+        buffers = ", ".join(
+            f"{what}: {_number(n)}" for step, what, n in program.workspace if step == choice.step
+        )
         for name, time in sorted(choice.candidates, key=lambda c: c[1]):
             chosen = name == choice.kernel
             table.add_row(

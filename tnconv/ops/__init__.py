@@ -2,6 +2,6 @@
 
 from tnconv.ops.conventions import CONVENTIONS, scale_of
 from tnconv.ops.registry import Operation, available, get, register
-from tnconv.ops.registry import operations as list  # noqa: A004 - tnconv.ops.list() reads well
+from tnconv.ops.registry import operations as list
 
 __all__ = ["CONVENTIONS", "Operation", "available", "get", "list", "register", "scale_of"]

@@ -47,7 +47,9 @@ def scale_of(convention: str | None, factor: str | None, op: str, forward: Netwo
         return None
     chosen = DEFAULT if convention is None else convention
     if chosen not in CONVENTIONS:
-        raise OperationError(f"convention {chosen!r} is not known; the conventions are {', '.join(CONVENTIONS)}")
+        raise OperationError(
+            f"convention {chosen!r} is not known; the conventions are {', '.join(CONVENTIONS)}"
+        )
     text = CONVENTIONS[chosen].get(factor)
     if text is None:
         fitting = [name for name, table in CONVENTIONS.items() if factor in table]

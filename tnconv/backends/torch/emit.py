@@ -169,7 +169,9 @@ class Emitter:
         """Write another form of a value; `x` becomes `x_windows`, and that `x_windows_2`, not `x_windows_windows`."""
         root = self._roots.get(value.name, value.name)
         base = f"{root}_{suffix}" if suffix and suffix != "result" else suffix or root
-        made = self.assign(base, expression, [value.name], dims, contiguous=contiguous, note=note, fresh=fresh)
+        made = self.assign(
+            base, expression, [value.name], dims, contiguous=contiguous, note=note, fresh=fresh
+        )
         self._roots[made.name] = root
         return made
 
@@ -190,7 +192,10 @@ class Emitter:
         return True
 
     def do(self, text: str, reads: Sequence[str], comment: str = "") -> None:
-        """Write a statement that changes the first of `reads` in place: who writes its expression later wants the old value."""
+        """Write a statement that changes the first of `reads` in place.
+
+        Its expression is forgotten: who writes that later wants the old value.
+        """
         self._known = {expression: name for expression, name in self._known.items() if name != reads[0]}
         self.statements.append(Statement(text, tuple(reads), None, comment))
 

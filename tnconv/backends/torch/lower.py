@@ -8,7 +8,7 @@ from typing import Any
 
 import sympy
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from torch import Tensor
 
 from tnconv import plugins
@@ -46,7 +46,9 @@ def kernel_table() -> dict[str, Kernel]:
 def _kernel(name: str, found: object) -> Kernel:
     made = found() if isinstance(found, type) else found
     if not isinstance(made, Kernel):
-        raise PluginError(f"kernel {name!r} is {made!r}, which is not a Kernel; subclass tnconv.backends.torch.kernels.Kernel")
+        raise PluginError(
+            f"kernel {name!r} is {made!r}, which is not a Kernel; subclass tnconv.backends.torch.kernels.Kernel"
+        )
     return made
 
 
@@ -89,10 +91,14 @@ class _Lowering:
             self.workspace += [(step.result, what, size) for what, size in self.em.workspace]
             self.em.workspace.clear()
         result = self._total()
-        name = fresh(re.sub(r"\W", "_", self.plan.name), RESERVED)  # a function `torch` would hide the module
+        name = fresh(
+            re.sub(r"\W", "_", self.plan.name), {*RESERVED}
+        )  # a function `torch` would hide the module
         source = self._source(name, result)
         function = _compile(name, source)
-        return Program(name, source, tuple(self.plan.arguments), tuple(self.choices), tuple(self.workspace), function)
+        return Program(
+            name, source, tuple(self.plan.arguments), tuple(self.choices), tuple(self.workspace), function
+        )
 
     # -- one step --------------------------------------------------------------------------------
 
@@ -101,7 +107,9 @@ class _Lowering:
         kernel, candidates = self._choose(problem)
         self.choices.append(Choice(step.result, kernel.name, candidates))
         scale = _scale_text(step.scale, self.em) if step.scale != 1 else None
-        twice = len({v.name for v in problem.operands}) < len(problem.operands)  # scaling would make two of one
+        twice = len({v.name for v in problem.operands}) < len(
+            problem.operands
+        )  # scaling would make two of one
         if scale and kernel.takes_scaled and not twice:
             small = min(range(len(problem.operands)), key=lambda p: problem.count(problem.operands[p].legs))
             if problem.count(problem.operands[small].legs) < problem.count(problem.output):
@@ -191,14 +199,18 @@ class _Lowering:
             cell = Index(fresh("cell", taken), axis.size)
             taken.add(cell.name)
             dims.append((cell,))
-            reads.append(Pattern("axis", cell, tuple(zip(axis.strides, axis.indices, strict=True)), axis.start))
+            reads.append(
+                Pattern("axis", cell, tuple(zip(axis.strides, axis.indices, strict=True)), axis.start)
+            )
         value = Value(python, tuple(dims))
         return gather(self.em, value, reads) if reads else value
 
     def _choose(self, problem: Problem) -> tuple[Kernel, tuple[tuple[str, float], ...]]:
         costs = [(k, k.cost(problem)) for k in self.kernels.values() if k.accepts(problem)]
         if not costs:
-            raise LoweringError("no kernel accepts this step; the table needs 'gather and scatter', which accepts all")
+            raise LoweringError(
+                "no kernel accepts this step; the table needs 'gather and scatter', which accepts all"
+            )
         kernel, _ = min(costs, key=lambda c: c[1])
         return kernel, tuple((k.name, cost) for k, cost in costs)
 
@@ -222,7 +234,9 @@ class _Lowering:
         if all(dim or not axis.indices for dim, axis in zip(total.dims, axes, strict=True)):
             return total
         dims = tuple(axis.indices for axis in axes)  # no term has a leg on some axis
-        return self.em.derive(total, "result", f"{total.name}.expand{self.em.shape(dims)}", dims, contiguous=False)
+        return self.em.derive(
+            total, "result", f"{total.name}.expand{self.em.shape(dims)}", dims, contiguous=False
+        )
 
     def _private(self, result: str) -> bool:
         """Whether nothing but the sum reads a result."""
@@ -257,11 +271,23 @@ class _Lowering:
                 continue
             cell = self._cell(place, axis)
             dims.append((cell,))
-            writes.append(Pattern("axis", cell, tuple(zip(axis.strides, axis.indices, strict=True)), axis.start))
-        target = em.assign("result", f"{value.name}.new_zeros({em.shape(tuple(dims))})", [value.name], tuple(dims), memo=False)
+            writes.append(
+                Pattern("axis", cell, tuple(zip(axis.strides, axis.indices, strict=True)), axis.start)
+            )
+        target = em.assign(
+            "result",
+            f"{value.name}.new_zeros({em.shape(tuple(dims))})",
+            [value.name],
+            tuple(dims),
+            memo=False,
+        )
         view = window_view(em, target, writes)
         ordered = em.order(value, flatten(view.dims))
-        em.do(f"{view.name}.copy_({ordered.name})", [view.name, ordered.name, target.name], "the other cells stay zero")
+        em.do(
+            f"{view.name}.copy_({ordered.name})",
+            [view.name, ordered.name, target.name],
+            "the other cells stay zero",
+        )
         return target
 
     # -- text ------------------------------------------------------------------------------------
@@ -302,7 +328,13 @@ def _symbol_bindings(plan: Plan, python: Mapping[str, str]) -> dict[str, str]:
             if slope.is_Integer:
                 found[symbol.name] = f"{text} // {int(slope)}"
     used = {s.name for step in plan.steps for s in step.scale.free_symbols} | wanted
-    used |= {s.name for step in plan.steps for i in step.indices if not isinstance(i.size, int) for s in i.size.free_symbols}
+    used |= {
+        s.name
+        for step in plan.steps
+        for i in step.indices
+        if not isinstance(i.size, int)
+        for s in i.size.free_symbols
+    }
     missing = sorted(used - set(found))
     if missing:
         raise LoweringError(
@@ -326,7 +358,7 @@ def _compile(name: str, source: str) -> Callable[..., Tensor]:
     """Define the function of a source, and register it so that a traceback shows its lines."""
     filename = f"<tnconv {name} {abs(hash(source)):x}>"
     space: dict[str, Any] = {"torch": torch, "F": F, "rt": runtime}
-    exec(compile(source, filename, "exec"), space)  # noqa: S102 - names come from a checked alphabet
+    exec(compile(source, filename, "exec"), space)
     linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)
     function: Callable[..., Tensor] = space[name]
     return function

@@ -59,34 +59,25 @@ def weight_gradient(
     dilation: tuple[int, ...],
     groups: int,
 ) -> Tensor:
-    """The weight gradient of a native convolution; the arguments are those of `torch.nn.grad.conv2d_weight`.
+    """The weight gradient of a native convolution; the arguments are as for `torch.nn.grad.conv2d_weight`.
 
-    That function of torch does not take asymmetric slack and is twice as slow; `convolution_backward` has no
-    complex version on CPU, so complex values are multiplied out, without conjugation.
+    Torch has no complex version on CPU, so complex values are multiplied out, without conjugation.
     """
-    options = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
-    if not image.is_complex():
-        # The operator wants a weight for its shape alone; one cell is enough.
-        weight = image.new_empty(1).expand(shape)
-        arguments = (
-            gradient,
-            image,
-            weight,
-            None,
-            stride,
-            padding,
-            dilation,
-            False,
-            [0] * len(stride),
-            groups,
-        )
-        result: Tensor = torch.ops.aten.convolution_backward(*arguments, (False, True, False))[1]
+
+    def real(y: Tensor, x: Tensor) -> Tensor:
+        weight = x.new_empty(1).expand(shape)  # wanted for its shape alone; one cell is enough
+        zeros, mask = [0] * len(stride), (False, True, False)
+        result: Tensor = torch.ops.aten.convolution_backward(
+            y, x, weight, None, stride, padding, dilation, False, zeros, groups, mask
+        )[1]
         return result
-    parts = [
-        [weight_gradient(g, x, shape, **options) for x in (image.real, image.imag)]
-        for g in (gradient.real, gradient.imag)
-    ]
-    return torch.complex(parts[0][0] - parts[1][1], parts[0][1] + parts[1][0])
+
+    if not image.is_complex():
+        return real(gradient, image)
+    y, x = gradient, image
+    return torch.complex(
+        real(y.real, x.real) - real(y.imag, x.imag), real(y.real, x.imag) + real(y.imag, x.real)
+    )
 
 
 def ratio(numerator: float, denominator: float) -> float:

@@ -41,7 +41,9 @@ class Signature:
         """
         names = list(self.axes)
         if len(given) > len(names):
-            raise ArgumentError(f"{len(given)} arguments were given but the function takes {len(names)}: {self}")
+            raise ArgumentError(
+                f"{len(given)} arguments were given but the function takes {len(names)}: {self}"
+            )
         found = dict(zip(names, given, strict=False))
         for name, value in named.items():
             if name not in self.axes:
@@ -64,7 +66,9 @@ class Signature:
         first: tuple[str, Tensor] | None = None
         for (name, axes), tensor in zip(self.axes.items(), tensors, strict=True):
             if not isinstance(tensor, Tensor):
-                raise ArgumentError(f"argument {name!r} is a {type(tensor).__name__}, not a tensor; pass a torch.Tensor")
+                raise ArgumentError(
+                    f"argument {name!r} is a {type(tensor).__name__}, not a tensor; pass a torch.Tensor"
+                )
             self._shape(name, axes, tensor, values)
             first = first or (name, tensor)
             self._kind(name, tensor, *first)
@@ -106,7 +110,9 @@ def _expected(size: Size, actual: int, values: dict[str, tuple[int, str]], where
     if isinstance(size, int):
         return size
     free = [s for s in size.free_symbols if s.name not in values]
-    if len(free) == 1 and (slope := size.subs({s: values[s.name][0] for s in size.free_symbols - set(free)}) / free[0]):
+    if len(free) == 1 and (
+        slope := size.subs({s: values[s.name][0] for s in size.free_symbols - set(free)}) / free[0]
+    ):
         if isinstance(size, sympy.Symbol):
             values[size.name] = (actual, where)
             return actual

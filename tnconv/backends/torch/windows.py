@@ -49,7 +49,9 @@ def pad(em: Emitter, value: Value, amounts: dict[Index, tuple[int, int]]) -> Val
     if not amounts:
         return value
     sizes = {i: i.size + left + right for i, (left, right) in amounts.items()}
-    dims = tuple((resized(dim[0], sizes[dim[0]]),) if len(dim) == 1 and dim[0] in sizes else dim for dim in value.dims)
+    dims = tuple(
+        (resized(dim[0], sizes[dim[0]]),) if len(dim) == 1 and dim[0] in sizes else dim for dim in value.dims
+    )
     expression = value.name
     if all(left <= 0 and right <= 0 for left, right in amounts.values()):
         for index, (left, _) in amounts.items():
@@ -177,7 +179,13 @@ def broadcast(em: Emitter, value: Value, output: Sequence[Index]) -> Value:
     return em.derive(value, "wide", f"{value.name}.expand{em.shape(dims)}", dims, contiguous=False)
 
 
-def cells(em: Emitter, relation: Relational, legs: Sequence[Index], like: str, known: Mapping[Index, str] | None = None) -> str:
+def cells(
+    em: Emitter,
+    relation: Relational,
+    legs: Sequence[Index],
+    like: str,
+    known: Mapping[Index, str] | None = None,
+) -> str:
     """A variable with the value of a relation's right side, one dimension for each of `legs`.
 
     `like` is a tensor on the device; `known` are indices with a variable that holds their value already.
@@ -282,5 +290,6 @@ def scatter(em: Emitter, value: Value, relation: Relational, keep: Sequence[Inde
     target = em.scalar("target", f"torch.where({mask}, {position}, {total}).flatten()", [mask, position])
     flat = em.scalar("flat", f"{value.name}.reshape(-1, {em.span(rest)})", [value.name])
     dims = (*singles([*keep, relation.left]), *singles(rest))
-    expression = f"{flat}.new_zeros(({total} + 1, {em.span(rest)})).index_add(0, {target}, {flat})[:-1].reshape{em.shape(dims)}"
+    zeros = f"{flat}.new_zeros(({total} + 1, {em.span(rest)}))"
+    expression = f"{zeros}.index_add(0, {target}, {flat})[:-1].reshape{em.shape(dims)}"
     return em.assign("folded", expression, [flat, target], dims)

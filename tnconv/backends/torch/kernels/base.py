@@ -98,4 +98,3 @@ class Kernel(ABC):
 def copy_time(cells: float) -> float:
     """Predicted microseconds to write that many cells anew."""
     return cells / COPY_RATE
-

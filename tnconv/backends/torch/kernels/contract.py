@@ -190,7 +190,15 @@ def _front(value: Value, legs: Sequence[Index], before: Sequence[Index]) -> Legs
 
 
 def _make(
-    problem: Problem, a: Value, b: Value, batch: Legs, summed: Legs, left: Legs, right: Legs, expand: str, extra: int
+    problem: Problem,
+    a: Value,
+    b: Value,
+    batch: Legs,
+    summed: Legs,
+    left: Legs,
+    right: Legs,
+    expand: str,
+    extra: int,
 ) -> _Candidate:
     copied = 0.0
     for value, groups in ((a, (batch, left, summed)), (b, (batch, summed, right))):

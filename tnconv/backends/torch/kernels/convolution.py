@@ -129,7 +129,9 @@ class Convolution(Kernel):
         """Multiplications over the rate; groups and few channels make torch slower."""
         a, b = problem.operands
         images = [found.image for found in (link(problem, r) for r in problem.relations) if found]
-        every = problem.count(dict.fromkeys(i for i in (*a.legs, *b.legs, *problem.output) if i not in images))
+        every = problem.count(
+            dict.fromkeys(i for i in (*a.legs, *b.legs, *problem.output) if i not in images)
+        )
         return 2 * CALL + every / CONVOLUTION_RATE + copy_time(problem.count(problem.output) / 2)
 
     def emit(self, problem: Problem, em: Emitter) -> Value:
@@ -164,7 +166,9 @@ def native(problem: Problem, roles: Roles, em: Emitter) -> Value:
         if found.flip is not None and found.place[found.flip] != OUTPUT:
             spot = found.place[found.flip]
             value = em.isolate(values[spot], [found.flip])
-            values[spot] = em.derive(value, "flip", f"{value.name}.flip({value.position(found.flip)})", value.dims)
+            values[spot] = em.derive(
+                value, "flip", f"{value.name}.flip({value.position(found.flip)})", value.dims
+            )
     first, second = values[roles.first], values[1 - roles.first]
     call = _Call(em, roles, first, second, _plain_split(first, second, problem, roles))
     match roles.role:
@@ -174,7 +178,11 @@ def native(problem: Problem, roles: Roles, em: Emitter) -> Value:
             result = call.transposed()
         case _:
             result = call.weight_gradient()
-    flips = [result.position(found.flip) for found in roles.links if found.flip and found.place[found.flip] == OUTPUT]
+    flips = [
+        result.position(found.flip)
+        for found in roles.links
+        if found.flip and found.place[found.flip] == OUTPUT
+    ]
     if flips:
         result = em.derive(result, "flip", f"{result.name}.flip({flips})", result.dims)
     return result
@@ -183,7 +191,10 @@ def native(problem: Problem, roles: Roles, em: Emitter) -> Value:
 def _plain_split(first: Value, second: Value, problem: Problem, roles: Roles) -> Split:
     spatial = {i for found in roles.links for i in found.place}
     split = split_legs(first, second, problem.open)
-    clean = [tuple(i for i in legs if i not in spatial) for legs in (split.batch, split.summed, split.left, split.right)]
+    clean = [
+        tuple(i for i in legs if i not in spatial)
+        for legs in (split.batch, split.summed, split.left, split.right)
+    ]
     return Split(*clean)
 
 
@@ -207,7 +218,9 @@ class _Call:
     def rank(self) -> int:
         return len(self.roles.links)
 
-    def _image(self, dims: tuple[tuple[Index, ...], ...], needs: list[tuple[int, int]], steps: list[int]) -> tuple[Value, str]:
+    def _image(
+        self, dims: tuple[tuple[Index, ...], ...], needs: list[tuple[int, int]], steps: list[int]
+    ) -> tuple[Value, str]:
         """The image, padded by hand where the padding is not the same on both sides, and the native padding.
 
         `needs` gives (offset, cells that the windows reach) of each link, `steps` the slack that torch ignores.
@@ -268,7 +281,11 @@ class _Call:
         image = em.arrange(self.first, (s.left, (*s.batch, *s.summed), *((o,) for o in positions)))
         weight = em.arrange(self.second, ((*s.batch, *s.summed), s.right, *((k,) for k in kernel)))
         options = _options(
-            stride=stride, padding=_tuple(paddings), output_padding=extra, groups=self._groups(), dilation=dilation
+            stride=stride,
+            padding=_tuple(paddings),
+            output_padding=extra,
+            groups=self._groups(),
+            dilation=dilation,
         )
         text = f"F.conv_transpose{self.rank}d({image.name}, {weight.name}{options})"
         out = (s.left, (*s.batch, *s.right), *singles(spread))

@@ -17,8 +17,10 @@ class WindowSum(Kernel):
 
     def accepts(self, problem: Problem) -> bool:
         """One operand; each relation determines an index of it and has a summed index of its own."""
-        return len(problem.operands) == 1 and bool(problem.relations) and all(
-            self._solved(problem, r) is not None for r in problem.relations
+        return (
+            len(problem.operands) == 1
+            and bool(problem.relations)
+            and all(self._solved(problem, r) is not None for r in problem.relations)
         )
 
     @staticmethod
@@ -63,13 +65,16 @@ class WindowSum(Kernel):
         shapes = tuple((a, x.size) for a, x in kept)
         strip = em.scalar(
             "strip",
-            f"rt.strip({relation.left.size}, {shapes}, {summed}, {relation.offset}, {value.name}.dtype, {value.name}.device)",
+            f"rt.strip({relation.left.size}, {shapes}, {summed}, {relation.offset}, "
+            f"{value.name}.dtype, {value.name}.device)",
             [value.name],
         )
         made = tuple(x for _, x in kept)
         if after:
             flat = em.arrange(value, (before, (relation.left,), after))
-            out = em.assign("sums", f"torch.matmul({strip}.T, {flat.name})", [strip, flat.name], (before, made, after))
+            out = em.assign(
+                "sums", f"torch.matmul({strip}.T, {flat.name})", [strip, flat.name], (before, made, after)
+            )
         else:
             flat = em.arrange(value, (before, (relation.left,)))
             out = em.assign("sums", f"torch.mm({flat.name}, {strip})", [flat.name, strip], (before, made))
@@ -145,7 +150,9 @@ class LagCorrelation(Kernel):
         whole = product(i.size for i in value.legs)
         if variant != "lag2":
             for size, width, *_, count in found.numbers[:-1]:
-                whole = whole // size * width * count if isinstance(whole, int) else whole / size * width * count
+                whole = (
+                    whole // size * width * count if isinstance(whole, int) else whole / size * width * count
+                )
         em.allocated("unfolded axes", normal(whole))
         em.allocated("blocks", product(i.size for i in problem.output))
         return em.assign("factor", text, [value.name], (found.groups, rows, columns), fresh=True)
@@ -212,7 +219,12 @@ def _pair(
         if second is None:
             continue
         first, last = (form, second) if form[0] in mirror else (second, form)
-        if first[3:] == last[3:] and mirror.get(first[0]) == last[0] and first[1] == last[1] and first[2] != last[2]:
+        if (
+            first[3:] == last[3:]
+            and mirror.get(first[0]) == last[0]
+            and first[1] == last[1]
+            and first[2] != last[2]
+        ):
             left.remove(other)
             image, position, kernel, stride, dilation, offset = first
             return image, kernel, (image.size, kernel.size, stride, dilation, offset, position.size)
@@ -227,9 +239,14 @@ def _window_form(problem: Problem, relation: Relational) -> tuple[Index, Index, 
         solved = solve(relation, image)
         if solved is None or len(problem.holders(image)) != 1 or image in problem.open:
             continue
+        if not all(isinstance(x.size, int) for x in relation.indices):
+            continue
         position = [(a, x) for a, x in solved.terms if x in problem.latent and problem.uses(x) == 2]
-        kernel = [(a, x) for a, x in solved.terms if x in problem.open and not problem.holders(x) and problem.uses(x) == 1]
+        kernel = [
+            (a, x)
+            for a, x in solved.terms
+            if x in problem.open and not problem.holders(x) and problem.uses(x) == 1
+        ]
         if len(position) == 1 and len(kernel) == 1 and position[0][0] > 0 and kernel[0][0] > 0:
-            if all(isinstance(x.size, int) for x in relation.indices):
-                return image, position[0][1], kernel[0][1], position[0][0], kernel[0][0], solved.offset
+            return image, position[0][1], kernel[0][1], position[0][0], kernel[0][0], solved.offset
     return None

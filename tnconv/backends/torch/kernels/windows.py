@@ -28,7 +28,12 @@ def _as_window(problem: Problem, relation: Relational, index: Index) -> Relation
     if index in problem.open or not problem.holders(index) or problem.uses(index) != 1:
         return None
     solved = solve(relation, index)
-    if solved is None or solved.modulus is not None or span(solved) is None or not isinstance(index.size, int):
+    if (
+        solved is None
+        or solved.modulus is not None
+        or span(solved) is None
+        or not isinstance(index.size, int)
+    ):
         return None
     return solved
 
@@ -53,9 +58,7 @@ class Windows(Kernel):
         """Write the window views and the product."""
         relations = window_relations(problem)
         assert relations is not None
-        operands = tuple(
-            gather(em, v, [r for r in relations if r.left in v.legs]) for v in problem.operands
-        )
+        operands = tuple(gather(em, v, [r for r in relations if r.left in v.legs]) for v in problem.operands)
         return contract(replace(problem, operands=operands, relations=()), em)
 
     @staticmethod
@@ -128,7 +131,9 @@ class Cells(Kernel):
 
     def cost(self, problem: Problem) -> float:
         """Every combination of indices, at the rate of scattered reads."""
-        every = dict.fromkeys((*(i for v in problem.operands for i in v.legs), *problem.output, *problem.latent))
+        every = dict.fromkeys(
+            (*(i for v in problem.operands for i in v.legs), *problem.output, *problem.latent)
+        )
         return 20 * CALL + problem.count(every) / GATHER_RATE
 
     def emit(self, problem: Problem, em: Emitter) -> Value:
@@ -193,7 +198,9 @@ def _substituted(relation: Relational, by: Relational) -> Relational | None:
         return None
     factor = {x: a for a, x in relation.terms}[index]
     terms = [(a, x) for a, x in relation.terms if x != index] + [(factor * a, x) for a, x in by.terms]
-    return Pattern(relation.name, relation.left, tuple(terms), relation.offset + factor * by.offset, relation.modulus)
+    return Pattern(
+        relation.name, relation.left, tuple(terms), relation.offset + factor * by.offset, relation.modulus
+    )
 
 
 def _range_mask(em: Emitter, relation: Relational, like: str) -> Value:
@@ -220,7 +227,9 @@ def _product(em: Emitter, factors: list[Value], output: list[Index]) -> Value:
     every = dict.fromkeys(i for v in factors for i in v.legs)
     wanted = [i for i in output if i in every]
     if len(every) > len(_LETTERS):
-        raise LoweringError(f"a step has {len(every)} indices but torch.einsum takes {len(_LETTERS)}; merge some")
+        raise LoweringError(
+            f"a step has {len(every)} indices but torch.einsum takes {len(_LETTERS)}; merge some"
+        )
     letter = dict(zip(every, _LETTERS, strict=False))
     terms = ",".join("".join(letter[i] for i in v.legs) for v in factors)
     equation = f"{terms}->{''.join(letter[i] for i in wanted)}"
