@@ -1,11 +1,12 @@
 """What a backend makes of a plan: a program. Backends are entry points of the group `tnconv.backends`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
 
-from tnconv.ir import Size
+from tnconv.ir import Expression, Size
+from tnconv.planner.plan import Plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,3 +37,8 @@ class Program:
     choices: tuple[Choice, ...]
     workspace: tuple[tuple[str, str, Size], ...]
     function: Callable[..., Tensor]
+
+
+# A backend takes a plan, the network that it computes, integers that size symbols count as, and names of
+# kernels to take wherever they accept: the exact check of a program makes small instances use them.
+Backend = Callable[[Plan, Expression, Mapping[str, int], Collection[str]], Program]

@@ -5,7 +5,7 @@ a bound shows that nothing overflows, in Python integers elsewhere; a rational s
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -337,7 +337,9 @@ def _add(values: Sequence[Array]) -> Array:
     return np.asarray(sum(values[1:], values[0]))
 
 
-def lower(plan: Plan, network: Expression, _hints: Mapping[str, int]) -> Program:
+def lower(
+    plan: Plan, network: Expression, _hints: Mapping[str, int], _prefer: Collection[str] = ()
+) -> Program:
     """The `reference` backend: a function that evaluates the network densely, without gradients."""
 
     def function(*tensors: torch.Tensor) -> torch.Tensor:

@@ -2,7 +2,8 @@
 
 import linecache
 import re
-from collections.abc import Callable, Mapping, Sequence
+import zlib
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,21 +18,25 @@ from tnconv.backends.torch import runtime
 from tnconv.backends.torch.emit import RESERVED, Emitter, Statement, Value, flatten, singles
 from tnconv.backends.torch.kernels.base import Kernel, Problem
 from tnconv.backends.torch.kernels.contract import presum
+from tnconv.backends.torch.signature import Binding, bindings
 from tnconv.backends.torch.windows import broadcast, gather, match_diagonals, scatter, window_view
 from tnconv.errors import LoweringError, PluginError
 from tnconv.ir import Axis, Expression, Index, Pattern, Relational, Size, fresh, solve
-from tnconv.planner.plan import Operand, Plan, Step
+from tnconv.ir.index import symbol_names
+from tnconv.planner.plan import DEFAULT_HINT, Operand, Plan, Step
 
 _COMMENT_COLUMN = 88
 
 
-def lower(plan: Plan, _network: Expression, hints: Mapping[str, int]) -> Program:
+def lower(
+    plan: Plan, _network: Expression, hints: Mapping[str, int], prefer: Collection[str] = ()
+) -> Program:
     """Write the program of a plan with the kernels of the group `tnconv.kernels`: the `torch` backend.
 
     Raises:
         LoweringError: a size symbol is on no argument, or a size is not a polynomial.
     """
-    return lower_with(plan, kernel_table(), hints)
+    return lower_with(plan, kernel_table(), hints, prefer)
 
 
 def kernel_table() -> dict[str, Kernel]:
@@ -52,31 +57,37 @@ def _kernel(name: str, found: object) -> Kernel:
     return made
 
 
-def lower_with(plan: Plan, kernels: Mapping[str, Kernel], hints: Mapping[str, int]) -> Program:
+def lower_with(
+    plan: Plan, kernels: Mapping[str, Kernel], hints: Mapping[str, int], prefer: Collection[str] = ()
+) -> Program:
     """Write the program of a plan.
 
     Args:
         plan: what to compute, in which order.
         kernels: the kernel table, by name; the cheapest that accepts a step is taken.
-        hints: representative integers of the size symbols, for choices by cost.
+        hints: representative integers of the size symbols, for choices by cost; 32 for those not named.
+        prefer: names of kernels that are taken wherever they accept, whatever they cost.
 
     Raises:
         LoweringError: a size symbol is on no argument, or a size is not a polynomial.
     """
-    return _Lowering(plan, kernels, hints).program()
+    return _Lowering(plan, kernels, hints, prefer).program()
 
 
 class _Lowering:
-    def __init__(self, plan: Plan, kernels: Mapping[str, Kernel], hints: Mapping[str, int]) -> None:
-        self.plan, self.kernels, self.hints = plan, kernels, dict(hints)
+    def __init__(
+        self, plan: Plan, kernels: Mapping[str, Kernel], hints: Mapping[str, int], prefer: Collection[str]
+    ) -> None:
+        self.plan, self.kernels, self.prefer = plan, kernels, frozenset(prefer)
         taken: set[str] = set()
         self.python: dict[str, str] = {}
         for argument in plan.arguments:
             self.python[argument] = fresh(argument, taken | RESERVED)
             taken.add(self.python[argument])
-        self.bindings = _symbol_bindings(plan, self.python)
+        self.bindings = _bindings(plan)
+        self.hints = {b.symbol: hints.get(b.symbol, DEFAULT_HINT) for b in self.bindings}
         symbols = {}
-        for name in self.bindings:
+        for name in sorted(self.hints):
             symbols[name] = fresh(name, taken | RESERVED)
             taken.add(symbols[name])
         self.em = Emitter(taken, self.hints, symbols)
@@ -91,9 +102,8 @@ class _Lowering:
             self.workspace += [(step.result, what, size) for what, size in self.em.workspace]
             self.em.workspace.clear()
         result = self._total()
-        name = fresh(
-            re.sub(r"\W", "_", self.plan.name), {*RESERVED}
-        )  # a function `torch` would hide the module
+        # A function called `torch` would hide the module.
+        name = fresh(re.sub(r"\W", "_", self.plan.name), {*RESERVED})
         source = self._source(name, result)
         function = _compile(name, source)
         return Program(
@@ -107,9 +117,8 @@ class _Lowering:
         kernel, candidates = self._choose(problem)
         self.choices.append(Choice(step.result, kernel.name, candidates))
         scale = _scale_text(step.scale, self.em) if step.scale != 1 else None
-        twice = len({v.name for v in problem.operands}) < len(
-            problem.operands
-        )  # scaling would make two of one
+        # Scaling one of two operands that are one variable would make two of it.
+        twice = len({v.name for v in problem.operands}) < len(problem.operands)
         if scale and kernel.takes_scaled and not twice:
             small = min(range(len(problem.operands)), key=lambda p: problem.count(problem.operands[p].legs))
             if problem.count(problem.operands[small].legs) < problem.count(problem.output):
@@ -211,7 +220,7 @@ class _Lowering:
             raise LoweringError(
                 "no kernel accepts this step; the table needs 'gather and scatter', which accepts all"
             )
-        kernel, _ = min(costs, key=lambda c: c[1])
+        kernel, _ = min(costs, key=lambda c: (c[0].name not in self.prefer, c[1]))
         return kernel, tuple((k.name, cost) for k, cost in costs)
 
     # -- the result ------------------------------------------------------------------------------
@@ -294,8 +303,8 @@ class _Lowering:
 
     def _source(self, name: str, result: Value) -> str:
         head = [f"def {name}({', '.join(self.python.values())}):"]
-        for symbol, text in self.bindings.items():
-            head.append(f"    {self.em.symbols[symbol]} = {text}")
+        for found in self.bindings:
+            head.append(f"    {self.em.symbols[found.symbol]} = {_binding_text(found, self.python, self.em)}")
         body = [_line(s) for s in self.em.finish(result.name)]
         return "\n".join([*head, *body, f"    return {result.name}"]) + "\n"
 
@@ -305,43 +314,29 @@ def _line(statement: Statement) -> str:
     return f"{text:<{_COMMENT_COLUMN}}  # {statement.comment}" if statement.comment else text
 
 
-def _symbol_bindings(plan: Plan, python: Mapping[str, str]) -> dict[str, str]:
-    """The Python expression that reads each size symbol off an argument's shape."""
-    found: dict[str, str] = {}
-    wanted: set[str] = set()
-    composite: list[tuple[sympy.Expr, str]] = []
-    for argument, sizes in plan.arguments.items():
-        for place, size in enumerate(sizes):
-            if isinstance(size, int):
-                continue
-            wanted |= {s.name for s in size.free_symbols}
-            text = f"{python[argument]}.shape[{place}]"
-            if isinstance(size, sympy.Symbol):
-                found.setdefault(size.name, text)
-            else:
-                composite.append((size, text))
-    for size, text in composite:
-        open_symbols = [s for s in size.free_symbols if s.name not in found]
-        if len(open_symbols) == 1:
-            (symbol,) = open_symbols
-            slope = size / symbol
-            if slope.is_Integer:
-                found[symbol.name] = f"{text} // {int(slope)}"
-    used = {s.name for step in plan.steps for s in step.scale.free_symbols} | wanted
-    used |= {
-        s.name
-        for step in plan.steps
-        for i in step.indices
-        if not isinstance(i.size, int)
-        for s in i.size.free_symbols
-    }
-    missing = sorted(used - set(found))
+def _bindings(plan: Plan) -> tuple[Binding, ...]:
+    """How every size symbol of a plan is read off an argument's shape.
+
+    Raises:
+        LoweringError: a symbol is on no axis that gives it away.
+    """
+    found = bindings(plan.arguments)
+    used = {s.name for step in plan.steps for s in step.scale.free_symbols}
+    used |= {name for step in plan.steps for i in step.indices for name in symbol_names(i.size)}
+    missing = sorted(used - {b.symbol for b in found})
     if missing:
         raise LoweringError(
-            f"size symbol {missing[0]!r} is not the size of an axis of any argument "
+            f"size symbol {missing[0]!r} cannot be read off the shape of an argument "
             f"({', '.join(plan.arguments)}); give it an integer value"
         )
-    return dict(sorted(found.items()))
+    return found
+
+
+def _binding_text(binding: Binding, python: Mapping[str, str], em: Emitter) -> str:
+    text = f"{python[binding.argument]}.shape[{binding.place}]"
+    if binding.rest != 0:
+        text = f"({text} - ({em.text(binding.rest)}))"
+    return text if binding.slope == 1 else f"{text} // ({em.text(binding.slope)})"
 
 
 def _scale_text(scale: sympy.Expr, em: Emitter) -> str:
@@ -356,7 +351,7 @@ def _scale_text(scale: sympy.Expr, em: Emitter) -> str:
 
 def _compile(name: str, source: str) -> Callable[..., Tensor]:
     """Define the function of a source, and register it so that a traceback shows its lines."""
-    filename = f"<tnconv {name} {abs(hash(source)):x}>"
+    filename = f"<tnconv {name} {zlib.crc32(source.encode()):08x}>"
     space: dict[str, Any] = {"torch": torch, "F": F, "rt": runtime}
     exec(compile(source, filename, "exec"), space)
     linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)

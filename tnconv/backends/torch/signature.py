@@ -3,12 +3,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import sympy
-import torch
 from torch import Tensor
 
 from tnconv.errors import ArgumentError
-from tnconv.ir import Axis, Expression, Size, evaluate
+from tnconv.ir import Axis, Expression, Size, evaluate, symbol
+from tnconv.ir.index import normal, symbol_names
+from tnconv.ir.printer import format_axes
 
 _FLOATING = "float32, float64, float16, bfloat16 or a complex dtype"
 
@@ -62,33 +62,49 @@ class Signature:
         Raises:
             ArgumentError: a wrong type, number of axes, size, dtype or device.
         """
-        values: dict[str, tuple[int, str]] = {}
-        first: tuple[str, Tensor] | None = None
+        given: dict[str, Tensor] = {}
         for (name, axes), tensor in zip(self.axes.items(), tensors, strict=True):
             if not isinstance(tensor, Tensor):
                 raise ArgumentError(
                     f"argument {name!r} is a {type(tensor).__name__}, not a tensor; pass a torch.Tensor"
                 )
-            self._shape(name, axes, tensor, values)
-            first = first or (name, tensor)
-            self._kind(name, tensor, *first)
-        return {symbol: value for symbol, (value, _) in values.items()}
-
-    @staticmethod
-    def _shape(name: str, axes: tuple[Axis, ...], tensor: Tensor, values: dict[str, tuple[int, str]]) -> None:
-        wanted = f"[{', '.join(map(str, axes))}]"
-        if tensor.dim() != len(axes):
-            raise ArgumentError(
-                f"argument {name!r} has {tensor.dim()} axes {tuple(tensor.shape)} but {len(axes)} are needed: {wanted}"
-            )
-        for place, (axis, size) in enumerate(zip(axes, tensor.shape, strict=True)):
-            expected = _expected(axis.size, size, values, f"argument {name!r}, axis {place}")
-            if expected != size:
-                known = {n: f"{v} (from {where})" for n, (v, where) in values.items()}
-                hint = f", where {axis.size} has {known}" if not isinstance(axis.size, int) else ""
+            if tensor.dim() != len(axes):
                 raise ArgumentError(
-                    f"argument {name!r} has size {size} on axis {place} (index {axis}) but {expected} is needed{hint}; "
-                    f"its axes are {wanted}"
+                    f"argument {name!r} has {tensor.dim()} axes {tuple(tensor.shape)} but {len(axes)} are needed: "
+                    f"{format_axes(axes)}"
+                )
+            given[name] = tensor
+        values = self._values(given)
+        for name, tensor in given.items():
+            self._sizes(name, tensor, values)
+        first = next(iter(given.items()), None)
+        for name, tensor in given.items():
+            assert first is not None
+            self._kind(name, tensor, *first)
+        return values
+
+    def _values(self, given: Mapping[str, Tensor]) -> dict[str, int]:
+        values: dict[str, int] = {}
+        for found in bindings({name: tuple(axis.size for axis in axes) for name, axes in self.axes.items()}):
+            size = given[found.argument].shape[found.place]
+            value, left = divmod(size - evaluate(found.rest, values), max(evaluate(found.slope, values), 1))
+            if left or value < 0:
+                axis = self.axes[found.argument][found.place]
+                raise ArgumentError(
+                    f"argument {found.argument!r} has size {size} on axis {found.place} (index {axis}) but "
+                    f"{axis.size} is needed{_known(values)}; no {found.symbol} gives that"
+                )
+            values[found.symbol] = value
+        return values
+
+    def _sizes(self, name: str, tensor: Tensor, values: Mapping[str, int]) -> None:
+        for place, (axis, size) in enumerate(zip(self.axes[name], tensor.shape, strict=True)):
+            wanted = evaluate(axis.size, values)
+            if wanted != size:
+                why = f" ({axis.size}{_known(values)})" if symbol_names(axis.size) else ""
+                raise ArgumentError(
+                    f"argument {name!r} has size {size} on axis {place} (index {axis}) but {wanted} is needed{why}; "
+                    f"its axes are {format_axes(self.axes[name])}"
                 )
 
     @staticmethod
@@ -105,22 +121,52 @@ class Signature:
             )
 
 
-def _expected(size: Size, actual: int, values: dict[str, tuple[int, str]], where: str) -> int:
-    """The size that an axis must have; an open symbol takes the value that makes it fit."""
-    if isinstance(size, int):
-        return size
-    free = [s for s in size.free_symbols if s.name not in values]
-    if len(free) == 1 and (
-        slope := size.subs({s: values[s.name][0] for s in size.free_symbols - set(free)}) / free[0]
-    ):
-        if isinstance(size, sympy.Symbol):
-            values[size.name] = (actual, where)
-            return actual
-        if slope.is_Integer and actual % int(slope) == 0:
-            values[free[0].name] = (actual // int(slope), where)
-    if any(s.name not in values for s in size.free_symbols):
-        raise ArgumentError(f"size {size} of {where} does not divide {actual}; pass a multiple of it")
-    return evaluate(size, {n: v for n, (v, _) in values.items()})
+def _known(values: Mapping[str, int]) -> str:
+    return ", where " + ", ".join(f"{n} is {v}" for n, v in values.items()) if values else ""
 
 
-Key = tuple[tuple[torch.Size, torch.dtype, torch.device], ...]
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """How a size symbol is read off an argument: `symbol = (size of the axis - rest) / slope`.
+
+    Slope and rest may hold symbols that earlier bindings have read.
+    """
+
+    symbol: str
+    argument: str
+    place: int
+    slope: Size
+    rest: Size
+
+
+def bindings(arguments: Mapping[str, tuple[Size, ...]]) -> tuple[Binding, ...]:
+    """The bindings of all symbols that the shapes give away, in an order in which each can be read.
+
+    Args:
+        arguments: sizes by axis of each argument; a size is linear in the symbol that it gives away.
+    """
+    waiting = [(n, p, s) for n, sizes in arguments.items() for p, s in enumerate(sizes) if symbol_names(s)]
+    waiting.sort(key=lambda w: not w[2].is_Symbol)  # plain symbols first
+    found: list[Binding] = []
+    progress = True
+    while progress:
+        progress = False
+        for argument, place, size in waiting:
+            unknown = [n for n in symbol_names(size) if n not in {b.symbol for b in found}]
+            line = _linear(size, unknown[0]) if len(unknown) == 1 else None
+            if line is not None:
+                found.append(Binding(unknown[0], argument, place, *line))
+                progress = True
+    return tuple(found)
+
+
+def _linear(size: Size, name: str) -> tuple[Size, Size] | None:
+    """(slope, rest) of a size that is linear in a symbol."""
+    if size.is_Symbol:
+        return 1, 0
+    unknown = symbol(name)
+    expanded = size.expand()
+    slope, rest = expanded.coeff(unknown, 1), expanded.coeff(unknown, 0)
+    if slope == 0 or expanded != slope * unknown + rest:
+        return None
+    return normal(slope), normal(rest)

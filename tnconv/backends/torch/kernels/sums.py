@@ -94,6 +94,9 @@ class _Lag:
     numbers: tuple[tuple[int, int, int, int, int, int], ...]  # I, K, s, d, offset, O an axis
 
 
+NEVER = 1e15
+
+
 class LagCorrelation(Kernel):
     """`Σ_o a[c, k] a[c', k']` over the windows of one input: by lag, as it depends on k' - k but for the border."""
 
@@ -102,8 +105,7 @@ class LagCorrelation(Kernel):
 
     def accepts(self, problem: Problem) -> bool:
         """Both operands are one variable, and each pair of relations shares its summed position."""
-        found = _find_lag(problem)
-        return found is not None and self._variant(problem, found) != "windows"
+        return _find_lag(problem) is not None
 
     @staticmethod
     def _variant(problem: Problem, found: _Lag) -> str:
@@ -121,9 +123,11 @@ class LagCorrelation(Kernel):
         )
 
     def cost(self, problem: Problem) -> float:
-        """The guard has decided already: half of what im2col and one product would take."""
+        """A share of what im2col and one product would take; far more where the guard says that unfolding wins."""
         found = _find_lag(problem)
         assert found is not None
+        if self._variant(problem, found) == "windows":
+            return NEVER
         positions = 1
         for *_, count in found.numbers:
             positions *= count
@@ -136,6 +140,7 @@ class LagCorrelation(Kernel):
         found = _find_lag(problem)
         assert found is not None
         variant = self._variant(problem, found)
+        variant = "lag1" if variant == "windows" else variant  # only where it is preferred against its price
         value = em.arrange(
             problem.operands[0], (found.batch, (*found.groups, *found.channels), *singles(found.images))
         )
