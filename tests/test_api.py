@@ -109,7 +109,8 @@ def test_batch_sizes_must_agree() -> None:
     x, grad = tensors("x", "grad_output")
     function = tnconv.compile(SPEC, "weight_vjp")
     with pytest.raises(
-        ArgumentError, match=r"'grad_output' has size 1 on axis 0 \(index n\) but 2 is needed.*'x', axis 0"
+        ArgumentError,
+        match=r"'grad_output' has size 1 on axis 0 \(index n\) but 2 is needed \(N, where N is 2 as on axis 0 of 'x'\)",
     ):
         function(x, grad[:1])
     fixed = tnconv.compile(ConvSpec(2, 2, 1, (3,), batch_size=4), "unfold")
@@ -442,3 +443,32 @@ def test_any_name_of_the_batch_size() -> None:
         function = tnconv.compile(spec, op)
         shapes = {"x": (2, 2, 5), "weight": (3, 2, 3), "grad_output": (2, 3, 3)}
         function(*(torch.randn(shapes[name]) for name in function.arguments if name in shapes))
+
+
+SIZES = """
+network sizes {
+  index [n=N, g=G, c=3, m=2*N+1]
+  x = input     [(n g), c, m]
+  w = parameter [g, c]
+  output        [n, g, m]
+}
+"""
+
+
+def test_sizes_are_read_off_products_and_sums() -> None:
+    function = tnconv.compile(tnconv.parse(SIZES))
+    x, w = torch.randn(6, 3, 7, dtype=torch.float64), torch.randn(2, 3, dtype=torch.float64)
+    want = torch.einsum("ngcm,gc->ngm", x.reshape(3, 2, 3, 7), w)
+    torch.testing.assert_close(function(x, w), want)
+    with pytest.raises(
+        ArgumentError, match=r"'x' has size 5 on axis 0 \(index \(n g\)\) but G\*N is needed.*no N"
+    ):
+        function(x[:5], w)
+    with pytest.raises(ArgumentError, match=r"'x' has size 6 on axis 2 \(index m\) but 7 is needed"):
+        function(x[..., :6], w)
+
+
+def test_the_program_check_uses_the_kernels_that_were_chosen() -> None:
+    spec = ConvSpec(64, 64, 3, (56, 56), padding=1)
+    function = tnconv.compile(spec, "kfac_expand", verify="exact")
+    assert [c.kernel for c in function.program.choices] == ["lag correlation"]

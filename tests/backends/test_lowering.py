@@ -141,7 +141,7 @@ def test_size_symbol_on_no_argument() -> None:
           output    [a, b]
         }"""
     )
-    with pytest.raises(LoweringError, match="size symbol 'N' is not the size of an axis of any argument"):
+    with pytest.raises(LoweringError, match="size symbol 'N' cannot be read off the shape of an argument"):
         tnconv.compile(network)
 
 

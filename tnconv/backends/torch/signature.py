@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from torch import Tensor
 
@@ -85,14 +86,14 @@ class Signature:
 
     def _values(self, given: Mapping[str, Tensor]) -> dict[str, int]:
         values: dict[str, int] = {}
-        for found in bindings({name: tuple(axis.size for axis in axes) for name, axes in self.axes.items()}):
+        for found in self._bindings:
             size = given[found.argument].shape[found.place]
             value, left = divmod(size - evaluate(found.rest, values), max(evaluate(found.slope, values), 1))
             if left or value < 0:
                 axis = self.axes[found.argument][found.place]
                 raise ArgumentError(
                     f"argument {found.argument!r} has size {size} on axis {found.place} (index {axis}) but "
-                    f"{axis.size} is needed{_known(values)}; no {found.symbol} gives that"
+                    f"{axis.size} is needed{self._known(values)}; no {found.symbol} gives that"
                 )
             values[found.symbol] = value
         return values
@@ -101,11 +102,21 @@ class Signature:
         for place, (axis, size) in enumerate(zip(self.axes[name], tensor.shape, strict=True)):
             wanted = evaluate(axis.size, values)
             if wanted != size:
-                why = f" ({axis.size}{_known(values)})" if symbol_names(axis.size) else ""
+                why = f" ({axis.size}{self._known(values)})" if symbol_names(axis.size) else ""
                 raise ArgumentError(
                     f"argument {name!r} has size {size} on axis {place} (index {axis}) but {wanted} is needed{why}; "
                     f"its axes are {format_axes(self.axes[name])}"
                 )
+
+    @cached_property
+    def _bindings(self) -> "tuple[Binding, ...]":
+        return bindings({name: tuple(axis.size for axis in axes) for name, axes in self.axes.items()})
+
+    def _known(self, values: Mapping[str, int]) -> str:
+        """`, where N is 2 as on axis 0 of 'x'`."""
+        known = [b for b in self._bindings if b.symbol in values]
+        texts = (f"{b.symbol} is {values[b.symbol]} as on axis {b.place} of {b.argument!r}" for b in known)
+        return ", where " + ", ".join(texts) if known else ""
 
     @staticmethod
     def _kind(name: str, tensor: Tensor, other: str, like: Tensor) -> None:
@@ -119,10 +130,6 @@ class Signature:
             raise ArgumentError(
                 f"argument {name!r} is on {tensor.device} but {other!r} is on {like.device}; move one to the other"
             )
-
-
-def _known(values: Mapping[str, int]) -> str:
-    return ", where " + ", ".join(f"{n} is {v}" for n, v in values.items()) if values else ""
 
 
 @dataclass(frozen=True, slots=True)
