@@ -9,12 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tnconv.backends.torch.emit import Emitter, Value, singles
-from tnconv.backends.torch.kernels.base import CALL, MATMUL_RATE, Kernel, Problem, copy_time
+from tnconv.backends.torch.kernels.base import CALL, COPY_RATE, MATMUL_RATE, Kernel, Problem, copy_time
 from tnconv.ir import Index
 
 Legs = tuple[Index, ...]
 # A product with a short sum and many rows is bound by writing its result; the runtime has a form for it.
 THIN_SUM, THIN_ROWS = 64, 2048
+NARROW = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,6 +213,9 @@ def _make(
         wanted = tuple(i for i in problem.output if i in result)
         if wanted != result:
             copied += problem.count(result)
+    # Products of narrow matrices run slower: by a third at 48 columns, which is worth a copy.
+    narrow = NARROW / min(problem.count(left), problem.count(right))
+    copied += narrow * problem.count((*batch, *summed, *left, *right)) / MATMUL_RATE * COPY_RATE
     return _Candidate(a, b, batch, summed, left, right, expand, extra, copied)
 
 
