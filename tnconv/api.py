@@ -14,7 +14,7 @@ from tnconv import ops, plugins
 from tnconv.backends import reference
 from tnconv.backends.base import Backend, Program
 from tnconv.backends.torch.signature import Signature
-from tnconv.errors import LoweringError, OperationError
+from tnconv.errors import LoweringError, OperationError, PlanError
 from tnconv.inspect.draw import draw
 from tnconv.inspect.explain import Explanation, explain
 from tnconv.ir import Expression, Network, Size, Sum, evaluate
@@ -25,7 +25,7 @@ from tnconv.spec import as_spec
 
 _CHECK_CELLS = 2_000
 _CHECK_INSTANCES = 5
-_CHECK_DRAWS = 60
+_CHECK_DRAWS = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ class CompiledFunction:
         self._function = program.function
         self._known: set[Any] = set()
 
-    def __call__(self, *tensors: Tensor, **named: Tensor) -> Tensor:
+    def __call__(self, /, *tensors: Tensor, **named: Tensor) -> Tensor:
         """Compute the operation.
 
         Raises:
@@ -150,7 +150,7 @@ def compile(
         SpecError: the layer is invalid or not supported.
         OperationError: the operation or the convention is unknown or undefined.
         PassError: a pass failed, or changed a value.
-        PlanError: no plan was found.
+        PlanError: no plan was found, or a hint is for no symbol.
         LoweringError: the plan cannot be written as a program.
     """
     if verify not in (None, "exact"):
@@ -160,6 +160,11 @@ def compile(
     check = exact_check(reference.evaluate) if verify else None
     derived, first = Pipeline.parse(_derivation(operation, forward, convention)).run(forward, check)
     derived = _named(derived, source, operation.name)
+    unknown = sorted(set(hints or {}) - set(derived.symbols))
+    if unknown:
+        raise PlanError(
+            f"hint for {unknown[0]!r}, which is no size symbol of {derived.name!r}; it has {list(derived.symbols)}"
+        )
     rewrite = Pipeline.parse(passes)
     build = _Build(rewrite, planner, _backend(backend), dict(hints or {}))
     network, second = rewrite.run(derived, check)
@@ -218,14 +223,15 @@ def _backend(name: str) -> Backend:
 def _check_program(derived: Expression, build: _Build, kernels: Collection[str]) -> None:
     """Compare the program of small instances with the reference: lowering is where mistakes hide.
 
-    The instances use the kernels of the real program where these accept them, and until enough of them have
-    a value that is not all zero, as most patterns of tiny sizes reach nothing.
+    The instances use the kernels of the real program where these accept them. Instances are drawn until
+    enough have a value that is not all zero, as many patterns of tiny sizes reach nothing, and every kernel
+    was used by one.
 
     Raises:
-        LoweringError: a value differs, or no instance could be built.
+        LoweringError: a value differs, or a kernel was used by no instance: what is not checked is not passed.
     """
     rng = np.random.default_rng(0)
-    telling = built = 0
+    missing, telling = set(kernels), 0
     for _ in range(_CHECK_DRAWS):
         found = shrink(derived, rng, _CHECK_CELLS)
         if found is None:
@@ -233,13 +239,18 @@ def _check_program(derived: Expression, build: _Build, kernels: Collection[str])
         rewritten, _ = build.passes.run(found[0])
         arrays = _integers(rewritten, rng)  # the passes were checked; they may change the value
         want = np.asarray(reference.evaluate(rewritten, arrays), dtype=np.float64)
-        _compare(rewritten, build(rewritten, kernels)[1], arrays, want)
-        built += 1
-        telling += bool(np.any(want))
-        if telling == _CHECK_INSTANCES:
+        program = build(rewritten, kernels)[1]
+        _compare(rewritten, program, arrays, want)
+        if np.any(want):
+            telling += 1
+            missing -= {choice.kernel for choice in program.choices}
+        if telling >= _CHECK_INSTANCES and not missing:
             return
-    if not built:
-        raise LoweringError(f"no small instance of {derived.name!r} was found to check its program with")
+    if missing:
+        raise LoweringError(
+            f"the program of {derived.name!r} cannot be checked: none of {_CHECK_DRAWS} small instances with a value "
+            f"other than zero uses {', '.join(sorted(missing))}; compile without verify, or check a smaller layer"
+        )
 
 
 def _compare(

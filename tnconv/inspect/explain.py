@@ -88,7 +88,9 @@ def _plan(plan: Plan, program: Program) -> "Table":
         )
     if len(plan.steps) > 1:
         table.add_section()
-        table.add_row("total, and peak", _number(plan.multiplications), _number(plan.peak_elements), "")
+        table.add_row(
+            "total, and peak without buffers", _number(plan.multiplications), _number(plan.peak_elements), ""
+        )
     return table
 
 

@@ -14,7 +14,7 @@ import sympy
 from tnconv.errors import NetworkError
 from tnconv.ir.index import NETWORK_NAME, Axis, Index, Size, check_name, evaluate, symbol_names
 from tnconv.ir.nodes import Delta, Node, Pattern, Relational, Scale, Tensor, node_sort_key, pattern
-from tnconv.ir.printer import format_network, format_sum
+from tnconv.ir.printer import format_axes, format_network, format_sum
 from tnconv.ir.verify import faults
 
 if TYPE_CHECKING:
@@ -253,11 +253,12 @@ class Sum:
         if not self.terms:
             raise NetworkError(f"sum {self.name!r} has no terms; give at least one network")
         for term in self.terms[1:]:
-            if [a.size for a in term.output] != [a.size for a in self.output]:
+            mine, other = ([sympy.expand(a.size) for a in t.output] for t in (self, term))
+            if mine != other:
                 raise NetworkError(
-                    f"sum {self.name!r}: term {self.terms[0].name!r} has output "
-                    f"[{', '.join(map(str, self.output))}] but term {term.name!r} has "
-                    f"[{', '.join(map(str, term.output))}]; give both the same axes"
+                    f"sum {self.name!r}: term {self.terms[0].name!r} has output {format_axes(self.output)} of sizes "
+                    f"{mine} but term {term.name!r} has {format_axes(term.output)} of sizes {other}; "
+                    "give both the same axes"
                 )
         self._check_arguments()
 

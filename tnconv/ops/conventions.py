@@ -5,10 +5,11 @@ of examples and `T` the number of output positions. A pair that is not in the ta
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from tnconv.errors import OperationError
-from tnconv.ir import Network, Size, product
+from tnconv.ir import Index, Network, Size, product
+from tnconv.ir.index import natural_key
 
 DEFAULT = "kfac"
 
@@ -57,9 +58,23 @@ def scale_of(convention: str | None, factor: str | None, op: str, forward: Netwo
             f"convention {chosen!r} does not define the scale of {op!r} ({factor}); use one of {', '.join(fitting)}"
         )
     examples = forward.index("n").size
-    positions = product(i.size for i in forward.open_indices if i.name.startswith("o"))
+    positions = product(forward.index(name).size for name in position_names(forward.open_indices, "o"))
     scale = re.sub("[NT]", lambda found: _factor({"N": examples, "T": positions}[found[0]]), text)
     return None if scale == "1" else scale
+
+
+def position_names(indices: Iterable[Index], letter: str) -> list[str]:
+    """Names of the positions along the spatial axes, such as `o1`, `o2` for the letter o, in order.
+
+    Raises:
+        OperationError: there is none.
+    """
+    found = {i.name for i in indices if re.fullmatch(rf"{letter}\d*", i.name)}
+    if not found:
+        raise OperationError(
+            f"the network has no index called {letter}, {letter}1, {letter}2, …; name its positions so"
+        )
+    return sorted(found, key=natural_key)
 
 
 def _factor(size: Size) -> str:

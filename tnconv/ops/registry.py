@@ -4,12 +4,11 @@ In a pipeline `<o>` stands for the output positions `o1 o2 …` and `<k>` for th
 the layer has; `<o,>` puts commas between them. `register` adds an operation of your own the same way.
 """
 
-import re
 from dataclasses import dataclass
 
 from tnconv.errors import OperationError
 from tnconv.ir import Expression
-from tnconv.ir.index import natural_key
+from tnconv.ops.conventions import position_names
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +35,11 @@ class Operation:
 
     def passes(self, forward: Expression) -> str:
         """The pipeline for a layer, with its positions written out."""
-        names = sorted({i.name for term in forward.terms for i in term.indices}, key=natural_key)
         text = self.pipeline
         for letter in "ok":
-            found = [n for n in names if re.fullmatch(rf"{letter}\d*", n)]
-            text = text.replace(f"<{letter}>", " ".join(found)).replace(f"<{letter},>", ", ".join(found))
+            if f"<{letter}" in text:
+                found = position_names((i for term in forward.terms for i in term.indices), letter)
+                text = text.replace(f"<{letter}>", " ".join(found)).replace(f"<{letter},>", ", ".join(found))
         return text
 
 

@@ -209,10 +209,12 @@ def _check_channels(spec: ConvSpec) -> None:
 
 def _check_geometry(spec: ConvSpec) -> None:
     if spec.padding_mode in ("reflect", "replicate"):
-        raise SpecError(
-            f"padding_mode {spec.padding_mode!r} is not represented yet; pad the input first, with padding=0"
-        )
-    if spec.padding_mode not in ("zeros", "circular"):
+        if any(cells for pair in spec.paddings for cells in pair):  # else every mode is the same
+            raise SpecError(
+                f"padding_mode {spec.padding_mode!r} with padding {shown(spec.padding)} is not represented yet; "
+                "pad the input first, and give padding=0"
+            )
+    elif spec.padding_mode not in ("zeros", "circular"):
         raise SpecError(f"padding_mode {shown(spec.padding_mode)} is not known; {HELP['padding_mode']}")
     sizes = zip(spec.input_sizes, spec.paddings, spec.padded_sizes, spec.reaches, strict=True)
     for place, (size, pair, padded, reach) in enumerate(sizes, 1):

@@ -27,7 +27,7 @@ class Value:
         name: the Python name.
         dims: the indices on each dimension, outermost first.
         contiguous: whether the cells lie in memory in row-major order, so that merging neighbours is a view.
-        fresh: whether nothing else reads this memory, so that it may be scaled in place.
+        fresh: whether a call of this program has just made the memory; see `Emitter.private`.
     """
 
     name: str
@@ -88,6 +88,8 @@ class Emitter:
     biasable: dict[str, str] = field(default_factory=dict)
     _known: dict[str, str] = field(default_factory=dict)
     _roots: dict[str, str] = field(default_factory=dict)
+    _owner: dict[str, str] = field(default_factory=dict)
+    _shared: set[str] = field(default_factory=set)
 
     # -- names and texts -------------------------------------------------------------------------
 
@@ -140,16 +142,21 @@ class Emitter:
         note: str = "",
         memo: bool = True,
         fresh: bool = False,
+        view_of: str | None = None,
     ) -> Value:
         """Write `name = expression`, with the dimensions as its comment, and return the value.
 
         An expression that was written before is not written again, unless `memo` is False: both are one.
         """
         if memo and expression in self._known:
-            return Value(self._known[expression], dims, contiguous)  # two readers: not fresh
+            known = self._known[expression]
+            self._shared.add(self.owner(known))
+            return Value(known, dims, contiguous)
         name = self.fresh(base)
         if memo:
             self._known[expression] = name
+        if view_of is not None:
+            self._owner[name] = self.owner(view_of)
         listing = ", ".join(_dim_text(dim) for dim in dims)
         comment = f"[{listing}] = {self.shape(dims)}{'; ' + note if note else ''}"
         self.statements.append(Statement(f"{name} = {expression}", tuple(reads), name, comment))
@@ -165,13 +172,17 @@ class Emitter:
         contiguous: bool = True,
         note: str = "",
         fresh: bool = False,
+        copied: bool = False,
     ) -> Value:
-        """Write another form of a value; `x` becomes `x_windows`, and that `x_windows_2`, not `x_windows_windows`."""
+        """Write another form of a value; `x` becomes `x_windows`, and that `x_windows_2`, not `x_windows_windows`.
+
+        It counts as a view of the value unless `copied` says that it has memory of its own.
+        """
         root = self._roots.get(value.name, value.name)
         base = f"{root}_{suffix}" if suffix and suffix != "result" else suffix or root
-        made = self.assign(
-            base, expression, [value.name], dims, contiguous=contiguous, note=note, fresh=fresh
-        )
+        options = {"contiguous": contiguous, "fresh": fresh or copied}
+        view_of = None if copied else value.name
+        made = self.assign(base, expression, [value.name], dims, note=note, view_of=view_of, **options)
         self._roots[made.name] = root
         return made
 
@@ -184,7 +195,10 @@ class Emitter:
     def add_bias(self, value: Value, bias: Value) -> bool:
         """Let the call that made `value` add an argument over its second dimension; False if it cannot."""
         made = {s.writes for s in self.statements}
+        read = {self.owner(r) for s in self.statements for r in s.reads}
         if value.name not in self.biasable or len(bias.dims) != 1 or bias.name in made:
+            return False
+        if not self.private(value) or value.name in read:
             return False
         statement = next(s for s in self.statements if s.writes == value.name)
         statement.text = f"{value.name} = {self.biasable.pop(value.name).format(bias=f', {bias.name}')}"
@@ -194,10 +208,23 @@ class Emitter:
     def do(self, text: str, reads: Sequence[str], comment: str = "") -> None:
         """Write a statement that changes the first of `reads` in place.
 
-        Its expression is forgotten: who writes that later wants the old value.
+        What was computed from that memory is forgotten: who writes it again wants the value of then or of now,
+        not the other.
         """
-        self._known = {expression: name for expression, name in self._known.items() if name != reads[0]}
+        owner = self.owner(reads[0])
+        stale = {s.writes for s in self.statements if any(self.owner(r) == owner for r in s.reads)}
+        stale |= {name for name in self._known.values() if self.owner(name) == owner}
+        self._known = {text: name for text, name in self._known.items() if name not in stale}
+        self.biasable = {n: text for n, text in self.biasable.items() if self.owner(n) != owner}
         self.statements.append(Statement(text, tuple(reads), None, comment))
+
+    def owner(self, name: str) -> str:
+        """The variable whose memory a variable shares, as far as views are known: itself, or what it views."""
+        return self._owner.get(name, name)
+
+    def private(self, value: Value) -> bool:
+        """Whether no other value has this memory, so that it may be changed in place."""
+        return value.fresh and self.owner(value.name) not in self._shared
 
     def allocated(self, what: str, size: Size) -> None:
         """Record a buffer that a kernel needs besides operands and result, in elements."""
@@ -239,7 +266,9 @@ class Emitter:
     ) -> Value:
         if copies and expression not in self._known:
             self.allocated("copy", product(i.size for i in value.legs))
-        return self.derive(value, base, expression, dims, contiguous=contiguous, fresh=copies or value.fresh)
+        return self.derive(
+            value, base, expression, dims, contiguous=contiguous, fresh=value.fresh, copied=copies
+        )
 
     @staticmethod
     def merges(blocks: Dims, dims: Dims) -> bool:

@@ -102,6 +102,8 @@ class _Lowering:
             self.workspace += [(step.result, what, size) for what, size in self.em.workspace]
             self.em.workspace.clear()
         result = self._total()
+        if self.em.owner(result.name) in self.python.values():  # nobody expects a result to be an argument
+            result = self.em.derive(result, "result", f"{result.name}.clone()", result.dims, copied=True)
         # A function called `torch` would hide the module.
         name = fresh(re.sub(r"\W", "_", self.plan.name), {*RESERVED})
         source = self._source(name, result)
@@ -125,7 +127,7 @@ class _Lowering:
                 problem = replace(problem, operands=self._scaled(problem.operands, small, scale))
                 scale = None
         value = kernel.emit(problem, self.em)
-        if scale and value.fresh:
+        if scale and self.em.private(value):
             self.em.do(f"{value.name}.mul_({scale})", [value.name])
         elif scale:
             value = self.em.derive(value, "scaled", f"{value.name} * {scale}", value.dims)
@@ -196,7 +198,7 @@ class _Lowering:
         if operand.source in self.values:
             value, axes = self.values[operand.source]
             mapping = {a.indices[0]: b.indices[0] for a, b in zip(axes, operand.axes, strict=True)}
-            return value.rename(mapping)
+            return replace(value.rename(mapping), fresh=False)
         python = self.python[operand.source]
         taken = {i.name for i in operand.indices}
         dims: list[tuple[Index, ...]] = []
@@ -232,11 +234,12 @@ class _Lowering:
         axes = self.values[first][1]
         for name in others:
             value, axes = self.values[name]
-            if len(axes) > 1 and value.legs == axes[1].indices and self.em.add_bias(total, value):
+            biased = len(axes) > 1 and value.legs == axes[1].indices and self._private(first)
+            if biased and self.em.add_bias(total, value):
                 continue
             value = self._laid_out(name, wide=False)
             dims = tuple(a or b for a, b in zip(total.dims, value.dims, strict=True))
-            if total.fresh and dims == total.dims and self._private(first):
+            if self.em.private(total) and dims == total.dims and self._private(first):
                 self.em.do(f"{total.name}.add_({value.name})", [total.name, value.name])
                 continue
             total = self.em.assign("result", f"{total.name} + {value.name}", [total.name, value.name], dims)
@@ -248,9 +251,11 @@ class _Lowering:
         )
 
     def _private(self, result: str) -> bool:
-        """Whether nothing but the sum reads a result."""
+        """Whether nothing but the sum reads a result, and no other value shares its memory."""
         read = [o.source for step in self.plan.steps for o in step.operands]
-        return result not in read and self.plan.results.count(result) == 1
+        owners = {name: self.em.owner(value.name) for name, (value, _) in self.values.items()}
+        alone = list(owners.values()).count(owners[result]) == 1
+        return alone and result not in read and self.plan.results.count(result) == 1
 
     def _laid_out(self, name: str, *, wide: bool) -> Value:
         """A result with the dimensions of its output axes; size 1 where it is broadcast, unless `wide`."""

@@ -34,18 +34,18 @@ def strip(
     with torch.inference_mode(False), torch.no_grad():
         columns = _sums(kept)
         cells = columns[:, None] + _sums(summed)[None, :] + offset
-        column = torch.arange(len(columns))[:, None].expand_as(cells)
-        inside = (cells >= 0) & (cells < size)
-        counts = torch.zeros(size, len(columns), dtype=torch.int64)
-        counts.index_put_((cells[inside], column[inside]), torch.ones((), dtype=torch.int64), accumulate=True)
+        column = torch.arange(len(columns), device="cpu")[:, None].expand_as(cells)
+        inside = ((cells >= 0) & (cells < size)).to(torch.int64)
+        counts = torch.zeros(size, len(columns), dtype=torch.int64, device="cpu")
+        counts.index_put_((cells.clamp(0, size - 1), column), inside, accumulate=True)
         return counts.to(dtype=dtype, device=device)
 
 
 def _sums(terms: Terms) -> Tensor:
     """All values of `Σ coefficient·x`, row-major."""
-    values = torch.zeros(1, dtype=torch.int64)
+    values = torch.zeros(1, dtype=torch.int64, device="cpu")
     for coefficient, size in terms:
-        values = (values[:, None] + coefficient * torch.arange(size)[None, :]).flatten()
+        values = (values[:, None] + coefficient * torch.arange(size, device="cpu")[None, :]).flatten()
     return values
 
 

@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from tnconv.backends.torch.emit import Emitter, Value, singles
 from tnconv.ir import Index, Relational, Size, fresh, product
 
+# A view pads an axis to all the cells that its windows reach; beyond this factor cells are picked one by one.
+MOST_PADDED = 16
+
 
 @dataclass(frozen=True, slots=True)
 class Span:
@@ -86,7 +89,10 @@ def gather(em: Emitter, value: Value, relations: Sequence[Relational]) -> Value:
 
 
 def _has_view(relation: Relational) -> bool:
-    return relation.modulus is None and span(relation) is not None and isinstance(relation.left.size, int)
+    reach = span(relation)
+    if relation.modulus is not None or reach is None or not isinstance(relation.left.size, int):
+        return False
+    return reach.length <= MOST_PADDED * relation.left.size + MOST_PADDED
 
 
 def window_view(em: Emitter, value: Value, relations: Sequence[Relational]) -> Value:
@@ -288,7 +294,7 @@ def scatter(em: Emitter, value: Value, relation: Relational, keep: Sequence[Inde
         stride = stride * index.size
     total = em.text(stride)
     target = em.scalar("target", f"torch.where({mask}, {position}, {total}).flatten()", [mask, position])
-    flat = em.scalar("flat", f"{value.name}.reshape(-1, {em.span(rest)})", [value.name])
+    flat = em.scalar("flat", f"{value.name}.reshape({em.span(legs)}, {em.span(rest)})", [value.name])
     dims = (*singles([*keep, relation.left]), *singles(rest))
     zeros = f"{flat}.new_zeros(({total} + 1, {em.span(rest)}))"
     expression = f"{zeros}.index_add(0, {target}, {flat})[:-1].reshape{em.shape(dims)}"

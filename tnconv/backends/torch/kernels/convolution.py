@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from tnconv.backends.torch.emit import Emitter, Value, singles
 from tnconv.backends.torch.kernels.base import CALL, CONVOLUTION_RATE, Kernel, Problem, copy_time
 from tnconv.backends.torch.kernels.contract import Split, presum, split_legs
-from tnconv.backends.torch.windows import gather, pad, resized, scatter
+from tnconv.backends.torch.windows import MOST_PADDED, gather, pad, resized, scatter, span
 from tnconv.ir import Index, Relational, solve
 
 OUTPUT = 2
@@ -48,6 +48,9 @@ def link(problem: Problem, relation: Relational) -> Link | None:
             return None
         place[index] = spots[0]
     if sorted(place.values()) != [0, 1, OUTPUT]:
+        return None
+    reach = span(relation)
+    if reach is None or reach.length > MOST_PADDED * (relation.left.size + 1):
         return None
     form, offset = relation.zero_form, relation.offset
     signs = [c > 0 for c in form.values()]
@@ -98,8 +101,16 @@ def find_roles(problem: Problem) -> Roles | None:
     else:
         options = [Roles(role, spot, tuple(links)) for role in ("convolution", "weight gradient")]
         likely = options[1 if sizes[1 - spot] > sizes[OUTPUT] else 0]
-    # Torch's own layout says more than sizes do: a kernel may be as large as the positions.
-    return min(options, key=lambda roles: (_copies(problem, roles), roles != likely))
+    # Torch's own layout says more than sizes do: a kernel may be as large as the positions. And an index of any
+    # size may be empty, as a batch is: torch refuses channels that are.
+    return min(options, key=lambda r: (_any_size_in_channels(problem, r), _copies(problem, r), r != likely))
+
+
+def _any_size_in_channels(problem: Problem, roles: Roles) -> bool:
+    first, second = problem.operands[roles.first], problem.operands[1 - roles.first]
+    s = _plain_split(first, second, problem, roles)
+    channels = (*s.left, *s.right) if roles.role == "weight gradient" else (*s.summed, *s.right)
+    return any(not isinstance(i.size, int) for i in channels)
 
 
 def _copies(problem: Problem, roles: Roles) -> int:

@@ -226,6 +226,8 @@ def _pair(
         first, last = (form, second) if form[0] in mirror else (second, form)
         if (
             first[3:] == last[3:]
+            and first[2].size == last[2].size
+            and first[0].size == last[0].size
             and mirror.get(first[0]) == last[0]
             and first[1] == last[1]
             and first[2] != last[2]
