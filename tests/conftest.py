@@ -15,7 +15,6 @@ settings.register_profile(
 settings.load_profile("tnconv")
 
 
-
 def pytest_addoption(parser: pytest.Parser) -> None:
     """One flag for all golden texts."""
     parser.addoption("--update-golden", action="store_true", help="write the golden texts anew")

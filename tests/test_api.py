@@ -428,8 +428,8 @@ def test_the_texts(op: str, tmp_path: Path) -> None:
 
 def test_cost_of_symbols_is_an_expression() -> None:
     symbolic, fixed = (
-        tnconv.compile(ConvSpec(4, 6, 3, (5, 6), batch_size=batch), "kfac_reduce", hints={"N": 7}).cost
-        for batch in ("N", 7)
+        tnconv.compile(ConvSpec(4, 6, 3, (5, 6), batch_size=batch), "kfac_reduce", hints=hints).cost
+        for batch, hints in (("N", {"N": 7}), (7, None))
     )
     values: dict[Any, int] = dict.fromkeys(symbolic.multiplications.free_symbols, 7)
     assert int(symbolic.multiplications.subs(values)) == fixed.multiplications

@@ -130,8 +130,14 @@ BAD = [
     ({"padding": -1}, "padding is -1 but -1 is not at least 0; give"),
     ({"padding": ((0, -2), (0, 0))}, "but -2 is not at least 0; give"),
     ({"padding": True}, "padding is True: .* got `bool`; give"),
-    ({"padding_mode": "reflect"}, "padding_mode 'reflect' is not represented yet; pad the input first"),
-    ({"padding_mode": "replicate"}, "padding_mode 'replicate' is not represented yet; pad the input first"),
+    (
+        {"padding_mode": "reflect", "padding": 1},
+        "padding_mode 'reflect' with padding 1 is not represented yet; pad",
+    ),
+    (
+        {"padding_mode": "replicate", "padding": 1},
+        "padding_mode 'replicate' with padding 1 is not represented yet",
+    ),
     ({"padding_mode": "mirror"}, 'padding_mode \'mirror\' is not known; give "zeros" or "circular"'),
     ({"padding_mode": 3}, "padding_mode is 3: .* got `int`; give"),
     (
@@ -234,7 +240,7 @@ class Renamed(nn.Conv2d):
         (nn.LazyConv2d(2, 3), "LazyConv2d does not know its channels yet; run it once"),
         (
             nn.Conv2d(2, 2, 3, padding_mode="reflect", padding=1),
-            "'reflect' is not represented yet; pad the input first",
+            "is not represented yet; pad the input first",
         ),
         (Standardised(2, 2, 3), "Standardised computes something else than Conv2d; give a ConvSpec"),
     ],

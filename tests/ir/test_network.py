@@ -296,7 +296,8 @@ def test_bad_sums():
     with pytest.raises(NetworkError, match="sum 's' has no terms; give at least one network"):
         Sum("s", ())
     with pytest.raises(
-        NetworkError, match=r"sum 's': term 'a' has output \[i\] but term 'b' has \[j\]; give both"
+        NetworkError,
+        match=r"term 'a' has output \[i\] of sizes \[5\] but term 'b' has \[j\] of sizes \[3\]; give both",
     ):
         Sum("s", (one, Network("b", (), (group(J),))))
     other = Network("b", (Tensor("x", "input", (group(J),)),), (group(I),))
