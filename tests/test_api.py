@@ -472,3 +472,16 @@ def test_the_program_check_uses_the_kernels_that_were_chosen() -> None:
     spec = ConvSpec(64, 64, 3, (56, 56), padding=1)
     function = tnconv.compile(spec, "kfac_expand", verify="exact")
     assert [c.kernel for c in function.program.choices] == ["lag correlation"]
+
+
+@pytest.mark.parametrize("op", ["forward", "weight_vjp", "kfac_reduce"])
+def test_torch_compile_takes_a_function_whole(op: str) -> None:
+    function = tnconv.compile(ConvSpec(4, 6, 3, (8, 8), padding=1), op)
+    given = {
+        "x": torch.randn(2, 4, 8, 8),
+        "grad_output": torch.randn(2, 6, 8, 8),
+        "weight": torch.randn(6, 4, 3, 3),
+    }
+    arguments = [given[name] for name in function.arguments]
+    whole = torch.compile(lambda *tensors: function(*tensors), fullgraph=True, backend="eager")
+    torch.testing.assert_close(whole(*arguments), function(*arguments))
