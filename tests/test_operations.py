@@ -20,7 +20,7 @@ from tnconv.testing import conv_specs
 CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 OPERATIONS = ("forward", "input_vjp", "weight_vjp", "bias_vjp", "unfold", "kfac_expand", "kfac_reduce")
 
-# DEFINITIONS.md, the columns of A: the scale of S_A and R_A, None where it is not defined.
+# docs/operations.md, the columns of A: the scale of S_A and R_A, None where it is not defined.
 SCALES: dict[str, dict[str, Callable[[int, int], float] | None]] = {
     "kfc": {"kfac_expand": lambda n, _: 1 / n, "kfac_reduce": None},
     "kfac": {"kfac_expand": lambda n, t: 1 / (n * t), "kfac_reduce": lambda n, t: 1 / (n * t**2)},
@@ -104,7 +104,7 @@ def expected(spec: ConvSpec, op: str, values: dict[str, Tensor], convention: str
 
 
 def result_shape(spec: ConvSpec, op: str, batch: int) -> tuple[int, ...]:
-    """DEFINITIONS.md, the columns "result legs"."""
+    """docs/operations.md, the columns "result legs"."""
     g, c, d = spec.groups, spec.in_channels // spec.groups, spec.out_channels // spec.groups
     rows, positions = c * prod(spec.kernel_sizes), prod(spec.output_sizes)
     return {

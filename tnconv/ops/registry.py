@@ -17,7 +17,7 @@ class Operation:
 
     Args:
         name: what `tnconv.compile` takes as `op`.
-        formula: for one spatial dimension, as DEFINITIONS says it.
+        formula: for one spatial dimension, as docs/operations.md says it.
         legs: the axes of the result.
         pipeline: passes that derive it from the forward network.
         bias: whether the forward network has the bias term; None for what the layer has.
