@@ -6,22 +6,23 @@ stride s, dilation d, offset p (minus the padding on the left) and number of pos
 padding on the right: zeros or a crop.
 
 One axis. With `q = s / gcd(s, d)`, `e = d / gcd(s, d)` and `k = q·a + r`, a tap reads `X_r[o + e·a]` of the
-*line* `X_r[t] = x[s·t + d·r + p]`, one of q phases. So taps that are q further read the same products but for
-the border:
+*line* `X_r[t] = x[s·t + d·r + p]`, one of q phases. So the pairs of taps (k + q·j, k' + q·j), j < n, form a
+*chain*: they read products `Z[t] = X[k][t] X[k'][t]ᵀ` of the same two lines, the j-th those with t in
+[e·j, e·j + O). All share the interior [e·(n-1), O); from the last pair to the first, rows are added:
 
-    S[k + q, k' + q] = S[k, k'] - Σ_{o in [0, e)} X[k][o] X[k'][o]ᵀ + Σ_{o in [O, O + e)} X[k][o] X[k'][o]ᵀ
+    C[n-1] = Σ_{t in [e·(n-1), O)} Z[t]        C[j] = C[j+1] + Σ_{t in [e·j, e·(j+1))} Z[t]
+    S[k + q·j, k' + q·j] = C[j] + Σ_{t in [O, O + e·j)} Z[t]
 
-Pairs with k < q take a whole product each, the others a few rows, and `S[k', k] = S[k, k']ᵀ`: at stride 1, K
-whole products of the K² that unfolding takes. A line has t outermost, so a range of positions is a range of
-rows of one matrix: nothing is copied for a product, and padding is left out of the sums, not stored.
+One product of nearly all rows a chain, a few rows for each pair, and `S[k', k] = S[k, k']ᵀ`: at stride 1, K
+such products instead of the K² that unfolding takes. A line has t outermost, so a range of positions is a
+range of rows of one matrix: nothing is copied for a product, and padding is left out of the sums, not stored.
 
-Two axes of stride 1 (*lag2*). The products that start the recurrence along the last axis are correlations
-along the other, and depend on `m = k1' - k1` alone but for the border too: the product of all cells with all
-cells m·d further, minus the cells that no position reads. With a gap of zeros after each line, a lag along
-both axes is one shift of the rows of one flat matrix: again nothing is copied.
+Two axes of stride 1 (*lag2*). The product that begins a chain along the last axis is a correlation along the
+other, and depends on `m = k1' - k1` alone but for the border: the cells that every tap reads, with all cells
+m·d further, plus the cells that only some taps read. With a gap of zeros after each line, a lag along both
+axes is one shift of the rows of one flat matrix, and the first factor is the same with other cells zero.
 
-The result is that of unfolding, up to rounding: terms of the border are added and taken away again, so
-where they are far larger than the result, or not finite, digits are lost that unfolding keeps.
+Nothing is subtracted, so rounding is that of unfolding whatever the border holds.
 """
 
 from collections.abc import Sequence
@@ -36,11 +37,13 @@ from torch import Tensor
 from tnconv.backends.torch.lag_schedule import (
     Axis,
     Block,
+    Term,
     block_list,
     check_variant,
     edge_spans,
     fold_axes,
     row_shift,
+    shared_span,
     strip_cuts,
     tap_pairs,
     zero_gap,
@@ -117,15 +120,17 @@ def _lag1(x: Tensor, groups: int, axes: tuple[Axis, ...], in_place: bool) -> Ten
         origin, step = last.dilation * phase + last.offset, last.stride
         span = slice(step * low + origin, step * (high - 1) + origin + 1, step) if high > low else slice(0)
         lines.append(cells[:, span].reshape(groups, (high - low) * rows, width))
+
+    def add(total: Tensor | None, term: Term) -> Tensor:
+        first = lines[term.phase][:, term.row * rows : (term.row + term.length) * rows]
+        second = lines[term.phase_2][:, term.row_2 * rows : (term.row_2 + term.length) * rows]
+        return _add(total, first, second)
+
     made: dict[tuple[int, int], Tensor] = {}
-    for tap, tap_2, shifted, terms in block_list(last):
-        total = made[tap - last.phases, tap_2 - last.phases] if shifted else None
-        for term in terms:
-            first = lines[term.phase][:, term.row * rows : (term.row + term.length) * rows]
-            second = lines[term.phase_2][:, term.row_2 * rows : (term.row_2 + term.length) * rows]
-            total = _add(total, first, second, term.sign)
-        assert total is not None
-        made[tap, tap_2] = total
+    common: Tensor | None = None
+    for block in block_list(last):
+        common = add(None if block.starts else common, block.common)
+        made[block.tap, block.tap_2] = add(common, block.own) if block.own else common
     return _assemble(made, last.kernel, 1, in_place)
 
 
@@ -160,44 +165,47 @@ def _lag2(x: Tensor, groups: int, axes: tuple[Axis, ...], in_place: bool) -> Ten
         view = _unfold(cells[:, low : low + length, : first.size], 2, (first,)).movedim(-1, -2)
         return view.reshape(groups, length * first.positions * rows, first.kernel * width)
 
+    def add(total: Tensor, term: Term) -> Tensor:
+        return _add(total, column(term.row, term.length), column(term.row_2, term.length))
+
+    shared = shared_span(first)
+    pitch = cells.shape[2]
+    inner = F.pad(cells[:, :, slice(*shared)], (0, 0, 0, 0, shared[0], pitch - shared[1])) if shared else None
     made: dict[tuple[int, int], Tensor] = {}
+    common = cells
     for block in block_list(last):
-        if block.tap == 0:
-            made[0, block.tap_2] = _start(cells, grid, block)
-            continue
-        total = made[block.tap - 1, block.tap_2 - 1] if block.shifted else None
-        for term in block.terms:
-            total = _add(total, column(term.row, term.length), column(term.row_2, term.length), term.sign)
-        assert total is not None
-        made[block.tap, block.tap_2] = total
+        common = _start(cells, inner, grid, block) if block.starts else add(common, block.common)
+        made[block.tap, block.tap_2] = add(common, block.own) if block.own else common
     return _assemble(made, last.kernel, first.kernel, in_place)
 
 
-def _start(cells: Tensor, grid: tuple[Axis, Axis], block: Block) -> Tensor:
-    """From cells `[g, i2, i1, rows, c]` to a first block `S[0, tap_2]`, `[g, (k1 c), (k1 c)]`."""
-    rows = cells.shape[3]
+def _start(cells: Tensor, inner: Tensor | None, grid: tuple[Axis, Axis], block: Block) -> Tensor:
+    """The beginning of a chain, `[g, (k1 c), (k1 c)]`, from cells `[g, i2, i1, rows, c]`.
+
+    `inner` are the cells that every tap of the first axis reads, the others zero; None if there are none.
+    """
+    rows, term = cells.shape[3], block.common
+    symmetric = block.tap == block.tap_2
     taps = range(grid[0].kernel)
-    (term,) = block.terms
     flat = cells.flatten(1, 3)
+    flat_inner = flat if inner is None else inner.flatten(1, 3)
     near = cells[:, term.row : term.row + term.length]
     far = cells[:, term.row_2 : term.row_2 + term.length]
     whole: dict[int, Tensor] = {}
     parts: dict[tuple[int, int], Tensor] = {}
-    for tap, tap_2 in tap_pairs(grid[0].kernel, symmetric=block.tap_2 == 0):
-        edges, lag = edge_spans(grid[0], tap, tap_2), tap_2 - tap
-        ahead = grid[0].dilation * lag
-        if edges is None:
-            total = _add(None, flat[:, :0], flat[:, :0], 1)
-        else:
-            if lag not in whole:
-                start, partner, count = (rows * v for v in row_shift(grid, term, lag))
-                whole[lag] = _add(None, flat[:, start : start + count], flat[:, partner : partner + count], 1)
-            total = whole[lag]
-            for low, high in edges:
-                left, right = near[:, :, low:high], far[:, :, low + ahead : high + ahead]
-                total = _add(total, left.flatten(1, 3), right.flatten(1, 3), -1)
+    for tap, tap_2 in tap_pairs(grid[0].kernel, symmetric=symmetric):
+        lag = tap_2 - tap
+        if lag not in whole:
+            start, partner, count = (
+                (rows * v for v in row_shift(grid, term, lag)) if inner is not None else (0, 0, 0)
+            )
+            whole[lag] = _add(None, flat_inner[:, start : start + count], flat[:, partner : partner + count])
+        total, ahead = whole[lag], grid[0].dilation * lag
+        for low, high in edge_spans(grid[0], tap, tap_2):
+            left, right = near[:, :, low:high], far[:, :, low + ahead : high + ahead]
+            total = _add(total, left.flatten(1, 3), right.flatten(1, 3))
         parts[tap, tap_2] = total
-        if block.tap_2 == 0 and tap_2 > tap:
+        if symmetric and tap_2 > tap:
             parts[tap_2, tap] = total.transpose(1, 2)
     return torch.cat([torch.cat([parts[k, k_2] for k_2 in taps], 2) for k in taps], 1)
 
@@ -228,14 +236,14 @@ def _unfold(x: Tensor, dim: int, axes: tuple[Axis, ...]) -> Tensor:
     return x
 
 
-def _add(total: Tensor | None, first: Tensor, second: Tensor, sign: int) -> Tensor:
-    """`total + sign · firstᵀ second` for each group; a plain product is faster than a batch of one."""
+def _add(total: Tensor | None, first: Tensor, second: Tensor) -> Tensor:
+    """`total + firstᵀ second` for each group; a plain product is faster than a batch of one."""
     one = first.shape[0] == 1
     if total is None:
         return torch.mm(first[0].t(), second[0])[None] if one else torch.bmm(first.transpose(1, 2), second)
     if one:
-        return torch.addmm(total[0], first[0].t(), second[0], alpha=sign)[None]
-    return torch.baddbmm(total, first.transpose(1, 2), second, alpha=sign)
+        return torch.addmm(total[0], first[0].t(), second[0])[None]
+    return torch.baddbmm(total, first.transpose(1, 2), second)
 
 
 def _assemble(made: dict[tuple[int, int], Tensor], taps: int, inner: int, in_place: bool) -> Tensor:

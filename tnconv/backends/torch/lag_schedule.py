@@ -3,7 +3,7 @@
 `lag` has the algebra. Nothing here touches a tensor, so the compiler decides with it and tests count with it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import pairwise
@@ -72,69 +72,88 @@ class Axis:
         return low, max(low, min(last, (self.size - 1 - origin) // self.stride + 1))
 
 
-class _Term(NamedTuple):
-    """`sign` times the product of `length` rows of one line with as many of another."""
+class Term(NamedTuple):
+    """The product of `length` rows of one line with as many of another."""
 
     phase: int
     row: int
     phase_2: int
     row_2: int
     length: int
-    sign: int
 
 
 class Block(NamedTuple):
-    """How `S[tap, tap_2]` is made: from the block `phases` taps before it, or from nothing, plus terms."""
+    """How `S[tap, tap_2]` is made: `common` is added to what the block before it shares, `own` to that.
+
+    `starts` says that it shares nothing with the block before it: `common` is the beginning.
+    """
 
     tap: int
     tap_2: int
-    shifted: bool
-    terms: tuple[_Term, ...]
+    starts: bool
+    common: Term
+    own: Term | None
 
 
 @lru_cache(maxsize=512)
 def block_list(axis: Axis) -> tuple[Block, ...]:
-    """The blocks with tap <= tap_2, each after the one it starts from."""
-    q, step, count = axis.phases, axis.step, axis.positions
-    blocks = []
+    """The blocks with tap <= tap_2, chain by chain: taps `phases` apart, the last pair first."""
+    blocks: list[Block] = []
     for tap, tap_2 in tap_pairs(axis.kernel, symmetric=True):
-        whole = _term(axis, tap, tap_2, (0, count), 1)
-        block = Block(tap, tap_2, False, (whole,))
-        if tap >= q:
-            leaving = _term(axis, tap - q, tap_2 - q, (0, step), -1)
-            entering = _term(axis, tap - q, tap_2 - q, (count, count + step), 1)
-            if leaving.length + entering.length < whole.length:
-                terms = tuple(t for t in (leaving, entering) if t.length)
-                block = Block(tap, tap_2, True, terms)
-        blocks.append(block)
+        if tap < axis.phases:
+            blocks += _chain(axis, tap, tap_2)
     return tuple(blocks)
 
 
-def _term(axis: Axis, tap: int, tap_2: int, span: tuple[int, int], sign: int) -> _Term:
+def _chain(axis: Axis, tap: int, tap_2: int) -> list[Block]:
+    """The blocks that read the lines of a first pair, in positions of that pair: `[e·j, e·j + O)` for the j-th."""
+    step, count = axis.step, axis.positions
+    pairs = list(
+        zip(range(tap, axis.kernel, axis.phases), range(tap_2, axis.kernel, axis.phases), strict=False)
+    )
+    whole = [Block(k, k_2, True, _term(axis, k, k_2, (0, count)), None) for k, k_2 in pairs]
+    chain: list[Block] = []
+    for j, (k, k_2) in reversed(list(enumerate(pairs))):
+        last = j == len(pairs) - 1
+        common = _term(axis, tap, tap_2, (step * j, count if last else step * (j + 1)))
+        own = _term(axis, tap, tap_2, (count, count + step * j))
+        chain.append(Block(k, k_2, last, common, own if own.length else None))
+    shared = step * (len(pairs) - 1) < count
+    return chain if shared and _rows_of(chain) < _rows_of(whole) else whole
+
+
+def _rows_of(blocks: Iterable[Block]) -> int:
+    return sum(b.common.length + (b.own.length if b.own else 0) for b in blocks)
+
+
+def _term(axis: Axis, tap: int, tap_2: int, span: tuple[int, int]) -> Term:
     """The sum over the positions in a span at which both taps read a cell of x."""
     (turns, phase), (turns_2, phase_2) = divmod(tap, axis.phases), divmod(tap_2, axis.phases)
     start, end = (t - axis.step * turns for t in axis.line(phase))
     start_2, end_2 = (t - axis.step * turns_2 for t in axis.line(phase_2))
     low = max(span[0], start, start_2)
     length = max(0, min(span[1], end, end_2) - low)
-    return _Term(phase, low - start if length else 0, phase_2, low - start_2 if length else 0, length, sign)
+    return Term(phase, low - start if length else 0, phase_2, low - start_2 if length else 0, length)
 
 
-def edge_spans(axis: Axis, tap: int, tap_2: int) -> tuple[tuple[int, int], ...] | None:
-    """Along an axis of stride 1: the cells with a partner at the taps' lag whose pair no position reads.
+def shared_span(axis: Axis) -> tuple[int, int] | None:
+    """Along an axis of stride 1: the cells that every tap reads; None if there is none."""
+    low = max(0, axis.dilation * (axis.kernel - 1) + axis.offset)
+    high = min(axis.size, axis.offset + axis.positions)
+    return (low, high) if low < high else None
 
-    None if no position reads any pair.
-    """
+
+def edge_spans(axis: Axis, tap: int, tap_2: int) -> tuple[tuple[int, int], ...]:
+    """Along an axis of stride 1: the cells that a tap reads, with a partner, outside of the shared span."""
     lag = axis.dilation * (tap_2 - tap)
-    low, high = max(0, -lag), min(axis.size, axis.size - lag)
-    first = max(low, axis.dilation * tap + axis.offset)
-    last = min(high, axis.dilation * tap + axis.offset + axis.positions)
-    if last <= first:
-        return None
-    return tuple((a, b) for a, b in ((low, first), (last, high)) if b > a)
+    low = max(0, -lag, axis.dilation * tap + axis.offset)
+    high = min(axis.size, axis.size - lag, axis.dilation * tap + axis.offset + axis.positions)
+    shared = shared_span(axis)
+    spans = ((low, min(high, shared[0])), (max(low, shared[1]), high)) if shared else ((low, high),)
+    return tuple((a, b) for a, b in spans if b > a)
 
 
-def row_shift(grid: tuple[Axis, Axis], term: _Term, lag: int) -> tuple[int, int, int]:
+def row_shift(grid: tuple[Axis, Axis], term: Term, lag: int) -> tuple[int, int, int]:
     """First cell, first partner and number of cells of a lag's product, on the flat grid with gaps."""
     pitch = grid[0].size + zero_gap(grid[0])
     partner = term.row_2 * pitch + grid[0].dilation * lag
@@ -240,17 +259,17 @@ def _multiplications(variant: str, numbers: Numbers, axes: tuple[Axis, ...]) -> 
         return rows * sum((high - low) * high for low, high in pairwise(strip_cuts(width)))
     blocks = block_list(axes[-1])
     if variant == "lag1":
-        return rows * width**2 * sum(t.length for b in blocks for t in b.terms)
+        return rows * width**2 * _rows_of(blocks)
     grid = axes[-2], axes[-1]
-    cells = sum(_grid_cells(grid, b) for b in blocks if b.tap == 0)
-    columns = sum(t.length for b in blocks if b.tap for t in b.terms) * grid[0].positions
+    starts = [b for b in blocks if b.starts]
+    cells = sum(_grid_cells(grid, b) for b in starts)
+    columns = (_rows_of(blocks) - sum(b.common.length for b in starts)) * grid[0].positions
     return rows * width**2 * (cells + columns * grid[0].kernel ** 2)
 
 
 def _grid_cells(grid: tuple[Axis, Axis], block: Block) -> int:
-    """Rows of all the products that `_start` computes, per row of a cell."""
-    (term,) = block.terms
-    pairs = [(*p, edge_spans(grid[0], *p)) for p in tap_pairs(grid[0].kernel, symmetric=block.tap_2 == 0)]
-    lags = {tap_2 - tap for tap, tap_2, edges in pairs if edges is not None}
-    edges = sum(high - low for *_, found in pairs for low, high in found or ())
-    return sum(row_shift(grid, term, lag)[2] for lag in lags) + edges * term.length
+    """Rows of all the products that `lag._start` computes, per row of a cell."""
+    pairs = tap_pairs(grid[0].kernel, symmetric=block.tap == block.tap_2)
+    lags = {tap_2 - tap for tap, tap_2 in pairs} if shared_span(grid[0]) else set()
+    edges = sum(high - low for pair in pairs for low, high in edge_spans(grid[0], *pair))
+    return sum(row_shift(grid, block.common, lag)[2] for lag in lags) + edges * block.common.length
