@@ -130,14 +130,14 @@ class _Lowering:
         if scale and self.em.private(value):
             self.em.do(f"{value.name}.mul_({scale})", [value.name])
         elif scale:
-            value = self.em.derive(value, "scaled", f"{value.name} * {scale}", value.dims)
+            value = self.em.derive(value, "scaled", f"{value.name} * {scale}", value.dims, copied=True)
         for relation in after:
             value = scatter(self.em, value, relation, ())
         return value
 
     def _scaled(self, operands: tuple[Value, ...], small: int, scale: str) -> tuple[Value, ...]:
         value = operands[small]
-        made = self.em.derive(value, "scaled", f"{value.name} * {scale}", value.dims)
+        made = self.em.derive(value, "scaled", f"{value.name} * {scale}", value.dims, copied=True)
         return (*operands[:small], made, *operands[small + 1 :])
 
     def _prepare(self, step: Step) -> tuple[Problem, list[Relational]]:

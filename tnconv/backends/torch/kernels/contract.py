@@ -48,7 +48,7 @@ def presum(em: Emitter, value: Value, keep: frozenset[Index]) -> Value:
         value = em.isolate(value, gone)
     places = [p for p, dim in enumerate(value.dims) if set(dim) & set(gone)]
     dims = tuple(dim for p, dim in enumerate(value.dims) if p not in places)
-    return em.derive(value, "sum", f"{value.name}.sum({places})", dims)
+    return em.derive(value, "sum", f"{value.name}.sum({places})", dims, copied=True)
 
 
 class Contract(Kernel):
