@@ -214,9 +214,52 @@ def test_apply_alone_refuses_too():
         parse_pass("cut{node=z}").apply(CONVOLUTION)
 
 
-def test_a_sum_is_not_squared():
-    with pytest.raises(PassError, match="a sum of 2 networks, whose square has mixed terms"):
-        Pipeline.parse("square{over=[n]}").run(BIASED)
+@pytest.mark.parametrize(
+    "text", ["square{over=[n], keep=[g]}", "square{keep=[n], rest=sum}", "square{copy=[n, o]}"]
+)
+def test_a_sum_is_multiplied_out(text):
+    after = checked(parse_pass(text), BIASED)
+    assert len(after.terms) == 4
+
+
+def test_terms_that_never_meet_have_no_product():
+    text = "join{arguments=[weight, bias], rows=[g, d], into=both} | differentiate{wrt=both, cotangent=dy}"
+    gradient, _ = Pipeline.parse(text).run(BIASED, exact_check(evaluate, instances=1))
+    after, _ = run_pass(parse_pass("square{rest=keep}"), gradient)
+    assert [len(gradient.terms), len(after.terms)] == [2, 2]
+    rng = np.random.default_rng(0)
+    arrays = {"x": rng.integers(-3, 4, (2, 6, 9)), "dy": rng.integers(-3, 4, (2, 8, 4))}
+    assert np.array_equal(evaluate(after, arrays), np.square(evaluate(gradient, arrays)))
+    for axis in (
+        "homogeneous{axis=1}",
+        "flatten{start=0, end=1}",
+        "unsqueeze{axis=1}",
+        "close{cotangent=h, axes=2}",
+    ):
+        network, _ = Pipeline.parse("cut{node=weight} | arrange{output=[n, (g c k), o]}").run(CONVOLUTION)
+        checked(parse_pass(axis), network)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("square{rest=all}", "rest='all'; it is one of copy, sum, keep"),
+        ("open{index=[n]}", "not a summed index"),
+        ("flatten{start=2, end=1}", "axes 2 to 1 of an output with 3 axes"),
+        ("unsqueeze{axis=4}", "axis=4 but the output has 3 axes"),
+        ("close{cotangent=x, axes=1}", "name 'x' is taken"),
+        ("close{cotangent=h, axes=4}", "axes=4 but the output has 3 axes"),
+        ("homogeneous{axis=3}", "axis=3 but the output has 3 axes"),
+        ("homogeneous{axis=0}", "its size must be a number"),
+        ("join{arguments=[bias], rows=[d], into=w}", "argument 'bias' on one node, but it is on 0"),
+        ("join{arguments=[weight], rows=[o], into=w}", "has no index 'o' for the rows"),
+        ("join{arguments=[weight], rows=[d], into=x}", "name 'x' is taken"),
+        ("join{arguments=[x], rows=[g], into=w}", "has .*N columns; join needs a number"),
+    ],
+)
+def test_refusals(text, message):
+    with pytest.raises(PassError, match=message):
+        Pipeline.parse(text).run(CONVOLUTION)
 
 
 def test_batch_needs_something_to_batch():

@@ -11,7 +11,7 @@
             return PassResult(renamed, changed=renamed != network)
 
 `str(Rename(to="a"))` is `rename{to=a}`. A pass sees one network at a time: the pipeline maps it over the
-terms of a sum, verifies what comes back, and checks the value where it is asked to.
+terms of a sum (unless `whole` is set), verifies what comes back, and checks the value where it is asked to.
 """
 
 import dataclasses
@@ -57,11 +57,13 @@ class Pass:
         name: in texts and in the registry.
         preserves_value: whether the result has the value of what was given, as a rewriting has.
         check_cells: how many combinations of index values the exact check may try.
+        whole: whether `apply` takes the whole expression, as a product of sums must.
     """
 
     name: ClassVar[str]
     preserves_value: ClassVar[bool] = False
     check_cells: ClassVar[int] = 4000
+    whole: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         kind: Any = type(self)

@@ -104,6 +104,41 @@ class Differentiate(Pass):
         return np.stack(columns, axis=-1).reshape((*columns[0].shape, *point.shape))
 
 
+@dataclass(frozen=True)
+class Close(Pass):
+    """The leading axes of the output are contracted with a new argument, as a VJP closes a Jacobian.
+
+    Args:
+        cotangent: name of the new argument.
+        axes: how many axes it has.
+    """
+
+    name: ClassVar[str] = "close"
+    cotangent: str
+    axes: int
+
+    def requires(self, network: Network) -> None:
+        """The new argument's name must be free."""
+        if self.cotangent in (*network.arguments, *taken_names(network)):
+            raise PassError(
+                f"the name {self.cotangent!r} is taken in the network; choose another for the new argument"
+            )
+        if not 0 < self.axes <= len(network.output):
+            raise PassError(
+                f"close has axes={self.axes} but the output has {len(network.output)} axes; give 1 to as many"
+            )
+
+    def apply(self, network: Network) -> PassResult:
+        """Take the axes from the output and give them to the new argument."""
+        seed = Tensor(self.cotangent, "cotangent", network.output[: self.axes])
+        return PassResult(network.with_nodes((*network.nodes, seed), network.output[self.axes :]), True)
+
+    def expected(self, before: Expression, arguments: dict[str, Array], evaluate: Evaluate) -> Array:
+        """The tensor product of the argument and the value over the axes."""
+        value = np.asarray(evaluate(before, arguments))
+        return np.asarray(np.tensordot(arguments[self.cotangent].astype(value.dtype), value, self.axes))
+
+
 def _legs(node: Tensor, taken: set[Index], names: set[str]) -> tuple[tuple[Axis, ...], tuple[Delta, ...]]:
     """The axes of a node as output axes: an index opens where it can, else a new one is tied to it."""
     axes, deltas = [], []

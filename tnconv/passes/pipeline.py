@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from tnconv.errors import PassError, TnconvError
 from tnconv.ir import Expression, Network, Sum, make_sum
@@ -114,6 +115,9 @@ def run_pass(each: Pass, expression: Expression) -> tuple[Expression, tuple[str,
     ready, selected = each.prepare(expression)
     if not selected:
         raise PassError("no term of the sum is left; the result would be zero everywhere")
+    if ready.whole:
+        result = _run_term(ready, make_sum(expression.name, selected))
+        return (result.network if result.changed else expression), result.notes
     results = [_run_term(ready, term) for term in selected]
     notes = tuple(note for result in results for note in result.notes)
     if selected == expression.terms and not any(result.changed for result in results):
@@ -124,7 +128,7 @@ def run_pass(each: Pass, expression: Expression) -> tuple[Expression, tuple[str,
     return make_sum(expression.name, terms), notes
 
 
-def _run_term(each: Pass, network: Network) -> PassResult:
+def _run_term(each: Pass, network: Any) -> PassResult:
     each.requires(network)
     result = each.apply(network)
     if not isinstance(result, PassResult) or not isinstance(result.network, Network | Sum):

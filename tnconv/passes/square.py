@@ -8,89 +8,224 @@ output      [n, (g c k), o]            p   = pattern     [i = o + k]
                                        output            [g, (c k), (c_2 k_2)]
 """
 
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import numpy as np
 
 from tnconv.errors import PassError
-from tnconv.ir import Axis, Delta, Expression, Index, Network, Node, Tensor, fresh, group
+from tnconv.ir import Axis, Delta, Expression, Index, Network, Node, Size, Tensor, fresh, group, make_sum
 from tnconv.passes.base import Array, Evaluate, Pass, PassResult
 from tnconv.passes.cells import pack, unpack
 from tnconv.passes.tools import counted, open_named, taken_names, without_indices
 
+_FATES = ("copy", "sum", "keep")
+
 
 @dataclass(frozen=True)
 class Square(Pass):
-    """The product of a network with a copy of itself, joined on some open indices.
+    """The product of an expression with a copy of itself, joined on some of its open indices.
 
-    The result has an axis for each index of `keep`, then the first copy's other axes, then the second's.
+    An open index is *shared* by both copies and stays (`keep`), is shared and summed (`over`), or each copy
+    has its own (`copy`). The result has the axes of `keep`, then those that `rest="keep"` leaves in place and
+    the first copy's own, then the second copy's own. An axis whose indices are all kept stays whole.
+
+    A sum is multiplied out; two terms that never meet on a shared axis have no product. The cells of an affine
+    axis are one leg, which belongs to the rest.
 
     Args:
         over: open indices that both copies share and that are summed.
-        keep: open indices that both copies share and that stay in the output.
+        keep: open indices that both copies share and that stay in the output, in front.
+        copy: open indices of which each copy has its own.
+        rest: what becomes of the open indices that are not named: `copy`, `sum` or `keep`.
     """
 
     name: ClassVar[str] = "square"
+    whole: ClassVar[bool] = True
     over: tuple[str, ...] = ()
     keep: tuple[str, ...] = ()
+    copy: tuple[str, ...] = ()
+    rest: str = "copy"
 
-    def prepare(self, expression: Expression) -> tuple[Self, tuple[Network, ...]]:
-        """Only one network can be squared."""
-        if len(expression.terms) > 1:
-            raise PassError(
-                f"the expression is a sum of {len(expression.terms)} networks, whose square has mixed terms; "
-                "square one network"
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.rest not in _FATES:
+            raise PassError(f"square has rest={self.rest!r}; it is one of {', '.join(_FATES)}")
+
+    def apply(self, expression: Expression) -> PassResult:
+        """Write a copy beside each term, and multiply out."""
+        fates = self._fates(expression)
+        pairs = ((left, right) for left in expression.terms for right in expression.terms)
+        made = [found for left, right in pairs if (found := _Product(self, fates, left, right).network())]
+        if not made:
+            raise PassError("no two terms of the sum meet on the shared axes; their square is zero")
+        if len(made) > 1:
+            made = [term.rename(f"{expression.name}.{number}") for number, term in enumerate(made, 1)]
+        after = make_sum(expression.name, made)
+        joined = ", ".join((*self.keep, *self.over)) or ("nothing" if self.rest == "copy" else "the rest")
+        return PassResult(after, after != expression, (f"joined on {joined}",))
+
+    def _fates(self, expression: Expression) -> list[dict[str, str] | str]:
+        """What becomes of each axis: by name of its indices, or as a whole where a term has it otherwise.
+
+        Raises:
+            PassError: a name is not that of an open index, is named twice, or lies on an affine axis.
+        """
+        named = dict.fromkeys(self.keep, "keep") | dict.fromkeys(self.over, "sum")
+        named |= dict.fromkeys(self.copy, "copy")
+        fates: list[dict[str, str] | str] = []
+        for term in expression.terms:
+            open_named(term, (*self.keep, *self.over, *self.copy), "square")
+        for axes in zip(*(term.output for term in expression.terms), strict=True):
+            if all(axis.is_group and axis.indices for axis in axes):
+                fates.append({i.name: named.get(i.name, self.rest) for axis in axes for i in axis.indices})
+                continue
+            for axis in axes:
+                if wrong := [i.name for i in axis.indices if i.name in named]:
+                    raise PassError(
+                        f"square names index {wrong[0]!r}, whose axis {axis} is affine in some term; "
+                        "leave it to rest, or arrange the axis as a group"
+                    )
+            fates.append(self.rest)
+        return fates
+
+    def expected(self, before: Expression, arguments: dict[str, Array], evaluate: Evaluate) -> Array:
+        """The outer product of two copies of the value, with shared legs matched."""
+        first = before.terms[0]
+        blocks: list[list[str]] = []  # names of the legs of each axis
+        sizes: dict[str, int] = {}
+        fate_of: dict[str, str] = {}
+        for place, (axis, fate) in enumerate(zip(first.output, self._fates(before), strict=True)):
+            named = (
+                {i.name: i.size for i in axis.indices}
+                if isinstance(fate, dict)
+                else {f"cell {place}": axis.size}
             )
-        return self, expression.terms
+            blocks.append(list(named))
+            sizes |= named
+            fate_of |= {name: fate[name] if isinstance(fate, dict) else fate for name in named}
+        legs = [name for block in blocks for name in block]
+        value = np.asarray(evaluate(before, arguments)).reshape([sizes[name] for name in legs])
+        front = _kept_blocks(self.keep, blocks)
+        one = [[n for n in block if fate_of[n] != "sum" and n not in self.keep] for block in blocks]
+        two = [[f"{n} copy" for n in block if fate_of[n] == "copy"] for block in blocks]
+        second = [f"{name} copy" if fate_of[name] == "copy" else name for name in legs]
+        sizes |= dict(zip(second, value.shape, strict=True))
+        number = {name: place for place, name in enumerate(dict.fromkeys((*legs, *second)))}
+        result = [block for block in (*front, *one, *two) if block]
+        target = [number[name] for block in result for name in block]
+        array = np.einsum(value, [number[n] for n in legs], value, [number[n] for n in second], target)
+        return np.asarray(array).reshape([int(np.prod([sizes[n] for n in block])) for block in result])
 
-    def apply(self, network: Network) -> PassResult:
-        """Write the copy beside the network."""
-        joined = open_named(network, (*self.keep, *self.over), "square")
-        axes = without_indices(network.output, joined, "square")
-        taken = taken_names(network)
-        copies: dict[Index, Index] = {}
-        for index in network.indices:
-            if index not in joined:
-                copies[index] = Index(fresh(index.name, taken), index.size)
-                taken.add(copies[index].name)
-        nodes: list[Node] = list(network.nodes)
-        for node in network.nodes:
-            copy = node.map_indices(lambda i: copies.get(i, i))
-            if copy == node and not isinstance(node, Tensor) and node.indices:
+
+def _kept_blocks(keep: Sequence[str], blocks: Sequence[Sequence[str]]) -> list[list[str]]:
+    """The kept names as axes: those of a whole axis together, each of the others alone."""
+    front: list[list[str]] = []
+    for place, name in enumerate(keep):
+        if any(name in block for block in front):
+            continue
+        block = next(list(b) for b in blocks if name in b)
+        front.append(block if list(keep[place : place + len(block)]) == block else [name])
+    return front
+
+
+class _Product:
+    """The product of one term with a copy of another."""
+
+    def __init__(
+        self, square: Square, fates: Sequence[dict[str, str] | str], left: Network, right: Network
+    ) -> None:
+        self.square, self.fates, self.left, self.right = square, fates, left, right
+        self.exchange: dict[Index, Index] = {}  # from the right term's indices to those of its copy
+        self.joined: list[Index] = []
+        self.taken = taken_names(left) | taken_names(right)
+
+    def network(self) -> Network | None:
+        """The product; None where the terms never meet."""
+        if not self._match():
+            return None
+        for index in self.right.indices:
+            if index not in self.exchange:
+                self.exchange[index] = Index(fresh(index.name, self.taken), index.size)
+                self.taken.add(self.exchange[index].name)
+        return counted(self.left, (*self.left.nodes, *self._copies()), self._output(), self.joined)
+
+    def _match(self) -> bool:
+        """Identify the shared indices of both terms; whether they meet at all."""
+        for fate, axis, other in zip(self.fates, self.left.output, self.right.output, strict=True):
+            if isinstance(fate, dict):
+                named = {i.name: i for i in axis.indices if fate[i.name] != "copy"}
+                pairs = [(named[i.name], i) for i in other.indices if i.name in named]
+            elif fate == "copy":
+                continue
+            elif (axis.start, axis.strides, _sizes(axis)) == (other.start, other.strides, _sizes(other)):
+                pairs = list(zip(axis.indices, other.indices, strict=True))
+            elif _apart(axis, other):
+                return False
+            else:
+                raise PassError(
+                    f"square shares an axis that is {axis} in one term and {other} in another; arrange both alike"
+                )
+            for mine, its in pairs:
+                if mine.size != its.size:
+                    raise PassError(
+                        f"square shares index {mine.name!r}, of size {mine.size} in one term and {its.size} in another"
+                        "; rename one"
+                    )
+                self.exchange[its] = mine
+                self.joined.append(mine)
+        return True
+
+    def _copies(self) -> Iterator[Node]:
+        for node in self.right.nodes:
+            copy = node.map_indices(lambda i: self.exchange[i])
+            if copy in self.left.nodes and not isinstance(node, Tensor) and node.indices:
                 continue  # a relation among joined indices: once is enough, for its square is itself
-            name = fresh(node.name, taken)
-            taken.add(name)
+            name = fresh(node.name, self.taken)
+            self.taken.add(name)
             copy = replace(copy, name=name)
-            nodes.append(
+            yield (
                 replace(copy, of=node.argument)
                 if isinstance(copy, Tensor) and isinstance(node, Tensor)
                 else copy
             )
-        second = tuple(axis.substitute(copies) for axis in axes)
-        output = (*(group(i) for i in joined[: len(self.keep)]), *axes, *second)
-        after = counted(network, nodes, output, joined)
-        return PassResult(
-            after, after != network, (f"joined on {', '.join(i.name for i in joined) or 'nothing'}",)
-        )
 
-    def expected(self, before: Expression, arguments: dict[str, Array], evaluate: Evaluate) -> Array:
-        """The outer product of two copies of the value, summed."""
-        (network,) = before.terms
-        legs = network.open_indices
-        value = unpack(evaluate(network, arguments), network.output, legs)
-        joined = open_named(network, (*self.keep, *self.over), "square")
-        keep, rest = joined[: len(self.keep)], tuple(i for i in legs if i not in joined)
-        second = {i: Index(f"{i.name}_copy", i.size) for i in rest}
-        legs_2 = [second.get(i, i) for i in legs]
-        result = (*keep, *rest, *second.values())
-        number = {i: place for place, i in enumerate(dict.fromkeys((*legs, *legs_2)))}
-        array = np.einsum(
-            value, [number[i] for i in legs], value, [number[i] for i in legs_2], [number[i] for i in result]
-        )
-        axes = without_indices(network.output, joined, "square")
-        mirrored = tuple(axis.substitute(second) for axis in axes)
-        return pack(array, result, (*(group(i) for i in keep), *axes, *mirrored))
+    def _output(self) -> tuple[Axis, ...]:
+        keep = self.square.keep
+        by_name = {i.name: i for i in self.left.open_indices}
+        blocks = [[i.name for i in axis.indices] for axis in self.left.output]
+        front = [group(*(by_name[name] for name in block)) for block in _kept_blocks(keep, blocks)]
+        one: list[Axis] = []
+        two: list[Axis] = []
+        for fate, axis, other in zip(self.fates, self.left.output, self.right.output, strict=True):
+            copied = other.substitute(self.exchange)
+            if not isinstance(fate, dict):
+                one += [axis] if fate != "sum" else []
+                two += [copied] if fate == "copy" else []
+                continue
+            one += _group_of(i for i in axis.indices if fate[i.name] != "sum" and i.name not in keep)
+            pairs = zip(other.indices, copied.indices, strict=True)
+            two += _group_of(copy for i, copy in pairs if fate[i.name] == "copy")
+        return (*front, *one, *two)
+
+
+def _group_of(indices: Iterable[Index]) -> list[Axis]:
+    """The axis of some indices, if there are any."""
+    found = tuple(indices)
+    return [group(*found)] if found else []
+
+
+def _sizes(axis: Axis) -> list[Size]:
+    return [i.size for i in axis.indices]
+
+
+def _apart(axis: Axis, other: Axis) -> bool:
+    """Whether no cell of one lies between the first and the last of the other."""
+    ends = (axis.start, axis.reach, other.start, other.reach)
+    return all(isinstance(end, int) for end in ends) and (
+        axis.reach <= other.start or other.reach <= axis.start
+    )
 
 
 @dataclass(frozen=True)
