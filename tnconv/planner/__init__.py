@@ -1,10 +1,9 @@
 """The planner: from a network to the order of its contractions, with exact costs."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
-from tnconv.errors import PlanError
 from tnconv.ir import Expression
-from tnconv.planner.build import build_plan
+from tnconv.planner.build import build_plans
 from tnconv.planner.parser import parse_plan
 from tnconv.planner.plan import DEFAULT_HINT, Operand, Plan, Step
 from tnconv.planner.printer import format_plan, format_step
@@ -16,6 +15,7 @@ __all__ = [
     "Plan",
     "Problem",
     "Step",
+    "candidate_plans",
     "format_plan",
     "format_step",
     "make_plan",
@@ -28,7 +28,6 @@ def make_plan(
     *,
     planner: str = "auto",
     hints: Mapping[str, int] | None = None,
-    memory_limit: int | str | None = None,
 ) -> Plan:
     """Choose the order of the contractions of a network or a sum.
 
@@ -39,11 +38,29 @@ def make_plan(
             `Problem` and returns nested pairs of tensor positions.
         hints: what size symbols count as where a decision depends on them; 32 for those not named. Counts
             of the plan are exact expressions all the same.
-        memory_limit: not implemented.
 
     Raises:
-        PlanError: there is no such planner, a hint is not a positive integer, or a memory limit is given.
+        PlanError: there is no such planner, or a hint is not a positive integer.
     """
-    if memory_limit is not None:
-        raise PlanError(f"memory_limit={memory_limit!r} is not supported yet; leave it out")
-    return build_plan(expression, planner, dict(hints or {}))
+    return next(candidate_plans(expression, planner=planner, hints=hints))
+
+
+def candidate_plans(
+    expression: Expression, *, planner: str = "auto", hints: Mapping[str, int] | None = None
+) -> Iterator[Plan]:
+    """Plans for less and less memory: `make_plan`'s first, then each with smaller intermediates.
+
+    Each is the best under a cap on the elements of an intermediate: one less than the largest of the plan
+    before. "dp", and so "auto" up to 12 tensors, has the fewest multiplications under the cap and ends when
+    no order is left; "cotengra" ends when it finds none. Results do not count, for every order has them,
+    and neither does a tensor that is reduced by itself. A planner that knows one tree ends after it.
+
+    Args:
+        expression: what to compute.
+        planner: as for `make_plan`.
+        hints: as for `make_plan`; sizes are compared there.
+
+    Raises:
+        PlanError: there is no such planner, or a hint is not a positive integer.
+    """
+    return build_plans(expression, planner, dict(hints or {}))

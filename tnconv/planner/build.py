@@ -1,7 +1,7 @@
 """From contraction trees to steps: names, layouts, shared work, and where the scale goes."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from math import prod
 from typing import Any
@@ -9,47 +9,64 @@ from typing import Any
 import sympy
 
 from tnconv.ir import Axis, Expression, Index, Relational, Size, fresh, group, pattern
-from tnconv.planner.cost import Model, Row, State, bits
+from tnconv.planner.cost import Model, Row, State, bits, models_of
 from tnconv.planner.count import count_factors
 from tnconv.planner.plan import Operand, Plan, Step
 from tnconv.planner.prepare import Linear, Preparation, extent_of, hint_values
-from tnconv.planner.search import Nested, find_trees, nodes
+from tnconv.planner.search import Nested, find_orders, largest, nodes
 
 
-def build_plan(expression: Expression, planner: str, hints: Mapping[str, int]) -> Plan:
-    """Plan every term, sharing what they have in common.
+def build_plans(expression: Expression, planner: str, hints: Mapping[str, int]) -> Iterator[Plan]:
+    """The best plan, then the best ones with smaller and smaller intermediates, while there are any.
 
     Raises:
         PlanError: a size is not positive at the hints, or there is no such planner.
     """
+    cap: int | None = None
+    while found := _build_plan(expression, planner, hints, cap):
+        plan, size = found
+        yield plan
+        if not size:
+            return
+        cap = size - 1
+
+
+def _build_plan(
+    expression: Expression, planner: str, hints: Mapping[str, int], cap: int | None
+) -> tuple[Plan, int] | None:
+    """Plan every term, sharing what they have in common; also the size of the largest intermediate."""
     values = hint_values(expression.symbols, hints)
     builder = _Builder(set(expression.arguments), values)
     known: dict[str, Index] = {}
-    results, scales = [], []
+    results, scales, sizes = [], [], []
     for term in expression.terms:
-        model = Model(Preparation(term, values, known).run(), values)
-        builder, known, result = _cheapest(builder, model, known, planner)
+        models = models_of(Preparation(term, values, known).run(), values)
+        found = _cheapest(builder, models, known, planner, cap)
+        if found is None:
+            return None
+        builder, known, result, size = found
         results.append(result)
-        scales.append(term.scale * model.problem.multiplicity)
+        sizes.append(size)
+        scales.append(term.scale * models[0].problem.multiplicity)
     for scale, result in zip(scales, results, strict=True):
         if scale != 1:
             builder.place_scale(scale, result)
-    return Plan(expression.name, _shapes(expression), tuple(builder.steps), tuple(results), dict(hints))
+    plan = Plan(expression.name, _shapes(expression), tuple(builder.steps), tuple(results), dict(hints))
+    return plan, max(sizes)
 
 
 def _cheapest(
-    builder: "_Builder", model: Model, known: dict[str, Index], planner: str
-) -> tuple["_Builder", dict[str, Index], str]:
+    builder: "_Builder", models: Sequence[Model], known: dict[str, Index], planner: str, cap: int | None
+) -> tuple["_Builder", dict[str, Index], str, int] | None:
     """Write the steps of the planner's tree; of several trees, that with fewest multiplications."""
-    trees = find_trees(model, planner) if model.count_leaves else [None]
-    if len(trees) == 1:
-        return builder, known, _Term(builder, model, known).build(trees[0])
+    if not models[0].count_leaves:
+        return builder, known, _Term(builder, models[0], known).build(None), 0
     trials = []
-    for tree in trees:
+    for model, tree in find_orders(models, planner, cap):
         trial, names = builder.copy(), dict(known)
         result = _Term(trial, model, names).build(tree)
-        trials.append((trial, names, result))
-    return min(trials, key=lambda trial: trial[0].multiplications())
+        trials.append((trial, names, result, largest(model, tree)))
+    return min(trials, key=lambda trial: trial[0].multiplications(), default=None)
 
 
 def _shapes(expression: Expression) -> dict[str, tuple[Size, ...]]:
@@ -197,8 +214,9 @@ class _Term:
 
     def relations(self, rows: Sequence[tuple[int, Row]]) -> list[Relational]:
         """Rows as patterns."""
+        whole = self.problem.relations
         return [
-            self.relation(f"r{n}", Linear(row, offset, self._left(r, row), self.problem.relations[r].modulus))
+            self.relation(f"r{n}", Linear(row, offset, self._left(r, row), whole[r].modulus))
             for n, (r, (row, offset)) in enumerate(rows, 1)
         ]
 
@@ -272,7 +290,7 @@ class _Term:
         return sorted(rows, key=lambda row: row[0])
 
     def _finish(self, operands: list[Operand], rows: list[tuple[int, Row]]) -> str:
-        """The last step of the term; one more where a circular relation wraps the result."""
+        """The last step of the term; one more where a padded axis is folded back."""
         relations = self.relations(rows)
         if not self.problem.finish:
             return self.builder.finish(operands, relations, self.problem.axes)

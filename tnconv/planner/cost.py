@@ -9,11 +9,13 @@ whose extent is the number of cells in which the sums of the two sides can meet:
 some kernels, the number of taps for kernels alone. One index inside is its own leg unless the cut is
 narrower; one index outside takes the place of q, and then the relation is absorbed. An index on no leaf and
 not in the output belongs to the set that has the largest private index of each of its relations; there it
-is summed. All of this follows from S alone, so that Bellman's principle holds and a dynamic programme over
-subsets is exact.
+is summed. In a *late* model it waits for the last tensor instead: the Gram matrix of an image, pixel by
+pixel, is cheaper than that of its windows. All of this follows from S alone, so that Bellman's principle
+holds and a dynamic programme over subsets is exact.
 """
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import gcd, prod
@@ -95,11 +97,13 @@ class Model:
     Args:
         problem: what is contracted.
         values: what the size symbols count as.
+        late: an index that only relations have waits for the last tensor, instead of being summed early.
     """
 
-    def __init__(self, problem: Prepared, values: Mapping[str, int]) -> None:
+    def __init__(self, problem: Prepared, values: Mapping[str, int], *, late: bool = False) -> None:
         self.problem = problem
         self.values = values
+        self.cap: int | None = None
         self.extents = list(problem.extents)
         self.count_leaves = len(problem.leaves)
         self.everything = (1 << self.count_leaves) - 1
@@ -117,7 +121,7 @@ class Model:
                 self.relations_of[v] |= 1 << r
         self.numeric = [self._is_numeric(r) for r in problem.relations]
         self.splittable = [self._is_splittable(r) for r in problem.relations]
-        self.owners = self._find_owners()
+        self.owners = {} if late else self._find_owners()
         self.cuts: dict[tuple[int, int], Cut] = {}
         self.cut_of: dict[int, tuple[int, Cut]] = {}
         self._states: dict[int, State] = {}
@@ -429,3 +433,23 @@ class Model:
         state = self.state(leaves)
         sizes = (self.extents[c.variable] for c in state.cuts.values() if c.merged)
         return self.product(state.plain) * prod(sizes)
+
+    # -- memory ----------------------------------------------------------------------------------
+
+    def capped(self, cap: int | None) -> "Model":
+        """The same model where no intermediate may have more than `cap` elements."""
+        made = copy(self)  # what is known about sets and cuts stays shared
+        made.cap = cap
+        return made
+
+    def excess(self, leaves: int) -> int:
+        """Elements above the cap of what the leaves are contracted to; the result may have any number."""
+        if self.cap is None or leaves == self.everything:
+            return 0
+        return max(self.elements(leaves) - self.cap, 0)
+
+
+def models_of(problem: Prepared, values: Mapping[str, int]) -> tuple[Model, ...]:
+    """The models of a problem; two where some index can be summed early or late."""
+    early = Model(problem, values)
+    return (early, Model(problem, values, late=True)) if early.owners else (early,)

@@ -1,7 +1,8 @@
 """Contraction trees: the exact programme over subsets for small problems, cotengra for large ones.
 
 A tree is nested pairs of leaf positions, `((0, 2), 1)`. Trees are compared by multiplications, then by the
-number of elements of all intermediates; what is left of a tie goes to the tree that is met first.
+number of elements of all intermediates; what is left of a tie goes to the tree that is met first. Under a
+cap, trees without intermediates above it come first.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -17,10 +18,12 @@ from tnconv.planner.cost import Model, bits
 
 Nested = int | tuple["Nested", "Nested"]
 Price = tuple[int, int]
+Order = tuple[Model, Nested]
 
 EXACT = 12  # leaves up to which "auto" searches all trees
 _TRIALS = 32
 _ROUNDS = 4
+_FORBIDDEN = 1 << 256  # the price of an element above the cap: more than any multiplications
 
 
 @dataclass(frozen=True)
@@ -47,44 +50,55 @@ class Problem:
 Planner = Callable[[Problem], Nested]
 
 
-def find_trees(model: Model, planner: str) -> list[Nested]:
-    """The trees that a planner proposes, the cheapest first; of a single leaf, the leaf.
+def find_orders(models: Sequence[Model], planner: str, cap: int | None = None) -> list[Order]:
+    """The trees that a planner proposes, each with the model that it is good for; of one leaf, the leaf.
 
-    There are two where the network may be a square: the best tree, and the best one whose halves are alike,
-    which wins if one half is then computed once.
+    A model has two where the network may be a square: the best tree, and the best one whose halves are
+    alike, which wins if one half is then computed once.
 
     Args:
-        model: prices of the problem, which has at least one leaf.
+        models: prices of one problem, which has at least one leaf.
         planner: "auto", "dp", "cotengra", "left-to-right", or the name of a plug-in.
+        cap: only trees whose intermediates, all but the result, have at most so many elements. The
+            programme finds the cheapest of these whenever there is one.
+
+    Returns:
+        At least one without a cap; with a cap, maybe none.
 
     Raises:
         PlanError: there is no such planner, or it returns something that is not a tree.
         PluginError: a plug-in cannot be loaded.
     """
-    count = model.count_leaves
+    count = models[0].count_leaves
     if planner == "auto":
         planner = "dp" if count <= EXACT else "cotengra"
-    if planner == "dp":
-        return _dp(model) if count > 1 else [0]
-    if planner in _BUILT_IN:
-        return [_BUILT_IN[planner](model) if count > 1 else 0]
-    return [_from_plugin(model, planner)]
+    capped = [model.capped(cap) for model in models]
+    if planner != "dp" and planner not in _BUILT_IN:
+        tree = _from_plugin(models, planner)
+        orders = [(model, tree) for model in capped]
+    elif count == 1:
+        orders = [(model, 0) for model in capped]
+    elif planner == "dp":
+        orders = [(model, tree) for model in capped for tree in _dp(model)]
+    else:
+        orders = [(model, _BUILT_IN[planner](model)) for model in capped]
+    return [(model, tree) for model, tree in orders if cap is None or largest(model, tree) <= cap]
 
 
-def _from_plugin(model: Model, planner: str) -> Nested:
+def _from_plugin(models: Sequence[Model], planner: str) -> Nested:
     found = plugins.names(plugins.PLANNERS)
     if planner not in found:
         names = ", ".join(["auto", "dp", *_BUILT_IN, *found])
         raise PlanError(f"there is no planner {planner!r}; the planners are {names}")
     propose: Planner = plugins.get(plugins.PLANNERS, planner)
-    tree = propose(problem_of(model))
-    check_tree(tree, model.count_leaves, f"planner {planner!r}")
+    tree = propose(problem_of(models))
+    check_tree(tree, models[0].count_leaves, f"planner {planner!r}")
     return tree
 
 
-def problem_of(model: Model) -> Problem:
-    """The public view of a problem."""
-    prepared = model.problem
+def problem_of(models: Sequence[Model]) -> Problem:
+    """The public view of a problem; the price of a tree is that by the model it is good for."""
+    prepared = models[0].problem
     name = [index.name for index in prepared.variables]
     return Problem(
         names=tuple(leaf.name for leaf in prepared.leaves),
@@ -94,7 +108,7 @@ def problem_of(model: Model) -> Problem:
         relations=tuple(
             ({name[v]: a for v, a in r.coefficients.items()}, r.offset) for r in prepared.relations
         ),
-        price=lambda tree: price(model, tree),
+        price=lambda tree: min(price(model, tree) for model in models),
     )
 
 
@@ -140,12 +154,21 @@ def nodes(tree: Nested) -> Iterator[tuple[Nested, int, int, int]]:
 
 
 def price(model: Model, tree: Nested) -> Price:
-    """Multiplications of a tree, and the number of elements of its intermediates."""
+    """Multiplications of a tree, and the number of elements of its intermediates.
+
+    Elements above the cap count as more multiplications than any tree has.
+    """
     total, elements = 0, 0
     for _, both, left, right in nodes(tree):
-        total += model.price(left, right, model.state(both))
+        total += model.price(left, right, model.state(both)) + model.excess(both) * _FORBIDDEN
         elements += model.elements(both)
     return total, elements
+
+
+def largest(model: Model, tree: Nested) -> int:
+    """Elements of the largest intermediate of a tree, the result not counted; 0 if there is none."""
+    inner = (both for _, both, _, _ in nodes(tree) if both != model.everything)
+    return max(map(model.elements, inner), default=0)
 
 
 def optimal(model: Model, parts: Sequence[int]) -> tuple[Price, Nested]:
@@ -194,7 +217,8 @@ def _best_split(
                 found = made, left
         right = (right - 1) & rest
     assert found is not None
-    return found
+    (cost, elements), split = found
+    return (cost + model.excess(leaves[chosen]) * _FORBIDDEN, elements), split
 
 
 def _collect(best: Sequence[tuple[Price, int]], chosen: int) -> Nested:

@@ -1,0 +1,105 @@
+"""A limit on memory: what it says, what a program needs, and the best plan that stays below it."""
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from fractions import Fraction
+from typing import TypeVar
+
+from tnconv.errors import PlanError
+from tnconv.ir import Size
+from tnconv.planner.plan import Plan
+
+T = TypeVar("T")
+
+_BINARY = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
+_DECIMAL = {"kB": 10**3, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+_UNITS = {unit.lower(): size for unit, size in (_BINARY | _DECIMAL).items()}
+
+
+def parse_memory(limit: int | str) -> int:
+    """A memory limit in bytes: `512`, `"512MiB"`, `"1.5 GiB"`, `"2GB"`; a GB is 10^9 bytes, a GiB 2^30.
+
+    Raises:
+        PlanError: it is not a positive number of bytes, or the unit is not known.
+    """
+    if isinstance(limit, int) and not isinstance(limit, bool):
+        count = limit
+    else:
+        found = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]+)\s*", str(limit), re.ASCII)
+        size = _UNITS.get(found[2].lower()) if found else None
+        if found is None or size is None or isinstance(limit, bool):
+            raise PlanError(
+                f"memory_limit={limit!r} is not a number of bytes; give an integer, or a text such as '512MiB' or "
+                f"'1.5 GB', with a unit out of {', '.join((*_BINARY, *_DECIMAL))}"
+            )
+        count = int(Fraction(found[1]) * size)
+    if count < 1:
+        raise PlanError(f"memory_limit={limit!r} is {count} bytes; give at least 1")
+    return count
+
+
+def format_memory(count: int) -> str:
+    """Bytes for people, rounded up, so that the text is enough as a limit: `1536` is `"1.5 KiB"`."""
+    unit, size = next((u, s) for u, s in reversed(_BINARY.items()) if count >= s or s == 1)
+    tenths = -(-count * 10 // size)
+    whole, rest = divmod(tenths, 10)
+    return f"{whole}.{rest} {unit}" if rest else f"{whole} {unit}"
+
+
+def program_peak(plan: Plan, workspace: Iterable[tuple[str, str, Size]]) -> Size:
+    """Most elements alive at once: results, intermediates, and the buffers that kernels reported.
+
+    Args:
+        plan: the steps.
+        workspace: (step, what, elements) of each buffer, as in `Program.workspace`.
+    """
+    buffers: dict[str, Size] = {}
+    for step, _, size in workspace:
+        buffers[step] = buffers.get(step, 0) + size
+    return plan.peak_with(buffers)
+
+
+def plan_within(
+    candidates: Iterable[Plan],
+    build: Callable[[Plan], tuple[T, int]],
+    limit: int | str,
+    itemsize: int,
+    symbols: Sequence[str] = (),
+) -> tuple[Plan, T]:
+    """The first plan whose program stays within a limit.
+
+        def build(plan):
+            program = lower(plan, network, hints)
+            return program, evaluate(program_peak(plan, program.workspace), hints)
+
+        itemsize = torch.get_default_dtype().itemsize
+        plans = candidate_plans(network, planner=planner, hints=hints)
+        plan, program = plan_within(plans, build, "512MiB", itemsize, network.symbols)
+
+    Args:
+        candidates: plans, the fastest first, such as those of `candidate_plans`.
+        build: from a plan to its program, and the elements at its peak, symbols counted at their hints.
+        limit: bytes, or a text with a unit; see `parse_memory`. Arguments are not counted.
+        itemsize: bytes of an element.
+        symbols: names of the size symbols, for the advice in the message.
+
+    Returns:
+        The plan, and its program.
+
+    Raises:
+        PlanError: the limit cannot be read, or no candidate fits; the message says what the least peak is.
+    """
+    allowed = parse_memory(limit)
+    least, tried = 0, 0
+    for plan in candidates:
+        program, peak = build(plan)
+        if peak * itemsize <= allowed:
+            return plan, program
+        least = min(least, peak) if tried else peak
+        tried += 1
+    smaller = f", or plan for smaller sizes with hints= (symbols {', '.join(symbols)})" if symbols else ""
+    raise PlanError(
+        f"the program needs at least {format_memory(least * itemsize)} besides its arguments (the least peak of "
+        f"{tried} contraction orders, {least} elements of {itemsize} bytes), but memory_limit is "
+        f"{format_memory(allowed)}; raise the limit{smaller or ', or compile a smaller batch or layer'}"
+    )
