@@ -13,7 +13,7 @@ from tnconv.backends.torch.kernels.windows import Windows
 from tnconv.errors import LoweringError, OperationError, PlanError
 from tnconv.ir import Index, Network, Tensor, group, parse
 
-OPERATIONS = [op.name for op in tnconv.ops.list()]
+OPERATIONS = ("forward", "input_vjp", "weight_vjp", "bias_vjp", "unfold", "kfac_expand", "kfac_reduce")
 TWO_WIDTHS = """
 network two_widths {{
   index [n=N, g=2, c=32, c_2=32, i=80, i_2=80, k={}, k_2={}, o=64]

@@ -20,7 +20,8 @@ from tnconv.inspect.explain import Explanation, explain
 from tnconv.ir import Expression, Network, Size, Sum, evaluate
 from tnconv.passes import Pipeline, Stage, exact_check
 from tnconv.passes.shrink import shrink
-from tnconv.planner import DEFAULT_HINT, Plan, make_plan
+from tnconv.planner import DEFAULT_HINT, Plan, candidate_plans, make_plan
+from tnconv.planner.memory import parse_memory, plan_within, program_peak
 from tnconv.spec import as_spec
 
 _CHECK_CELLS = 2_000
@@ -106,10 +107,7 @@ class CompiledFunction:
     @cached_property
     def cost(self) -> Cost:
         """Exact counts of a call."""
-        buffers: dict[str, Size] = {}
-        for step, _, size in self.program.workspace:
-            buffers[step] = buffers.get(step, 0) + size
-        return Cost(self.plan.multiplications, self.plan.peak_with(buffers))
+        return Cost(self.plan.multiplications, program_peak(self.plan, self.program.workspace))
 
     def explain(self) -> Explanation:
         """What each pass did, the plan with its costs, the kernels: print it."""
@@ -129,6 +127,9 @@ def compile(
     planner: str = "auto",
     backend: str = "torch",
     convention: str | None = None,
+    groups: str = "block",
+    bias: str = "separate",
+    memory_limit: int | str | None = None,
     verify: str | None = None,
     hints: Mapping[str, int] | None = None,
 ) -> CompiledFunction:
@@ -142,6 +143,12 @@ def compile(
         planner: `"auto"`, `"dp"`, `"cotengra"`, `"left-to-right"`, or that of a plug-in.
         backend: `"torch"`, `"reference"`, or that of a plug-in.
         convention: the scale of a Kronecker factor; `"kfac"` if left out.
+        groups: `"block"` for a Kronecker factor of each group, `"average"` for one block, of the input's mean
+            over the groups, and of all output channels.
+        bias: `"joint"` makes weight and bias one matrix, the bias as its last column; `"separate"` leaves it out.
+        memory_limit: most memory that a call may take besides its arguments, in bytes or as `"512MiB"`, for
+            tensors of torch's default dtype. Symbolic sizes count as their hints. What torch's own kernels take
+            as scratch does not count.
         verify: `"exact"` compares small integer instances before and after every pass, and of the program.
         hints: representative integers for size symbols, for choices by cost; 32 if left out.
 
@@ -157,10 +164,11 @@ def compile(
     """
     if verify not in (None, "exact"):
         raise OperationError(f"verify={verify!r} is not known; use 'exact' or None")
+    options = _options(groups, bias)
     operation = ops.get(op)
-    forward = _forward(source, operation, input_size)
+    forward = _forward(source, operation, options, input_size)
     check = exact_check(reference.evaluate) if verify else None
-    derived, first = Pipeline.parse(_derivation(operation, forward, convention)).run(forward, check)
+    derived, first = Pipeline.parse(_derivation(operation, forward, convention, options)).run(forward, check)
     derived = _named(derived, source, operation.name)
     unknown = sorted(set(hints or {}) - set(derived.symbols))
     if unknown:
@@ -170,7 +178,8 @@ def compile(
     rewrite = Pipeline.parse(passes)
     build = _Build(rewrite, planner, _backend(backend), dict(hints or {}))
     network, second = rewrite.run(derived, check)
-    plan, program = build(network)
+    limit = None if memory_limit is None else parse_memory(memory_limit)
+    plan, program = build(network, limit=limit)
     if verify:
         _check_program(derived, build, {choice.kernel for choice in program.choices})
     return CompiledFunction(operation.name, network, (*first, *second), plan, program)
@@ -185,14 +194,25 @@ class _Build:
     lower: Backend
     hints: dict[str, int]
 
-    def __call__(self, network: Expression, prefer: Collection[str] = ()) -> tuple[Plan, Program]:
+    def __call__(
+        self, network: Expression, prefer: Collection[str] = (), limit: int | None = None
+    ) -> tuple[Plan, Program]:
         hints = {name: self.hints.get(name, DEFAULT_HINT) for name in network.symbols}
-        plan = make_plan(network, planner=self.planner, hints=hints)
-        return plan, self.lower(plan, network, hints, prefer)
+        if limit is None:
+            plan = make_plan(network, planner=self.planner, hints=hints)
+            return plan, self.lower(plan, network, hints, prefer)
+
+        def build(plan: Plan) -> tuple[Program, int]:
+            program = self.lower(plan, network, hints, prefer)
+            return program, evaluate(program_peak(plan, program.workspace), hints)
+
+        candidates = candidate_plans(network, planner=self.planner, hints=hints)
+        itemsize = torch.get_default_dtype().itemsize
+        return plan_within(candidates, build, limit, itemsize, network.symbols)
 
 
 def _forward(
-    source: object, operation: ops.Operation, input_size: int | tuple[int, ...] | None
+    source: object, operation: ops.Operation, options: ops.Options, input_size: int | tuple[int, ...] | None
 ) -> Expression:
     if isinstance(source, Network | Sum):
         if input_size is not None:
@@ -200,11 +220,24 @@ def _forward(
                 "input_size is given with a network, which has its sizes already; leave it out"
             )
         return source
-    return as_spec(source, input_size).network(bias=operation.bias)
+    joint = True if options.joint and not operation.factor else operation.bias
+    return as_spec(source, input_size).network(bias=joint)
 
 
-def _derivation(operation: ops.Operation, forward: Expression, convention: str | None) -> str:
-    text = operation.passes(forward)
+def _options(groups: str, bias: str) -> ops.Options:
+    for name, given, known in (
+        ("groups", groups, ("block", "average")),
+        ("bias", bias, ("separate", "joint")),
+    ):
+        if given not in known:
+            raise OperationError(f"{name}={given!r} is not known; use {known[0]!r} or {known[1]!r}")
+    return ops.Options(joint=bias == "joint", average=groups == "average")
+
+
+def _derivation(
+    operation: ops.Operation, forward: Expression, convention: str | None, options: ops.Options
+) -> str:
+    text = operation.passes(forward, options)
     scale = ops.scale_of(convention, operation.factor, operation.name, forward.terms[0])
     return f"{text} | scale{{by={scale}}}" if scale else text
 

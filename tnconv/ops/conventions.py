@@ -5,23 +5,28 @@ of examples and `T` the number of output positions. A pair that is not in the ta
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from tnconv.errors import OperationError
-from tnconv.ir import Index, Network, Size, product
+from tnconv.ir import Expression, Network, Size, product
 from tnconv.ir.index import natural_key
 
 DEFAULT = "kfac"
 
 # convention -> kind of factor -> scale; the text of a scale pass with N and T in it.
 CONVENTIONS: Mapping[str, Mapping[str, str]] = {
-    "kfac": {"input expand": "1/(N*T)", "input reduce": "1/(N*T**2)"},
-    "kfc": {"input expand": "1/N"},
+    "kfac": {
+        "input expand": "1/(N*T)",
+        "input reduce": "1/(N*T**2)",
+        "output expand": "1/N",
+        "output reduce": "1/N",
+    },
+    "kfc": {"input expand": "1/N", "output expand": "1/(N*T)"},
     "einconv": {"input expand": "1/N", "input reduce": "1/(N*T**2)"},
-    "backpack": {"input expand": "1/N"},
-    "kfac_jax": {"input expand": "1/(N*T)"},
-    "ekfac": {"input expand": "1/(N*T)"},
-    "sum": {"input expand": "1", "input reduce": "1"},
+    "backpack": {"input expand": "1/N", "output reduce": "1/N"},
+    "kfac_jax": {"input expand": "1/(N*T)", "output expand": "1/(N*T)"},
+    "ekfac": {"input expand": "1/(N*T)", "output expand": "1/(N*T)"},
+    "sum": {"input expand": "1", "input reduce": "1", "output expand": "1", "output reduce": "1"},
 }
 
 
@@ -58,19 +63,21 @@ def scale_of(convention: str | None, factor: str | None, op: str, forward: Netwo
             f"convention {chosen!r} does not define the scale of {op!r} ({factor}); use one of {', '.join(fitting)}"
         )
     examples = forward.index("n").size
-    positions = product(forward.index(name).size for name in position_names(forward.open_indices, "o"))
+    positions = product(forward.index(name).size for name in position_names(forward, "o"))
     scale = re.sub("[NT]", lambda found: _factor({"N": examples, "T": positions}[found[0]]), text)
     return None if scale == "1" else scale
 
 
-def position_names(indices: Iterable[Index], letter: str) -> list[str]:
+def position_names(forward: Expression, letter: str) -> list[str]:
     """Names of the positions along the spatial axes, such as `o1`, `o2` for the letter o, in order.
 
     Raises:
-        OperationError: there is none.
+        OperationError: there is none, though the output has axes of other names than a layer's.
     """
-    found = {i.name for i in indices if re.fullmatch(rf"{letter}\d*", i.name)}
-    if not found:
+    indices = {i.name for term in forward.terms for i in term.indices}
+    found = {name for name in indices if re.fullmatch(rf"{letter}\d*", name)}
+    usual = all(re.fullmatch(r"[ngd]|o\d*", i.name) for term in forward.terms for i in term.open_indices)
+    if not found and not usual:
         raise OperationError(
             f"the network has no index called {letter}, {letter}1, {letter}2, …; name its positions so"
         )
