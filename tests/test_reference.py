@@ -29,6 +29,19 @@ from tnconv.planner.plan import Operand, Plan, Step
 from tnconv.testing import conv_specs, networks, random_arguments, random_symbols, seeds, sums
 
 
+def folded(position, size, mode):
+    """The cell of a position, by the words of the definition."""
+    if size is None:
+        return position
+    if mode == "circular":
+        return position % size
+    if mode == "replicate":
+        return min(max(position, 0), size - 1)
+    while size > 1 and not 0 <= position < size:
+        position = -position if position < 0 else 2 * (size - 1) - position
+    return position if size > 1 else 0
+
+
 def loops(network, arrays):
     """The value by the definition: one loop over all values of all indices, one product a round."""
     result = np.full([axis.size for axis in network.output], Fraction(0), dtype=object)
@@ -43,8 +56,8 @@ def loops(network, arrays):
 
         factor = Fraction(int(network.scale.p), int(network.scale.q))
         for relation in network.patterns:
-            gap = sum(a * at[i] for a, i in relation.terms) + relation.offset - at[relation.left]
-            factor *= (gap == 0) if relation.modulus is None else (gap % relation.modulus == 0)
+            position = sum(a * at[i] for a, i in relation.terms) + relation.offset
+            factor *= at[relation.left] == folded(position, relation.modulus, relation.mode)
         for tensor in network.tensors:
             factor *= int(arrays[tensor.argument][cell(tensor.axes)])
         result[cell(network.output)] += factor
@@ -77,7 +90,7 @@ def test_equals_torch_convolutions(spec, seed):
     network = spec.network()
     arrays = random_arguments(network, np.random.default_rng(seed), np.float64)
     tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
-    mode = "circular" if spec.padding_mode == "circular" else "constant"
+    mode = "constant" if spec.padding_mode == "zeros" else spec.padding_mode
     pads = [side for pair in reversed(spec.paddings) for side in pair]
     dims = spec.spatial_dims
     convolution = (torch.nn.functional.conv1d, torch.nn.functional.conv2d, torch.nn.functional.conv3d)[
@@ -105,6 +118,15 @@ network product {
   d = delta [i = k]
   output []
 }"""
+
+
+@pytest.mark.parametrize("word", ["mod", "reflect", "replicate"])
+@pytest.mark.parametrize("size", [1, 2, 3, 5])
+def test_padding_wider_than_the_input(size, word):
+    text = f"network n {{\n index [i={size}, o=9, k=2]\n p = pattern [i = -2*o + 3*k + 6 {word} {size}]\n output [o, k, i]\n}}"
+    network = parse_network(text)
+    assert (evaluate(network, {}) == loops(network, {})).all()
+    assert (evaluate(network, {}).sum(-1) == 1).all()
 
 
 def test_integers_beyond_int64_are_exact():

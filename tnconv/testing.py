@@ -35,7 +35,7 @@ from tnconv.ir import (
     product,
     symbol,
 )
-from tnconv.ir.nodes import ROLES
+from tnconv.ir.nodes import MODES, ROLES
 from tnconv.spec import ConvSpec
 
 try:
@@ -86,7 +86,7 @@ def networks(
     """Small valid networks with everything that the IR allows.
 
     Hyperedges, indices twice on one tensor, arguments read by two nodes, grouped and affine axes, patterns
-    with negative coefficients, offsets and moduli, deltas, scales, broadcast, summed and latent indices,
+    with negative coefficients, offsets and moduli of each mode, deltas, scales, broadcast, summed and latent indices,
     kernels larger than inputs, sizes of 1.
 
     Args:
@@ -135,19 +135,19 @@ def conv_specs(
     draw: Draw,
     *,
     max_dims: int = 3,
-    circular: bool = True,
+    modes: bool = True,
     groups: bool = True,
     bias: bool | None = None,
     batch_size: int | str | None = "N",
     max_channels: int = 3,
     max_output: int = 4,
 ) -> ConvSpec:
-    """Small convolution specs over all hyper-parameters: depthwise, "same", "valid", asymmetric, circular.
+    """Small convolution specs over all hyper-parameters: depthwise, "same", "valid", asymmetric, every mode.
 
     Args:
         draw: given by hypothesis.
         max_dims: spatial dimensions, at least 1.
-        circular: whether circular padding occurs.
+        modes: whether circular, reflecting and replicating padding occur.
         groups: whether groups above 1 occur.
         bias: whether there is one; drawn if left out.
         batch_size: as in ConvSpec; drawn from 1 to 3 if None.
@@ -160,12 +160,12 @@ def conv_specs(
     kernel = _each(draw, dims, small)
     dilation = _each(draw, dims, small)
     stride = (1,) * dims if same else _each(draw, dims, st.integers(1, 4))
-    mode = "circular" if circular and draw(st.integers(0, 4)) == 0 else "zeros"
+    mode = draw(st.sampled_from(("zeros", *MODES))) if modes and draw(st.booleans()) else "zeros"
     padding, pairs = _padding(draw, dims, same, kernel, dilation)
     sizes = []
     for k, d, s, (left, right) in zip(kernel, dilation, stride, pairs, strict=True):
         outputs, rest = draw(st.integers(1, max_output if dims < 3 else 2)), draw(st.integers(0, s - 1))
-        least = max(left, right, 1) if mode == "circular" else 1
+        least = {"circular": max(left, right, 1), "reflect": max(left, right) + 1}.get(mode, 1)
         sizes.append(max(d * (k - 1) + 1 + s * (outputs - 1) + rest - left - right, least))
     count = draw(st.integers(1, 3)) if groups else 1
     depthwise = draw(st.integers(0, 3)) == 0
@@ -358,8 +358,8 @@ def _relation(draw: Draw, name: str, pool: list[Index], _max_volume: int) -> lis
     legs = draw(st.lists(st.sampled_from(others), unique=True, min_size=1, max_size=3))
     coefficient = st.sampled_from((1, 1, 1, 2, 3, -1, -1, -2))
     terms = tuple((draw(coefficient), leg) for leg in legs)
-    modulus = left.size if draw(st.integers(0, 4)) == 0 else None
-    return [pattern(name, left, terms, draw(st.integers(-4, 4)), modulus)]
+    folds = (left.size, draw(st.sampled_from(tuple(MODES)))) if draw(st.integers(0, 3)) == 0 else ()
+    return [pattern(name, left, terms, draw(st.integers(-4, 4)), *folds)]
 
 
 def _symbolic(draw: Draw, network: Network) -> Network:
@@ -370,7 +370,7 @@ def _symbolic(draw: Draw, network: Network) -> Network:
     open_size = Index(chosen.name, symbol("N"))
     exchange = {chosen: open_size}
     nodes = [
-        Pattern(n.name, exchange.get(n.left, n.left), n.terms, n.offset, symbol("N"))
+        Pattern(n.name, exchange.get(n.left, n.left), n.terms, n.offset, symbol("N"), n.mode)
         if isinstance(n, Pattern) and n.modulus is not None and n.left == chosen
         else n
         for n in network.nodes

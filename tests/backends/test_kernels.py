@@ -17,6 +17,8 @@ from tnconv.backends.torch.emit import Emitter, Value
 from tnconv.backends.torch.kernels import Kernel, Problem
 from tnconv.backends.torch.lower import kernel_table, lower_with
 from tnconv.ir import Index, Network, Pattern, Tensor, group, parse_network
+from tnconv.ir.nodes import MODES
+from tnconv.planner import make_plan
 from tnconv.planner.plan import Operand, Plan, Step
 from tnconv.testing import random_arguments
 
@@ -85,7 +87,7 @@ def assert_every_kernel(network: Network, table: Mapping[str, Kernel] | None = N
 def steps(draw: st.DrawFn) -> Network:
     """Networks like a convolution in one of its roles, with relations that no layer has.
 
-    Windows far outside of the input, negative coefficients, legs of one cell, any order of legs.
+    Windows far outside of the input, negative coefficients, legs of one cell, any order of legs, all modes.
     """
     dims = draw(st.sampled_from((1, 1, 2, 2, 3, 4)))
     small = st.integers(1, 3 if dims < 3 else 2)
@@ -101,7 +103,8 @@ def steps(draw: st.DrawFn) -> Network:
         stride, dilation = (draw(st.sampled_from((1, 1, 1, 2, 2, 3, -1, -2))) for _ in "sd")
         offset = draw(st.sampled_from((0, 0, -1, -2, 1, 2, 5, -6, 9, -11)))
         terms = ((stride, o[place]), (dilation, k[place]))
-        patterns.append(Pattern(f"p{place + 1}", i[place], terms, offset))
+        folds = (i[place].size, draw(st.sampled_from(list(MODES)))) if draw(st.integers(0, 9)) == 0 else ()
+        patterns.append(Pattern(f"p{place + 1}", i[place], terms, offset, *folds))
     x = Tensor("x", "input", (*_channels(draw, n, g, c), *map(group, i)))
     weight = Tensor("weight", "parameter", (*_channels(draw, g, d, c), *map(group, k)))
     y = Tensor("grad_output", "cotangent", (*_channels(draw, n, g, d), *map(group, o)))
@@ -140,6 +143,64 @@ def _channels(draw: st.DrawFn, *legs: Index) -> tuple[Any, ...]:
 @given(network=steps())
 def test_every_kernel_agrees_on_steps_like_convolutions(network: Network) -> None:
     assert_every_kernel(network)
+
+
+PADDINGS = ("j - 3", "j + 5", "j - 70", "-j + 3", "2*j - 3")
+
+
+def padding_step(relation: str, operand: str, output: str, size: int = 4) -> Network:
+    return parse_network(f"""network t {{
+      index [a=2, b=3, i={size}, j=90]
+      x = input [{operand}]
+      p = pattern [i = {relation} {size}]
+      output [{output}]
+    }}""")
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("padding", PADDINGS)
+def test_padding_is_read_and_added_up(padding: str, mode: str) -> None:
+    """Forwards, its transpose, and a diagonal of it."""
+    for operand, output in (("a, i, b", "b, a, j"), ("b, a, j", "a, i, b"), ("j, i, b", "b, j")):
+        for size in (1, 2, 4, 60):
+            network = padding_step(f"{padding} {MODES[mode]}", operand, output, size)
+            assert_program(lower_with(single_step(network), kernel_table(), {}), network)
+
+
+@pytest.mark.parametrize(
+    ("relation", "size", "by_runs"),
+    [
+        ("j - 3 mod", 40, True),
+        ("j - 3 mod", 4, False),
+        ("j - 3 reflect", 40, True),
+        ("j - 70 reflect", 4, False),
+        ("j - 70 replicate", 4, True),
+        ("-j + 3 reflect", 40, False),
+        ("2*j replicate", 40, False),
+    ],
+)
+def test_padding_is_written_run_by_run_where_runs_are_few(relation: str, size: int, by_runs: bool) -> None:
+    for operand, output in (("a, i, b", "b, a, j"), ("b, a, j", "a, i, b")):
+        network = padding_step(relation, operand, output, size)
+        source = lower_with(single_step(network), kernel_table(), {}).source
+        assert (".narrow(" in source) == by_runs
+        assert ("arange" in source) != by_runs
+
+
+@pytest.mark.parametrize("size", [1, 2, 5])
+@pytest.mark.parametrize("mode", MODES)
+def test_padding_of_an_axis_whose_size_is_a_symbol(mode: str, size: int) -> None:
+    text = f"""network t {{
+      index [i=N, k=3, o=N]
+      x = input [i]
+      p = pattern [i = o + k - 4 {MODES[mode]} N]
+      output [k, o]
+    }}"""
+    network = parse_network(text)
+    function = lower_with(make_plan(network), kernel_table(), {}).function
+    x = torch.arange(1, size + 1, dtype=torch.float64)
+    want = evaluate(network, {"x": x.numpy()})
+    np.testing.assert_array_equal(function(x).numpy(), want)
 
 
 def test_every_kernel_is_exercised() -> None:

@@ -7,7 +7,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tnconv.errors import NetworkError, ParseError, TnconvError
-from tnconv.ir import Delta, Network, Pattern, Sum, parse, parse_network
+from tnconv.ir import Delta, Network, Pattern, Sum, parse, parse_network, symbol
 from tnconv.testing import networks
 
 VALID = """\
@@ -65,7 +65,28 @@ def test_relations():
     assert relation("i = +a + a").terms[0][0] == 2
     assert isinstance(relation("a = o"), Delta)
     assert relation("i = o mod 5").modulus == 5
+    assert relation("i = o reflect 5").mode == "reflect"
+    assert (relation("i = o + 1   replicate 5").mode, relation("i = 1 replicate 5").offset) == (
+        "replicate",
+        1,
+    )
     assert relation("i = 2").terms == ()
+
+
+def test_an_index_or_a_symbol_may_be_called_like_a_mode():
+    text = """network n {
+  index [i=mod, mod=3, reflect=2, replicate=2]
+  p = pattern   [i = 2*mod + reflect - 1 mod mod]
+  q = pattern   [mod = reflect + replicate replicate 3]
+  r = pattern   [mod = replicate + reflect]
+  s = pattern   [reflect = mod reflect 2]
+  output        []
+}"""
+    made = parse_network(text)
+    assert parse(str(made)) == made
+    assert [p.mode for p in made.patterns] == ["circular", "replicate", "circular", "reflect"]
+    assert [p.modulus for p in made.patterns] == [symbol("mod"), 3, None, 2]
+    assert [len(p.terms) for p in made.patterns] == [2, 2, 2, 1]
 
 
 def test_reads_sums_and_empty_networks():
@@ -117,6 +138,8 @@ def test_unused_indices_are_dropped():
         (edited("i = 2*o", "2*o"), "relation '2\\*o \\+ k - 1 mod 5' has no '='; write i = ", 6),
         (edited("i = 2*o + k", f"i = {'9' * 21}*o + k"), "is not affine at", 6),
         (edited("mod 5", "mod -5"), "size -5 is not between", 6),
+        (edited("mod 5", "reflect 4"), "is invalid:\n.*'p' reflects at 4 but its left index 'i' has size 5", None),
+        (edited("mod 5", "modulo 5"), "is not affine at 'modulo 5'", 6),
         (edited("d = delta ", "d = delta{of=x} "), "only a tensor reads an argument; remove {of=x} from delta 'd'", 5),
         (edited("[k = o]", "[k = 2*k]"), "pattern 'd' has index 'k' on both sides", 5),
         (edited("-1/(3*N)", "-1/(3*N"), "is not an arithmetic expression", 7),

@@ -44,7 +44,9 @@ FEATURES = {
     "a diagonal": lambda n: any(len(t.indices) < sum(len(a.indices) for a in t.axes) for t in n.tensors),
     "a negative coefficient": lambda n: any(a < 0 for p in patterns(n) for a, _ in p.terms),
     "an offset": lambda n: any(p.offset for p in patterns(n)),
-    "a modulus": lambda n: any(p.modulus for p in patterns(n)),
+    "a modulus": lambda n: any(p.modulus and p.mode == "circular" for p in patterns(n)),
+    "a reflection": lambda n: any(p.mode == "reflect" for p in patterns(n)),
+    "a replication": lambda n: any(p.mode == "replicate" for p in patterns(n)),
     "four legs": lambda n: any(len(p.indices) == 4 for p in patterns(n)),
     "a chain": lambda n: any(p.left in q.indices[1:] for p in patterns(n) for q in patterns(n)),
     "a delta": lambda n: any(isinstance(p, Delta) for p in n.patterns),
@@ -69,6 +71,11 @@ def test_networks_have(feature):
     "feature",
     [
         lambda s: s.padding_mode == "circular" and any(map(any, s.paddings)),
+        lambda s: s.padding_mode == "reflect" and any(map(any, s.paddings)),
+        lambda s: (
+            s.padding_mode == "replicate"
+            and any(max(p) > i for p, i in zip(s.paddings, s.input_sizes, strict=True))
+        ),
         lambda s: s.padding == "same" and any(left != right for left, right in s.paddings),
         lambda s: s.padding == "valid",
         lambda s: s.padding != "same" and any(left != right for left, right in s.paddings),
@@ -78,7 +85,19 @@ def test_networks_have(feature):
         lambda s: any(k > i for k, i in zip(s.kernel_sizes, s.input_sizes, strict=True)),
         lambda s: any(d > 1 for d in s.dilations),
     ],
-    ids=["circular", "same", "valid", "asymmetric", "depthwise", "bias", "s>K", "K>I", "dilation"],
+    ids=[
+        "circular",
+        "reflect",
+        "replicate",
+        "same",
+        "valid",
+        "asymmetric",
+        "depthwise",
+        "bias",
+        "s>K",
+        "K>I",
+        "dilation",
+    ],
 )
 def test_specs_have(feature, dims):
     found = find(conv_specs(), lambda s: s.spatial_dims == dims and feature(s), settings=QUICK)
@@ -92,7 +111,7 @@ def test_options_restrict_the_strategies():
     )
     assert_never(plain, odd)
     assert_never(networks(max_volume=50), lambda n: product(i.size for i in n.indices) > 50)
-    spec = conv_specs(max_dims=1, circular=False, groups=False, bias=False, batch_size=None)
+    spec = conv_specs(max_dims=1, modes=False, groups=False, bias=False, batch_size=None)
     assert_never(
         spec,
         lambda s: (

@@ -59,6 +59,14 @@ CASES = {
         [Pattern("p", I, ((1, J),), 0, 4)], (), "p",
         "pattern 'p' is modulo 4 but its left index 'i' has size 5; make them equal",
     ),
+    "reflect": (
+        [Pattern("p", I, ((1, J),), 0, 4, "reflect")], (), "p",
+        "pattern 'p' reflects at 4 but its left index 'i' has size 5; make them equal",
+    ),
+    "replicate": (
+        [Pattern("p", I, ((1, J),), 0, 6, "replicate")], (), "p",
+        "pattern 'p' replicates at 6 but its left index 'i' has size 5; make them equal",
+    ),
     "output twice": (
         [x(group(I))], (group(I), group(I)), "output", "index 'i' is twice in the output; add a second index and a delta",
     ),

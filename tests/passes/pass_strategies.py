@@ -3,11 +3,12 @@
 from hypothesis import strategies as st
 
 from tnconv.ir import Index, Network, Tensor, group, pattern, product
+from tnconv.ir.nodes import MODES
 
 
 @st.composite
 def chains(draw):
-    """x -> pattern -> pattern ... with kernels that tile, touch, leave gaps, miss the input or wrap around."""
+    """x -> pattern -> pattern ... with kernels that tile, touch, leave gaps, are missing, miss the input or fold."""
     nodes, free, kept = [], [], []
     depth = draw(st.integers(1, 2))
     position = Index("o0", draw(st.integers(1, 3)))
@@ -22,11 +23,13 @@ def chains(draw):
             stride, dilation, offset, slack = kernel.size, 1, 0, max(slack, 0)
         reach = stride * (position.size - 1) + abs(dilation) * (kernel.size - 1) + offset + 1
         left = Index(f"i{level}", max(1, reach + slack))
-        modulus = left.size if draw(st.integers(0, 5)) == 0 else None
+        folds = (left.size, draw(st.sampled_from(list(MODES)))) if draw(st.integers(0, 3)) == 0 else ()
         terms = ((stride, position), (dilation, kernel))
         terms = terms[::-1] if draw(st.booleans()) else terms
-        nodes.append(pattern(f"p{level}", left, terms, offset, modulus))
-        free.append(kernel)
+        if draw(st.integers(0, 7)) == 0:  # every so many cells, without a kernel
+            terms = ((stride, position),)
+        nodes.append(pattern(f"p{level}", left, terms, offset, *folds))
+        free += [kernel] if len(terms) > 1 else []
         positions.append(left)
         position = left
     channels = Index("c", draw(st.integers(1, 3)))

@@ -18,6 +18,7 @@ from tnconv.passes.differentiate import Differentiate
 from tnconv.passes.relations import replace_index
 from tnconv.passes.shrink import shrink, volume
 from tnconv.passes.square import Square
+from tnconv.spec import ConvSpec
 from tnconv.testing import assert_roundtrip, assert_valid, networks, sums
 
 CONV = parse_network("""network conv2d.forward {
@@ -117,6 +118,18 @@ class OutOfRange(Pass):
         return PassResult(network, False)
 
 
+@dataclass(frozen=True)
+class ForgetsMode(Pass):
+    """Wrong: takes every padding for circular."""
+
+    name: ClassVar[str] = "forgets_mode"
+    preserves_value: ClassVar[bool] = True
+
+    def apply(self, network: Network) -> PassResult:
+        p = next(p for p in network.patterns if p.modulus is not None)
+        return change(network, p, Pattern(p.name, p.left, p.terms, p.offset, p.modulus))
+
+
 WRONG_VALUE = (
     "gives a wrong value on a small instance\nbefore:\nnetwork(.|\n)*expected, shape (.|\n)*found, shape"
 )
@@ -127,6 +140,13 @@ WRONG_VALUE = (
 def test_a_wrong_relation_is_caught(each, network):
     with pytest.raises(PassError, match=f"pass 1 of 1, {each}: pass {each} {WRONG_VALUE}"):
         Pipeline((each,)).run(network, exact_check(evaluate))
+
+
+@pytest.mark.parametrize("mode", ["reflect", "replicate"])
+def test_a_forgotten_padding_mode_is_caught(mode):
+    network = ConvSpec(2, 2, 3, (8, 9), padding=1, padding_mode=mode).network()
+    with pytest.raises(PassError, match=f"forgets_mode {WRONG_VALUE}"):
+        Pipeline((ForgetsMode(),)).run(network, exact_check(evaluate))
 
 
 def test_a_wrong_guard_is_caught():

@@ -79,7 +79,10 @@ def guarded(text):
         ("dense | downsample | unit_kernels", "i = 2*o + k", "i=12, k=3, o=4"),
         ("dense | downsample | unit_kernels", "i = 3*o - k + 2", "i=12, k=3, o=4"),
         ("dense | downsample | unit_kernels", "i = 3*o + k mod 12", "i=12, k=3, o=4"),
+        ("dense | downsample | unit_kernels", "i = 3*o + k reflect 12", "i=12, k=3, o=4"),
         ("window_sums", "i = o + k - 1", "i=12, k=3, o=12"),
+        ("window_sums", "i = o + k - 1 reflect 12", "i=12, k=3, o=12"),
+        ("window_sums", "i = o + k - 1 replicate 12", "i=12, k=3, o=12"),
     ],
 )
 def test_guards_hold_back(names, pattern, sizes):
@@ -87,6 +90,59 @@ def test_guards_hold_back(names, pattern, sizes):
     before = guarded(f"\n  index [{sizes}]\n  x = input [i]\n  p = pattern [{pattern}]\n  output {output}")
     after, _ = Pipeline.parse(names).run(before)
     assert after is before
+
+
+def test_only_a_circle_has_each_residue_once():
+    for word, scale in (("mod", 1), ("reflect", None), ("replicate", None)):
+        before = guarded(f"\n  index [i=4, k=3, o=4]\n  w = input [k]\n  x = input [i]"
+                         f"\n  p = pattern [i = o + k {word} 4]\n  output [k]")  # fmt: skip
+        after, _ = Pipeline.parse("window_sums").run(before)
+        assert (after is before) == (scale is None)
+        assert_same_value(before, after)
+
+
+@pytest.mark.parametrize("word", ["mod", "reflect", "replicate"])
+def test_every_position_folds_into_one_cell(word):
+    before = guarded(
+        f"\n  index [i=4, k=3, o=9]\n  w = input [k]\n  p = pattern [i = o - k {word} 4]\n  output []"
+    )
+    after, _ = Pipeline.parse("window_sums").run(before)
+    assert not after.patterns
+    assert after.scale == 9
+    assert_same_value(before, after)
+
+
+@pytest.mark.parametrize(("word", "cell"), [("mod", 3), ("reflect", 1), ("replicate", 0)])
+def test_a_fixed_position_folds(word, cell):
+    before = guarded(
+        f"\n  index [c=3, i=4]\n  x = input [c, i]\n  p = pattern [i = -1 {word} 4]\n  output [c]"
+    )
+    after, _ = Pipeline.parse("drop_unit_indices").run(before)
+    assert str(after.node("x").axes[1]) == (f"{cell} < 4")
+    assert_same_value(before, after)
+
+
+@pytest.mark.parametrize(("words", "fires"), [
+    (("mod", "mod"), True), (("reflect", "reflect"), False), (("replicate", "replicate"), False),
+    (("reflect", "mod"), False), (("mod", "reflect"), False),
+])  # fmt: skip
+def test_only_a_circle_absorbs_a_circle(words, fires):
+    inner, outer = words
+    before = guarded(f"\n  index [i=6, q=6, k=3, l=2, o=6]\n  x = input [i]\n  p = pattern [i = q + k - 1 {outer} 6]"
+                     f"\n  r = pattern [q = o + l - 1 {inner} 6]\n  output [k, l, o]")  # fmt: skip
+    after, _ = Pipeline.parse("compose_patterns").run(before)
+    assert (len(after.patterns) == 1) == fires
+    assert_same_value(before, after)
+
+
+@pytest.mark.parametrize("word", ["mod", "reflect", "replicate"])
+def test_a_plain_relation_is_written_into_one_that_folds(word):
+    before = guarded(f"\n  index [i=6, q=8, k=3, l=2, o=7]\n  x = input [i]\n  p = pattern [i = q + k - 3 {word} 6]"
+                     "\n  r = pattern [q = o + l]\n  output [k, l, o]")  # fmt: skip
+    after, _ = Pipeline.parse("compose_patterns").run(before)
+    (found,) = after.patterns
+    assert found.relation_text() == f"i = o + l + k - 3 {word} 6"
+    assert_same_value(before, after)
 
 
 def test_a_contradiction_is_left_alone():

@@ -1,16 +1,18 @@
-"""Small random networks with strided, dilated, circular and shared relations, and trees over them."""
+"""Small random networks with strided, dilated, folded and shared relations, and trees over them."""
 
 import random
 from itertools import combinations
 
 from tnconv import plugins
 from tnconv.ir import Index, Network, Tensor, group, pattern
+from tnconv.ir.nodes import MODES
 from tnconv.planner import make_plan
 
 
 def random_network(seed, leaves=None, symbol=None, distinct=True):
     """Up to 5 tensors; relations of up to 4 indices that are on tensors, in the output, in both or in neither."""
     rng = random.Random(seed)
+    modes = random.Random(seed + 1)  # of its own, so that the rest of the network does not depend on it
     leaves = leaves or rng.randint(1, 4)
     sizes = (1, 2, 2, 3, 3, 4, 5)
     plain = [Index(name, rng.choice(sizes)) for name in ("n", "c", "d", "e")[: rng.randint(1, 4)]]
@@ -34,8 +36,8 @@ def random_network(seed, leaves=None, symbol=None, distinct=True):
                 index = Index(f"k{number}{place}", rng.choice((1, 2, 2, 3, 4)))
                 pool.append(index)
             terms.append((rng.choice((1, 1, 1, 2, 2, 3, -1)), index))
-        modulus = left.size if rng.random() < 0.2 else None
-        patterns.append(pattern(f"p{number}", left, tuple(terms), rng.choice((0, 0, -1, -2, 1)), modulus))
+        folds = (left.size, modes.choice(list(MODES))) if rng.random() < 0.2 else ()
+        patterns.append(pattern(f"p{number}", left, tuple(terms), rng.choice((0, 0, -1, -2, 1)), *folds))
         pool.append(left)
     for index in dict.fromkeys(pool):
         where = rng.choice(("leaf", "leaf", "leaf", "leaf", "output", "latent", "both", "two"))

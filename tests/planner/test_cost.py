@@ -1,8 +1,10 @@
 """The cost function against counts by hand: formulas, not the code that is tested."""
 
+import numpy as np
 import pytest
 from random_networks import plan_with_tree
 
+from tnconv.backends.reference import evaluate, evaluate_plan
 from tnconv.ir import parse_network, symbol
 from tnconv.planner import make_plan
 from tnconv.planner.count import determined
@@ -161,14 +163,15 @@ def test_a_cp_layer_is_a_chain_of_four_cheap_steps():
     assert plan.tree == (((("x", "a"), "b"), "e"), "f")
 
 
-def test_a_wrap_prepares_the_leaf_or_finishes_the_result():
-    forward = """network circular {
+@pytest.mark.parametrize("word", ["mod", "reflect", "replicate"])
+def test_a_wrap_prepares_the_leaf_or_finishes_the_result(word):
+    forward = f"""network padded {{
         index [n=2, c=3, d=4, i1=12, k1=3, o1=12]
         x = input [n, c, i1]
-        p1 = pattern [i1 = o1 + k1 - 1 mod 12]
+        p1 = pattern [i1 = o1 + k1 - 1 {word} 12]
         w = parameter [d, c, k1]
         output [n, d, o1]
-    }"""
+    }}"""
     vjp = forward.replace("x = input [n, c, i1]", "dy = cotangent [n, d, o1]").replace(
         "output [n, d, o1]", "output [n, c, i1]"
     )
@@ -178,8 +181,29 @@ def test_a_wrap_prepares_the_leaf_or_finishes_the_result():
     assert second.multiplications == 2 * 3 * 4 * 12 * 3
     first, second = make_plan(parse_network(vjp)).steps
     assert first.multiplications == 2 * 3 * 4 * 12 * 3
-    assert [r.relation_text() for r in second.relations] == ["i1 = j1 - 1 mod 12"]
+    assert [r.relation_text() for r in second.relations] == [f"i1 = j1 - 1 {word} 12"]
     assert second.output == parse_network(vjp).output
+
+
+@pytest.mark.parametrize(
+    ("relation", "plain"),
+    [
+        ("i = 2*o + k + 1 reflect 10", "i = 2*o + k + 1"),
+        ("i = 2*o + k + 2 replicate 10", "i = 2*o + k + 2"),
+        ("i = 2*o + k + 11 mod 10", "i = 2*o + k + 1"),
+        ("i = 2*o + k - 8 reflect 10", "i = -2*o - k + 8"),
+        ("i = 2*o + k + 10 reflect 10", "i = -2*o - k + 8"),
+        ("i = 2*o + k + 9 replicate 10", "i = 9"),
+        ("i = 2*o + k - 8 replicate 10", "i = 0"),
+    ],
+)
+def test_what_stays_within_one_run_is_plain(relation, plain):
+    text = f"network n {{\n index [i=10, o=4, k=2]\n x = input [i]\n p = pattern [{relation}]\n output [o, k]\n}}"
+    network = parse_network(text)
+    plan = make_plan(network)
+    assert [r.relation_text() for r in plan.steps[0].relations] == [plain]
+    x = np.arange(1, 11)
+    assert (evaluate_plan(plan, {"x": x}) == evaluate(network, {"x": x})).all()
 
 
 def test_positions_that_two_relations_share_are_summed_where_both_signals_are():

@@ -118,11 +118,23 @@ def expand_pattern(relation: Relational) -> Array:
     """The dense 0/1 array of a pattern, int64, one axis an index in the order of `relation.indices`."""
     left, *others = np.indices(tuple(index.size for index in relation.indices), dtype=np.int64, sparse=True)
     # Python integers: a coefficient times a position may not fit in 64 bits.
-    total: Any = relation.offset - left.astype(object)
+    total: Any = np.array(relation.offset, dtype=object)
     for (coefficient, _), position in zip(relation.terms, others, strict=True):
         total = total + coefficient * position.astype(object)
-    hit = total == 0 if relation.modulus is None else total % relation.modulus == 0
+    hit = _folded(total, relation.modulus, relation.mode) == left.astype(object)
     return np.broadcast_to(hit, tuple(index.size for index in relation.indices)).astype(np.int64)
+
+
+def _folded(position: Any, modulus: Size | None, mode: str) -> Any:
+    """The cells that positions fold into, by the definition of each mode."""
+    if modulus is None:
+        return position
+    if mode == "circular":
+        return position % modulus
+    last = modulus - 1
+    if mode == "replicate":
+        return np.minimum(np.maximum(position, 0), last)
+    return last - abs(position % max(2 * last, 1) - last)  # a triangle wave
 
 
 # -- shapes and symbols ------------------------------------------------------------------------------

@@ -196,7 +196,8 @@ class Network:
                 case Pattern() | Delta():
                     modulus = None if node.modulus is None else evaluate(node.modulus, values)
                     terms = tuple((a, _bound(x, values)) for a, x in node.terms)
-                    nodes.append(pattern(node.name, _bound(node.left, values), terms, node.offset, modulus))
+                    left = _bound(node.left, values)
+                    nodes.append(pattern(node.name, left, terms, node.offset, modulus, node.mode))
         return self.with_nodes(nodes, (axis.bind(values) for axis in self.output))
 
     def fresh_name(self, base: str) -> str:
@@ -211,7 +212,7 @@ class Network:
 def _canonical(node: Node) -> Node:
     """A pattern that is a delta as a delta, so that equal networks have equal nodes and texts."""
     if isinstance(node, Pattern):
-        return pattern(node.name, node.left, node.terms, node.offset, node.modulus)
+        return pattern(node.name, node.left, node.terms, node.offset, node.modulus, node.mode)
     return node
 
 

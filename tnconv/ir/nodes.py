@@ -5,7 +5,7 @@ A pattern is the 0/1 indicator of an affine relation among its indices, within t
 its simplest case, `a = b`. A node compares equal to another only if *all* fields do.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -17,6 +17,7 @@ from tnconv.ir.index import Axis, Index, Size, as_size, check_name, check_readab
 Role = Literal["input", "parameter", "cotangent", "tangent"]
 ROLES: tuple[Role, ...] = ("input", "parameter", "cotangent", "tangent")
 Terms = tuple[tuple[int, Index], ...]
+MODES = {"circular": "mod", "reflect": "reflect", "replicate": "replicate"}  # mode -> how the text says it
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,14 +63,19 @@ class Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Pattern:
-    """The 0/1 indicator of `left = Σ coefficient·index + offset`, modulo `modulus` if there is one.
+    """The 0/1 indicator of `left = Σ coefficient·index + offset`, folded into `[0, modulus)` if there is one.
+
+    How `t` folds into `[0, M)` is what the padding modes of a convolution say: `"circular"` is `t mod M`;
+    `"reflect"` mirrors at the cells 0 and M - 1 without repeating them, so that the period is `2*(M - 1)`;
+    `"replicate"` is the nearest cell. All are total: every `t` has exactly one cell.
 
     Args:
         name: unique in the network.
         left: the index on the left side.
         terms: (coefficient, index) pairs; equal indices are added up, zero coefficients dropped.
         offset: in cells of `left`; -p for a convolution with left padding p.
-        modulus: a size, for circular relations.
+        modulus: a size, that of `left`, for relations that fold.
+        mode: how they do; `"circular"` where there is no modulus.
     """
 
     name: str
@@ -77,6 +83,7 @@ class Pattern:
     terms: Terms
     offset: int = 0
     modulus: Size | None = None
+    mode: str = "circular"
 
     def __post_init__(self) -> None:
         check_name(self.name, "node")
@@ -88,6 +95,15 @@ class Pattern:
         object.__setattr__(self, "terms", tuple(terms))
         if self.modulus is not None:
             object.__setattr__(self, "modulus", as_size(self.modulus))
+        if self.mode not in MODES:
+            raise NetworkError(
+                f"pattern {self.name!r} has mode {self.mode!r}; the modes are {', '.join(MODES)}"
+            )
+        if self.modulus is None and self.mode != "circular":
+            raise NetworkError(
+                f"pattern {self.name!r} has mode {self.mode!r} but no modulus; give the size of "
+                f"{self.left.name!r} as modulus, or leave the mode out"
+            )
         if self.left in sums:
             raise NetworkError(
                 f"pattern {self.name!r} has index {self.left.name!r} on both sides; solve for it first"
@@ -107,11 +123,12 @@ class Pattern:
         """The same relation with every index exchanged; the modulus is the size of the left one."""
         terms = tuple((a, exchange(x)) for a, x in self.terms)
         left = exchange(self.left)
-        return pattern(self.name, left, terms, self.offset, None if self.modulus is None else left.size)
+        modulus = None if self.modulus is None else left.size
+        return pattern(self.name, left, terms, self.offset, modulus, self.mode)
 
     def relation_text(self) -> str:
-        """`i1 = 2*o1 + k1 - 3`, with `mod I` behind it where there is a modulus."""
-        tail = "" if self.modulus is None else f" mod {self.modulus}"
+        """`i1 = 2*o1 + k1 - 3`, with `mod I`, `reflect I` or `replicate I` behind it where there is a modulus."""
+        tail = "" if self.modulus is None else f" {MODES[self.mode]} {self.modulus}"
         return f"{self.left.name} = {format_affine(self.terms, self.offset)}{tail}"
 
 
@@ -144,6 +161,11 @@ class Delta:
     def modulus(self) -> None:
         """Always None: so that a delta reads like a pattern."""
         return
+
+    @property
+    def mode(self) -> str:
+        """Always "circular", as of any pattern without a modulus."""
+        return "circular"
 
     @property
     def indices(self) -> tuple[Index, ...]:
@@ -196,9 +218,11 @@ Relational = Pattern | Delta
 Node = Tensor | Pattern | Delta | Scale
 
 
-def pattern(name: str, left: Index, terms: Terms, offset: int = 0, modulus: Size | None = None) -> Relational:
+def pattern(
+    name: str, left: Index, terms: Terms, offset: int = 0, modulus: Size | None = None, mode: str = "circular"
+) -> Relational:
     """A Pattern, or the Delta that it is when it says `a = b` for indices of equal size."""
-    made = Pattern(name, left, terms, offset, modulus)
+    made = Pattern(name, left, terms, offset, modulus, mode)
     if modulus is None and offset == 0 and len(made.terms) == 1:
         coefficient, right = made.terms[0]
         if coefficient == 1 and right.size == left.size:
@@ -215,6 +239,46 @@ def solve(relation: Relational, index: Index) -> Relational | None:
         return None
     rest = tuple((-coefficient * a, x) for x, a in relation.zero_form.items() if x != index)
     return Pattern(relation.name, index, rest, -coefficient * relation.offset)
+
+
+def runs(start: int, count: int, modulus: int, mode: str) -> Iterator[tuple[int, int, int]]:
+    """The cells in `[0, modulus)` that the positions `start, start + 1, …` fold into, as straight runs.
+
+    Args:
+        start: the first position.
+        count: how many positions.
+        modulus: number of cells.
+        mode: how a position outside folds, as in `Pattern`.
+
+    Returns:
+        For each run the first cell, the step to the next (1, -1, or 0 where one cell repeats) and the length.
+    """
+    while count > 0:
+        cell, step, length = _run(start, modulus, mode)
+        length = count if length is None else min(length, count)
+        yield cell, step, length
+        start, count = start + length, count - length
+
+
+def fold(position: int, modulus: int, mode: str) -> int:
+    """The cell in `[0, modulus)` that a position folds into."""
+    return _run(position, modulus, mode)[0]
+
+
+def _run(start: int, modulus: int, mode: str) -> tuple[int, int, int | None]:
+    """The run that begins at a position; its length is None where it never ends."""
+    last = modulus - 1
+    if mode == "circular":
+        cell = start % modulus
+        return cell, 1, modulus - cell
+    if mode == "replicate":
+        if start < 0:
+            return 0, 0, -start
+        return (start, 1, modulus - start) if start < last else (last, 0, None)
+    if last == 0:
+        return 0, 0, None
+    cell = start % (2 * last)
+    return (cell, 1, modulus - cell) if cell <= last else (2 * last - cell, -1, 2 * last - cell)
 
 
 def node_sort_key(node: Node) -> tuple[Any, ...]:

@@ -6,7 +6,7 @@
             | NAME "=" "scale" "[" number "]"
     axes    = "[" axis, … "]"
     axis    = NAME | "(" NAME… ")" | "1" | affine "<" INTEGER
-    relation= NAME "=" affine ["mod" size]
+    relation= NAME "=" affine [("mod" | "reflect" | "replicate") size]
     affine  = ["-"] term (("+" | "-") term)*,  term = [INTEGER "*"] NAME | INTEGER
 
 A `#` starts a comment. Whitespace within a line is free.
@@ -20,11 +20,14 @@ from typing import TypeVar
 from tnconv.errors import NetworkError, ParseError
 from tnconv.ir.index import Axis, Index, as_size, group, parse_expression
 from tnconv.ir.network import Expression, Network, Sum
-from tnconv.ir.nodes import ROLES, Node, Scale, Tensor, pattern
+from tnconv.ir.nodes import MODES, ROLES, Node, Scale, Tensor, pattern
 from tnconv.ir.verify import INDEX_LINE, OUTPUT_LINE
 
 _NODE = re.compile(r"(\w+)\s*=\s*([a-z]+)\s*(?:\{\s*of\s*=\s*(\w+)\s*\})?\s*\[(.*)\]\Z", re.ASCII)
 _TERM = re.compile(r"\s*([+-]?)\s*(?:(\d+)\s*\*\s*)?(?:([A-Za-z]\w*)|(\d+))\s*", re.ASCII)
+# Behind a name or number: an index may be called `mod`, too.
+_FOLD = re.compile(r"(.*\w)\s+(mod|reflect|replicate)\s+(\S.*)\Z", re.ASCII)
+_MODES = {word: mode for mode, word in MODES.items()}
 _MAX_DIGITS = 20
 _MAX_TEXT = 2_000_000
 
@@ -191,13 +194,14 @@ def _node(line: str, indices: Mapping[str, Index]) -> Node:
 
 
 def parse_relation(name: str, body: str, indices: Mapping[str, Index]) -> Node:
-    """Read `i = 2*o + k - 3 mod 8` as a pattern or delta called `name`."""
+    """Read `i = 2*o + k - 3`, or the same with `mod 8`, as a pattern or delta called `name`."""
     left, equals, right = body.partition("=")
     if not equals:
         raise NetworkError(f"relation {body!r} has no '='; write i = 2*o + k - 3")
-    affine, mod, modulus = right.partition(" mod ")
-    terms, offset = _affine(affine, indices)
-    return pattern(name, _index(left.strip(), indices), terms, offset, as_size(modulus) if mod else None)
+    found = _FOLD.match(right)
+    terms, offset = _affine(found[1] if found else right, indices)
+    folds = (as_size(found[3]), _MODES[found[2]]) if found else ()
+    return pattern(name, _index(left.strip(), indices), terms, offset, *folds)
 
 
 def parse_axes(body: str, indices: Mapping[str, Index]) -> tuple[Axis, ...]:

@@ -110,9 +110,10 @@ def _pattern(node: Pattern) -> Iterator[Fault]:
     if any(not -(2**31) < a < 2**31 for a, _ in node.terms) or not -(2**62) < node.offset < 2**62:
         yield node.name, f"pattern {node.name!r} has a coefficient beyond 2**31 or an offset beyond 2**62"
     if node.modulus is not None and node.left.size != node.modulus:
+        how = {"circular": "is modulo", "reflect": "reflects at", "replicate": "replicates at"}[node.mode]
         yield (
             node.name,
-            f"pattern {node.name!r} is modulo {node.modulus} but its left index {node.left.name!r} has size "
+            f"pattern {node.name!r} {how} {node.modulus} but its left index {node.left.name!r} has size "
             f"{node.left.size}; make them equal",
         )
 

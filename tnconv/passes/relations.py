@@ -64,7 +64,7 @@ def solved(name: str, zero: dict[Index, int], offset: int, left: Index) -> tuple
 
 
 def solution(relation: Relational, index: Index) -> tuple[Terms, int] | None:
-    """Terms and offset that `index` equals, modulo the modulus; None if its coefficient is not ±1."""
+    """Terms and offset that `index` equals, folded where there is a modulus; None if its coefficient is not ±1."""
     zero = relation.zero_form
     sign = -zero[index]
     if abs(sign) != 1 or (relation.modulus is not None and index != relation.left):
@@ -93,7 +93,7 @@ def relation_with(
     if zero.get(left) != -1:
         return None
     rest = tuple((c, x) for x, c in zero.items() if x != left)
-    return (pattern(relation.name, left, rest, constant, relation.modulus),)
+    return (pattern(relation.name, left, rest, constant, relation.modulus, relation.mode),)
 
 
 def axis_with(axis: Axis, index: Index, terms: Terms, offset: int) -> Axis | None:

@@ -216,6 +216,6 @@ def _network(network: Network, draw: _Draw, targets: Mapping[Axis, int]) -> Netw
                 left = draw.new(node.left)
                 terms = tuple((c, draw.new(i)) for c, i in node.terms)
                 modulus = None if node.modulus is None else left.size
-                nodes.append(pattern(node.name, left, terms, node.offset, modulus))
+                nodes.append(pattern(node.name, left, terms, node.offset, modulus, node.mode))
     made = network.with_nodes(nodes, (_axis(a, draw, targets) for a in network.output))
     return made.bind(draw.values) if made.symbols else made

@@ -182,7 +182,7 @@ def _key(
             for o in operands
         ),
         tuple(
-            (numbers[r.left], tuple((a, numbers[x]) for a, x in r.terms), r.offset, r.modulus)
+            (numbers[r.left], tuple((a, numbers[x]) for a, x in r.terms), r.offset, r.modulus, r.mode)
             for r in relations
         ),
         tuple(numbers[i] for i in legs),
@@ -216,7 +216,7 @@ class _Term:
         """Rows as patterns."""
         whole = self.problem.relations
         return [
-            self.relation(f"r{n}", Linear(row, offset, self._left(r, row), whole[r].modulus))
+            self.relation(f"r{n}", Linear(row, offset, self._left(r, row), whole[r].modulus, whole[r].mode))
             for n, (r, (row, offset)) in enumerate(rows, 1)
         ]
 
@@ -224,7 +224,7 @@ class _Term:
         """A row as a pattern, solved for its left index."""
         unit = -row.coefficients[row.left]
         terms = tuple((unit * a, self.index(v)) for v, a in row.coefficients.items() if v != row.left)
-        return pattern(name, self.index(row.left), terms, unit * row.offset, row.modulus)
+        return pattern(name, self.index(row.left), terms, unit * row.offset, row.modulus, row.mode)
 
     def _left(self, r: int, row: Mapping[int, int]) -> int:
         """The left index of the relation, or the leg that it was merged into last."""

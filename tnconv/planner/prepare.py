@@ -4,7 +4,8 @@
                                              x'[j] * w[k] * [j = o + k]           the problem
 
 Terms of size 1 leave the relations, for they are 0. Deltas are substituted away, unless both indices are in
-the output. A modular relation becomes a plain one and a *wrap* `i = j + offset mod M`; a wrap is prepared
+the output. A relation that folds (circular, reflecting, replicating) becomes a plain one and a *wrap*
+`i = j + offset mod M`, which pads; where it stays within one straight run it is plain itself. A wrap is prepared
 on the one leaf that holds `i`, or finished on the result. What fits neither is absorbed as a whole by the
 first step that has all of its indices.
 """
@@ -16,35 +17,39 @@ from dataclasses import dataclass, field, replace
 from tnconv.errors import PlanError
 from tnconv.ir import Axis, Index, Network, Relational, Size, evaluate, fresh, product
 from tnconv.ir.index import normal
+from tnconv.ir.nodes import runs
 from tnconv.planner.plan import DEFAULT_HINT
 
 
 @dataclass(frozen=True, slots=True)
 class Linear:
-    """The relation `Σ coefficient·index + offset = 0`, under a modulus `≡ 0`; indices are numbers.
+    """The relation `Σ coefficient·index + offset = 0`; indices are numbers.
 
-    The coefficient of `left` is 1 or -1.
+    The coefficient of `left` is 1 or -1. With a modulus: `left` is what the others' sum folds into by the mode,
+    as in `Pattern`.
     """
 
     coefficients: Mapping[int, int]
     offset: int
     left: int
     modulus: Size | None = None
+    mode: str = "circular"
 
 
 @dataclass(frozen=True, slots=True)
 class Wrap:
-    """The relation `narrow = wide + offset mod modulus`."""
+    """The relation `narrow = wide + offset`, folded by the mode: `wide` counts the cells of a padded axis."""
 
     narrow: int
     wide: int
     offset: int
     modulus: Size
+    mode: str
 
     @property
     def relation(self) -> Linear:
         """The wrap as a relation."""
-        return Linear({self.narrow: -1, self.wide: 1}, self.offset, self.narrow, self.modulus)
+        return Linear({self.narrow: -1, self.wide: 1}, self.offset, self.narrow, self.modulus, self.mode)
 
 
 @dataclass(slots=True)
@@ -200,22 +205,25 @@ class Preparation:
         if relation.modulus is None:
             self._keep({left: -1} | terms, relation.offset, left)
         elif relation.modulus != 1:
-            self._read_modular(left, terms, relation.offset, relation.modulus)
+            self._read_folded(left, terms, relation.offset, relation.modulus, relation.mode)
 
-    def _read_modular(self, left: int, terms: dict[int, int], offset: int, modulus: Size) -> None:
+    def _read_folded(self, left: int, terms: dict[int, int], offset: int, modulus: Size, mode: str) -> None:
         low, high = bounds([(a, self._size(v)) for v, a in terms.items()])
         low, high = normal(low + offset), normal(high + offset)
-        fixed = isinstance(low, int)
-        if fixed and isinstance(high, int) and isinstance(modulus, int) and low // modulus == high // modulus:
-            self._keep({left: -1} | terms, offset - low // modulus * modulus, left)
-        elif list(terms.values()) == [1]:
-            self.wraps.append(Wrap(left, next(iter(terms)), offset, modulus))
-        elif fixed and terms:
+        if all(isinstance(number, int) for number in (low, high, modulus)):
+            cell, step, length = next(runs(low, high - low + 1, modulus, mode))
+            if length == high - low + 1:  # left = cell + step*(t - low)
+                straight = {v: step * a for v, a in terms.items()}
+                self._keep({left: -1} | straight, cell + step * (offset - low), left)
+                return
+        if list(terms.values()) == [1]:
+            self.wraps.append(Wrap(left, next(iter(terms)), offset, modulus, mode))
+        elif isinstance(low, int) and terms:
             wide = self._new(left, "j", normal(high - low + 1))
             self.relations.append(Linear({wide: -1} | terms, offset - low, wide))
-            self.wraps.append(Wrap(left, wide, low, modulus))
+            self.wraps.append(Wrap(left, wide, low, modulus, mode))
         else:
-            self.relations.append(Linear({left: -1} | terms, offset, left, modulus))
+            self.relations.append(Linear({left: -1} | terms, offset, left, modulus, mode))
 
     def _keep(self, coefficients: dict[int, int], offset: int, left: int) -> None:
         """Add a plain relation, without a left index of size 1 where another can take its place."""

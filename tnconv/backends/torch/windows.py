@@ -6,12 +6,16 @@ of the windows), or by index arithmetic where no view exists. `scatter` writes: 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from tnconv.backends.torch.emit import Emitter, Value, singles
 from tnconv.ir import Index, Relational, Size, fresh, product
+from tnconv.ir.nodes import runs
 
 # A view pads an axis to all the cells that its windows reach; beyond this factor cells are picked one by one.
 MOST_PADDED = 16
+# Padding is written run by run; an axis that folds more often (wide padding of few cells) is picked cell by cell.
+MOST_RUNS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,8 +206,18 @@ def cells(
     if not parts:
         text = f"torch.full(({'1, ' * len(legs)}), {relation.offset}, device={like}.device)"
     if relation.modulus is not None:
-        text = f"({text}) % {em.text(relation.modulus)}"
+        text = _folded(em, text, relation.modulus, relation.mode)
     return em.scalar("cell", text, [like, *(known[x] for _, x in relation.terms if x in known)])
+
+
+def _folded(em: Emitter, text: str, modulus: Size, mode: str) -> str:
+    """The text of positions folded into `[0, modulus)`."""
+    if mode == "circular":
+        return f"({text}) % {em.text(modulus)}"
+    last = em.text(modulus - 1)
+    if mode == "replicate":
+        return f"({text}).clamp(0, {last})"
+    return f"{last} - (({text}) % max({em.text(2 * (modulus - 1))}, 1) - ({last})).abs()"  # a triangle wave
 
 
 def ramp(em: Emitter, index: Index, legs: Sequence[Index], like: str) -> str:
@@ -218,48 +232,65 @@ def inside(em: Emitter, cell: str, size: Size) -> str:
 
 
 def is_wrap(relation: Relational) -> bool:
-    """Whether a relation is `i = j + offset mod I` with integer sizes: circular padding."""
+    """Whether a relation is padding that is written run by run: `i = j + offset`, folded, with integer sizes."""
     if relation.modulus is None or len(relation.terms) != 1 or relation.terms[0][0] != 1:
         return False
-    return isinstance(relation.modulus, int) and isinstance(relation.terms[0][1].size, int)
+    if not (isinstance(relation.modulus, int) and isinstance(relation.terms[0][1].size, int)):
+        return False
+    return len(_runs(relation)) <= MOST_RUNS
 
 
-def _pieces(relation: Relational) -> list[tuple[int, int, int]]:
-    """The runs (start in j, start in i, length) of a wrap."""
-    size, length, modulus = relation.left.size, relation.terms[0][1].size, relation.modulus
-    assert isinstance(modulus, int)
-    runs, start = [], 0
-    while start < length:
-        cell = (start + relation.offset) % modulus
-        run = min(size - cell, length - start)
-        runs.append((start, cell, run))
-        start += run
-    return runs
+def _runs(relation: Relational) -> list[tuple[int, int, int]]:
+    """The runs (first cell of i, step, length) of a wrap, in the order of j; at most one more than `MOST_RUNS`."""
+    length = relation.terms[0][1].size
+    found = runs(relation.offset, length, relation.left.size, relation.mode)
+    return list(islice(found, MOST_RUNS + 1))
 
 
 def _wrap(em: Emitter, value: Value, relation: Relational) -> Value:
-    """Circular padding: the runs of the input, one behind the other."""
+    """Padding with cells of the input: its runs, one behind the other."""
     value = em.split(value)
-    place = value.position(relation.left)
-    runs = ", ".join(f"{value.name}.narrow({place}, {cell}, {run})" for _, cell, run in _pieces(relation))
     legs = tuple(relation.terms[0][1] if i == relation.left else i for i in value.legs)
     if len(set(legs)) < len(legs):
         return _gather_cells(em, value, relation)
-    text = f"torch.cat(({runs},), {place})"
-    return em.derive(value, "wrapped", text, singles(legs), note="circular")
+    place, last = value.position(relation.left), len(legs) - 1
+    parts = []
+    for cell, step, length in _runs(relation):
+        first, count = _cells_of(cell, step, length)
+        part = f"{value.name}.narrow({place}, {first}, {count})"
+        if step < 0 and length > 1:
+            part += f".flip({place})"
+        elif count < length:
+            part += f".expand({'-1, ' * place}{length}{', -1' * (last - place)})"
+        parts.append(part)
+    text = f"torch.cat(({', '.join(parts)},), {place})"
+    return em.derive(value, "wrapped", text, singles(legs), note=relation.mode)
 
 
 def _unwrap(em: Emitter, value: Value, relation: Relational) -> Value:
-    """The transpose of circular padding: the runs are added up."""
+    """The transpose of padding with cells of the input: the runs are added up."""
     value = em.split(value)
     inner = relation.terms[0][1]
     place, last = value.position(inner), len(value.dims) - 1
-    parts = []
-    for start, cell, run in _pieces(relation):
-        zeros = "0, 0, " * (last - place) + f"{cell}, {relation.left.size - cell - run}"
-        parts.append(f"F.pad({value.name}.narrow({place}, {start}, {run}), ({zeros}))")
+    parts, start = [], 0
+    for cell, step, length in _runs(relation):
+        first, count = _cells_of(cell, step, length)
+        part = f"{value.name}.narrow({place}, {start}, {length})"
+        if step < 0 and length > 1:
+            part += f".flip({place})"
+        elif count < length:
+            part += f".sum({place}, keepdim=True)"
+        zeros = "0, 0, " * (last - place) + f"{first}, {relation.left.size - first - count}"
+        parts.append(f"F.pad({part}, ({zeros}))")
+        start += length
     legs = tuple(relation.left if i == inner else i for i in value.legs)
-    return em.assign("unwrapped", " + ".join(parts), [value.name], singles(legs), note="circular")
+    return em.assign("unwrapped", " + ".join(parts), [value.name], singles(legs), note=relation.mode)
+
+
+def _cells_of(cell: int, step: int, length: int) -> tuple[int, int]:
+    """The lowest cell of a run and how many cells it has; a run that repeats one cell has that one."""
+    reach = step * (length - 1)
+    return cell + min(reach, 0), abs(reach) + 1
 
 
 def _gather_cells(em: Emitter, value: Value, relation: Relational) -> Value:

@@ -50,7 +50,10 @@ def _determined(inner: Relational, outer: Relational, index: Index) -> tuple[Ter
     if inner.modulus is None:
         return found if fits(*found, index) else None
     # The remainder always exists; dropping the inner modulus is exact where the outer one absorbs it.
-    if not isinstance(inner.modulus, int) or not isinstance(outer.modulus, int) or outer.left == index:
+    # Reflected and replicated cells are no sums of a position and a multiple of anything.
+    if not inner.mode == outer.mode == "circular" or outer.left == index:
+        return None
+    if not isinstance(inner.modulus, int) or not isinstance(outer.modulus, int):
         return None
     return found if outer.zero_form[index] * inner.modulus % outer.modulus == 0 else None
 

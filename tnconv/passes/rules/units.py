@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from tnconv.ir import Network
+from tnconv.ir.nodes import fold
 from tnconv.passes.relations import fits, replace_index
 from tnconv.passes.rewrite import RewritePass, Rule, rule
 
@@ -57,7 +58,7 @@ def fix_index(network: Network) -> Network | None:
         if not relation.terms:
             index, value = relation.left, relation.offset
             if isinstance(relation.modulus, int):
-                value %= relation.modulus
+                value = fold(value, relation.modulus, relation.mode)
             if fits((), value, index):
                 after = replace_index(network, index, (), value, relation)
                 if after is not None:

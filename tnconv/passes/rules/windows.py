@@ -97,8 +97,11 @@ def _reached(relation: Relational, index: Index) -> tuple[int, int] | None:
 
 def _meets_once(relation: Relational, index: Index) -> bool:
     if relation.modulus is not None:
-        # A full set of residues: as the left side, or with a unit coefficient on the right.
-        return index.size == relation.modulus and abs(relation.zero_form[index]) == 1
+        if index == relation.left:
+            return True  # every position folds into exactly one cell
+        # A full set of residues meets each cell once; folded otherwise, some cells are met more often.
+        residues = relation.mode == "circular" and index.size == relation.modulus
+        return residues and abs(relation.zero_form[index]) == 1
     bounds = _reached(relation, index)
     if bounds is None or abs(relation.zero_form[index]) != 1:
         return False

@@ -198,9 +198,8 @@ def _substituted(relation: Relational, by: Relational) -> Relational | None:
         return None
     factor = {x: a for a, x in relation.terms}[index]
     terms = [(a, x) for a, x in relation.terms if x != index] + [(factor * a, x) for a, x in by.terms]
-    return Pattern(
-        relation.name, relation.left, tuple(terms), relation.offset + factor * by.offset, relation.modulus
-    )
+    offset = relation.offset + factor * by.offset
+    return Pattern(relation.name, relation.left, tuple(terms), offset, relation.modulus, relation.mode)
 
 
 def _range_mask(em: Emitter, relation: Relational, like: str) -> Value:
