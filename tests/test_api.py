@@ -230,8 +230,8 @@ def test_input_size() -> None:
         tnconv.compile(SPEC.network(), input_size=5)
     with pytest.raises(SpecError, match="input_size"):
         tnconv.compile(SPEC, input_size=5)
-    with pytest.raises(SpecError, match="Linear"):
-        tnconv.compile(nn.Linear(2, 2), input_size=5)
+    with pytest.raises(SpecError, match="Bilinear"):
+        tnconv.compile(nn.Bilinear(2, 2, 2), input_size=5)
     assert tnconv.compile(conv, input_size=8).network.arguments == ("x", "weight", "bias")
 
 

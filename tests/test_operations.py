@@ -36,16 +36,25 @@ SCALES: dict[str, dict[str, Callable[[int, int], float] | None]] = {
 
 
 def padded(spec: ConvSpec, x: Tensor) -> Tensor:
-    """Pad cell by cell of each axis: F.pad knows no circular padding of four dimensions."""
+    """Pad cell by cell of each axis: F.pad knows no circular or reflecting padding of four dimensions."""
     for axis, (size, (left, right)) in enumerate(zip(spec.input_sizes, spec.paddings, strict=True), 2):
         cells = torch.arange(-left, size + right)
         if spec.padding_mode == "circular":
             x = x.index_select(axis, cells % size)
+        elif spec.padding_mode == "reflect":  # once, as torch wants it: padding is less than the size
+            x = x.index_select(axis, torch.where(cells < size, cells.abs(), 2 * (size - 1) - cells))
+        elif spec.padding_mode == "replicate":
+            x = x.index_select(axis, cells.clamp(0, size - 1))
         else:
             shape = [1] * x.dim()
             shape[axis] = -1
             x = x.index_select(axis, cells.clamp(0, size - 1)) * ((cells >= 0) & (cells < size)).view(shape)
     return x
+
+
+def padded_by_torch(spec: ConvSpec, x: Tensor) -> Tensor:
+    pairs = [side for pair in reversed(spec.paddings) for side in pair]
+    return F.pad(x, pairs, mode="constant" if spec.padding_mode == "zeros" else spec.padding_mode)
 
 
 def windows(spec: ConvSpec, x: Tensor) -> Tensor:
@@ -74,11 +83,7 @@ def convolved(spec: ConvSpec, x: Tensor, weight: Tensor, bias: Tensor | None = N
         y = torch.einsum("ngrt,gdr->ngdt", blocks(spec, x), rows).flatten(1, 2)
         y = y.unflatten(2, spec.output_sizes)
         return y if bias is None else y + bias.view(-1, *[1] * spec.spatial_dims)
-    if spec.padding_mode == "circular":
-        pairs = [side for pair in reversed(spec.paddings) for side in pair]
-        x = F.pad(x, pairs, mode="circular")
-    else:
-        x = F.pad(x, [side for pair in reversed(spec.paddings) for side in pair])
+    x = padded_by_torch(spec, x)
     convolution = CONVOLUTIONS[spec.spatial_dims]
     return convolution(x, weight, bias, stride=spec.strides, dilation=spec.dilations, groups=spec.groups)
 
@@ -164,6 +169,17 @@ HAZARDS = {
     "circular": ConvSpec(2, 2, 3, (5, 4), padding=((1, 2), (2, 0)), padding_mode="circular", stride=(1, 2)),
     "circular by the whole input": ConvSpec(1, 2, 3, (3,), padding=3, padding_mode="circular"),
     "circular grouped dilated": ConvSpec(4, 2, 2, (5,), groups=2, dilation=2, padding=2, padding_mode="circular"),
+    "reflect": ConvSpec(2, 2, 3, (5, 4), padding=((1, 2), (3, 0)), padding_mode="reflect", stride=(1, 2)),
+    "reflect all but one cell": ConvSpec(1, 2, 3, (3,), padding=2, padding_mode="reflect"),
+    "reflect grouped dilated": ConvSpec(4, 2, 2, (5, 6), groups=2, dilation=2, padding=(2, 1), padding_mode="reflect"),
+    "reflect, same, even kernel": ConvSpec(2, 3, (2, 4), (5, 6), padding="same", padding_mode="reflect", bias=True),
+    "replicate": ConvSpec(2, 2, 3, (5, 4), padding=((1, 2), (3, 0)), padding_mode="replicate", stride=(1, 2)),
+    "replicate far beyond the input": ConvSpec(1, 2, 3, (2,), padding=((7, 5),), padding_mode="replicate"),
+    "replicate one cell": ConvSpec(2, 2, (2, 3), (1, 2), padding=(2, 4), dilation=2, padding_mode="replicate"),
+    "replicate in three dimensions": ConvSpec(
+        2, 2, (1, 2, 3), (4, 3, 5), stride=(2, 1, 1), padding=(0, 1, 2), groups=2, padding_mode="replicate"
+    ),
+    "windows on replicated cells alone": ConvSpec(1, 1, 1, (2, 2), stride=3, padding=4, padding_mode="replicate"),
     "kernel larger than input": ConvSpec(1, 2, 5, (2, 3), padding=3),
     "stride above kernel, with a rest": ConvSpec(2, 2, 2, (12, 9), stride=(5, 4)),
     "patchify": ConvSpec(3, 4, 4, (8, 8), stride=4),
@@ -214,8 +230,9 @@ def test_four_spatial_dimensions(op: str) -> None:
         4, 2, (2, 1, 2, 2), (3, 2, 4, 3), groups=2, stride=(1, 1, 2, 1), padding=(0, 1, 1, 0), bias=True
     )
     assert_agrees(spec, op)
-    circular = ConvSpec(1, 2, (2, 3, 2, 1), (3, 3, 3, 2), padding=(1, 1, 0, 0), padding_mode="circular")
-    assert_agrees(circular, op, (2,))
+    for mode in ("circular", "reflect", "replicate"):
+        layer = ConvSpec(1, 2, (2, 3, 2, 1), (3, 3, 3, 2), padding=(1, 1, 0, 0), padding_mode=mode)
+        assert_agrees(layer, op, (2,))
 
 
 @pytest.mark.parametrize("op", OPERATIONS)
@@ -234,13 +251,12 @@ def test_float32_is_close(op: str) -> None:
 
 
 @settings(max_examples=20, deadline=None, derandomize=True)
-@given(spec=conv_specs(max_dims=2, circular=False))
+@given(spec=conv_specs(max_dims=2))
 def test_unfold_equals_that_of_torch(spec: ConvSpec) -> None:
     if spec.spatial_dims != 2:
         return
     x = tensors(spec, 2)["x"]
-    pairs = [side for pair in reversed(spec.paddings) for side in pair]
-    want = F.unfold(F.pad(x, pairs), spec.kernel_sizes, dilation=spec.dilations, stride=spec.strides)
+    want = F.unfold(padded_by_torch(spec, x), spec.kernel_sizes, dilation=spec.dilations, stride=spec.strides)
     assert torch.equal(tnconv.compile(spec, "unfold")(x), want)
 
 
@@ -254,6 +270,25 @@ def test_empty_batch() -> None:
     for op in OPERATIONS[5:]:
         assert called(tnconv.compile(spec, op), values).isnan().all()  # a mean over nothing, as torch says
         assert called(tnconv.compile(spec, op, convention="sum"), values).abs().sum() == 0
+
+
+@pytest.mark.parametrize("mode", ["circular", "reflect", "replicate"])
+def test_padding_with_the_input_keeps_the_native_convolution(mode: str) -> None:
+    spec = ConvSpec(4, 6, 3, (12, 11), padding=(1, 2), stride=2, groups=2, padding_mode=mode)
+    for op, call in (("forward", "F.conv2d("), ("input_vjp", "F.conv_transpose2d("), ("unfold", ".unfold(")):
+        source = tnconv.compile(spec, op).source
+        assert call in source
+        assert "index_add" not in source
+        assert "arange" not in source
+
+
+@pytest.mark.parametrize("op", OPERATIONS)
+@pytest.mark.parametrize("mode", ["reflect", "replicate"])
+def test_padding_with_the_input_passes_the_exact_check(mode: str, op: str) -> None:
+    spec = ConvSpec(
+        4, 2, (3, 2), (8, 9), groups=2, padding=((1, 0), (2, 3)), stride=(2, 1), padding_mode=mode
+    )
+    tnconv.compile(spec, op, verify="exact")
 
 
 # -- scales ------------------------------------------------------------------------------------------
@@ -332,6 +367,8 @@ def test_factors_respect_groups(op: str) -> None:
         {"stride": (1, 2)},
         {"padding": 1},
         {"padding": 2, "padding_mode": "circular"},
+        {"padding": 2, "padding_mode": "reflect"},
+        {"padding": 2, "padding_mode": "replicate"},
     ],
 )
 def test_no_hyper_parameter_is_ignored(op: str, changed: dict[str, Any]) -> None:
@@ -362,6 +399,8 @@ GRADIENT_LAYERS = {
     "strided": ConvSpec(1, 2, 3, (6, 5), stride=2, padding=((1, 0), (0, 2))),
     "dilated": ConvSpec(2, 1, 2, (6,), dilation=3, padding=1),
     "circular": ConvSpec(1, 2, (2, 3), (3, 3), padding=1, padding_mode="circular"),
+    "reflect": ConvSpec(2, 2, (2, 3), (3, 4), padding=((1, 2), (0, 2)), padding_mode="reflect", groups=2),
+    "replicate": ConvSpec(1, 2, (2, 3), (2, 3), padding=(1, 3), stride=(1, 2), padding_mode="replicate"),
     "pointwise strided": ConvSpec(2, 2, 1, (4, 5), stride=2),
     "patchify": ConvSpec(2, 2, 2, (4, 4), stride=2),
     "three dimensions": ConvSpec(1, 1, 2, (2, 3, 2), padding=1),

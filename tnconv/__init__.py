@@ -27,7 +27,15 @@ try:
     )
     from tnconv.ir import Index, Network, Sum, parse
     from tnconv.passes import register_pass
-    from tnconv.spec import ConvSpec, load_spec
+    from tnconv.spec import (
+        ConvSpec,
+        ConvTransposeSpec,
+        LinearSpec,
+        PoolSpec,
+        UnfoldSpec,
+        load_spec,
+        spec_from_module,
+    )
 finally:
     if _collecting:
         gc.enable()
@@ -38,8 +46,10 @@ __all__ = [
     "ArgumentError",
     "CompiledFunction",
     "ConvSpec",
+    "ConvTransposeSpec",
     "Cost",
     "Index",
+    "LinearSpec",
     "LoweringError",
     "Network",
     "NetworkError",
@@ -48,13 +58,16 @@ __all__ = [
     "PassError",
     "PlanError",
     "PluginError",
+    "PoolSpec",
     "SpecError",
     "Sum",
     "TnconvError",
+    "UnfoldSpec",
     "compile",
     "load_spec",
     "ops",
     "parse",
     "passes",
     "register_pass",
+    "spec_from_module",
 ]

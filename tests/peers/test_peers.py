@@ -100,7 +100,7 @@ def test_unfoldnd_folds_as_the_adjoint(spec: ConvSpec) -> None:
 
 
 @random_layers
-@given(spec=conv_specs(circular=False))
+@given(spec=conv_specs(modes=False))
 def test_backpack_vjps(spec: ConvSpec) -> None:
     backpack, c = peer("backpack"), case(spec)
     arguments = (c.layer, c.padded, c.grad_output)

@@ -4,36 +4,21 @@ A spec keeps its fields as they were written; the properties in the plural (`str
 one value per spatial dimension. `network` is the layer's forward network, the source of every operation.
 """
 
-import keyword
-from dataclasses import KW_ONLY, asdict, dataclass, fields
-from functools import cached_property, lru_cache
-from pathlib import Path
-from typing import Any, get_type_hints
+from dataclasses import KW_ONLY, dataclass
+from typing import Any
 
 from torch import nn
-from torch.nn.modules.lazy import LazyModuleMixin
 
-from tnconv.errors import NetworkError, SpecError
-from tnconv.ir import Axis, Index, Network, Node, Size, Sum, Tensor, group, pattern, symbol
-from tnconv.spec.fields import (
-    HELP,
-    MAX_SIZE,
-    Ints,
-    Padding,
-    Pairs,
-    paddings,
-    shown,
-    spatial_dims,
-    spread,
-    typed,
-)
-from tnconv.spec.files import write_file
-
-KIND = "conv"
+from tnconv.errors import SpecError
+from tnconv.ir import Index, Network, Node, Sum, Tensor, group, pattern
+from tnconv.ir.nodes import MODES
+from tnconv.spec.fields import HELP, Ints, Padding, Symbolic, shown
+from tnconv.spec.layer import positions, size_of, with_bias
+from tnconv.spec.window import WindowLayer, check_groups
 
 
 @dataclass(frozen=True)
-class ConvSpec:
+class ConvSpec(WindowLayer):
     """A convolution layer with all its hyper-parameters, for any number of spatial dimensions.
 
     Sizes are in cells. The number of spatial dimensions is the length of `kernel_size` or `input_size`;
@@ -51,18 +36,22 @@ class ConvSpec:
         dilation: distance between kernel cells.
         groups: number of channel groups; divides both channel counts.
         bias: whether the layer has a bias.
-        padding_mode: `"zeros"` or `"circular"`.
+        padding_mode: `"zeros"`, `"circular"`, `"reflect"` or `"replicate"`.
 
     Raises:
         SpecError: a field is invalid, or two fields do not fit together.
     """
+
+    kind = "conv"
+    modules = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+    rewritable = ("forward", "_conv_forward")
 
     in_channels: int
     out_channels: int
     kernel_size: Ints
     input_size: Ints
     _: KW_ONLY
-    batch_size: int | str = "N"
+    batch_size: Symbolic = "N"
     stride: Ints = 1
     padding: Padding = 0
     dilation: Ints = 1
@@ -70,78 +59,15 @@ class ConvSpec:
     bias: bool = False
     padding_mode: str = "zeros"
 
-    def __post_init__(self) -> None:
-        for name, kind in field_types().items():
-            object.__setattr__(self, name, typed(name, getattr(self, name), kind))
-        _check_channels(self)
+    def _check(self) -> None:
+        check_groups(self)
         _check_geometry(self)
 
-    # -- one value per spatial dimension -----------------------------------------------------------
-
-    @cached_property
-    def spatial_dims(self) -> int:
-        """The number of spatial dimensions."""
-        return spatial_dims(self.kernel_size, self.input_size)
-
-    @cached_property
-    def kernel_sizes(self) -> tuple[int, ...]:
-        """Extents of the kernel."""
-        return self._spread("kernel_size")
-
-    @cached_property
-    def input_sizes(self) -> tuple[int, ...]:
-        """Extents of the input without padding."""
-        return self._spread("input_size")
-
-    @cached_property
-    def strides(self) -> tuple[int, ...]:
-        """Steps of the kernel."""
-        return self._spread("stride")
-
-    @cached_property
-    def dilations(self) -> tuple[int, ...]:
-        """Distances between kernel cells."""
-        return self._spread("dilation")
-
-    @cached_property
-    def paddings(self) -> Pairs:
-        """(left, right) padding."""
-        return paddings(self.padding, self.strides, self.reaches)
-
-    @cached_property
-    def output_sizes(self) -> tuple[int, ...]:
-        """Extents of the output: `floor((I + left + right - dilation*(K-1) - 1) / stride) + 1`."""
-        sizes = zip(self.padded_sizes, self.reaches, self.strides, strict=True)
-        return tuple((padded - reach) // stride + 1 for padded, reach, stride in sizes)
-
-    @cached_property
-    def reaches(self) -> tuple[int, ...]:
-        """Cells that the dilated kernel covers: `dilation*(K-1) + 1`."""
-        return tuple(d * (k - 1) + 1 for d, k in zip(self.dilations, self.kernel_sizes, strict=True))
-
-    @cached_property
-    def padded_sizes(self) -> tuple[int, ...]:
-        """Extents of the input with its padding."""
-        return tuple(i + sum(pair) for i, pair in zip(self.input_sizes, self.paddings, strict=True))
-
-    def _spread(self, name: str) -> tuple[int, ...]:
-        return spread(name, getattr(self, name), self.spatial_dims)
-
-    # -- other forms -------------------------------------------------------------------------------
-
-    def network(self, bias: bool | None = None) -> Network | Sum:
-        """The forward network `conv{dims}d.forward`, the same object every time.
-
-        Args:
-            bias: whether the bias is in it; as the spec says if left out.
-
-        Returns:
-            A Network with nodes `x`, `p1`, `p2`, …, `weight`; with a bias, a Sum of it and the bias.
-        """
-        return _forward(self, self.bias if bias is None else bool(bias))
+    def _network(self, bias: bool) -> Network | Sum:
+        return _forward(self, bias)
 
     @classmethod
-    def from_module(cls, module: nn.Module, input_size: Ints, batch_size: int | str = "N") -> "ConvSpec":
+    def from_module(cls, module: nn.Module, input_size: Ints, batch_size: Symbolic = "N") -> "ConvSpec":
         """The spec of a torch convolution.
 
         Args:
@@ -152,7 +78,7 @@ class ConvSpec:
         Raises:
             SpecError: the module is of another type, or its fields are not represented.
         """
-        _check_module(module)
+        cls.check_module(module)
         layer: Any = module
         return cls(
             layer.in_channels,
@@ -168,84 +94,36 @@ class ConvSpec:
             padding_mode=layer.padding_mode,
         )
 
-    def save(self, path: str | Path) -> None:
-        """Write the spec as TOML or JSON, by the suffix of the path; `load_spec` reads it back.
-
-        Raises:
-            SpecError: the suffix is another, or the file cannot be written.
-        """
-        write_file(Path(path), {"kind": KIND} | asdict(self))
-
-
-@lru_cache(maxsize=1)
-def field_types() -> dict[str, Any]:
-    """The fields of ConvSpec with their types, in order."""
-    hints = get_type_hints(ConvSpec)
-    return {field.name: hints[field.name] for field in fields(ConvSpec)}
-
 
 # -- how the fields fit together ---------------------------------------------------------------------
 
 
-def _check_channels(spec: ConvSpec) -> None:
-    for name in ("in_channels", "out_channels"):
-        channels = getattr(spec, name)
-        if channels % spec.groups:
-            raise SpecError(
-                f"groups {spec.groups} does not divide {name} {channels}; choose a divisor of both channels"
-            )
-    if isinstance(spec.batch_size, str):
-        try:
-            symbol(spec.batch_size)
-        except NetworkError as error:
-            raise SpecError(
-                f"batch_size is {shown(spec.batch_size)}: {error}; {HELP['batch_size']}"
-            ) from error
-        if keyword.iskeyword(spec.batch_size):
-            raise SpecError(
-                f"batch_size is {spec.batch_size!r}, a word that Python reserves; {HELP['batch_size']}"
-            )
-
-
 def _check_geometry(spec: ConvSpec) -> None:
-    if spec.padding_mode in ("reflect", "replicate"):
-        if any(cells for pair in spec.paddings for cells in pair):  # else every mode is the same
-            raise SpecError(
-                f"padding_mode {spec.padding_mode!r} with padding {shown(spec.padding)} is not represented yet; "
-                "pad the input first, and give padding=0"
-            )
-    elif spec.padding_mode not in ("zeros", "circular"):
+    if spec.padding_mode not in ("zeros", *MODES):
         raise SpecError(f"padding_mode {shown(spec.padding_mode)} is not known; {HELP['padding_mode']}")
-    sizes = zip(spec.input_sizes, spec.paddings, spec.padded_sizes, spec.reaches, strict=True)
-    for place, (size, pair, padded, reach) in enumerate(sizes, 1):
+    for place, (size, pair) in enumerate(zip(spec.input_sizes, spec.paddings, strict=True), 1):
         if spec.padding_mode == "circular" and max(pair) > size:
             raise SpecError(
                 f"circular padding {pair} of dimension {place} wraps around more than once: input size is "
                 f"{size}; give at most the input size"
             )
-        if padded > MAX_SIZE:
+        if spec.padding_mode == "reflect" and max(pair) >= size:
             raise SpecError(
-                f"input size {size} with padding {pair} of spatial dimension {place} makes {padded} cells, "
-                "more than 2**62; give smaller sizes"
+                f"reflecting padding {pair} of dimension {place} reaches beyond the input: input size is "
+                f"{size}; give less than the input size"
             )
-        if reach > padded:
-            raise SpecError(
-                f"the dilated kernel has {reach} cells in spatial dimension {place} but the padded input has "
-                f"{padded}; make the input or the padding larger, or the kernel or the dilation smaller"
-            )
+    spec.check_windows()
 
 
 # -- the network -------------------------------------------------------------------------------------
 
 
-@lru_cache(maxsize=1024)
 def _forward(spec: ConvSpec, bias: bool) -> Network | Sum:
     name = f"conv{spec.spatial_dims}d.forward"
-    batch: Size = symbol(spec.batch_size) if isinstance(spec.batch_size, str) else spec.batch_size
-    n, g = Index("n", batch), Index("g", spec.groups)
+    n, g = Index("n", size_of(spec.batch_size)), Index("g", spec.groups)
     c, d = Index("c", spec.in_channels // spec.groups), Index("d", spec.out_channels // spec.groups)
     i, k, o = (
-        [Index(f"{letter}{place}", size) for place, size in enumerate(sizes, 1)]
+        positions(letter, sizes)
         for letter, sizes in (("i", spec.input_sizes), ("k", spec.kernel_sizes), ("o", spec.output_sizes))
     )
     output = (group(n), group(g, d), *map(group, o))
@@ -256,29 +134,8 @@ def _forward(spec: ConvSpec, bias: bool) -> Network | Sum:
     for place, (s, dilation, pair) in enumerate(
         zip(spec.strides, spec.dilations, spec.paddings, strict=True)
     ):
-        wraps = spec.padding_mode == "circular" and any(pair)
+        folds = (i[place].size, spec.padding_mode) if spec.padding_mode in MODES and any(pair) else ()
         terms = ((s, o[place]), (dilation, k[place]))
-        modulus = i[place].size if wraps else None
-        nodes.append(pattern(f"p{place + 1}", i[place], terms, -pair[0], modulus))
+        nodes.append(pattern(f"p{place + 1}", i[place], terms, -pair[0], *folds))
     product = Network(name, tuple(nodes), output)
-    return Sum(name, (product, _bias(f"{name}.bias", group(g, d), output))) if bias else product
-
-
-def _bias(name: str, channels: Axis, output: tuple[Axis, ...]) -> Network:
-    return Network(name, (Tensor("bias", "parameter", (channels,)),), output)
-
-
-# -- modules -----------------------------------------------------------------------------------------
-
-
-def _check_module(module: nn.Module) -> None:
-    kind = type(module).__name__
-    if isinstance(module, LazyModuleMixin):
-        raise SpecError(f"{kind} does not know its channels yet; run it once on an input, or give a ConvSpec")
-    if not isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
-        raise SpecError(f"a module of type {kind} is not represented; give an nn.Conv1d, Conv2d or Conv3d")
-    base = next(t for t in (nn.Conv1d, nn.Conv2d, nn.Conv3d) if isinstance(module, t))
-    if type(module).forward is not base.forward or type(module)._conv_forward is not base._conv_forward:
-        raise SpecError(
-            f"{kind} computes something else than {base.__name__}; give a ConvSpec of what it computes"
-        )
+    return with_bias(product, group(g, d)) if bias else product

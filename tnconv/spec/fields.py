@@ -1,44 +1,55 @@
 """The fields of a spec, one at a time: their types and ranges, and one value for each spatial dimension."""
 
-from collections.abc import Sequence
+import keyword
+from collections.abc import Mapping, Sequence
 from numbers import Integral
 from typing import Any, TypeVar
 
 import msgspec
 
-from tnconv.errors import SpecError
+from tnconv.errors import NetworkError, SpecError
+from tnconv.ir import symbol
 
 Ints = int | tuple[int, ...]
 Pairs = tuple[tuple[int, int], ...]
+NumericPadding = int | tuple[int | tuple[int, int], ...]
 Padding = int | str | tuple[int | tuple[int, int], ...]
+Symbolic = int | str  # an int, or the name of a size symbol
 
 T = TypeVar("T", int, int | tuple[int, int])
 
 MAX_SIZE = 2**62
 _MAX_COEFFICIENT = 2**31 - 1
-_MAX_DIMS = 16
+MAX_DIMS = 16
 HELP = {
     "in_channels": "give an int of at least 1",
     "out_channels": "give an int of at least 1",
+    "in_features": "give an int of at least 1",
+    "out_features": "give an int of at least 1",
+    "channels": 'give an int of at least 1, or the name of a symbol such as "C"',
     "kernel_size": "give an int of at least 1, or a tuple with one for each spatial dimension",
     "input_size": "give an int of at least 1, or a tuple with one for each spatial dimension",
     "batch_size": 'give an int of at least 1, or the name of a symbol such as "N"',
     "stride": "give an int of at least 1, or a tuple with one for each spatial dimension",
     "padding": 'give an int of at least 0, a tuple of ints or of (left, right) pairs, "same" or "valid"',
+    "output_padding": "give an int of at least 0, or a tuple with one for each spatial dimension",
     "dilation": "give an int of at least 1, or a tuple with one for each spatial dimension",
     "groups": "give an int of at least 1",
     "bias": "give true or false",
-    "padding_mode": 'give "zeros" or "circular"',
+    "divisor": "give an int of at least 1, or leave it out for the number of kernel cells",
+    "padding_mode": 'give "zeros", "circular", "reflect" or "replicate"',
 }
+NUMERIC_HELP = HELP | {"padding": "give an int of at least 0, a tuple of ints or of (left, right) pairs"}
 
 
-def typed(name: str, value: object, annotation: Any) -> Any:
+def typed(name: str, value: object, annotation: Any, advice: Mapping[str, str] = HELP) -> Any:
     """The value of a field with lists as tuples, once its type and range are right.
 
     Args:
         name: of the field.
         value: as the user gave it.
         annotation: the type that the field has.
+        advice: what to give for each field, for messages.
 
     Raises:
         SpecError: the type or the range is wrong.
@@ -47,14 +58,25 @@ def typed(name: str, value: object, annotation: Any) -> Any:
         found = msgspec.convert(_plain(value), annotation)
     except (msgspec.ValidationError, RecursionError) as error:
         reason = str(error).split(" - at ")[0]
-        raise SpecError(f"{name} is {shown(value)}: {reason}; {HELP[name]}") from error
-    low = 0 if name == "padding" else 1
+        raise SpecError(f"{name} is {shown(value)}: {reason}; {advice[name]}") from error
+    low = 0 if name in ("padding", "output_padding") else 1
     high = _MAX_COEFFICIENT if name in ("stride", "dilation") else MAX_SIZE
     for number in _numbers(found):
         if not low <= number <= high:
             limit = f"at least {low}" if number < low else f"at most {high}"
-            raise SpecError(f"{name} is {shown(value)} but {shown(number)} is not {limit}; {HELP[name]}")
+            raise SpecError(f"{name} is {shown(value)} but {shown(number)} is not {limit}; {advice[name]}")
+    if annotation == Symbolic and isinstance(found, str):
+        _check_symbol(name, found, advice[name])
     return found
+
+
+def _check_symbol(name: str, value: str, advice: str) -> None:
+    try:
+        symbol(value)
+    except NetworkError as error:
+        raise SpecError(f"{name} is {shown(value)}: {error}; {advice}") from error
+    if keyword.iskeyword(value):
+        raise SpecError(f"{name} is {value!r}, a word that Python reserves; {advice}")
 
 
 def _plain(value: object) -> object:
@@ -94,9 +116,9 @@ def spatial_dims(kernel_size: Ints, input_size: Ints) -> int:
             "give both one value for each spatial dimension"
         )
     dims = lengths.pop() if lengths else 1
-    if not 1 <= dims <= _MAX_DIMS:
+    if not 1 <= dims <= MAX_DIMS:
         raise SpecError(
-            f"the layer has {dims} spatial dimensions; give kernel_size and input_size 1 to {_MAX_DIMS}"
+            f"the layer has {dims} spatial dimensions; give kernel_size and input_size 1 to {MAX_DIMS}"
         )
     return dims
 

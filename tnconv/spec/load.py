@@ -6,13 +6,26 @@ from pathlib import Path
 from torch import nn
 
 from tnconv.errors import SpecError
-from tnconv.spec.conv import KIND, ConvSpec, field_types
-from tnconv.spec.fields import HELP, Ints, shown, spread, typed
+from tnconv.spec.conv import ConvSpec
+from tnconv.spec.conv_transpose import ConvTransposeSpec
+from tnconv.spec.fields import Ints, Symbolic, shown, typed
 from tnconv.spec.files import read_file
+from tnconv.spec.layer import Layer, field_types, module_names, required_fields
+from tnconv.spec.linear import LinearSpec
+from tnconv.spec.pool import PoolSpec
+from tnconv.spec.unfold import UnfoldSpec
+
+LayerSpec = ConvSpec | ConvTransposeSpec | LinearSpec | PoolSpec | UnfoldSpec
+LAYERS: tuple[type[LayerSpec], ...] = (ConvSpec, ConvTransposeSpec, LinearSpec, PoolSpec, UnfoldSpec)
+_BY_KIND = {layer.kind: layer for layer in LAYERS}
+_MODULES = module_names([module for layer in LAYERS for module in layer.modules])
 
 
-def load_spec(path: str | Path) -> ConvSpec:
-    """Read a spec from a TOML or JSON file whose top-level keys are the fields, and perhaps `kind = "conv"`.
+def load_spec(path: str | Path) -> LayerSpec:
+    """Read a spec from a TOML or JSON file.
+
+    Its top-level keys are the fields of the spec, and `kind`, one of `"conv"` (the default),
+    `"conv_transpose"`, `"linear"`, `"avg_pool"` and `"unfold"`.
 
     Raises:
         SpecError: the file cannot be read, is not TOML or JSON, or its content is not a valid spec.
@@ -25,27 +38,54 @@ def load_spec(path: str | Path) -> ConvSpec:
         raise SpecError(f"spec file {str(file)!r}: {error}") from error
 
 
-def as_spec(source: object, input_size: Ints | None = None) -> ConvSpec:
+def spec_from_module(
+    module: nn.Module, input_size: Ints | None = None, batch_size: Symbolic = "N"
+) -> LayerSpec:
+    """The spec of a torch module.
+
+    Pooling and unfolding do not know their channels, which become the symbol `C`; `PoolSpec.from_module`
+    and `UnfoldSpec.from_module` take a number of them.
+
+    Args:
+        module: of a type that one of the specs represents.
+        input_size: extent of the input, an int or one per spatial dimension; for an `nn.Linear` the sizes of
+            the sequence axes, none if left out.
+        batch_size: an int, or the name of a symbol.
+
+    Raises:
+        SpecError: the module or one of its fields is not represented, or the input size is missing.
+    """
+    name = type(module).__name__
+    layer = next((layer for layer in LAYERS if isinstance(module, layer.modules)), None)
+    if layer is None:
+        raise SpecError(f"a module of type {name} is not represented; give {_MODULES}")
+    if input_size is None:
+        if layer is not LinearSpec:
+            raise SpecError(
+                f"{name} does not know its input's size; give input_size, such as input_size=(56, 56)"
+            )
+        input_size = ()
+    return layer.from_module(module, input_size, batch_size)
+
+
+def as_spec(source: object, input_size: Ints | None = None) -> Layer:
     """The spec that a user means by a spec or a module.
 
     Args:
-        source: a ConvSpec, or a torch convolution.
-        input_size: extent of the input; a module needs it, a spec has it.
+        source: a spec, or a torch module that a spec represents.
+        input_size: extent of the input; a module needs it (an `nn.Linear` only where the input has sequence
+            axes), a spec has it.
 
     Raises:
         SpecError: the source is neither, or the input size is missing or contradicts the spec.
     """
-    name = type(source).__name__
     if isinstance(source, nn.Module):
-        if input_size is None:
-            raise SpecError(
-                f"{name} does not know its input's size; give input_size, such as input_size=(56, 56)"
-            )
-        return ConvSpec.from_module(source, input_size)
-    if not isinstance(source, ConvSpec):
-        raise SpecError(f"{name!r} is not a layer; give a ConvSpec or an nn.Conv1d, Conv2d or Conv3d")
+        return spec_from_module(source, input_size)
+    if not isinstance(source, Layer):
+        specs = ", ".join(layer.__name__ for layer in LAYERS)
+        raise SpecError(f"{type(source).__name__!r} is not a layer; give a {specs}, or {_MODULES}")
     if input_size is not None:
-        sizes = spread("input_size", typed("input_size", input_size, Ints), source.spatial_dims)
+        sizes = source.sizes_of(typed("input_size", input_size, Ints, source.advice))
         if sizes != source.input_sizes:
             raise SpecError(
                 f"input_size is {sizes} but the spec has {source.input_sizes}; give it in the spec alone"
@@ -53,23 +93,28 @@ def as_spec(source: object, input_size: Ints | None = None) -> ConvSpec:
     return source
 
 
-def _from_dict(content: object) -> ConvSpec:
+def _from_dict(content: object) -> LayerSpec:
     if not isinstance(content, dict):
         raise SpecError(
             f"the content is {shown(content)}, not a table of fields; write in_channels, out_channels, …"
         )
     given = dict(content)
-    kind = given.pop("kind", KIND)
-    if kind != KIND:
-        raise SpecError(
-            f"kind is {shown(kind)} but only {KIND!r} is known; write kind = {KIND!r}, or leave it out"
-        )
+    kind = given.pop("kind", ConvSpec.kind)
+    layer = _BY_KIND.get(kind) if isinstance(kind, str) else None
+    if layer is None:
+        known = ", ".join(map(repr, _BY_KIND))
+        raise SpecError(f"kind is {shown(kind)} but only {known} are known; write one of these")
+    _check_fields(layer, given)
+    return layer(**given)
+
+
+def _check_fields(layer: type[Layer], given: dict[str, object]) -> None:
+    known = field_types(layer)
     for name in given:
-        if name not in field_types():
-            close = difflib.get_close_matches(name, field_types(), 1)
-            hint = f"did you mean {close[0]!r}?" if close else f"the fields are {', '.join(field_types())}"
+        if name not in known:
+            close = difflib.get_close_matches(name, known, 1)
+            hint = f"did you mean {close[0]!r}?" if close else f"the fields are {', '.join(known)}"
             raise SpecError(f"unknown field {shown(name)}; {hint}")
-    missing = [name for name in list(field_types())[:4] if name not in given]
+    missing = [name for name in required_fields(layer) if name not in given]
     if missing:
-        raise SpecError(f"field {missing[0]!r} is missing; {HELP[missing[0]]}")
-    return ConvSpec(**given)
+        raise SpecError(f"field {missing[0]!r} is missing; {layer.advice[missing[0]]}")

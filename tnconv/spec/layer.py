@@ -1,0 +1,153 @@
+"""What all layer specs share: typed fields, the network, the file, the module they come from.
+
+A spec keeps its fields as they were written; the properties in the plural (`strides`, `paddings`, …) have
+one value per spatial dimension.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, asdict, fields
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any, ClassVar, get_type_hints
+
+from torch import nn
+from torch.nn.modules.lazy import LazyModuleMixin
+
+from tnconv.errors import SpecError
+from tnconv.ir import Axis, Index, Network, Size, Sum, Tensor, symbol
+from tnconv.spec.fields import HELP, Ints, typed
+from tnconv.spec.files import write_file
+
+
+class Layer(ABC):
+    """A layer as a validated value; its subclasses are frozen dataclasses.
+
+    Attributes:
+        kind: what a file calls the layer.
+        modules: the torch modules that it represents.
+        rewritable: methods of these modules that decide what is computed.
+        advice: what to give for each field, for messages.
+    """
+
+    kind: ClassVar[str]
+    modules: ClassVar[tuple[type[nn.Module], ...]]
+    rewritable: ClassVar[tuple[str, ...]] = ("forward",)
+    advice: ClassVar[Mapping[str, str]] = HELP
+
+    def __post_init__(self) -> None:
+        for name, kind in field_types(type(self)).items():
+            object.__setattr__(self, name, typed(name, getattr(self, name), kind, self.advice))
+        self._check()
+
+    @abstractmethod
+    def _check(self) -> None:
+        """Refuse fields that do not fit together."""
+
+    @abstractmethod
+    def _network(self, bias: bool) -> Network | Sum:
+        """Build the forward network."""
+
+    @cached_property
+    def input_sizes(self) -> tuple[int, ...]:
+        """Extents of the input, without channels and without padding."""
+        layer: Any = self  # a field of every subclass
+        return self.sizes_of(layer.input_size)
+
+    @abstractmethod
+    def sizes_of(self, input_size: Ints) -> tuple[int, ...]:
+        """An input size as the layer reads it: one int an axis."""
+
+    def network(self, bias: bool | None = None) -> Network | Sum:
+        """The forward network, the same object every time.
+
+        Args:
+            bias: whether the bias is in it; as the spec says if left out.
+
+        Returns:
+            A Network with the nodes `x`, `p1`, `p2`, …, `weight` that the layer has; with a bias, a Sum of
+            it and the bias.
+
+        Raises:
+            SpecError: a bias is asked for but the layer cannot have one.
+        """
+        own = getattr(self, "bias", None)
+        if own is None and bias:
+            raise SpecError(
+                f"bias=True is asked for but {type(self).__name__} has no bias; leave it out, or take another "
+                "operation"
+            )
+        return _built(self, bool(own if bias is None else bias))
+
+    def save(self, path: str | Path) -> None:
+        """Write the spec as TOML or JSON, by the suffix of the path; `load_spec` reads it back.
+
+        Raises:
+            SpecError: the suffix is another, or the file cannot be written.
+        """
+        layer: Any = self
+        given = {name: value for name, value in asdict(layer).items() if value is not None}
+        write_file(Path(path), {"kind": self.kind} | given)  # TOML has no null; None is always the default
+
+    @classmethod
+    def check_module(cls, module: nn.Module) -> None:
+        """Refuse a module that computes something else than the layer.
+
+        Raises:
+            SpecError: the module is of another type, overrides what it computes, or has no shape yet.
+        """
+        name, spec = type(module).__name__, cls.__name__
+        if isinstance(module, LazyModuleMixin):
+            raise SpecError(
+                f"{name} does not know its weight's shape yet; run it once on an input, or give a {spec}"
+            )
+        base = next((t for t in cls.modules if isinstance(module, t)), None)
+        if base is None:
+            raise SpecError(f"a module of type {name} is not represented; give {module_names(cls.modules)}")
+        if any(getattr(type(module), method) is not getattr(base, method) for method in cls.rewritable):
+            raise SpecError(
+                f"{name} computes something else than {base.__name__}; give a {spec} of what it computes"
+            )
+
+
+@lru_cache(maxsize=64)
+def field_types(layer: type[Any]) -> dict[str, Any]:
+    """The fields of a spec with their types, in order."""
+    hints = get_type_hints(layer)
+    return {field.name: hints[field.name] for field in fields(layer)}
+
+
+def required_fields(layer: type[Any]) -> tuple[str, ...]:
+    """The fields of a spec that have no default."""
+    return tuple(field.name for field in fields(layer) if field.default is MISSING)
+
+
+@lru_cache(maxsize=1024)
+def _built(layer: Layer, bias: bool) -> Network | Sum:
+    return layer._network(bias)
+
+
+def module_names(modules: Sequence[type[nn.Module]]) -> str:
+    """The modules as text: `an nn.Conv1d, nn.Conv2d or nn.Conv3d`."""
+    *most, last = [f"nn.{module.__name__}" for module in modules]
+    return f"an {', '.join(most)} or {last}" if most else f"an {last}"
+
+
+# -- parts of networks --------------------------------------------------------------------------------
+
+
+def size_of(value: int | str) -> Size:
+    """The size that a field means: an int, or a symbol by its name."""
+    return symbol(value) if isinstance(value, str) else value
+
+
+def positions(letter: str, sizes: Sequence[int]) -> list[Index]:
+    """The indices `i1 i2 …` of a letter, one for each spatial dimension."""
+    return [Index(f"{letter}{place}", size) for place, size in enumerate(sizes, 1)]
+
+
+def with_bias(product: Network, channels: Axis) -> Sum:
+    """The network and, as a second term, a bias with an axis of channels that is the same at all positions."""
+    name = f"{product.name}.bias"
+    term = Network(name, (Tensor("bias", "parameter", (channels,)),), product.output)
+    return Sum(product.name, (product, term))

@@ -1,0 +1,146 @@
+"""PoolSpec: average pooling as a validated value."""
+
+import math
+from dataclasses import KW_ONLY, dataclass
+from functools import cached_property
+from typing import Any
+
+import sympy
+from torch import nn
+
+from tnconv.errors import SpecError
+from tnconv.ir import Index, Network, Scale, Sum, Tensor, group
+from tnconv.spec.fields import MAX_SIZE, NUMERIC_HELP, Ints, NumericPadding, Symbolic, shown
+from tnconv.spec.layer import positions, size_of
+from tnconv.spec.window import WindowLayer, check_names, module_kernel
+
+
+@dataclass(frozen=True)
+class PoolSpec(WindowLayer):
+    """Average pooling with all its hyper-parameters, for any number of spatial dimensions.
+
+    Sizes are in cells. The number of spatial dimensions is the length of `kernel_size` or `input_size`;
+    two ints make one dimension. An int stands for the same value in every dimension. Padding cells are
+    zeros and count: the sum over a window is divided by the number of kernel cells, or by `divisor`.
+
+    Args:
+        channels: an int, or the name of a symbol that stands for any number of channels.
+        kernel_size: extent of the window.
+        input_size: extent of the input without padding.
+        batch_size: an int, or the name of a symbol that stands for any batch size.
+        stride: step of the window; the kernel size if left out.
+        padding: an int, a tuple of ints or a tuple of (left, right) pairs; at most half of the kernel size.
+        divisor: of the sum over a window; the number of kernel cells if left out.
+
+    Raises:
+        SpecError: a field is invalid, or two fields do not fit together.
+    """
+
+    kind = "avg_pool"
+    modules = (nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d)
+    advice = NUMERIC_HELP
+
+    channels: Symbolic
+    kernel_size: Ints
+    input_size: Ints
+    _: KW_ONLY
+    batch_size: Symbolic = "N"
+    stride: Ints | None = None
+    padding: NumericPadding = 0
+    divisor: int | None = None
+
+    @cached_property
+    def strides(self) -> tuple[int, ...]:
+        """Steps of the window."""
+        return self.kernel_sizes if self.stride is None else self._spread("stride")
+
+    @cached_property
+    def dilations(self) -> tuple[int, ...]:
+        """Distances between kernel cells: always 1."""
+        return (1,) * self.spatial_dims
+
+    def _check(self) -> None:
+        check_names(self)
+        for place, (pair, size) in enumerate(zip(self.paddings, self.kernel_sizes, strict=True), 1):
+            if 2 * max(pair) > size:
+                raise SpecError(
+                    f"padding {max(pair)} of spatial dimension {place} is more than half of kernel size {size}; "
+                    "give less padding, or a larger kernel_size"
+                )
+        self.check_windows()
+        cells = math.prod(self.kernel_sizes)
+        if self.divisor is None and cells > MAX_SIZE:
+            raise SpecError(
+                f"the kernel has {shown(cells)} cells, more than 2**62; give a smaller kernel_size"
+            )
+
+    def _network(self, _bias: bool) -> Network | Sum:
+        n, g = Index("n", size_of(self.batch_size)), Index("g", size_of(self.channels))
+        c, d = Index("c", 1), Index("d", 1)
+        i, k = positions("i", self.input_sizes), positions("k", self.kernel_sizes)
+        o = positions("o", self.output_sizes)
+        x = Tensor("x", "input", (group(n), group(g, c), *map(group, i)))
+        divisor = math.prod(self.kernel_sizes) if self.divisor is None else self.divisor
+        scale = Scale("scale", sympy.Rational(1, divisor))
+        output = (group(n), group(g, d), *map(group, o))
+        name = f"avg_pool{self.spatial_dims}d.forward"
+        return Network(name, (x, *self.window_patterns(k, o), scale), output)
+
+    @classmethod
+    def from_module(
+        cls,
+        module: nn.Module,
+        input_size: Ints,
+        batch_size: Symbolic = "N",
+        channels: Symbolic = "C",
+    ) -> "PoolSpec":
+        """The spec of a torch average pooling, which does not know its channels.
+
+        Args:
+            module: an `nn.AvgPool1d`, `nn.AvgPool2d` or `nn.AvgPool3d`.
+            input_size: extent of the input, an int or one per spatial dimension.
+            batch_size: an int, or the name of a symbol.
+            channels: an int, or the name of a symbol.
+
+        Raises:
+            SpecError: the module is of another type, or its fields are not represented.
+        """
+        cls.check_module(module)
+        layer: Any = module
+        dims = next(dims for dims, kind in enumerate(cls.modules, 1) if isinstance(module, kind))
+        made = cls(
+            channels,
+            module_kernel(module, dims),
+            input_size,
+            batch_size=batch_size,
+            stride=layer.stride,
+            padding=layer.padding,
+            divisor=getattr(layer, "divisor_override", None),  # AvgPool1d has none
+        )
+        _check_counting(made, layer)
+        return made
+
+
+def _check_counting(spec: PoolSpec, layer: Any) -> None:
+    """Refuse modes of a module in which windows have different divisors, or reach over the right border."""
+    name = type(layer).__name__
+    if layer.ceil_mode and _ceil_sizes(spec) != spec.output_sizes:
+        raise SpecError(
+            f"{name} with ceil_mode=True has output size {_ceil_sizes(spec)} instead of {spec.output_sizes}, which "
+            "is not represented; give ceil_mode=False"
+        )
+    if not layer.count_include_pad and spec.divisor is None and any(map(any, spec.paddings)):
+        raise SpecError(
+            f"{name} with count_include_pad=False and padding {shown(layer.padding)} is not represented; give "
+            "count_include_pad=True or padding=0"
+        )
+
+
+def _ceil_sizes(spec: PoolSpec) -> tuple[int, ...]:
+    """Output sizes under `ceil_mode=True`: a last window that starts within the input or the left padding counts."""
+    sizes = zip(spec.input_sizes, spec.paddings, spec.padded_sizes, spec.reaches, spec.strides, strict=True)
+    found = []
+    for size, (left, _), padded, reach, stride in sizes:
+        outputs = -((reach - padded) // stride) + 1
+        found.append(outputs - 1 if (outputs - 1) * stride >= size + left else outputs)
+    return tuple(found)

@@ -1,0 +1,124 @@
+"""What layers with a kernel share: one value per spatial dimension, and how the sizes fit together."""
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+from tnconv.errors import SpecError
+from tnconv.ir import Index, Node, pattern
+from tnconv.spec.fields import MAX_SIZE, Ints, Pairs, paddings, shown, spatial_dims, spread, typed
+from tnconv.spec.layer import Layer, positions
+
+
+class WindowLayer(Layer):
+    """A layer with a kernel that moves over the input, in any number of spatial dimensions."""
+
+    def sizes_of(self, input_size: Ints) -> tuple[int, ...]:
+        """One int for each spatial dimension; an int is the same in all."""
+        return spread("input_size", input_size, self.spatial_dims)
+
+    @cached_property
+    def spatial_dims(self) -> int:
+        """The number of spatial dimensions."""
+        layer: Any = self
+        return spatial_dims(layer.kernel_size, layer.input_size)
+
+    @cached_property
+    def kernel_sizes(self) -> tuple[int, ...]:
+        """Extents of the kernel."""
+        return self._spread("kernel_size")
+
+    @cached_property
+    def strides(self) -> tuple[int, ...]:
+        """Steps of the kernel."""
+        return self._spread("stride")
+
+    @cached_property
+    def dilations(self) -> tuple[int, ...]:
+        """Distances between kernel cells."""
+        return self._spread("dilation")
+
+    @cached_property
+    def paddings(self) -> Pairs:
+        """(left, right) padding."""
+        layer: Any = self
+        return paddings(layer.padding, self.strides, self.reaches)
+
+    @cached_property
+    def reaches(self) -> tuple[int, ...]:
+        """Cells that the dilated kernel covers: `dilation*(K-1) + 1`."""
+        return tuple(d * (k - 1) + 1 for d, k in zip(self.dilations, self.kernel_sizes, strict=True))
+
+    @cached_property
+    def padded_sizes(self) -> tuple[int, ...]:
+        """Extents of the input with its padding."""
+        return tuple(i + sum(pair) for i, pair in zip(self.input_sizes, self.paddings, strict=True))
+
+    @cached_property
+    def output_sizes(self) -> tuple[int, ...]:
+        """Extents of the output: `floor((I + left + right - dilation*(K-1) - 1) / stride) + 1`."""
+        sizes = zip(self.padded_sizes, self.reaches, self.strides, strict=True)
+        return tuple((padded - reach) // stride + 1 for padded, reach, stride in sizes)
+
+    def _spread(self, name: str) -> tuple[int, ...]:
+        return spread(name, getattr(self, name), self.spatial_dims)
+
+    def window_patterns(self, k: Sequence[Index], o: Sequence[Index]) -> list[Node]:
+        """The patterns `i1 = stride*o1 + dilation*k1 - left`, one for each spatial dimension."""
+        steps = zip(
+            positions("i", self.input_sizes), self.strides, self.dilations, self.paddings, strict=True
+        )
+        return [
+            pattern(f"p{place + 1}", i, ((stride, o[place]), (dilation, k[place])), -left)
+            for place, (i, stride, dilation, (left, _)) in enumerate(steps)
+        ]
+
+    def check_windows(self) -> None:
+        """Refuse a kernel that is larger than the padded input.
+
+        Raises:
+            SpecError: it is, or the padded input has too many cells.
+        """
+        sizes = zip(self.input_sizes, self.paddings, self.padded_sizes, self.reaches, strict=True)
+        for place, (size, pair, padded, reach) in enumerate(sizes, 1):
+            if padded > MAX_SIZE:
+                raise SpecError(
+                    f"input size {size} with padding {pair} of spatial dimension {place} makes {padded} cells, "
+                    "more than 2**62; give smaller sizes"
+                )
+            if reach > padded:
+                raise SpecError(
+                    f"the dilated kernel has {reach} cells in spatial dimension {place} but the padded input has "
+                    f"{padded}; make the input or the padding larger, or the kernel or the dilation smaller"
+                )
+
+
+def check_groups(layer: Any) -> None:
+    """Refuse a number of groups that does not divide both channel counts.
+
+    Raises:
+        SpecError: one is no multiple.
+    """
+    for name in ("in_channels", "out_channels"):
+        channels = getattr(layer, name)
+        if channels % layer.groups:
+            raise SpecError(
+                f"groups {layer.groups} does not divide {name} {channels}; choose a divisor of both channels"
+            )
+
+
+def check_names(layer: Any) -> None:
+    """Refuse one symbol for the batch and for the channels: each call would have to give both equal sizes.
+
+    Raises:
+        SpecError: they are the same.
+    """
+    if isinstance(layer.channels, str) and layer.channels == layer.batch_size:
+        raise SpecError(
+            f"batch_size and channels are both {shown(layer.channels)}; give two names, or an int for one"
+        )
+
+
+def module_kernel(module: Any, dims: int) -> tuple[int, ...]:
+    """The kernel size of a module that keeps an int as it was given, for its number of spatial dimensions."""
+    return spread("kernel_size", typed("kernel_size", module.kernel_size, Ints), dims)
