@@ -42,9 +42,9 @@ def windowed(
 
 
 @st.composite
-def conv_transpose_specs(draw: Draw) -> ConvTransposeSpec:
+def conv_transpose_specs(draw: Draw, max_dims: int = MAX_DIMS) -> ConvTransposeSpec:
     """Transposed convolutions: groups, output padding, padding beyond the kernel and on one side."""
-    dims = draw(st.integers(1, MAX_DIMS))
+    dims = draw(st.integers(1, max_dims))
     small = st.integers(1, 3 if dims < MAX_DIMS else 2)
     kernel, stride, dilation = (each(draw, dims, small) for _ in range(3))
     padding, pairs = numeric_padding(draw, (3,) * dims)
@@ -69,9 +69,9 @@ def conv_transpose_specs(draw: Draw) -> ConvTransposeSpec:
 
 
 @st.composite
-def linear_specs(draw: Draw) -> LinearSpec:
+def linear_specs(draw: Draw, max_dims: int = MAX_DIMS) -> LinearSpec:
     """Linear layers with none to three sequence axes."""
-    sizes = each(draw, draw(st.integers(0, MAX_DIMS)), st.integers(1, 4))
+    sizes = each(draw, draw(st.integers(0, max_dims)), st.integers(1, 4))
     return LinearSpec(
         draw(st.integers(1, 4)),
         draw(st.integers(1, 4)),

@@ -1,82 +1,28 @@
-"""The operations of a layer beyond the first seven, against autograd and torch.func over random layers."""
+"""The operations of a layer beyond the first seven, against autograd and torch.func over random layers of each kind."""
 
+import re
+from dataclasses import replace
 from math import prod
 
 import pytest
 import torch
 from hypothesis import given, settings
-from torch import Tensor
+from hypothesis import strategies as st
 
 import tnconv
-from tests.test_operations import assert_close, blocks, called, convolved, tensors, unfolded
-from tnconv import ConvSpec
-from tnconv.errors import OperationError, PlanError
+from tests.layer_strategies import conv_transpose_specs, linear_specs
+from tests.layer_values import applied, groups_of, jacobian, patches, positions_last, values_of, wanted
+from tests.test_operations import assert_close, called
+from tnconv import ConvSpec, LinearSpec, PoolSpec
+from tnconv.errors import ArgumentError, LoweringError, OperationError, PlanError
+from tnconv.spec.layer import Layer
 from tnconv.testing import conv_specs
 
-SPECS = conv_specs(max_dims=2, max_channels=2, max_output=3)
-
-
-def values_of(spec: ConvSpec, batch: int = 2) -> dict[str, Tensor]:
-    values = tensors(spec, batch)
-    generator = torch.Generator().manual_seed(1)
-    y = values["grad_output"]
-    values["z"] = torch.randn(3, *y.shape, generator=generator, dtype=y.dtype)
-    values["hessian_output"] = torch.randn(y.shape, generator=generator, dtype=y.dtype)
-    values["columns"] = torch.randn(unfolded(spec, values["x"]).shape, generator=generator, dtype=y.dtype)
-    return values
-
-
-def gradients(spec: ConvSpec, values: dict[str, Tensor], cotangent: Tensor, joint: bool) -> Tensor:
-    """Per-example gradients `[n, *weight]`, or `[n, C_out, R + 1]` with the bias."""
-    rows = []
-    for x, seed in zip(values["x"], cotangent, strict=True):
-        weight, bias = (values[name].clone().requires_grad_() for name in ("weight", "bias"))
-        y = convolved(spec, x[None], weight, bias)
-        by_weight, by_bias = torch.autograd.grad(y, (weight, bias), seed[None])
-        rows.append(torch.cat([by_weight.flatten(1), by_bias[:, None]], 1) if joint else by_weight)
-    return torch.stack(rows)
-
-
-def jacobian(spec: ConvSpec, values: dict[str, Tensor], wrt: str, joint: bool = False) -> Tensor:
-    """`[*y, *wrt]` by reverse mode."""
-    weight, bias = values["weight"], values["bias"]
-    if joint:
-        matrix = torch.cat([weight.flatten(1), bias[:, None]], 1)
-        return torch.func.jacrev(
-            lambda m: convolved(spec, values["x"], m[:, :-1].reshape(weight.shape), m[:, -1])
-        )(matrix)
-    if wrt == "x":
-        return torch.func.jacrev(lambda x: convolved(spec, x, weight))(values["x"])
-    return torch.func.jacrev(lambda w: convolved(spec, values["x"], w))(weight)
-
-
-def wanted(spec: ConvSpec, op: str, values: dict[str, Tensor], joint: bool = False) -> Tensor:
-    """The value by its definition, from PyTorch's derivatives."""
-    grad, z, h = values["grad_output"], values["z"], values["hessian_output"]
-    if op in ("per_example_weight_vjp", "gradient_norm"):
-        found = gradients(spec, values, grad, joint)
-        return found if op == "per_example_weight_vjp" else found.flatten(1).square().sum(1)
-    if op == "weight_jacobian":
-        return jacobian(spec, values, "weight", joint)
-    if op == "ntk":
-        rows = jacobian(spec, values, "weight", joint).flatten(grad.dim()).flatten(1, -2)
-        return torch.einsum("njp,mkp->njmk", rows, rows)
-    if op.startswith("hessian_diagonal"):
-        squares = jacobian(spec, values, "x" if op.endswith("input") else "weight", joint).square()
-        return torch.tensordot(h, squares, grad.dim())
-    rows = torch.stack([gradients(spec, values, row, joint) for row in z])
-    if op == "ggn_diagonal":
-        return rows.square().sum((0, 1))
-    if op == "ggn_gram":
-        return torch.einsum("vnp,wmp->vnwm", rows.flatten(2), rows.flatten(2))
-    if op == "ggn_mini_block":
-        return torch.einsum("vndr,vnds->drs", rows.flatten(3), rows.flatten(3))
-    if op == "ggn_mini_block_kernel":
-        kernels = rows.flatten(2, 3).flatten(3)
-        return torch.einsum("vnpk,vnpl->pkl", kernels, kernels)
-    assert op == "ggn_block"
-    return torch.einsum("vnp,vnq->pq", rows.flatten(2), rows.flatten(2))
-
+SPECS = st.one_of(
+    conv_specs(max_dims=2, max_channels=2, max_output=3),
+    conv_transpose_specs(max_dims=2),
+    linear_specs(max_dims=2),
+)
 
 PARAMETER = (
     "per_example_weight_vjp", "gradient_norm", "weight_jacobian", "ntk", "hessian_diagonal_bl89_input",
@@ -87,7 +33,7 @@ PARAMETER = (
 @pytest.mark.parametrize("op", PARAMETER)
 @settings(max_examples=10, deadline=None, derandomize=True)
 @given(spec=SPECS)
-def test_equals_its_definition(op: str, spec: ConvSpec) -> None:
+def test_equals_its_definition(op: str, spec: Layer) -> None:
     values = values_of(spec)
     assert_close(called(tnconv.compile(spec, op), values), wanted(spec, op, values), 1e-11)
 
@@ -98,58 +44,71 @@ JOINT = tuple(op for op in PARAMETER if "joint" in tnconv.ops.get(op).options)
 @pytest.mark.parametrize("op", JOINT)
 @settings(max_examples=8, deadline=None, derandomize=True)
 @given(spec=SPECS)
-def test_with_a_joint_bias(op: str, spec: ConvSpec) -> None:
+def test_with_a_joint_bias(op: str, spec: Layer) -> None:
     values = values_of(spec)
     assert_close(
         called(tnconv.compile(spec, op, bias="joint"), values), wanted(spec, op, values, True), 1e-11
     )
 
 
-@settings(max_examples=10, deadline=None, derandomize=True)
+@settings(max_examples=15, deadline=None, derandomize=True)
 @given(spec=SPECS)
-def test_tangents_fold_and_toeplitz(spec: ConvSpec) -> None:
+def test_tangents_unfold_and_fold(spec: Layer) -> None:
     values = values_of(spec)
     x, weight = values["x"], values["weight"]
-    for op, tangent in (("input_jvp", x * 2 + 1), ("weight_jvp", weight * 2 + 1)):
-        got = tnconv.compile(spec, op)(
-            **{
-                ("weight" if op == "input_jvp" else "x"): values["weight" if op == "input_jvp" else "x"],
-                "tangent": tangent,
-            }
-        )
-        want = convolved(spec, tangent, weight) if op == "input_jvp" else convolved(spec, x, tangent)
+    for op, name in (("input_jvp", "x"), ("weight_jvp", "weight")):
+        other = "weight" if name == "x" else "x"
+        tangent = values[name] * 2 + 1
+        got = tnconv.compile(spec, op)(**{other: values[other], "tangent": tangent})
+        want = applied(spec, tangent, weight) if name == "x" else applied(spec, x, tangent)
         assert_close(got, want, 1e-11)
     leaf = x.clone().requires_grad_()
-    want = torch.autograd.grad(unfolded(spec, leaf), leaf, values["columns"])[0]
-    assert_close(tnconv.compile(spec, "fold")(columns=values["columns"]), want, 1e-11)
-    matrix = tnconv.compile(spec, "toeplitz")(weight=weight)
-    cells = matrix.reshape(spec.groups, -1, spec.in_channels // spec.groups * prod(spec.input_sizes))
-    y = torch.einsum("gts,ngs->ngt", cells, x.reshape(len(x), spec.groups, -1))
-    assert_close(y.reshape(values["grad_output"].shape), convolved(spec, x, weight), 1e-11)
-
-
-@settings(max_examples=10, deadline=None, derandomize=True)
-@given(spec=SPECS)
-def test_input_jacobian(spec: ConvSpec) -> None:
-    from dataclasses import replace  # noqa: PLC0415
-
-    values = values_of(spec)
-    fixed = replace(spec, batch_size=2)
-    assert_close(
-        tnconv.compile(fixed, "input_jacobian")(weight=values["weight"]), jacobian(spec, values, "x"), 1e-11
-    )
+    columns = patches(spec, leaf).flatten(1, 2)
+    assert_close(tnconv.compile(spec, "unfold")(x).flatten(2), columns.detach(), 1e-11)
+    unfolded = tnconv.compile(spec, "unfold")(x)
+    cotangent = torch.randn(unfolded.shape, generator=torch.Generator().manual_seed(1), dtype=x.dtype)
+    want = torch.autograd.grad(columns, leaf, cotangent.reshape(columns.shape))[0]
+    assert_close(tnconv.compile(spec, "fold")(columns=cotangent), want, 1e-11)
 
 
 @settings(max_examples=15, deadline=None, derandomize=True)
 @given(spec=SPECS)
-def test_factors_joint_averaged_and_of_the_output(spec: ConvSpec) -> None:
+def test_toeplitz(spec: Layer) -> None:
+    if isinstance(spec, LinearSpec) and spec.input_sizes:
+        with pytest.raises(OperationError, match=r"no pattern ties o1.* of 'linear.forward' to its input"):
+            tnconv.compile(spec, "toeplitz")
+        return
+    values, g = values_of(spec), groups_of(spec)
+    x = values["x"]
+    matrix = tnconv.compile(spec, "toeplitz")(weight=values["weight"])
+    cells = prod(matrix.shape[matrix.dim() - x.dim() + 1 :])
+    y = torch.einsum("gts,ngs->ngt", matrix.reshape(g, -1, cells), x.reshape(len(x), g, -1))
+    assert_close(y.reshape(values["grad_output"].shape), applied(spec, x, values["weight"]), 1e-11)
+
+
+@settings(max_examples=10, deadline=None, derandomize=True)
+@given(spec=SPECS)
+def test_input_jacobian(spec: Layer) -> None:
     values = values_of(spec)
-    a = blocks(spec, values["x"])
+    fixed = replace(spec, batch_size=2)  # type: ignore[type-var]
+    assert_close(
+        tnconv.compile(fixed, "input_jacobian")(weight=values["weight"]), jacobian(spec, values, "x"), 1e-11
+    )
+    with pytest.raises(LoweringError, match=r"size symbol 'N' cannot be read off .* batch_size=8"):
+        tnconv.compile(spec, "input_jacobian")
+
+
+@settings(max_examples=20, deadline=None, derandomize=True)
+@given(spec=SPECS)
+def test_kronecker_factors(spec: Layer) -> None:
+    values, g = values_of(spec), groups_of(spec)
+    a = patches(spec, values["x"])
     ones = torch.cat([a, torch.ones_like(a[:, :, :1])], 2)
     mean = a.mean(1, keepdim=True)
     both = torch.cat([mean, torch.ones_like(mean[:, :, :1])], 2)
-    grad = values["grad_output"].flatten(2)
+    grad = positions_last(spec, values["grad_output"])
     cases = [
+        (a, {}),
         (ones, {"bias": "joint"}),
         (mean, {"groups": "average"}),
         (both, {"bias": "joint", "groups": "average"}),
@@ -160,11 +119,64 @@ def test_factors_joint_averaged_and_of_the_output(spec: ConvSpec) -> None:
             want = torch.einsum("ngrt,ngst->grs", rows, rows)
             got = tnconv.compile(spec, op, convention="sum", **options)(values["x"])  # type: ignore[arg-type]
             assert_close(got, want, 1e-11)
-        for groups, per in (("block", grad.unflatten(1, (spec.groups, -1))), ("average", grad[:, None])):
+        for groups, per in (("block", grad.unflatten(1, (g, -1))), ("average", grad[:, None])):
             per = per.sum(-1, keepdim=True) if reduce else per  # noqa: PLW2901
             want = torch.einsum("ngrt,ngst->grs", per, per) / len(grad)
             name = op.replace("kfac", "kfac_grad")
             assert_close(tnconv.compile(spec, name, groups=groups)(values["grad_output"]), want, 1e-11)
+
+
+# -- inputs without a batch axis -----------------------------------------------------------------------
+
+
+EVERY = tuple(
+    op for op in tnconv.ops.available() if op not in ("input_jacobian", "fold", "toeplitz", "bias_vjp")
+)
+
+
+@pytest.mark.parametrize("op", EVERY)
+@settings(max_examples=4, deadline=None, derandomize=True)
+@given(spec=SPECS)
+def test_without_a_batch_axis(op: str, spec: Layer) -> None:
+    """One example is a batch of one, with that axis left out of arguments and result."""
+    values = values_of(spec, 1)
+    values["tangent"] = values["x" if op == "input_jvp" else "weight"]
+    function = tnconv.compile(spec, op)
+    batched = {"x": 0, "grad_output": 0, "hessian_output": 0, "z": 1}
+    if op == "input_jvp":
+        batched["tangent"] = 0
+    single = {n: values[n].squeeze(batched[n]) if n in batched else values[n] for n in function.arguments}
+    got, want = function(**single), called(function, values)
+    assert_close(got.reshape(want.shape), want)
+    examples = sum(leg.startswith("n") for leg in tnconv.ops.get(op).legs.split())
+    assert got.dim() == want.dim() - examples
+
+
+def test_every_argument_has_a_batch_axis_or_none() -> None:
+    function = tnconv.compile(ConvSpec(2, 3, 3, (5,), padding=1), "weight_vjp")
+    x, y = torch.randn(2, 5), torch.randn(1, 3, 5)
+    assert function(x, y[0]).shape == (3, 2, 3)
+    with pytest.raises(ArgumentError, match=r"argument 'x' has 2 axes \(2, 5\) but 3 are needed"):
+        function(x, y)
+    fixed = tnconv.compile(ConvSpec(2, 3, 3, (5,), batch_size=4), "unfold")
+    with pytest.raises(ArgumentError, match=r"has size 1 on axis 0 .* but 4 is needed"):
+        fixed(x)
+
+
+@pytest.mark.parametrize("op", EVERY)
+def test_empty_batch(op: str) -> None:
+    spec = ConvSpec(4, 2, 3, (5, 4), stride=2, padding=1, groups=2, bias=True)
+    values = values_of(spec, 0)
+    values["tangent"] = values["x" if op == "input_jvp" else "weight"]
+    got = called(tnconv.compile(spec, op), values)
+    legs = re.findall(r"\([^)]*\)|\S+", tnconv.ops.get(op).legs)
+    axes = [size for leg, size in zip(legs, got.shape, strict=False) if leg in ("n", "n'")]
+    assert axes == [0] * (legs.count("n") + legs.count("n'"))
+    if "n" not in legs:  # a sum over no examples; divided by their number it is no number, as torch's mean
+        assert torch.isnan(got).all() if op.startswith(("kfac", "kfc")) else not got.any()
+
+
+# -- options -------------------------------------------------------------------------------------------
 
 
 def test_options_that_do_not_fit() -> None:
@@ -179,6 +191,9 @@ def test_options_that_do_not_fit() -> None:
         tnconv.compile(spec, "kfac_expand", bias="yes")
     with pytest.raises(OperationError, match="needs a layer with a weight"):
         tnconv.compile(tnconv.compile(spec, "unfold").network, "weight_vjp")
+    for op in ("ggn_block", "ggn_mini_block", "toeplitz", "kfac_expand", "ntk"):
+        with pytest.raises(OperationError, match=f"{op!r} needs a layer with a weight"):
+            tnconv.compile(PoolSpec(2, 2, (4, 4)), op)
 
 
 def test_memory_limit() -> None:

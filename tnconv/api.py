@@ -1,6 +1,6 @@
 """`tnconv.compile`: from a layer, or a network, to a function on tensors, with everything in between kept."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +17,7 @@ from tnconv.backends.torch.signature import Signature
 from tnconv.errors import LoweringError, OperationError, PlanError
 from tnconv.inspect.draw import draw
 from tnconv.inspect.explain import Explanation, explain
-from tnconv.ir import Expression, Network, Size, Sum, evaluate
+from tnconv.ir import Axis, Expression, Network, Size, Sum, evaluate
 from tnconv.passes import Pipeline, Stage, exact_check
 from tnconv.passes.shrink import shrink
 from tnconv.planner import DEFAULT_HINT, Plan, candidate_plans, make_plan
@@ -54,10 +54,51 @@ class Cost:
         return f"{self.multiplications} multiplications, {self.peak_elements} elements at the peak"
 
 
+@dataclass(frozen=True, slots=True)
+class BatchAxes:
+    """Where the arguments and the result of a layer's operation have their batch axes.
+
+    Args:
+        arguments: (place of the argument, its number of axes, which of them is the batch).
+        result: the axes of the result that are batches.
+    """
+
+    arguments: tuple[tuple[int, int, int], ...]
+    result: tuple[int, ...]
+
+    @classmethod
+    def of(cls, network: Expression) -> "BatchAxes | None":
+        """Those of an operation's network as it was derived from a layer's; None if no argument has one."""
+        tensors = {t.argument: t.axes for term in network.terms for t in term.tensors}
+        places = ((n, tensors[name]) for n, name in enumerate(network.arguments))
+        found = [(n, len(axes), axis) for n, axes in places for axis in _batches(axes)]
+        return cls(tuple(found), tuple(_batches(network.output))) if found else None
+
+    def missing(self, tensors: Sequence[Any]) -> bool:
+        """Whether every argument that has a batch axis comes without it."""
+        dims = (getattr(tensors[place], "ndim", None) == rank - 1 for place, rank, _ in self.arguments)
+        return all(dims)
+
+    def added(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """The tensors as a batch of one."""
+        made = list(tensors)
+        for place, _, axis in self.arguments:
+            made[place] = made[place].unsqueeze(axis)
+        return made
+
+
+def _batches(axes: Sequence[Axis]) -> Iterator[int]:
+    """The axes of examples: `n`, and `n_2` of a second copy."""
+    for place, axis in enumerate(axes):
+        if [i.name.partition("_")[0] for i in axis.indices] == ["n"]:
+            yield place
+
+
 class CompiledFunction:
     """A function on tensors, and the texts it came from.
 
-    Call it with tensors in the order of `arguments`, or by name. Gradients flow through.
+    Call it with tensors in the order of `arguments`, or by name; those of a layer with a batch axis, or all
+    without one, and then the result has none either. Gradients flow through.
 
     Attributes:
         network: what is computed, after the passes.
@@ -67,13 +108,20 @@ class CompiledFunction:
     """
 
     def __init__(
-        self, op: str, network: Expression, stages: tuple[Stage, ...], plan: Plan, program: Program
+        self,
+        op: str,
+        network: Expression,
+        stages: tuple[Stage, ...],
+        plan: Plan,
+        program: Program,
+        batch: "BatchAxes | None" = None,
     ) -> None:
         self.op, self.network, self.stages, self.plan, self.program = op, network, stages, plan, program
         self.arguments: tuple[str, ...] = network.arguments
         self._signature = Signature.of(network)
         self._function = program.function
-        self._known: set[Any] = set()
+        self._batch = batch
+        self._known: dict[Any, Callable[..., Tensor]] = {}
 
     def __call__(self, /, *tensors: Tensor, **named: Tensor) -> Tensor:
         """Compute the operation.
@@ -84,17 +132,32 @@ class CompiledFunction:
         if named or len(tensors) != len(self.arguments):
             tensors = tuple(self._signature.collect(tensors, named))  # type: ignore[arg-type]
         if torch.compiler.is_compiling():  # shapes are guarded there
-            return self._function(*tensors)
+            return self._way(tensors)(*tensors)
         try:
             key = tuple([(t.shape, t.dtype, t.device) for t in tensors])
         except AttributeError:
             key = None
-        if key not in self._known or key is None:
-            self._signature.check(tensors)
-            if len(self._known) > 1000:
-                self._known.clear()
-            self._known.add(key)
-        return self._function(*tensors)
+        known = self._known.get(key)
+        return (known or self._admitted(key, tensors))(*tensors)
+
+    def _admitted(self, key: Any, tensors: tuple[Any, ...]) -> Callable[..., Tensor]:
+        """What computes tensors of these shapes, once they are checked."""
+        way = self._way(tensors)
+        self._signature.check(tensors if way is self._function else self._batch.added(tensors))  # type: ignore[union-attr]
+        if len(self._known) > 1000:
+            self._known.clear()
+        self._known[key] = way
+        return way
+
+    def _way(self, tensors: tuple[Any, ...]) -> Callable[..., Tensor]:
+        """The function, or the function of one example where no tensor has a batch axis."""
+        if self._batch is None or not self._batch.missing(tensors):
+            return self._function
+        return self._of_one_example
+
+    def _of_one_example(self, *tensors: Tensor) -> Tensor:
+        assert self._batch is not None
+        return self._function(*self._batch.added(tensors)).squeeze(self._batch.result)
 
     def __repr__(self) -> str:
         return f"<tnconv {self.network.name}({', '.join(self.arguments)}): {self.cost}>"
@@ -182,7 +245,8 @@ def compile(
     plan, program = build(network, limit=limit)
     if verify:
         _check_program(derived, build, {choice.kernel for choice in program.choices})
-    return CompiledFunction(operation.name, network, (*first, *second), plan, program)
+    batch = None if isinstance(source, Network | Sum) else BatchAxes.of(derived)
+    return CompiledFunction(operation.name, network, (*first, *second), plan, program, batch)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,15 +11,15 @@ import re
 from dataclasses import dataclass
 
 from tnconv.errors import OperationError
-from tnconv.ir import Expression
+from tnconv.ir import Expression, Network
 from tnconv.ops.conventions import position_names
 
 JOINT, AVERAGE = "joint", "average"
 
 _MATRIX = "join{arguments=[weight], rows=[g, d], into=parameters} | "
 _JOINT_MATRIX = "join{arguments=[weight, bias], rows=[g, d], into=parameters} | "
-_PATCHES = "cut{node=weight} | arrange{output=[n, g, (c <k>), (<o>)]}"
-_MEAN_PATCHES = "cut{node=weight} | arrange{output=[n, (c <k>), (<o>)]} | scale{by=1/<groups>}"
+_PATCHES = "cut{node=weight} | arrange{output=[n, g, (c <k>), <o,>]}"
+_MEAN_PATCHES = "cut{node=weight} | arrange{output=[n, (c <k>), <o,>]} | scale{by=1/<groups>}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +86,23 @@ class Operation:
                 f"operation {self.name!r} is no Kronecker factor of a layer's groups, but groups='average' was given; "
                 "leave it out"
             )
-        if "weight" not in forward.arguments and re.search(r"weight|<wrt>|<patches>", self.pipeline):
+        weighted = re.search(r"weight|<wrt>|<patches>|<matrix>|node=x", self.pipeline)
+        if weighted and "weight" not in forward.arguments:
             raise OperationError(
                 f"operation {self.name!r} needs a layer with a weight, but {forward.name!r} has the arguments "
                 f"{', '.join(forward.arguments)}"
+            )
+        if "node=x" in self.pipeline:
+            self._check_positions(forward.terms[0])
+
+    def _check_positions(self, forward: Network) -> None:
+        tied = {i.name for relation in forward.patterns for i in relation.indices}
+        free = [name for name in position_names(forward, "o") if name not in tied]
+        if free:
+            raise OperationError(
+                f"operation {self.name!r} is the matrix between positions, but no pattern ties {', '.join(free)} of "
+                f"{forward.name!r} to its input: every position has the same matrix, the weight; use that, or "
+                "'input_jacobian'"
             )
 
 

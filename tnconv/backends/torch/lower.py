@@ -332,7 +332,7 @@ def _bindings(plan: Plan) -> tuple[Binding, ...]:
     if missing:
         raise LoweringError(
             f"size symbol {missing[0]!r} cannot be read off the shape of an argument "
-            f"({', '.join(plan.arguments)}); give it an integer value"
+            f"({', '.join(plan.arguments)}); give it an integer value, as by batch_size=8 in the layer's spec"
         )
     return found
 

@@ -1,13 +1,15 @@
 """What generated source calls besides torch, as `rt`: small constants that are worth keeping."""
 
+from collections.abc import Callable
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from tnconv.backends.torch.lag import correlate
 
-__all__ = ["correlate", "ratio", "strip", "thin_product", "weight_gradient"]
+__all__ = ["correlate", "grouped", "ratio", "strip", "thin_product", "weight_gradient"]
 
 Terms = tuple[tuple[int, int], ...]
 
@@ -64,6 +66,9 @@ def weight_gradient(
     Torch has no complex version on CPU, so complex values are multiplied out, without conjugation.
     """
 
+    if groups == 0:  # a batch without examples, each of which is a group
+        return _empty(shape, gradient, image)
+
     def real(y: Tensor, x: Tensor) -> Tensor:
         weight = x.new_empty(1).expand(shape)  # wanted for its shape alone; one cell is enough
         zeros, mask = [0] * len(stride), (False, True, False)
@@ -78,6 +83,32 @@ def weight_gradient(
     return torch.complex(
         real(y.real, x.real) - real(y.imag, x.imag), real(y.real, x.imag) + real(y.imag, x.real)
     )
+
+
+def grouped(
+    native: Callable[..., Tensor], shape: tuple[int, ...], image: Tensor, weight: Tensor, *bias: Tensor,
+    groups: int, **options: Any,
+) -> Tensor:  # fmt: skip
+    """A native convolution whose groups are examples, of which there may be none.
+
+    Args:
+        native: `F.conv2d` or one of its family.
+        shape: of the result.
+        image: as `native` takes it.
+        weight: as `native` takes it.
+        bias: as `native` takes it, if there is one.
+        groups: number of groups.
+        options: of `native`.
+    """
+    if groups == 0:
+        return _empty(shape, image, weight)
+    return native(image, weight, *bias, groups=groups, **options)
+
+
+def _empty(shape: tuple[int, ...], *operands: Tensor) -> Tensor:
+    """A product of empty operands: zeros, through which gradients flow."""
+    zero = sum((x.sum() for x in operands), operands[0].new_zeros(()))
+    return operands[0].new_zeros(shape) + zero
 
 
 def ratio(numerator: float, denominator: float) -> float:

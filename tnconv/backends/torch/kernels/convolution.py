@@ -7,7 +7,7 @@ others batch and output channels. One to three relations go to torch at once; fu
 
 from dataclasses import dataclass, replace
 
-from tnconv.backends.torch.emit import Emitter, Value, singles
+from tnconv.backends.torch.emit import Dims, Emitter, Value, singles
 from tnconv.backends.torch.kernels.base import CALL, CONVOLUTION_RATE, Kernel, Problem, copy_time
 from tnconv.backends.torch.kernels.contract import Split, presum, split_legs
 from tnconv.backends.torch.windows import MOST_PADDED, gather, pad, resized, scatter, span
@@ -251,6 +251,13 @@ class _Call:
     def _groups(self) -> str:
         return self.em.span(self.split.batch)
 
+    def _callee(self, name: str, out: Dims) -> str:
+        """The head of a call; one whose groups may be none goes through the runtime, as torch refuses it."""
+        native = f"F.{name}{self.rank}d"
+        if all(isinstance(i.size, int) for i in self.split.batch):
+            return f"{native}("
+        return f"rt.grouped({native}, {self.em.shape(out)}, "
+
     def convolution(self) -> Value:
         """`F.convNd`: batch (left), groups (batch), input channels (summed), output channels (right)."""
         s, em = self.split, self.em
@@ -265,8 +272,8 @@ class _Call:
         image, padding = self._image(dims, needs, stride)
         weight = em.arrange(self.second, ((*s.batch, *s.right), s.summed, *((k,) for k in kernel)))
         options = _options(stride=stride, padding=padding, dilation=dilation, groups=self._groups())
-        text = f"F.conv{self.rank}d({image.name}, {weight.name}{{bias}}{options})"
         out = (s.left, (*s.batch, *s.right), *((o,) for o in positions))
+        text = f"{self._callee('conv', out)}{image.name}, {weight.name}{{bias}}{options})"
         made = em.assign("convolved", text.format(bias=""), [image.name, weight.name], out, fresh=True)
         em.biasable[made.name] = text
         return made
@@ -298,8 +305,8 @@ class _Call:
             groups=self._groups(),
             dilation=dilation,
         )
-        text = f"F.conv_transpose{self.rank}d({image.name}, {weight.name}{options})"
         out = (s.left, (*s.batch, *s.right), *singles(spread))
+        text = f"{self._callee('conv_transpose', out)}{image.name}, {weight.name}{options})"
         return pad(em, em.assign("spread", text, [image.name, weight.name], out), after)
 
     def weight_gradient(self) -> Value:
