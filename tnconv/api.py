@@ -195,6 +195,7 @@ def compile(
     memory_limit: int | str | None = None,
     verify: str | None = None,
     hints: Mapping[str, int] | None = None,
+    device: str = "cpu",
 ) -> CompiledFunction:
     """Compile an operation of a layer, or a network, to a function on tensors.
 
@@ -214,6 +215,8 @@ def compile(
             as scratch does not count.
         verify: `"exact"` compares small integer instances before and after every pass, and of the program.
         hints: representative integers for size symbols, for choices by cost; 32 if left out.
+        device: whose rates decide between kernels, `"cpu"` or `"cuda"`; see `tnconv calibrate`. Tensors may be
+            on any device.
 
     Returns:
         A callable that takes tensors in torch's layout.
@@ -239,7 +242,7 @@ def compile(
             f"hint for {unknown[0]!r}, which is no size symbol of {derived.name!r}; it has {list(derived.symbols)}"
         )
     rewrite = Pipeline.parse(passes)
-    build = _Build(rewrite, planner, _backend(backend), dict(hints or {}))
+    build = _Build(rewrite, planner, _backend(backend), dict(hints or {}), device)
     network, second = rewrite.run(derived, check)
     limit = None if memory_limit is None else parse_memory(memory_limit)
     plan, program = build(network, limit=limit)
@@ -257,6 +260,7 @@ class _Build:
     planner: str
     lower: Backend
     hints: dict[str, int]
+    device: str
 
     def __call__(
         self, network: Expression, prefer: Collection[str] = (), limit: int | None = None
@@ -264,10 +268,10 @@ class _Build:
         hints = {name: self.hints.get(name, DEFAULT_HINT) for name in network.symbols}
         if limit is None:
             plan = make_plan(network, planner=self.planner, hints=hints)
-            return plan, self.lower(plan, network, hints, prefer)
+            return plan, self.lower(plan, network, hints, prefer, self.device)
 
         def build(plan: Plan) -> tuple[Program, int]:
-            program = self.lower(plan, network, hints, prefer)
+            program = self.lower(plan, network, hints, prefer, self.device)
             return program, evaluate(program_peak(plan, program.workspace), hints)
 
         candidates = candidate_plans(network, planner=self.planner, hints=hints)

@@ -40,5 +40,6 @@ class Program:
 
 
 # A backend takes a plan, the network that it computes, integers that size symbols count as, and names of
-# kernels to take wherever they accept: the exact check of a program makes small instances use them.
-Backend = Callable[[Plan, Expression, Mapping[str, int], Collection[str]], Program]
+# kernels to take wherever they accept (the exact check of a program makes small instances use them), and the
+# device that kernels are chosen for.
+Backend = Callable[[Plan, Expression, Mapping[str, int], Collection[str], str], Program]

@@ -350,7 +350,11 @@ def _add(values: Sequence[Array]) -> Array:
 
 
 def lower(
-    plan: Plan, network: Expression, _hints: Mapping[str, int], _prefer: Collection[str] = ()
+    plan: Plan,
+    network: Expression,
+    _hints: Mapping[str, int],
+    _prefer: Collection[str] = (),
+    _device: str = "cpu",
 ) -> Program:
     """The `reference` backend: a function that evaluates the network densely, without gradients."""
 

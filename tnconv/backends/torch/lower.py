@@ -18,6 +18,7 @@ from tnconv.backends.torch import runtime
 from tnconv.backends.torch.emit import RESERVED, Emitter, Statement, Value, flatten, singles
 from tnconv.backends.torch.kernels.base import Kernel, Problem
 from tnconv.backends.torch.kernels.contract import presum
+from tnconv.backends.torch.profile import DEFAULT, Profile, profile_of
 from tnconv.backends.torch.signature import Binding, bindings
 from tnconv.backends.torch.windows import broadcast, gather, match_diagonals, scatter, window_view
 from tnconv.errors import LoweringError, PluginError
@@ -29,14 +30,18 @@ _COMMENT_COLUMN = 88
 
 
 def lower(
-    plan: Plan, _network: Expression, hints: Mapping[str, int], prefer: Collection[str] = ()
+    plan: Plan,
+    _network: Expression,
+    hints: Mapping[str, int],
+    prefer: Collection[str] = (),
+    device: str = "cpu",
 ) -> Program:
     """Write the program of a plan with the kernels of the group `tnconv.kernels`: the `torch` backend.
 
     Raises:
         LoweringError: a size symbol is on no argument, or a size is not a polynomial.
     """
-    return lower_with(plan, kernel_table(), hints, prefer)
+    return lower_with(plan, kernel_table(), hints, prefer, profile_of(device))
 
 
 def kernel_table() -> dict[str, Kernel]:
@@ -58,7 +63,11 @@ def _kernel(name: str, found: object) -> Kernel:
 
 
 def lower_with(
-    plan: Plan, kernels: Mapping[str, Kernel], hints: Mapping[str, int], prefer: Collection[str] = ()
+    plan: Plan,
+    kernels: Mapping[str, Kernel],
+    hints: Mapping[str, int],
+    prefer: Collection[str] = (),
+    profile: Profile = DEFAULT,
 ) -> Program:
     """Write the program of a plan.
 
@@ -67,18 +76,24 @@ def lower_with(
         kernels: the kernel table, by name; the cheapest that accepts a step is taken.
         hints: representative integers of the size symbols, for choices by cost; 32 for those not named.
         prefer: names of kernels that are taken wherever they accept, whatever they cost.
+        profile: rates of the machine that will run it.
 
     Raises:
         LoweringError: a size symbol is on no argument, or a size is not a polynomial.
     """
-    return _Lowering(plan, kernels, hints, prefer).program()
+    return _Lowering(plan, kernels, hints, prefer, profile).program()
 
 
 class _Lowering:
     def __init__(
-        self, plan: Plan, kernels: Mapping[str, Kernel], hints: Mapping[str, int], prefer: Collection[str]
+        self,
+        plan: Plan,
+        kernels: Mapping[str, Kernel],
+        hints: Mapping[str, int],
+        prefer: Collection[str],
+        profile: Profile,
     ) -> None:
-        self.plan, self.kernels, self.prefer = plan, kernels, frozenset(prefer)
+        self.plan, self.kernels, self.prefer, self.profile = plan, kernels, frozenset(prefer), profile
         taken: set[str] = set()
         self.python: dict[str, str] = {}
         for argument in plan.arguments:
@@ -165,7 +180,7 @@ class _Lowering:
         if len(operands) > 1:
             keep |= both
             operands = [presum(self.em, v, keep) for v in operands]
-        return Problem(tuple(operands), tuple(relations), output, self.hints), after[::-1]
+        return Problem(tuple(operands), tuple(relations), output, self.hints, self.profile), after[::-1]
 
     @staticmethod
     def _readable(

@@ -13,14 +13,8 @@ from functools import cached_property
 from typing import ClassVar
 
 from tnconv.backends.torch.emit import Emitter, Value
+from tnconv.backends.torch.profile import DEFAULT, Profile
 from tnconv.ir import Index, Relational, evaluate
-
-# Rates of a plain two-core CPU in float32, elements or multiplications a microsecond; what counts is their ratio.
-MATMUL_RATE = 40_000.0
-CONVOLUTION_RATE = 40_000.0
-COPY_RATE = 800.0
-GATHER_RATE = 60.0
-CALL = 4.0
 
 
 @dataclass(frozen=True)
@@ -32,12 +26,14 @@ class Problem:
         relations: relations among the indices; none is a plain delta with an operand on either side.
         output: indices of the result; the kernel may return them in any order.
         hints: representative integers of the size symbols.
+        profile: rates of the machine that will run it, for predicted times.
     """
 
     operands: tuple[Value, ...]
     relations: tuple[Relational, ...]
     output: tuple[Index, ...]
     hints: dict[str, int]
+    profile: Profile = DEFAULT
 
     def count(self, indices: Iterable[Index]) -> int:
         """Cells that the indices span, at the representative sizes."""
@@ -93,8 +89,3 @@ class Kernel(ABC):
     @abstractmethod
     def emit(self, problem: Problem, em: Emitter) -> Value:
         """Write the statements; return the result with the output's indices in any order."""
-
-
-def copy_time(cells: float) -> float:
-    """Predicted microseconds to write that many cells anew."""
-    return cells / COPY_RATE

@@ -6,10 +6,10 @@ contracted leg in front (the batch of its weight gradient) may be summed behind 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tnconv.backends.torch.emit import Emitter, Value, singles
-from tnconv.backends.torch.kernels.base import CALL, COPY_RATE, MATMUL_RATE, Kernel, Problem, copy_time
+from tnconv.backends.torch.kernels.base import Kernel, Problem
 from tnconv.ir import Index
 
 Legs = tuple[Index, ...]
@@ -62,13 +62,18 @@ class Contract(Kernel):
 
     def cost(self, problem: Problem) -> float:
         """Multiplications over the rate, and what the best layout copies."""
+        profile = problem.profile
         if len(problem.operands) == 1:
-            return CALL + copy_time(problem.count(problem.operands[0].legs) / 4)
+            return profile.call + profile.copying(problem.count(problem.operands[0].legs) / 4)
         a, b = problem.operands
         every = problem.count(dict.fromkeys((*a.legs, *b.legs)))
         if not split_legs(a, b, problem.open).summed:
-            return CALL + copy_time(every)
-        return CALL + every / MATMUL_RATE + copy_time(min(c.copied for c in _candidates(problem)))
+            return profile.call + profile.copying(every)
+        return (
+            profile.call
+            + every / profile.matmul
+            + profile.copying(min(c.copied for c in _candidates(problem)))
+        )
 
     def emit(self, problem: Problem, em: Emitter) -> Value:
         """Write the product in the layout that copies least."""
@@ -83,7 +88,7 @@ def contract(problem: Problem, em: Emitter) -> Value:
     if len(problem.operands) == 1:
         return presum(em, problem.operands[0], problem.open)
     a, b = (presum(em, v, keep) for v in problem.operands)
-    problem = Problem((a, b), (), problem.output, problem.hints)
+    problem = replace(problem, operands=(a, b), relations=())
     split = split_legs(a, b, problem.open)
     if not split.summed:
         return _multiply(em, a, b, split)
@@ -201,6 +206,7 @@ def _make(
     expand: str,
     extra: int,
 ) -> _Candidate:
+    profile = problem.profile
     copied = 0.0
     for value, groups in ((a, (batch, left, summed)), (b, (batch, summed, right))):
         own = [tuple(i for i in g if i in value.legs) for g in groups]
@@ -215,7 +221,7 @@ def _make(
             copied += problem.count(result)
     # Products of narrow matrices run slower: by a third at 48 columns, which is worth a copy.
     narrow = NARROW / min(problem.count(left), problem.count(right))
-    copied += narrow * problem.count((*batch, *summed, *left, *right)) / MATMUL_RATE * COPY_RATE
+    copied += narrow * problem.count((*batch, *summed, *left, *right)) / profile.matmul * profile.copy
     return _Candidate(a, b, batch, summed, left, right, expand, extra, copied)
 
 

@@ -8,7 +8,7 @@ others batch and output channels. One to three relations go to torch at once; fu
 from dataclasses import dataclass, replace
 
 from tnconv.backends.torch.emit import Dims, Emitter, Value, singles
-from tnconv.backends.torch.kernels.base import CALL, CONVOLUTION_RATE, Kernel, Problem, copy_time
+from tnconv.backends.torch.kernels.base import Kernel, Problem
 from tnconv.backends.torch.kernels.contract import Split, presum, split_legs
 from tnconv.backends.torch.windows import MOST_PADDED, gather, pad, resized, scatter, span
 from tnconv.ir import Index, Relational, solve
@@ -138,12 +138,17 @@ class Convolution(Kernel):
 
     def cost(self, problem: Problem) -> float:
         """Multiplications over the rate; groups and few channels make torch slower."""
+        profile = problem.profile
         a, b = problem.operands
         images = [found.image for found in (link(problem, r) for r in problem.relations) if found]
         every = problem.count(
             dict.fromkeys(i for i in (*a.legs, *b.legs, *problem.output) if i not in images)
         )
-        return 2 * CALL + every / CONVOLUTION_RATE + copy_time(problem.count(problem.output) / 2)
+        return (
+            2 * profile.call
+            + every / profile.convolution
+            + profile.copying(problem.count(problem.output) / 2)
+        )
 
     def emit(self, problem: Problem, em: Emitter) -> Value:
         """Write one native call, with padding before it and cropping behind it where torch's own do not do."""

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from tnconv.backends.torch import lag_schedule
 from tnconv.backends.torch.emit import Emitter, Value, singles
-from tnconv.backends.torch.kernels.base import CALL, MATMUL_RATE, Kernel, Problem, copy_time
+from tnconv.backends.torch.kernels.base import Kernel, Problem
 from tnconv.backends.torch.kernels.contract import presum
 from tnconv.ir import Index, Relational, product, solve
 from tnconv.ir.index import normal
@@ -42,8 +42,9 @@ class WindowSum(Kernel):
 
     def cost(self, problem: Problem) -> float:
         """One pass over the operand, a little more for the products."""
+        profile = problem.profile
         cells = problem.count(problem.operands[0].legs)
-        return 3 * CALL * len(problem.relations) + copy_time(cells / 4)
+        return 3 * profile.call * len(problem.relations) + profile.copying(cells / 4)
 
     def emit(self, problem: Problem, em: Emitter) -> Value:
         """Write one product an axis, the first axis first."""
@@ -124,6 +125,7 @@ class LagCorrelation(Kernel):
 
     def cost(self, problem: Problem) -> float:
         """A share of what im2col and one product would take; far more where the guard says that unfolding wins."""
+        profile = problem.profile
         found = _find_lag(problem)
         assert found is not None
         if self._variant(problem, found) == "windows":
@@ -133,7 +135,11 @@ class LagCorrelation(Kernel):
             positions *= count
         rows = problem.count((*found.channels, *found.kernels))
         every = problem.count((*found.batch, *found.groups)) * positions * rows * rows
-        return 10 * CALL + every / (2.5 * MATMUL_RATE) + copy_time(problem.count(problem.output))
+        return (
+            10 * profile.call
+            + every / (2.5 * profile.matmul)
+            + profile.copying(problem.count(problem.output))
+        )
 
     def emit(self, problem: Problem, em: Emitter) -> Value:
         """Write one call of the runtime."""

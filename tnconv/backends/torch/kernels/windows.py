@@ -4,7 +4,7 @@ import string
 from dataclasses import replace
 
 from tnconv.backends.torch.emit import Emitter, Value, singles
-from tnconv.backends.torch.kernels.base import CALL, GATHER_RATE, MATMUL_RATE, Kernel, Problem, copy_time
+from tnconv.backends.torch.kernels.base import Kernel, Problem
 from tnconv.backends.torch.kernels.contract import contract, presum
 from tnconv.backends.torch.windows import broadcast, cells, gather, inside, pad, ramp, resized, scatter, span
 from tnconv.errors import LoweringError
@@ -49,10 +49,11 @@ class Windows(Kernel):
 
     def cost(self, problem: Problem) -> float:
         """The copy of the windows, and the product over them."""
+        profile = problem.profile
         made = self._legs(problem)
         copied = sum(problem.count(legs) for legs in made)
         every = problem.count(dict.fromkeys(i for legs in made for i in legs)) if len(made) > 1 else 0
-        return 4 * CALL + copy_time(2 * copied) + every / MATMUL_RATE
+        return 4 * profile.call + profile.copying(2 * copied) + every / profile.matmul
 
     def emit(self, problem: Problem, em: Emitter) -> Value:
         """Write the window views and the product."""
@@ -100,7 +101,8 @@ class Fold(Kernel):
 
     def cost(self, problem: Problem) -> float:
         """A few passes over the windows."""
-        return 2 * CALL + copy_time(2 * problem.count(problem.operands[0].legs))
+        profile = problem.profile
+        return 2 * profile.call + profile.copying(2 * problem.count(problem.operands[0].legs))
 
     def emit(self, problem: Problem, em: Emitter) -> Value:
         """Write one `F.fold` call onto the cells that the windows reach, then crop or pad."""
@@ -131,10 +133,11 @@ class Cells(Kernel):
 
     def cost(self, problem: Problem) -> float:
         """Every combination of indices, at the rate of scattered reads."""
+        profile = problem.profile
         every = dict.fromkeys(
             (*(i for v in problem.operands for i in v.legs), *problem.output, *problem.latent)
         )
-        return 20 * CALL + problem.count(every) / GATHER_RATE
+        return 20 * profile.call + problem.count(every) / profile.gather
 
     def emit(self, problem: Problem, em: Emitter) -> Value:
         """Read the determined indices by cells, multiply, and add up at the output's."""

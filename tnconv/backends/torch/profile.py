@@ -1,0 +1,158 @@
+"""How fast a machine is at what kernels do: a few rates, measured once in seconds, with a default shipped.
+
+A kernel's predicted time is its exact counts over these rates. What matters is their ratio: it decides whether
+a copy that makes a product wider, or a native call that multiplies more, is worth it.
+"""
+
+import os
+import statistics
+import time
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+
+import msgspec
+import torch
+
+from tnconv.errors import LoweringError
+
+_DEFAULTS = Path(__file__).with_name("profiles.json")
+
+
+class Profile(msgspec.Struct, frozen=True):
+    """Rates of one device in float32.
+
+    Args:
+        matmul: multiplications a microsecond of a large square matrix product.
+        convolution: multiplications a microsecond of a native convolution with many channels.
+        depthwise: multiplications a microsecond of a native convolution with one channel a group.
+        copy: elements a microsecond that a copy into another layout writes.
+        gather: elements a microsecond that are read or written one by one at computed places.
+        call: microseconds that a call into PyTorch takes by itself.
+        cache: elements that fit in the cache which a worker works from, so that copying them is cheap.
+    """
+
+    matmul: float = 40_000.0
+    convolution: float = 40_000.0
+    depthwise: float = 4_000.0
+    copy: float = 800.0
+    gather: float = 60.0
+    call: float = 4.0
+    cache: float = 2**18
+
+    def copying(self, cells: float) -> float:
+        """Predicted microseconds to write that many cells anew."""
+        return cells / self.copy
+
+
+DEFAULT = Profile()
+
+
+def profile_file() -> Path:
+    """Where `tnconv calibrate` keeps its rates: `$TNCONV_CACHE`, or the user's cache folder."""
+    return cache_folder() / "profiles.json"
+
+
+def cache_folder() -> Path:
+    """The folder of what is measured on this machine: `$TNCONV_CACHE`, or `tnconv` in the user's cache folder."""
+    own = os.environ.get("TNCONV_CACHE")
+    if own:
+        return Path(own)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tnconv"
+
+
+@lru_cache(maxsize=16)
+def profile_of(device: str = "cpu") -> Profile:
+    """The profile of a kind of device: that of `tnconv calibrate` where it was run, else the one shipped.
+
+    Args:
+        device: `"cpu"`, `"cuda"` or `"cuda:0"`; the number is not looked at.
+
+    Raises:
+        LoweringError: there is no profile of such a device, or the file cannot be read.
+    """
+    kind = device.partition(":")[0]
+    found = read_profiles(profile_file()) if profile_file().exists() else {}
+    shipped = read_profiles(_DEFAULTS)
+    if kind not in found and kind not in shipped:
+        raise LoweringError(
+            f"there is no profile of device {device!r}, only of {', '.join(sorted(shipped | found))}; "
+            f"run `tnconv calibrate --device {kind}` on it"
+        )
+    return found.get(kind) or shipped[kind]
+
+
+def read_profiles(path: Path) -> dict[str, Profile]:
+    """The profiles in a file, by kind of device.
+
+    Raises:
+        LoweringError: the file cannot be read.
+    """
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=dict[str, Profile])
+    except (OSError, msgspec.DecodeError) as error:
+        raise LoweringError(
+            f"the profiles in {str(path)!r} cannot be read: {error}; delete the file, or run `tnconv calibrate`"
+        ) from error
+
+
+def calibrate(device: str = "cpu", progress: Callable[[str], None] = lambda _: None) -> Profile:
+    """Measure the rates of a device; takes a few seconds.
+
+    Args:
+        device: a torch device.
+        progress: is told what is measured next.
+    """
+    clock = _clock(device)
+
+    def rand(*shape: int) -> torch.Tensor:
+        return torch.rand(shape, device=device)
+
+    progress("matrix product")
+    a, b = rand(768, 768), rand(768, 768)
+    matmul = 768**3 / clock(lambda: torch.mm(a, b))
+    progress("convolution")
+    x, w = rand(4, 64, 56, 56), rand(64, 64, 3, 3)
+    convolution = 4 * 64 * 64 * 9 * 56 * 56 / clock(lambda: torch.conv2d(x, w, padding=1))
+    progress("depthwise convolution")
+    w1 = rand(64, 1, 3, 3)
+    depthwise = 4 * 64 * 9 * 56 * 56 / clock(lambda: torch.conv2d(x, w1, padding=1, groups=64))
+    progress("copy")
+    big = rand(16, 256, 32, 32)
+    copy = big.numel() / clock(lambda: big.transpose(1, 2).contiguous())
+    progress("gather")
+    cells = torch.randint(0, big.numel(), (2**18,), device=device)
+    flat = big.flatten()
+    gather = len(cells) / clock(lambda: flat[cells])
+    progress("call")
+    one = rand(4)
+    call = clock(lambda: one + one)
+    return Profile(*(_rounded(rate) for rate in (matmul, convolution, depthwise, copy, gather, call)))
+
+
+def _rounded(rate: float) -> float:
+    return float(f"{rate:.3g}")
+
+
+def _clock(device: str) -> Callable[[Callable[[], object]], float]:
+    """A function that measures the microseconds of a call, as the median of seven times."""
+    wait: Callable[[], None] = torch.cuda.synchronize if device.startswith("cuda") else lambda: None
+
+    def measure(call: Callable[[], object]) -> float:
+        call()
+        times: list[float] = []
+        repeat = 1
+        while len(times) < 7:
+            wait()
+            start = time.perf_counter()
+            for _ in range(repeat):
+                call()
+            wait()
+            seconds = (time.perf_counter() - start) / repeat
+            if seconds * repeat < 2e-3 and not times:
+                repeat *= 4
+                continue
+            times.append(seconds * 1e6)
+        return statistics.median(times)
+
+    return measure
