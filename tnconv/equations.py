@@ -1,0 +1,227 @@
+"""Equations on tensors: `einsum` in tnconv's notation, `conv_einsum` in that of arXiv 2401.03384.
+
+Both compile their network once for each equation and shapes, whatever the dtype and device, and keep it.
+"""
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tnconv.api import CompiledFunction, compile
+from tnconv.backends.torch.signature import Signature
+from tnconv.errors import ArgumentError
+from tnconv.ir import Network
+from tnconv.notation import affine_network, convolution_network
+from tnconv.notation.text import operand_name
+
+_PORTED = {"max_zeros": "same", "max_circular": "circular"}
+_MOST_KEPT = 1024
+_kept: "dict[tuple[Any, ...], EinsumFunction]" = {}  # compiled equations, by all that they depend on
+_OF_LAYERS = {"source", "op", "input_size", "convention", "groups", "bias"}
+_OPTIONS = frozenset(inspect.signature(compile).parameters) - _OF_LAYERS
+
+
+class EinsumFunction(CompiledFunction):
+    """A compiled equation: call it with the operands in the order of its terms.
+
+    Attributes:
+        equation: the text.
+        arguments: names of the operands, `x1`, `x2`, …
+    """
+
+    def __init__(self, equation: str, network: Network, compiled: CompiledFunction) -> None:
+        super().__init__(compiled.op, compiled.network, compiled.stages, compiled.plan, compiled.program)
+        self.equation = equation
+        canonical = self.arguments
+        self.arguments = tuple(operand_name(number) for number in range(len(canonical)))
+        axes = Signature.of(network).axes  # before passes: with the names of the equation
+        self._signature = Signature({name: axes[name] for name in self.arguments})
+        places = [self.arguments.index(name) for name in canonical]
+        if places != sorted(places):
+            program = self._function
+            self._function = lambda *tensors: program(*[tensors[place] for place in places])
+
+    def __repr__(self) -> str:
+        return f"<tnconv {self.op} {self.equation!r} ({', '.join(self.arguments)}): {self.cost}>"
+
+
+def einsum(equation: str, /, *operands: Tensor, mode: str | None = None, **sizes: Any) -> Tensor:
+    """Sum a product of tensors whose axes may be affine expressions of indices.
+
+    `tnconv.einsum("n c 2*h+r-3 2*w+s-3, k c r s -> n k h w", x, w)` is a strided convolution with padding 3.
+    Axes are separated by spaces. An axis is a name, a sum such as `2*h+r-3`, a group such as `(g c)` in row-major
+    order, `()` of size 1, or `...`. Indices that the result does not name are summed. Cells outside an operand
+    count as zero. docs/einsum.md has the rules for sizes.
+
+    Args:
+        equation: terms of the operands, `->`, the axes of the result.
+        operands: floating-point or complex tensors of one dtype and device.
+        mode: for expressions without an offset: `"full"`, `"same"`, `"valid"`, `"circular"`; None for offset 0.
+        sizes: sizes of indices by name; options of `tnconv.compile` such as `memory_limit` are passed on.
+
+    Returns:
+        A tensor with the axes of the result. Gradients flow through.
+
+    Raises:
+        ParseError: the equation does not parse; the message points at the character.
+        ArgumentError: an operand or a size does not fit.
+    """
+    shapes = _shapes(operands)
+    key = ("einsum", equation, shapes, mode, _frozen(sizes))
+    found = _find(key) or _keep(key, einsum_expression(equation, *shapes, mode=mode, **sizes))
+    return found(*operands)
+
+
+def einsum_expression(
+    equation: str, /, *shapes: Any, mode: str | None = None, **sizes: Any
+) -> EinsumFunction:
+    """Compile an equation for operands of given shapes.
+
+    Args:
+        equation: as for `einsum`.
+        shapes: one an operand; an axis that is a plain name may have a symbol as size, such as `"N"`.
+        mode: as for `einsum`.
+        sizes: as for `einsum`.
+
+    Returns:
+        A callable that takes the operands in order, with `network`, `plan`, `source` and `explain()`.
+
+    Raises:
+        ParseError: the equation does not parse; the message points at the character.
+        ArgumentError: a shape or a size does not fit.
+        PlanError: no plan was found, or a hint is for no symbol.
+    """
+    options = {name: sizes.pop(name) for name in list(sizes) if name in _OPTIONS}
+    network = affine_network(equation, shapes, sizes, mode)
+    return EinsumFunction(equation, network, compile(network, **options))
+
+
+def conv_einsum(
+    equation: str,
+    /,
+    *operands: Tensor,
+    mode: str | Mapping[str, str] = "same",
+    stride: int | Mapping[str, int] = 1,
+    padding: int | Mapping[str, int] = 0,
+    dilation: Any = 1,
+    **options: Any,
+) -> Tensor:
+    """Convolve and contract tensors in the notation of arXiv 2401.03384.
+
+    `tnconv.conv_einsum("bshw,tshw->bthw|hw", x, w)`: letters behind `|` are convolved over all operands that hold
+    them, the others contracted. It is a true convolution, kernels flipped, but in mode "pad". No intermediate is
+    cut, so the value does not depend on the order.
+
+    Args:
+        equation: single letters, or names separated by spaces.
+        operands: floating-point or complex tensors of one dtype and device.
+        mode: `"full"`, `"same"`, `"valid"`, `"circular"` or `"pad"`; this and the following are one value, or a dict
+            by letter.
+        stride: every `stride`-th cell of the result is kept.
+        padding: zero cells on both sides of the first operand that holds the letter, in mode "pad" only.
+        dilation: distance of kernel cells, one int or one for each other operand, in mode "pad" only.
+        options: those of `tnconv.compile`, such as `memory_limit`; `padding_mode="max_zeros"` and `"max_circular"`
+            stand for the modes "same" and "circular".
+
+    Returns:
+        A tensor with the axes of the result. Gradients flow through.
+
+    Raises:
+        ParseError: the equation does not parse; the message points at the character.
+        ArgumentError: an operand or an option does not fit.
+    """
+    shapes = _shapes(operands)
+    given = {"mode": mode, "stride": stride, "padding": padding, "dilation": dilation, **options}
+    key = ("conv_einsum", equation, shapes, _frozen(given))
+    found = _find(key) or _keep(key, conv_einsum_expression(equation, *shapes, **given))
+    return found(*operands)
+
+
+def conv_einsum_expression(
+    equation: str,
+    /,
+    *shapes: Any,
+    mode: str | Mapping[str, str] = "same",
+    stride: int | Mapping[str, int] = 1,
+    padding: int | Mapping[str, int] = 0,
+    dilation: Any = 1,
+    **options: Any,
+) -> EinsumFunction:
+    """Compile an equation in the notation of arXiv 2401.03384 for operands of given shapes.
+
+    Args:
+        equation: as for `conv_einsum`.
+        shapes: one an operand; the size of a letter that is not convolved may be a symbol, such as `"N"`.
+        mode: as for `conv_einsum`.
+        stride: as for `conv_einsum`.
+        padding: as for `conv_einsum`.
+        dilation: as for `conv_einsum`.
+        options: those of `tnconv.compile`.
+
+    Returns:
+        A callable that takes the operands in order, with `network`, `plan`, `source` and `explain()`.
+
+    Raises:
+        ParseError: the equation does not parse; the message points at the character.
+        ArgumentError: a shape or an option does not fit.
+        PlanError: no plan was found, or a hint is for no symbol.
+    """
+    if "padding_mode" in options:
+        mode = _ported(options.pop("padding_mode"), mode)
+    for name in options:
+        if name not in _OPTIONS:
+            raise ArgumentError(
+                f"option {name!r} is not known; use mode, stride, padding, dilation, {', '.join(sorted(_OPTIONS))}"
+            )
+    network = convolution_network(
+        equation, shapes, mode=mode, stride=stride, padding=padding, dilation=dilation
+    )
+    return EinsumFunction(equation, network, compile(network, **options))
+
+
+def _ported(padding_mode: object, mode: object) -> Any:
+    """The mode for the option that the authors' implementation has in its place."""
+    if not isinstance(padding_mode, str) or padding_mode not in _PORTED or mode != "same":
+        raise ArgumentError(
+            f"padding_mode={padding_mode!r} with mode={mode!r}: as padding_mode only 'max_zeros' ('same') and "
+            "'max_circular' ('circular') are taken; give mode= alone, where 'pad' with flipped kernels is 'zeros'"
+        )
+    return _PORTED[padding_mode]
+
+
+# -- what is kept ------------------------------------------------------------------------------------
+
+
+def _find(key: tuple[Any, ...]) -> EinsumFunction | None:
+    """What was compiled for a key; None where it is new, or cannot be a key (compiling says what is wrong)."""
+    try:
+        return _kept.get(key)
+    except TypeError:
+        return None
+
+
+def _keep(key: tuple[Any, ...], function: EinsumFunction) -> EinsumFunction:
+    """Keep a compiled equation, in place of the oldest where there are too many."""
+    while len(_kept) >= _MOST_KEPT:
+        _kept.pop(next(iter(_kept)), None)
+    _kept[key] = function
+    return function
+
+
+def _shapes(operands: tuple[Tensor, ...]) -> tuple[torch.Size, ...]:
+    for number, operand in enumerate(operands):
+        if not isinstance(operand, Tensor):
+            raise ArgumentError(
+                f"operand {operand_name(number)} is a {type(operand).__name__}, not a tensor; pass a torch.Tensor"
+            )
+    return tuple([operand.shape for operand in operands])
+
+
+def _frozen(value: Any) -> Any:
+    """The value with tuples for dicts and lists, as a part of a key."""
+    if isinstance(value, Mapping):
+        return ("dict", *((name, _frozen(each)) for name, each in value.items()))
+    return tuple(map(_frozen, value)) if isinstance(value, list | tuple) else value

@@ -1,0 +1,358 @@
+"""The notation of arXiv 2401.03384: `"bshw,tshw->bthw|hw"`, letters behind `|` are convolved.
+
+A letter `j` that m >= 2 operands hold becomes one index `j1 … jm` an operand, the index `j` of the result, and one
+pattern: `stride*j + shift = j1 + … + jm`, a true convolution, so no operand is flipped and no intermediate cut.
+With sizes `n_1 … n_m`, `N = Σ n - m + 1` and `M = max n`:
+
+    full      shift 0          N cells
+    same      (N - M)//2       M
+    valid     N - M            2*M - N
+    circular  0, modulo M      M
+    pad       j1 = stride*j + Σ dilation*j_k - padding, cross-correlation with the first operand as the signal
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tnconv.errors import ArgumentError
+from tnconv.ir import Index, Network, Node, Relational, Size, Tensor, fresh, group, pattern
+from tnconv.notation.text import NAME, Part, check_length, check_shapes, fault, operand_name, split_equation
+
+MODES = ("full", "same", "valid", "circular", "pad")
+
+
+@dataclass(frozen=True, slots=True)
+class Convolution:
+    """A parsed equation: the names of every operand, of the result, and of what is convolved."""
+
+    terms: tuple[tuple[str, ...], ...]
+    output: tuple[str, ...]
+    convolved: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How one letter is convolved.
+
+    Args:
+        mode: one of `MODES`.
+        stride: every how many cells one is kept.
+        padding: zero cells on both sides of the signal, in mode "pad".
+        dilation: distance of kernel cells in mode "pad", an int or one for each operand behind the first.
+    """
+
+    mode: Any = "same"
+    stride: Any = 1
+    padding: Any = 0
+    dilation: Any = 1
+
+
+def convolution_network(
+    equation: str,
+    shapes: Sequence[Sequence[object]],
+    *,
+    mode: object = "same",
+    stride: object = 1,
+    padding: object = 0,
+    dilation: object = 1,
+) -> Network:
+    """The network of an equation in the notation of arXiv 2401.03384.
+
+    Operands are called `x1`, `x2`, …; the first is an input, the others are parameters.
+
+    Args:
+        equation: such as `"ijk,jl,lmq,njpq->ijknp|j"`: single letters, or names separated by spaces.
+        shapes: one an operand; sizes of ordinary letters may be symbols.
+        mode: `"full"`, `"same"`, `"valid"`, `"circular"` or `"pad"`; as the other options, one value or a dict by
+            letter, in which the default stands for letters that are left out.
+        stride: every `stride`-th cell of the result is kept.
+        padding: zero cells on both sides of the signal, in mode "pad" only.
+        dilation: distance of kernel cells, an int or one for each operand behind the first, in mode "pad" only.
+
+    Raises:
+        ParseError: the equation does not parse.
+        ArgumentError: shapes or options do not fit it.
+    """
+    parsed = parse_convolution(equation)
+    sizes = check_shapes(len(parsed.terms), shapes)
+    given = {"mode": mode, "stride": stride, "padding": padding, "dilation": dilation}
+    options = {letter: Options() for letter in parsed.convolved} | _options(parsed.convolved, given)
+    return _Builder(parsed, sizes, options).network()
+
+
+# -- the text ----------------------------------------------------------------------------------------
+
+
+def parse_convolution(equation: str) -> Convolution:
+    """Read an equation such as `"ijk,jl->ik|j"`.
+
+    Raises:
+        ParseError: it does not parse; the message points at the character.
+    """
+    parts, rest = split_equation(equation)
+    output, *behind = rest.split("|")
+    if len(behind) > 1:
+        raise fault(
+            equation, behind[1].start - 1, "'|' is there twice; write the convolved letters behind one"
+        )
+    bar = equation.find("|")
+    if 0 <= bar < rest.start:
+        raise fault(equation, bar, "'|' stands behind the result, as in ij,jk->ik|j")
+    convolved = [piece for part in behind for piece in part.split(",")]
+    single = not any(len(part.text.split()) > 1 for part in (*parts, output))
+    read = [_names(equation, part, single) for part in (*parts, output)]
+    letters = [name for part in convolved for name in _names(equation, part, single)]
+    held = {name.text for term in read[:-1] for name in term}
+    seen: set[str] = set()
+    for letter in letters:
+        if letter.text not in held:
+            raise fault(
+                equation,
+                letter.start,
+                f"no operand holds {letter.text!r}; only letters of operands are convolved",
+            )
+        if letter.text in seen:
+            raise fault(equation, letter.start, f"{letter.text!r} is convolved twice; write it once")
+        seen.add(letter.text)
+    for name in read[-1]:
+        if name.text not in held:
+            raise fault(
+                equation, name.start, f"{name.text!r} of the result is on no operand; write it there too"
+            )
+    *terms, result = (tuple(name.text for name in term) for term in read)
+    return Convolution(tuple(terms), result, tuple(letter.text for letter in letters))
+
+
+def _names(equation: str, part: Part, single: bool) -> list[Part]:
+    names: list[Part] = []
+    place = 0
+    while place < len(part.text):
+        found = NAME.match(part.text, place)
+        if part.text[place].isspace():
+            place += 1
+        elif found is None:
+            what = "letters" if single else "names of ASCII letters, digits and '_'"
+            raise fault(equation, part.start + place, f"unexpected {part.text[place]!r}; a term holds {what}")
+        else:
+            text = found.group()[0] if single else found.group()
+            check_length(equation, text, part.start + place)
+            names.append(Part(text, part.start + place))
+            place += len(text)
+    return names
+
+
+# -- options -----------------------------------------------------------------------------------------
+
+
+def _options(letters: Sequence[str], given: Mapping[str, object]) -> dict[str, Options]:
+    """The options of every convolved letter."""
+    for option, value in given.items():
+        if isinstance(value, Mapping):
+            for letter in value:
+                if letter not in letters:
+                    raise ArgumentError(
+                        f"{option} is given for {letter!r}, which is not convolved; the convolved letters are "
+                        f"{', '.join(letters) or 'none'}"
+                    )
+    default = Options()
+    return {
+        letter: _checked(
+            letter,
+            Options(
+                **{
+                    option: value.get(letter, getattr(default, option))
+                    if isinstance(value, Mapping)
+                    else value
+                    for option, value in given.items()
+                }
+            ),
+        )
+        for letter in letters
+    }
+
+
+def _checked(letter: str, options: Options) -> Options:
+    if not isinstance(options.mode, str) or options.mode not in MODES:
+        raise ArgumentError(f"mode={options.mode!r} of {letter!r} is not known; use {', '.join(MODES)}")
+    _whole(letter, "stride", options.stride, 1)
+    _whole(letter, "padding", options.padding, 0)
+    dilation = tuple(options.dilation) if isinstance(options.dilation, list | tuple) else options.dilation
+    for value in dilation if isinstance(dilation, tuple) else (dilation,):
+        _whole(letter, "dilation", value, 1)
+    if options.mode != "pad":
+        for option, value, default in (("padding", options.padding, 0), ("dilation", dilation, 1)):
+            if value != default:
+                raise ArgumentError(
+                    f"{option}={value!r} is given but letter {letter!r} has mode {options.mode!r}; "
+                    f"{option} is for mode 'pad'"
+                )
+    return Options(options.mode, options.stride, options.padding, dilation)
+
+
+def _whole(letter: str, option: str, value: object, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ArgumentError(
+            f"{option}={value!r} of letter {letter!r} is not an integer of at least {least}; give one"
+        )
+
+
+# -- the network -------------------------------------------------------------------------------------
+
+
+class _Builder:
+    """Makes the indices, patterns and axes of one equation."""
+
+    def __init__(
+        self,
+        equation: Convolution,
+        shapes: Sequence[tuple[Size, ...]],
+        options: Mapping[str, Options],
+    ) -> None:
+        self.equation, self.options = equation, options
+        self.sizes = _sizes(equation, shapes)
+        names = dict.fromkeys(name for term in equation.terms for name in term)
+        self.taken = set(names)
+        self.legs: dict[str, dict[int, Index]] = {}  # of a convolved letter, by operand
+        self.indices: dict[str, Index] = {}  # of the result
+        self.patterns: list[Node] = []
+        for name in names:
+            self._add(name)
+
+    def network(self) -> Network:
+        """The network."""
+        tensors = [
+            Tensor(
+                operand_name(number),
+                "parameter" if number else "input",
+                tuple(
+                    group(self.legs[name][number] if name in self.legs else self.indices[name])
+                    for name in term
+                ),
+            )
+            for number, term in enumerate(self.equation.terms)
+        ]
+        output = tuple(group(index) for index in self._diagonals(self.equation.output))
+        return Network("conv_einsum", (*tensors, *self.patterns), output)
+
+    def _add(self, name: str) -> None:
+        sizes = self.sizes[name]
+        if name not in self.options:
+            self.indices[name] = Index(name, next(iter(sizes.values())))
+            return
+        if len(sizes) == 1:
+            ((number, size),) = sizes.items()
+            if self.options[name] != Options(self.options[name].mode):
+                raise ArgumentError(
+                    f"letter {name!r} is held by operand {operand_name(number)} only, so it is not convolved and has "
+                    "no stride, padding or dilation; give these as a dict of other letters"
+                )
+            self.indices[name] = Index(name, size)
+            return
+        for number, size in sizes.items():
+            if not isinstance(size, int):
+                raise ArgumentError(
+                    f"convolved letter {name!r} has the symbolic size {size} on operand {operand_name(number)}; "
+                    "give an integer"
+                )
+        self.legs[name] = {
+            number: Index(self._fresh(f"{name}{number + 1}"), size) for number, size in sizes.items()
+        }
+        legs = tuple(self.legs[name].values())
+        self.indices[name] = Index(name, _length(name, legs, self.options[name]))
+        self.patterns.append(
+            _relation(f"p{len(self.patterns) + 1}", self.indices[name], legs, self.options[name])
+        )
+
+    def _diagonals(self, names: Iterable[str]) -> list[Index]:
+        """The indices of the result; a name's second is a copy on the diagonal."""
+        seen: dict[str, Index] = {}
+        indices = []
+        for name in names:
+            index = self.indices[name]
+            if name in seen:
+                copy = Index(self._fresh(f"{name}_2"), index.size)
+                self.patterns.append(pattern(f"p{len(self.patterns) + 1}", copy, ((1, index),)))
+                index = copy
+            seen[name] = index
+            indices.append(index)
+        return indices
+
+    def _fresh(self, base: str) -> str:
+        name = fresh(base, self.taken)
+        self.taken.add(name)
+        return name
+
+
+def _sizes(equation: Convolution, shapes: Sequence[tuple[Size, ...]]) -> dict[str, dict[int, Size]]:
+    """The sizes of every name by operand; an ordinary one has the same size everywhere."""
+    sizes: dict[str, dict[int, Size]] = {}
+    where: dict[tuple[str, int | None], str] = {}
+    for number, (term, shape) in enumerate(zip(equation.terms, shapes, strict=True)):
+        if len(term) != len(shape):
+            raise ArgumentError(
+                f"operand {operand_name(number)} has {len(shape)} axes, shape {shape}, but its term "
+                f"[{' '.join(term)}] has {len(term)}; give one letter an axis"
+            )
+        for axis, (name, size) in enumerate(zip(term, shape, strict=True)):
+            here = f"axis {axis} of operand {operand_name(number)}"
+            key = (name, number if name in equation.convolved else None)
+            first = where.setdefault(key, here)
+            known = sizes.setdefault(name, {})
+            other = known.get(number) if key[1] is not None else next(iter(known.values()), None)
+            if other is not None and other != size:
+                advice = "" if key[1] is not None else f", or write {name!r} behind '|' to convolve operands"
+                raise ArgumentError(
+                    f"letter {name!r} has size {other} on {first} but {size} on {here}; make them equal{advice}"
+                )
+            known[number] = size
+    return sizes
+
+
+def _length(letter: str, legs: Sequence[Index], options: Options) -> int:
+    """How many cells the result has along a convolved letter."""
+    sizes = [leg.size for leg in legs]
+    total, most = sum(sizes) - len(sizes) + 1, max(sizes)
+    if options.mode == "pad":
+        dilations = _dilations(letter, legs, options)
+        reach = sum(d * (n - 1) for d, n in zip(dilations, sizes[1:], strict=True)) + 1
+        if sizes[0] + 2 * options.padding < reach:
+            raise ArgumentError(
+                f"mode 'pad' leaves nothing of letter {letter!r}: the signal has {sizes[0]} cells and "
+                f"{options.padding} zeros on either side, the kernels reach over {reach}; give more padding"
+            )
+        return int((sizes[0] + 2 * options.padding - reach) // options.stride + 1)
+    length = {"full": total, "valid": 2 * most - total}.get(options.mode, most)
+    if length < 1:
+        raise ArgumentError(
+            f"mode 'valid' leaves nothing of letter {letter!r}: its sizes are {sizes}, so {2 * most - total} cells; "
+            "give a larger operand, or another mode"
+        )
+    return int(-(-length // options.stride))
+
+
+def _relation(name: str, result: Index, legs: Sequence[Index], options: Options) -> Relational:
+    """The one pattern of a convolved letter, solved for the signal: the first operand, or the largest."""
+    sizes = [leg.size for leg in legs]
+    if options.mode == "pad":
+        signal = legs[0]
+        rest = tuple(zip(_dilations(result.name, legs, options), legs[1:], strict=True))
+        return pattern(name, signal, ((options.stride, result), *rest), -options.padding)
+    total, most = sum(sizes) - len(sizes) + 1, max(sizes)
+    signal = legs[sizes.index(most)]
+    rest = tuple((-1, leg) for leg in legs if leg != signal)
+    shift = {"same": (total - most) // 2, "valid": total - most}.get(options.mode, 0)
+    modulus = most if options.mode == "circular" else None
+    return pattern(name, signal, ((options.stride, result), *rest), shift, modulus)
+
+
+def _dilations(letter: str, legs: Sequence[Index], options: Options) -> tuple[int, ...]:
+    if isinstance(options.dilation, int):
+        return (options.dilation,) * (len(legs) - 1)
+    values = tuple(options.dilation)
+    if len(values) != len(legs) - 1:
+        raise ArgumentError(
+            f"dilation={values} of letter {letter!r} has {len(values)} values but there are {len(legs) - 1} kernel "
+            "operands; give one each, or an int"
+        )
+    return values
