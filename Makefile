@@ -5,13 +5,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+PEERS := $(VENV)/.peers
 CHECKED := tnconv tests benchmarks examples
 
-.PHONY: help setup demo test lint format types bench clean
+.PHONY: help setup demo test docs lint format types bench clean
 .DEFAULT_GOAL := help
 
 help: ## say what the targets do
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 13
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -26,6 +27,9 @@ demo: $(STAMP) ## compile every convolution of ResNet-18 for seven operations, c
 test: $(STAMP) ## run the tests
 	$(BIN)/python -m pytest -n 2
 
+docs: $(STAMP) ## write docs/operations.md from the tables of operations, conventions and layers
+	$(BIN)/python -m tnconv.ops.page docs/operations.md
+
 lint: $(STAMP) ## check style and formatting
 	$(BIN)/ruff check $(CHECKED)
 	$(BIN)/ruff format --check $(CHECKED)
@@ -37,8 +41,15 @@ format: $(STAMP) ## correct what `make lint` finds, where that is mechanical
 types: $(STAMP) ## check types
 	$(BIN)/mypy
 
-bench: $(STAMP) ## measure against PyTorch, side by side
-	$(BIN)/python benchmarks/bench.py
+$(PEERS): $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input -c constraints.txt -e '.[peers]'
+	@touch $@
+
+bench: $(PEERS) ## measure every operation of every layer against PyTorch and the other packages, side by side
+	$(BIN)/python -m benchmarks.bench $(ARGS)
+
+bench-quick: $(PEERS) ## the same in a minute, for a few layers
+	$(BIN)/python -m benchmarks.bench --every 9 --rounds 7 --seconds 0.1 --no-memory $(ARGS)
 
 clean: ## remove everything that the other targets made
 	rm -rf $(VENV) build dist *.egg-info .hypothesis .mypy_cache .ruff_cache .pytest_cache

@@ -1,5 +1,6 @@
 """The command line: what it prints, and one red line with status 2 for errors of tnconv."""
 
+import json
 import os
 import re
 import subprocess
@@ -67,6 +68,34 @@ def test_ops_lists_every_operation_with_its_formula():
     words = {line.split()[0] for line in result.stdout.splitlines() if line.strip()}
     assert set(ops.available()) <= words
     assert set(OPERATIONS) <= words
+
+
+def test_ops_lists_options_and_references():
+    lines = run("ops").stdout.splitlines()
+    assert lines[0].split("  ")[0] == "operation"
+    row = next(line for line in lines if line.startswith("kfac_expand"))
+    assert 'bias="joint" groups="average"' in row
+    for operation in ops.list():
+        row = next(line for line in lines if line.split()[:1] == [operation.name])
+        assert operation.legs in row
+        assert operation.reference.split()[0] in row
+        assert ('bias="joint"' in row) == ("joint" in operation.options)
+
+
+def test_ops_as_json():
+    result = run("ops", "--json")
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    assert [entry["name"] for entry in found] == [operation.name for operation in ops.list()]
+    assert {name for entry in found for name in (entry["name"], *entry["aliases"])} == set(ops.available())
+    for entry, operation in zip(found, ops.list(), strict=True):
+        assert (entry["formula"], entry["legs"]) == (operation.formula, operation.legs)
+        assert entry["reference"] == operation.reference
+    options = {entry["name"]: entry["options"] for entry in found}
+    assert options["forward"] == []
+    assert options["kfac_reduce"] == ['bias="joint"', 'groups="average"', "convention="]
+    assert options["kfac_grad_reduce"] == ['groups="average"', "convention="]
+    assert options["ntk"] == ['bias="joint"']
 
 
 def test_passes_lists_every_pass_with_its_first_line():

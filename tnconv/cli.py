@@ -1,5 +1,6 @@
 """The command line: compile a layer from a spec file, list the operations and the passes."""
 
+import json
 from collections.abc import Iterable
 from dataclasses import MISSING, fields
 from enum import StrEnum
@@ -16,6 +17,7 @@ from typer.core import TyperGroup
 import tnconv
 from tnconv import ops, passes
 from tnconv.errors import TnconvError
+from tnconv.ops import page
 from tnconv.spec import load_spec
 
 _ERROR_STATUS = 2
@@ -100,12 +102,19 @@ def compile_spec(
             pass
 
 
-@app.command(name="ops", epilog="Example: tnconv ops")
-def list_operations() -> None:
-    """List the operations with their formulas and result legs."""
+@app.command(name="ops", epilog="Example: tnconv ops --json")
+def list_operations(
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print a JSON list, an object for each operation.")
+    ] = False,
+) -> None:
+    """List the operations with their formulas, result legs, options and references."""
+    if as_json:
+        typer.echo(json.dumps([page.record(o) for o in ops.list()], ensure_ascii=False, indent=2))
+        return
     found = ((name, ops.get(name)) for name in ops.available())
-    rows = ((name, o.formula, o.legs, o.reference) for name, o in found)
-    _print_table(("operation", "formula", "result legs", "reference"), rows)
+    rows = ((name, o.formula, o.legs, " ".join(page.options(o)), o.reference) for name, o in found)
+    _print_table(("operation", "formula", "result legs", "options", "reference"), rows)
 
 
 @app.command(name="passes", epilog="Example: tnconv passes")

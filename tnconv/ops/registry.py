@@ -253,6 +253,11 @@ def available() -> tuple[str, ...]:
     return (*_registry, *_ALIASES)
 
 
+def aliases(name: str) -> tuple[str, ...]:
+    """The other names of the operation called `name`."""
+    return tuple(alias for alias, owner in _ALIASES.items() if owner == name)
+
+
 def get(name: str) -> Operation:
     """The operation called `name`, or that it is an alias of.
 

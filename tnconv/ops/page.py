@@ -1,0 +1,256 @@
+"""docs/operations.md, written from the tables: `python -m tnconv.ops.page docs/operations.md`, or `make docs`.
+
+Operations and conventions come from their tables; arguments, and which layers have an operation, from running
+its passes on a small layer of each kind. Only what no table says is prose here.
+"""
+
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from tnconv.errors import OperationError, SpecError
+from tnconv.ir import Expression, Tensor
+from tnconv.ir.printer import format_axes
+from tnconv.ops.conventions import CONVENTIONS, DEFAULT
+from tnconv.ops.registry import AVERAGE, JOINT, Operation, aliases, operations
+from tnconv.passes import Pipeline
+from tnconv.spec import ConvSpec, ConvTransposeSpec, Layer, LinearSpec, PoolSpec, UnfoldSpec
+
+NONE = "–"  # what a cell says where there is nothing
+OPTIONS = {JOINT: 'bias="joint"', AVERAGE: 'groups="average"'}
+LAYERS: tuple[Layer, ...] = (
+    ConvSpec(4, 6, 2, 5, groups=2, bias=True),
+    ConvTransposeSpec(4, 6, 2, 5, groups=2),
+    LinearSpec(4, 6, input_size=3),
+    LinearSpec(4, 6),
+    PoolSpec(4, 2, (5,)),
+    UnfoldSpec(4, 2, (5,)),
+)
+_RAW = {"input expand": "S_A", "output expand": "S_G", "input reduce": "R_A", "output reduce": "R_G"}
+
+
+def record(operation: Operation) -> dict[str, Any]:
+    """An operation as plain values: name, aliases, formula, legs, options, reference.
+
+    Args:
+        operation: a line of the table.
+
+    Returns:
+        Strings, and lists of strings; the options as they are written in a call of `tnconv.compile`.
+    """
+    return {
+        "name": operation.name,
+        "aliases": list(aliases(operation.name)),
+        "formula": operation.formula,
+        "legs": operation.legs,
+        "options": options(operation),
+        "reference": operation.reference,
+    }
+
+
+def options(operation: Operation) -> list[str]:
+    """What an operation takes besides the layer, as it is written: `bias="joint"`, `convention=`."""
+    found = [text for option, text in OPTIONS.items() if option in operation.options]
+    return [*found, "convention="] if operation.factor else found
+
+
+def page() -> str:
+    """The Markdown of docs/operations.md."""
+    return _PAGE.format(
+        operations=_operations(),
+        conventions=_conventions(),
+        layers=_layers(),
+        which=_which(),
+        default=DEFAULT,
+    )
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Write the page to the path given, or print it."""
+    if arguments:
+        Path(arguments[0]).write_text(page(), encoding="utf-8")
+    else:
+        sys.stdout.write(page())
+
+
+# -- tables ------------------------------------------------------------------------------------------
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = (" | ".join(cell.replace("|", "\\|") for cell in line) for line in (header, *rows))
+    first, *others = (f"| {line} |" for line in lines)
+    return "\n".join([first, "|" + "---|" * len(header), *others])
+
+
+def _code(texts: Iterable[str]) -> str:
+    return ", ".join(f"`{text}`" for text in texts) or NONE
+
+
+def _operations() -> str:
+    header = (
+        "name",
+        "formula (one spatial dimension)",
+        "arguments",
+        "axes of the result",
+        "options",
+        "reference",
+    )
+    rows = (
+        (
+            _code([o.name, *aliases(o.name)]),
+            f"`{o.formula}`",
+            _code(_derived(o, LAYERS[0]).arguments),
+            f"`{o.legs}`",
+            _code(options(o)),
+            o.reference,
+        )
+        for o in operations()
+    )
+    return _table(header, rows)
+
+
+def _conventions() -> str:
+    """A row for each convention; those that scale everything alike share one."""
+    factors = {o.factor: o.name for o in operations() if o.factor}
+    names: dict[tuple[str, ...], list[str]] = {}
+    for name, table in CONVENTIONS.items():
+        cells = tuple(_scaled(_RAW[f], table[f]) if f in table else NONE for f in factors)
+        names.setdefault(cells, []).append(name)
+    header = ("`convention=`", *(f"`{name}`" for name in factors.values()))
+    rows = (
+        (_code(found) + (" (default)" if DEFAULT in found else ""), *cells) for cells, found in names.items()
+    )
+    return _table(header, rows)
+
+
+def _scaled(raw: str, scale: str) -> str:
+    """`S_A/(N T²)` for the scale `1/(N*T**2)`."""
+    return f"`{raw}{scale.removeprefix('1').replace('**2', '²').replace('*', ' ')}`"
+
+
+def _layers() -> str:
+    rows = []
+    for spec in LAYERS:
+        network = spec.network(bias=False)
+        axes = {t.name: format_axes(t.axes) for t in network.terms[0].nodes if isinstance(t, Tensor)}
+        weight = f"`{axes['weight']}`" if "weight" in axes else NONE
+        modules = _code(f"nn.{module.__name__}" for module in spec.modules)
+        name = f"`{type(spec).__name__}`{_variant(spec)}"
+        rows.append((name, modules, f"`{axes['x']}`", weight, f"`{format_axes(network.output)}`"))
+    return _table(("layer", "modules", "`x`", "`weight`", "`y`"), rows)
+
+
+def _which() -> str:
+    """The layers that share their operations, one line each."""
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for operation in operations():
+        layers = tuple(f"`{type(spec).__name__}`{_variant(spec)}" for spec in LAYERS if _has(operation, spec))
+        groups.setdefault(layers, []).append(operation.name)
+    return "\n".join(f"- {', '.join(layers)}: {_code(names)}." for layers, names in groups.items())
+
+
+def _variant(spec: Layer) -> str:
+    if not isinstance(spec, LinearSpec):
+        return ""
+    return " with sequence axes" if spec.input_sizes else ""
+
+
+def _derived(operation: Operation, spec: Layer) -> Expression:
+    forward = spec.network(bias=operation.bias)
+    network, _ = Pipeline.parse(operation.passes(forward)).run(forward)
+    return network
+
+
+def _has(operation: Operation, spec: Layer) -> bool:
+    try:
+        _derived(operation, spec)
+    except (OperationError, SpecError):
+        return False
+    return True
+
+
+# -- prose -------------------------------------------------------------------------------------------
+
+_PAGE = """\
+<!-- Written by `make docs` from the tables of the package; change those. -->
+
+# Operations and their scales
+
+Every operation is derived by passes from the forward network of a layer; `tnconv ops` prints the table of operations,
+`tnconv ops --json` gives it to programs.
+
+## Notation
+
+- `n` in `N` examples, `g` in `G` groups, `c` in `C = C_in/G` input channels of a group, `d` in `D = C_out/G` output
+  channels of a group.
+- Per spatial dimension: input position `i` in `I`, kernel position `k` in `K`, output position `o` in `O`; stride
+  `s`, dilation `δ`, left padding `p`. With more dimensions `i`, `k` and `o` stand for `i1 i2 …`, `k1 k2 …`, `o1 o2 …`.
+- Index pattern `Π[k,o,i] = 1` where `i = s·o + δ·k − p`, else 0. `O` follows from both paddings:
+  `O = floor((I + p_left + p_right − δ(K−1) − 1)/s) + 1`. `"same"` needs stride 1 and puts the odd cell on the
+  right, `"valid"` is no padding. Circular, reflecting and replicating padding fold `i` into the input, in every
+  operation: pad first, then unfold.
+- A transposed convolution has the roles of `i` and `o` exchanged, `o = s·i + δ·k − p`; `output_padding` only sizes `O`.
+- `T = Π O` output positions, `x` input, `W` weight, `b` bias, `y` output. `a[n,g,t]` is the patch (column of the
+  unfolded input) at position t, in the order `(c, k1, k2, …)`.
+- `ȳ`, or `ḡ[n,t]`, is the gradient of example n's loss with respect to `y[n,:,t]`, without a factor 1/N: the argument
+  `grad_output`. `z[v,n,t]` are the rows of the loss-Hessian square root pulled back to `y`. `h_y`, the argument
+  `hessian_output`, is the diagonal of the Hessian with respect to `y`. A `tangent` has the shape of `x` or of `W`,
+  `columns` that of the result of `unfold`.
+- Parentheses say that one axis holds several indices, flattened row-major, as torch does. `'` marks a second copy.
+
+## The operations
+
+{operations}
+
+- `input_jacobian`, `weight_jacobian`: the legs of the output, then those of the node that was cut.
+- `bias="joint"` makes weight and bias one matrix `[(g d), (c k) + 1]`, the bias as its last column: it replaces the
+  axes `(g d) c k` of the table, a patch ends with a 1, and `(c k)` has one row and column more. It is the same
+  matrix for a transposed convolution, whose weight torch stores as `[(g c), d, k]`. `bias="separate"`, the default,
+  leaves the bias out.
+- A Kronecker factor has one block a group. `groups="average"` gives one block, of the input's mean over the groups,
+  and of all output channels.
+- The Kronecker order for a row-major weight is `G ⊗ A`.
+- `hessian_diagonal_bl89_input`: with zero padding `T∘T = T(W∘W)`; where padding sends several kernel positions to
+  one input cell, their sum is squared.
+
+## Conventions
+
+Raw sums, per group: `S_A = Σ_{{n,t}} a aᵀ`, `R_A = Σ_n (Σ_t a)(Σ_t a)ᵀ`, and `S_G`, `R_G` the same with `ḡ`.
+`convention=` names the scalar that multiplies them, applied last, after a paper or a package that uses it. Left out, it
+is `{default}`.
+
+{conventions}
+
+In half precision a raw sum may overflow before it is scaled: compute factors in float32. With an empty batch a
+factor that is divided by N is not a number, as torch's mean is.
+
+## Layers
+
+For one spatial dimension, or one sequence axis `o1`. A bias has the channels of `y`. Where the table of operations has
+the axes of `x`, `W` or `y`, a result has those of the layer's own `x`, `weight` or `y`.
+
+{layers}
+
+Which layers have which operations:
+
+{which}
+
+A network of your own has the operations whose nodes it has: `x`, `weight`, `bias`, with indices named as above.
+
+## What raises
+
+What is not represented raises an error that says what to do; nothing is ignored.
+
+- A name that is not known, a dash in the table of conventions, an option that the table of operations does not list.
+- An operation that a layer does not have, such as `weight_vjp` of a pooling layer.
+- Circular padding of more cells than the input has, reflecting padding of as many; another padding mode.
+- A kernel that is larger than the padded input; an `output_padding` that is not below stride or dilation.
+- Average pooling with `ceil_mode=True` where that changes the output, or with `count_include_pad=False` and padding.
+- A module with a `forward` of its own, a lazy one that has no shape yet, or one of another type.
+- A `memory_limit=` that no order of contraction fits; the message has the least peak.
+"""
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
