@@ -1,32 +1,29 @@
 """`tnconv.compile`: from a layer, or a network, to a function on tensors, with everything in between kept."""
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from tnconv import ops, plugins
+from tnconv import ops
 from tnconv.backends import reference
-from tnconv.backends.base import Backend, Program
+from tnconv.backends.base import Program
 from tnconv.backends.torch.signature import Signature
-from tnconv.errors import LoweringError, OperationError, PlanError
+from tnconv.backends.tuning import Trial
+from tnconv.batches import BatchAxes
+from tnconv.building import Builder, check_program
+from tnconv.errors import OperationError, PlanError
 from tnconv.inspect.draw import draw
 from tnconv.inspect.explain import Explanation, explain
-from tnconv.ir import Axis, Expression, Network, Size, Sum, evaluate
+from tnconv.ir import Expression, Network, Size, Sum, evaluate
 from tnconv.passes import Pipeline, Stage, exact_check
-from tnconv.passes.shrink import shrink
-from tnconv.planner import DEFAULT_HINT, Plan, candidate_plans, make_plan
-from tnconv.planner.memory import parse_memory, plan_within, program_peak
+from tnconv.planner import Plan
+from tnconv.planner.memory import parse_memory, program_peak
 from tnconv.spec import as_spec
-
-_CHECK_CELLS = 2_000
-_CHECK_INSTANCES = 5
-_CHECK_DRAWS = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,46 +51,6 @@ class Cost:
         return f"{self.multiplications} multiplications, {self.peak_elements} elements at the peak"
 
 
-@dataclass(frozen=True, slots=True)
-class BatchAxes:
-    """Where the arguments and the result of a layer's operation have their batch axes.
-
-    Args:
-        arguments: (place of the argument, its number of axes, which of them is the batch).
-        result: the axes of the result that are batches.
-    """
-
-    arguments: tuple[tuple[int, int, int], ...]
-    result: tuple[int, ...]
-
-    @classmethod
-    def of(cls, network: Expression) -> "BatchAxes | None":
-        """Those of an operation's network as it was derived from a layer's; None if no argument has one."""
-        tensors = {t.argument: t.axes for term in network.terms for t in term.tensors}
-        places = ((n, tensors[name]) for n, name in enumerate(network.arguments))
-        found = [(n, len(axes), axis) for n, axes in places for axis in _batches(axes)]
-        return cls(tuple(found), tuple(_batches(network.output))) if found else None
-
-    def missing(self, tensors: Sequence[Any]) -> bool:
-        """Whether every argument that has a batch axis comes without it."""
-        dims = (getattr(tensors[place], "ndim", None) == rank - 1 for place, rank, _ in self.arguments)
-        return all(dims)
-
-    def added(self, tensors: Sequence[Tensor]) -> list[Tensor]:
-        """The tensors as a batch of one."""
-        made = list(tensors)
-        for place, _, axis in self.arguments:
-            made[place] = made[place].unsqueeze(axis)
-        return made
-
-
-def _batches(axes: Sequence[Axis]) -> Iterator[int]:
-    """The axes of examples: `n`, and `n_2` of a second copy."""
-    for place, axis in enumerate(axes):
-        if [i.name.partition("_")[0] for i in axis.indices] == ["n"]:
-            yield place
-
-
 class CompiledFunction:
     """A function on tensors, and the texts it came from.
 
@@ -105,6 +62,7 @@ class CompiledFunction:
         stages: the network before and after each pass.
         plan: in which order.
         program: how, with the kernel of each step.
+        trials: what `autotune=True` has timed.
     """
 
     def __init__(
@@ -114,12 +72,14 @@ class CompiledFunction:
         stages: tuple[Stage, ...],
         plan: Plan,
         program: Program,
-        batch: "BatchAxes | None" = None,
+        batch: BatchAxes | None = None,
+        trials: tuple[Trial, ...] = (),
     ) -> None:
         self.op, self.network, self.stages, self.plan, self.program = op, network, stages, plan, program
         self.arguments: tuple[str, ...] = network.arguments
         self._signature = Signature.of(network)
         self._function = program.function
+        self.trials = trials
         self._batch = batch
         self._known: dict[Any, Callable[..., Tensor]] = {}
 
@@ -174,7 +134,7 @@ class CompiledFunction:
 
     def explain(self) -> Explanation:
         """What each pass did, the plan with its costs, the kernels: print it."""
-        return explain(self.op, self.network, self.stages, self.plan, self.program, self.cost)
+        return explain(self.op, self.network, self.stages, self.plan, self.program, self.cost, self.trials)
 
     def draw(self, path: str | Path) -> None:
         """Write the diagram of the network as SVG."""
@@ -196,6 +156,7 @@ def compile(
     verify: str | None = None,
     hints: Mapping[str, int] | None = None,
     device: str = "cpu",
+    autotune: bool = False,
 ) -> CompiledFunction:
     """Compile an operation of a layer, or a network, to a function on tensors.
 
@@ -217,6 +178,8 @@ def compile(
         hints: representative integers for size symbols, for choices by cost; 32 if left out.
         device: whose rates decide between kernels, `"cpu"` or `"cuda"`; see `tnconv calibrate`. Tensors may be
             on any device.
+        autotune: time the programs that are predicted to be fastest once, on this device with sizes at the hints,
+            and keep the winner, also in the cache folder for later processes.
 
     Returns:
         A callable that takes tensors in torch's layout.
@@ -228,6 +191,11 @@ def compile(
         PlanError: no plan was found, or a hint is for no symbol.
         LoweringError: the plan cannot be written as a program.
     """
+    if autotune and memory_limit is not None:
+        raise PlanError(
+            f"autotune=True and memory_limit={memory_limit!r} are given together; take one: a limit keeps to the plans "
+            "that fit, whatever they take"
+        )
     if verify not in (None, "exact"):
         raise OperationError(f"verify={verify!r} is not known; use 'exact' or None")
     options = _options(groups, bias)
@@ -242,41 +210,19 @@ def compile(
             f"hint for {unknown[0]!r}, which is no size symbol of {derived.name!r}; it has {list(derived.symbols)}"
         )
     rewrite = Pipeline.parse(passes)
-    build = _Build(rewrite, planner, _backend(backend), dict(hints or {}), device)
+    builder = Builder(rewrite, planner, backend, dict(hints or {}), device)
     network, second = rewrite.run(derived, check)
-    limit = None if memory_limit is None else parse_memory(memory_limit)
-    plan, program = build(network, limit=limit)
+    trials: tuple[Trial, ...] = ()
+    if memory_limit is not None:
+        plan, program = builder.within(network, parse_memory(memory_limit))
+    elif autotune:
+        plan, program, trials = builder.tuned(network)
+    else:
+        plan, program = builder.fastest(network)
     if verify:
-        _check_program(derived, build, {choice.kernel for choice in program.choices})
+        check_program(derived, builder, {choice.kernel for choice in program.choices})
     batch = None if isinstance(source, Network | Sum) else BatchAxes.of(derived)
-    return CompiledFunction(operation.name, network, (*first, *second), plan, program, batch)
-
-
-@dataclass(frozen=True, slots=True)
-class _Build:
-    """The way from a rewritten network to a program."""
-
-    passes: Pipeline
-    planner: str
-    lower: Backend
-    hints: dict[str, int]
-    device: str
-
-    def __call__(
-        self, network: Expression, prefer: Collection[str] = (), limit: int | None = None
-    ) -> tuple[Plan, Program]:
-        hints = {name: self.hints.get(name, DEFAULT_HINT) for name in network.symbols}
-        if limit is None:
-            plan = make_plan(network, planner=self.planner, hints=hints)
-            return plan, self.lower(plan, network, hints, prefer, self.device)
-
-        def build(plan: Plan) -> tuple[Program, int]:
-            program = self.lower(plan, network, hints, prefer, self.device)
-            return program, evaluate(program_peak(plan, program.workspace), hints)
-
-        candidates = candidate_plans(network, planner=self.planner, hints=hints)
-        itemsize = torch.get_default_dtype().itemsize
-        return plan_within(candidates, build, limit, itemsize, network.symbols)
+    return CompiledFunction(operation.name, network, (*first, *second), plan, program, batch, trials)
 
 
 def _forward(
@@ -316,60 +262,3 @@ def _named(network: Expression, source: object, op: str) -> Expression:
     stem = network.name.split(".")[0]
     name = f"{stem}.{op}"
     return network.rename(name) if isinstance(network, Network) else Sum(name, network.terms)
-
-
-def _backend(name: str) -> Backend:
-    found: Backend = plugins.get(plugins.BACKENDS, name)
-    return found
-
-
-def _check_program(derived: Expression, build: _Build, kernels: Collection[str]) -> None:
-    """Compare the program of small instances with the reference: lowering is where mistakes hide.
-
-    The instances use the kernels of the real program where these accept them. Instances are drawn until
-    enough have a value that is not all zero, as many patterns of tiny sizes reach nothing, and every kernel
-    was used by one.
-
-    Raises:
-        LoweringError: a value differs, or a kernel was used by no instance: what is not checked is not passed.
-    """
-    rng = np.random.default_rng(0)
-    missing, telling = set(kernels), 0
-    for _ in range(_CHECK_DRAWS):
-        found = shrink(derived, rng, _CHECK_CELLS)
-        if found is None:
-            continue
-        rewritten, _ = build.passes.run(found[0])
-        arrays = _integers(rewritten, rng)  # the passes were checked; they may change the value
-        want = np.asarray(reference.evaluate(rewritten, arrays), dtype=np.float64)
-        program = build(rewritten, kernels)[1]
-        _compare(rewritten, program, arrays, want)
-        if np.any(want):
-            telling += 1
-            missing -= {choice.kernel for choice in program.choices}
-        if telling >= _CHECK_INSTANCES and not missing:
-            return
-    if missing:
-        raise LoweringError(
-            f"the program of {derived.name!r} cannot be checked: none of {_CHECK_DRAWS} small instances with a value "
-            f"other than zero uses {', '.join(sorted(missing))}; compile without verify, or check a smaller layer"
-        )
-
-
-def _compare(
-    network: Expression,
-    program: Program,
-    arrays: Mapping[str, np.ndarray[Any, Any]],
-    want: np.ndarray[Any, Any],
-) -> None:
-    got = program.function(*(torch.from_numpy(arrays[n]) for n in program.arguments)).numpy()
-    if got.shape != want.shape or not np.allclose(got, want, rtol=1e-9, atol=1e-9):
-        raise LoweringError(
-            f"the program of a small instance has a value that differs from the reference:\n{network}\n"
-            f"{program.source}\nreference {want.ravel()[:8]} ..., program {got.ravel()[:8]} ..."
-        )
-
-
-def _integers(network: Expression, rng: np.random.Generator) -> dict[str, np.ndarray[Any, Any]]:
-    shapes = {t.argument: tuple(a.size for a in t.axes) for term in network.terms for t in term.tensors}
-    return {n: rng.integers(-3, 4, size=shape).astype(np.float64) for n, shape in shapes.items()}

@@ -11,11 +11,24 @@ from tnconv.planner.plan import Plan
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The kernel that computes a step, and what each candidate was predicted to take, in microseconds."""
+    """The kernel that computes a step.
+
+    Args:
+        step: name of its result.
+        kernel: name of the kernel.
+        candidates: what each kernel that accepts the step was predicted to take, in microseconds.
+        multiplications: that the kernel does; None where they are those of the plan.
+    """
 
     step: str
     kernel: str
     candidates: tuple[tuple[str, float], ...] = ()
+    multiplications: Size | None = None
+
+    @property
+    def predicted(self) -> float:
+        """Microseconds that the chosen kernel is predicted to take; 0 where the backend predicts none."""
+        return dict(self.candidates).get(self.kernel, 0.0)
 
 
 @dataclass(frozen=True)
@@ -37,6 +50,11 @@ class Program:
     choices: tuple[Choice, ...]
     workspace: tuple[tuple[str, str, Size], ...]
     function: Callable[..., Tensor]
+
+    @property
+    def predicted(self) -> float:
+        """Microseconds that all steps together are predicted to take, sizes at the hints."""
+        return sum(choice.predicted for choice in self.choices)
 
 
 # A backend takes a plan, the network that it computes, integers that size symbols count as, and names of

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tnconv.backends.base import Program
+from tnconv.backends.tuning import Trial
 from tnconv.ir import Expression, Size
 from tnconv.passes import Stage
 from tnconv.planner import Plan, format_step
@@ -38,7 +39,13 @@ class Explanation:
 
 
 def explain(
-    op: str, network: Expression, stages: Sequence[Stage], plan: Plan, program: Program, cost: object
+    op: str,
+    network: Expression,
+    stages: Sequence[Stage],
+    plan: Plan,
+    program: Program,
+    cost: object,
+    trials: Sequence[Trial] = (),
 ) -> Explanation:
     """The tables of one compiled function: stages, plan, kernels.
 
@@ -48,12 +55,14 @@ def explain(
         stages: what each pass did.
         plan: the steps.
         program: the kernel of each step.
-        cost: printed as the closing line.
+        cost: printed as the first line.
+        trials: what autotuning has timed.
     """
     from rich.text import Text  # noqa: PLC0415 - see _table
 
     title = Text(f"{network.name} ({op}): {cost}", style="bold")
-    return Explanation((title, _stages(stages), _plan(plan, program), _kernels(program)))
+    tables = (title, _stages(stages), _plan(plan, program), _kernels(program))
+    return Explanation((*tables, _trials(trials)) if trials else tables)
 
 
 def _stages(stages: Sequence[Stage]) -> "Table":
@@ -113,6 +122,22 @@ def _kernels(program: Program) -> "Table":
             table.add_row(
                 choice.step, name, f"{time:.0f}", buffers if chosen else "", style="bold" if chosen else "dim"
             )
+    return table
+
+
+def _trials(trials: Sequence[Trial]) -> "Table":
+    table = _table("autotuned: programs that were timed")
+    table.add_column("plan", justify="right")
+    table.add_column("kernels preferred")
+    table.add_column("predicted microseconds", justify="right")
+    table.add_column("measured microseconds", justify="right")
+    best = min(trials, key=lambda trial: trial.measured)
+    for trial in sorted(trials, key=lambda trial: trial.measured):
+        style = "bold" if trial is best else "dim"
+        preferred = ", ".join(trial.prefer) or "by cost"
+        table.add_row(
+            str(trial.plan), preferred, f"{trial.predicted:.0f}", f"{trial.measured:.0f}", style=style
+        )
     return table
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 
 from tnconv.ir import Expression
-from tnconv.planner.build import build_plans
+from tnconv.planner.build import build_plans, build_rivals
 from tnconv.planner.parser import parse_plan
 from tnconv.planner.plan import DEFAULT_HINT, Operand, Plan, Step
 from tnconv.planner.printer import format_plan, format_step
@@ -20,6 +20,7 @@ __all__ = [
     "format_step",
     "make_plan",
     "parse_plan",
+    "rival_plans",
 ]
 
 
@@ -64,3 +65,23 @@ def candidate_plans(
         PlanError: there is no such planner, or a hint is not a positive integer.
     """
     return build_plans(expression, planner, dict(hints or {}))
+
+
+def rival_plans(
+    expression: Expression, *, planner: str = "auto", hints: Mapping[str, int] | None = None, most: int = 8
+) -> list[Plan]:
+    """Plans that may be the fastest: `make_plan`'s first, then the best ones with another last step.
+
+    Multiplications are not time: a Gram matrix of positions may multiply less than the gradients that it
+    saves and take longer. Whoever can predict times chooses among these.
+
+    Args:
+        expression: what to compute.
+        planner: as for `make_plan`; only "auto" and "dp" have rivals, for 3 to 6 tensors in a term.
+        hints: as for `make_plan`.
+        most: number of plans.
+
+    Raises:
+        PlanError: there is no such planner, or a hint is not a positive integer.
+    """
+    return build_rivals(expression, planner, dict(hints or {}), most)

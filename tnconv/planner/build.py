@@ -1,7 +1,7 @@
 """From contraction trees to steps: names, layouts, shared work, and where the scale goes."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from math import prod
 from typing import Any
@@ -13,7 +13,7 @@ from tnconv.planner.cost import Model, Row, State, bits, models_of
 from tnconv.planner.count import count_factors
 from tnconv.planner.plan import Operand, Plan, Step
 from tnconv.planner.prepare import Linear, Preparation, extent_of, hint_values
-from tnconv.planner.search import Nested, find_orders, largest, nodes
+from tnconv.planner.search import Nested, Order, Price, find_orders, find_rivals, largest, nodes, price
 
 
 def build_plans(expression: Expression, planner: str, hints: Mapping[str, int]) -> Iterator[Plan]:
@@ -23,7 +23,11 @@ def build_plans(expression: Expression, planner: str, hints: Mapping[str, int]) 
         PlanError: a size is not positive at the hints, or there is no such planner.
     """
     cap: int | None = None
-    while found := _build_plan(expression, planner, hints, cap):
+
+    def orders(models: Sequence[Model], _term: int) -> list[Order]:
+        return find_orders(models, planner, cap)
+
+    while found := _build_plan(expression, hints, orders):
         plan, size = found
         yield plan
         if not size:
@@ -31,17 +35,45 @@ def build_plans(expression: Expression, planner: str, hints: Mapping[str, int]) 
         cap = size - 1
 
 
-def _build_plan(
-    expression: Expression, planner: str, hints: Mapping[str, int], cap: int | None
-) -> tuple[Plan, int] | None:
+def build_rivals(expression: Expression, planner: str, hints: Mapping[str, int], most: int) -> list[Plan]:
+    """The best plan, and up to `most` in all that take another last step in one of the terms.
+
+    Raises:
+        PlanError: a size is not positive at the hints, or there is no such planner.
+    """
+
+    def plan_with(changed: int | None, order: Order | None) -> Plan:
+        def orders(models: Sequence[Model], term: int) -> list[Order]:
+            return [order] if term == changed and order is not None else find_orders(models, planner)
+
+        found = _build_plan(expression, hints, orders)
+        assert found is not None
+        return found[0]
+
+    best = plan_with(None, None)
+    values = hint_values(expression.symbols, hints)
+    rivals: list[tuple[Price, int, Order]] = []
+    for term, network in enumerate(expression.terms):
+        models = models_of(Preparation(network, values, {}).run(), values)
+        rivals += [(price(*order), term, order) for order in find_rivals(models, planner)]
+    rivals.sort(key=lambda rival: rival[:2])
+    plans = [best, *(plan_with(term, order) for _, term, order in rivals[:most])]
+    return list({str(plan): plan for plan in plans}.values())[:most]
+
+
+Orders = Callable[[Sequence[Model], int], list[Order]]
+
+
+def _build_plan(expression: Expression, hints: Mapping[str, int], orders: Orders) -> tuple[Plan, int] | None:
     """Plan every term, sharing what they have in common; also the size of the largest intermediate."""
     values = hint_values(expression.symbols, hints)
-    builder = _Builder(set(expression.arguments), values)
+    opened = (_base(i) for term in expression.terms for i in term.open_indices)
+    builder = _Builder(set(expression.arguments), values, opened)
     known: dict[str, Index] = {}
     results, scales, sizes = [], [], []
-    for term in expression.terms:
+    for place, term in enumerate(expression.terms):
         models = models_of(Preparation(term, values, known).run(), values)
-        found = _cheapest(builder, models, known, planner, cap)
+        found = _cheapest(builder, models, known, orders(models, place) if models[0].count_leaves else [])
         if found is None:
             return None
         builder, known, result, size = found
@@ -56,17 +88,25 @@ def _build_plan(
 
 
 def _cheapest(
-    builder: "_Builder", models: Sequence[Model], known: dict[str, Index], planner: str, cap: int | None
+    builder: "_Builder",
+    models: Sequence[Model],
+    known: dict[str, Index],
+    orders: Sequence[Order],
 ) -> tuple["_Builder", dict[str, Index], str, int] | None:
     """Write the steps of the planner's tree; of several trees, that with fewest multiplications."""
     if not models[0].count_leaves:
         return builder, known, _Term(builder, models[0], known).build(None), 0
     trials = []
-    for model, tree in find_orders(models, planner, cap):
+    for model, tree in orders:
         trial, names = builder.copy(), dict(known)
         result = _Term(trial, model, names).build(tree)
         trials.append((trial, names, result, largest(model, tree)))
     return min(trials, key=lambda trial: trial[0].multiplications(), default=None)
+
+
+def _base(index: Index) -> str:
+    """The name of an index without the suffix of a copy."""
+    return index.name.partition("_")[0]
 
 
 def _shapes(expression: Expression) -> dict[str, tuple[Size, ...]]:
@@ -80,11 +120,13 @@ class _Builder:
     Args:
         taken: names of the arguments.
         values: what the size symbols count as.
+        output: names of the open indices without the suffix of a copy, in order.
     """
 
-    def __init__(self, taken: set[str], values: Mapping[str, int]) -> None:
+    def __init__(self, taken: set[str], values: Mapping[str, int], output: Iterable[str]) -> None:
         self.taken = taken
         self.values = values
+        self.output = tuple(dict.fromkeys(output))
         self.steps: list[Step] = []
         self.shared: dict[Any, str] = {}
         self.order: dict[Index, tuple[Any, ...]] = {}
@@ -92,7 +134,7 @@ class _Builder:
 
     def copy(self) -> "_Builder":
         """A builder with the same steps, to try something."""
-        made = _Builder(set(self.taken), self.values)
+        made = _Builder(set(self.taken), self.values, self.output)
         made.steps, made.shared, made.number = list(self.steps), dict(self.shared), self.number
         return made
 
@@ -105,7 +147,7 @@ class _Builder:
     ) -> Operand:
         """A step whose result has the legs as plain axes, or the equal step that is there; as an operand."""
         numbers = _numbers(operands, relations)
-        ordered = sorted(legs, key=lambda i: (*self._base_key(i), numbers[i]))
+        ordered = self._in_output_order(sorted(legs, key=lambda i: (*self._base_key(i), numbers[i])))
         axes = tuple(group(i) for i in ordered)
         key = _key(operands, relations, ordered, numbers)
         name = self.shared.get(key)
@@ -128,6 +170,12 @@ class _Builder:
         factors = count_factors(operands, relations, self.values)
         self.steps.append(Step(name, tuple(operands), tuple(relations), axes, factors=factors))
         return name
+
+    def _in_output_order(self, legs: Sequence[Index]) -> list[Index]:
+        """The legs, those that the output has too exchanged among each other into its order."""
+        rank = {name: place for place, name in enumerate(self.output)}
+        found = iter(sorted((i for i in legs if _base(i) in rank), key=lambda i: rank[_base(i)]))
+        return [next(found) if _base(i) in rank else i for i in legs]
 
     def _base_key(self, index: Index) -> tuple[Any, ...]:
         """Canonical order without the copy suffix, so that both halves of a square come out alike."""

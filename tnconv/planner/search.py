@@ -21,6 +21,7 @@ Price = tuple[int, int]
 Order = tuple[Model, Nested]
 
 EXACT = 12  # leaves up to which "auto" searches all trees
+_RIVAL_LEAVES = 6  # above, there are too many last steps to write a program for each
 _TRIALS = 32
 _ROUNDS = 4
 _FORBIDDEN = 1 << 256  # the price of an element above the cap: more than any multiplications
@@ -83,6 +84,29 @@ def find_orders(models: Sequence[Model], planner: str, cap: int | None = None) -
     else:
         orders = [(model, _BUILT_IN[planner](model)) for model in capped]
     return [(model, tree) for model, tree in orders if cap is None or largest(model, tree) <= cap]
+
+
+def find_rivals(models: Sequence[Model], planner: str) -> list[Order]:
+    """The best tree for each last step, by model: what may be faster though it multiplies more.
+
+    Args:
+        models: prices of one problem.
+        planner: "auto" or "dp"; others propose one tree, and have no rivals.
+
+    Returns:
+        None for fewer than three leaves, for more than `_RIVAL_LEAVES`, and for other planners.
+    """
+    count = models[0].count_leaves
+    if planner not in ("auto", "dp") or not 3 <= count <= _RIVAL_LEAVES:
+        return []
+    found: list[Order] = []
+    for model in models:
+        best = _table(model, [1 << place for place in range(count)])
+        whole = model.everything
+        found += [
+            (model, (_collect(best, left), _collect(best, whole ^ left))) for left in range(1, whole, 2)
+        ]
+    return found
 
 
 def _from_plugin(models: Sequence[Model], planner: str) -> Nested:

@@ -1,0 +1,187 @@
+"""Autotuning: time the few programs that are predicted to be fastest, keep the winner, and remember it.
+
+What is remembered stands in one JSON file in the cache folder, by a digest of the network's text, the sizes, the
+device, the dtype, the number of threads and the version of torch.
+"""
+
+import hashlib
+import statistics
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import torch
+
+from tnconv.backends.base import Program
+from tnconv.backends.torch.profile import cache_folder
+from tnconv.ir import Expression, Size, evaluate
+from tnconv.planner import Plan
+
+_ROUNDS = 7
+_LEAST_SECONDS = 2e-3
+_MOST_PROGRAMS = 6
+_NEAR = 4.0  # a kernel that is predicted to take more than this times the best is not tried
+
+Lower = Callable[[Plan, tuple[str, ...]], Program]
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A program that was tried: what it does otherwise, and how long that takes.
+
+    Args:
+        plan: number of the plan among the rivals; 0 has the fewest multiplications.
+        prefer: kernels that are taken wherever they accept.
+        predicted: microseconds.
+        measured: microseconds, the median.
+    """
+
+    plan: int
+    prefer: tuple[str, ...]
+    predicted: float
+    measured: float
+
+
+class Winner(msgspec.Struct, frozen=True):
+    """What the cache file keeps of a decision."""
+
+    trials: list[Trial]
+
+    @property
+    def best(self) -> Trial:
+        """The fastest."""
+        return min(self.trials, key=lambda trial: trial.measured)
+
+
+def tune(
+    network: Expression,
+    plans: Sequence[Plan],
+    lower: Lower,
+    hints: Mapping[str, int],
+    device: str,
+    dtype: torch.dtype,
+) -> tuple[Plan, Program, tuple[Trial, ...]]:
+    """The plan and the program that are fastest on this machine, and all that were tried.
+
+    Args:
+        network: what is computed.
+        plans: rivals, as of `rival_plans`.
+        lower: writes the program of a plan with preferred kernels.
+        hints: an integer for every size symbol.
+        device: where the timing runs.
+        dtype: of the arguments.
+    """
+    path, key = cache_folder() / "autotune.json", digest(network, hints, device, dtype)
+    known = read_winners(path)
+    winner = known.get(key)
+    if winner is None or winner.best.plan >= len(plans):
+        found = _measured(plans, lower, hints, device, dtype)
+        winner = Winner(found)
+        _write(path, read_winners(path) | {key: winner})
+    best = winner.best
+    plan = plans[best.plan]
+    return plan, lower(plan, best.prefer), tuple(winner.trials)
+
+
+def digest(network: Expression, hints: Mapping[str, int], device: str, dtype: torch.dtype) -> str:
+    """What a decision depends on, in short."""
+    threads = torch.get_num_threads() if device.startswith("cpu") else 0
+    parts = (str(network), sorted(hints.items()), device, dtype, threads, torch.__version__)
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:24]
+
+
+def read_winners(path: Path) -> dict[str, Winner]:
+    """The decisions in a cache file; none where there is no file or it is not one: then they are made anew."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=dict[str, Winner])
+    except (OSError, msgspec.DecodeError):
+        return {}
+
+
+def _write(path: Path, winners: Mapping[str, Winner]) -> None:
+    """Write the file as a whole, so that another process never reads half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    made = path.with_suffix(f".{time.time_ns()}.tmp")
+    made.write_bytes(msgspec.json.encode(winners))
+    made.replace(path)
+
+
+def _measured(
+    plans: Sequence[Plan], lower: Lower, hints: Mapping[str, int], device: str, dtype: torch.dtype
+) -> list[Trial]:
+    candidates = sorted(_candidates(plans, lower), key=lambda made: made[2].predicted)[:_MOST_PROGRAMS]
+    arguments = _arguments(plans[0].arguments, hints, device, dtype)
+    calls = [
+        (lambda p=program: p.function(*(arguments[name] for name in p.arguments)))
+        for _, _, program in candidates
+    ]
+    times = interleaved(calls, device)
+    return [
+        Trial(plan, prefer, program.predicted, seconds * 1e6)
+        for (plan, prefer, program), seconds in zip(candidates, times, strict=True)
+    ]
+
+
+def _candidates(plans: Sequence[Plan], lower: Lower) -> Iterable[tuple[int, tuple[str, ...], Program]]:
+    """Each plan with the kernels chosen by cost, and with one kernel preferred that comes near; no source twice."""
+    seen: set[str] = set()
+    for number, plan in enumerate(plans):
+        program = lower(plan, ())
+        near = {
+            name
+            for choice in program.choices
+            for name, predicted in choice.candidates
+            if predicted <= _NEAR * choice.predicted and name != choice.kernel
+        }
+        variants = [((), program), *(((name,), lower(plan, (name,))) for name in sorted(near))]
+        for prefer, made in variants:
+            if made.source not in seen:
+                seen.add(made.source)
+                yield number, prefer, made
+
+
+def _arguments(
+    shapes: Mapping[str, tuple[Size, ...]], hints: Mapping[str, int], device: str, dtype: torch.dtype
+) -> dict[str, torch.Tensor]:
+    generator = torch.Generator(device).manual_seed(0)
+    return {
+        name: torch.randn(
+            [evaluate(s, hints) for s in sizes], device=device, dtype=dtype, generator=generator
+        )
+        for name, sizes in shapes.items()
+    }
+
+
+def interleaved(
+    calls: Sequence[Callable[[], object]], device: str = "cpu", rounds: int = _ROUNDS
+) -> list[float]:
+    """Seconds of each call, the median over rounds in which all take turns.
+
+    Args:
+        calls: what to time; each is run once before.
+        device: a CUDA device is waited for.
+        rounds: how many.
+    """
+
+    def wait() -> None:
+        if device.startswith("cuda"):
+            torch.cuda.synchronize()
+
+    def seconds(call: Callable[[], object], repeat: int) -> float:
+        wait()
+        start = time.perf_counter()
+        for _ in range(repeat):
+            call()
+        wait()
+        return (time.perf_counter() - start) / repeat
+
+    with torch.no_grad():
+        repeats = [max(1, round(_LEAST_SECONDS / max(seconds(call, 1), 1e-7))) for call in calls]
+        times: list[list[float]] = [[] for _ in calls]
+        for number in range(rounds):
+            for place in range(len(calls)):
+                turn = (place + number) % len(calls)
+                times[turn].append(seconds(calls[turn], repeats[turn]))
+    return [statistics.median(each) for each in times]

@@ -1,0 +1,49 @@
+"""Batch axes of a layer's operation, so that one example needs none."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from tnconv.ir import Axis, Expression
+
+
+@dataclass(frozen=True, slots=True)
+class BatchAxes:
+    """Where the arguments and the result of a layer's operation have their batch axes.
+
+    Args:
+        arguments: (place of the argument, its number of axes, which of them is the batch).
+        result: the axes of the result that are batches.
+    """
+
+    arguments: tuple[tuple[int, int, int], ...]
+    result: tuple[int, ...]
+
+    @classmethod
+    def of(cls, network: Expression) -> "BatchAxes | None":
+        """Those of an operation's network as it was derived from a layer's; None if no argument has one."""
+        tensors = {t.argument: t.axes for term in network.terms for t in term.tensors}
+        places = ((n, tensors[name]) for n, name in enumerate(network.arguments))
+        found = [(n, len(axes), axis) for n, axes in places for axis in _batches(axes)]
+        return cls(tuple(found), tuple(_batches(network.output))) if found else None
+
+    def missing(self, tensors: Sequence[Any]) -> bool:
+        """Whether every argument that has a batch axis comes without it."""
+        dims = (getattr(tensors[place], "ndim", None) == rank - 1 for place, rank, _ in self.arguments)
+        return all(dims)
+
+    def added(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """The tensors as a batch of one."""
+        made = list(tensors)
+        for place, _, axis in self.arguments:
+            made[place] = made[place].unsqueeze(axis)
+        return made
+
+
+def _batches(axes: Sequence[Axis]) -> Iterator[int]:
+    """The axes of examples: `n`, and `n_2` of a second copy."""
+    for place, axis in enumerate(axes):
+        if [i.name.partition("_")[0] for i in axis.indices] == ["n"]:
+            yield place
