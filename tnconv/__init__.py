@@ -11,8 +11,10 @@ import gc
 _collecting = gc.isenabled()
 gc.disable()
 try:
-    from tnconv import ops, passes
+    from tnconv import functional, nn, ops, passes
     from tnconv.api import CompiledFunction, Cost, compile
+    from tnconv.backends.einsum_export import to_einsum
+    from tnconv.equations import conv_einsum, conv_einsum_expression, einsum, einsum_expression
     from tnconv.errors import (
         ArgumentError,
         LoweringError,
@@ -64,10 +66,17 @@ __all__ = [
     "TnconvError",
     "UnfoldSpec",
     "compile",
+    "conv_einsum",
+    "conv_einsum_expression",
+    "einsum",
+    "einsum_expression",
+    "functional",
     "load_spec",
+    "nn",
     "ops",
     "parse",
     "passes",
     "register_pass",
     "spec_from_module",
+    "to_einsum",
 ]

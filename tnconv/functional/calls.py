@@ -1,0 +1,218 @@
+"""From a call to its compiled layer: hashable keys, what is kept, and the checks that a layer's spec cannot make.
+
+A key has the shapes without the batch and the hyper-parameters as they were written. What it leads to is checked
+and compiled on its first call; later calls only look it up, which takes a few microseconds.
+"""
+
+import functools
+import operator
+from collections.abc import Callable, Hashable
+from types import SimpleNamespace
+from typing import Any, ParamSpec
+
+import torch
+from torch import Tensor
+
+from tnconv.api import CompiledFunction, compile
+from tnconv.errors import ArgumentError, SpecError
+from tnconv.spec import Layer
+from tnconv.spec.fields import shown, typed
+
+Shape = tuple[int, ...]
+Key = ParamSpec("Key")
+
+_KEPT = 512  # compiled layers
+
+# What torch.compile has traced a call of. It cannot trace a compilation, nor take a function as a constant, but
+# it can take a place as one and look up there. Its own graphs are kept as long.
+# (An object: torch.compile reads a dict once, and would not see what is added while it traces.)
+_TRACED = SimpleNamespace()
+_constant: Callable[[Callable[..., str]], Callable[..., str]] = torch.compiler.assume_constant_result
+
+
+def kept(build: Callable[Key, CompiledFunction]) -> Callable[Key, CompiledFunction]:
+    """Build once for each key; those used most recently are kept."""
+    cached: Callable[..., CompiledFunction] = functools.lru_cache(maxsize=_KEPT, typed=True)(build)
+
+    @_constant
+    def place(*key: Any) -> str:
+        function = cached(*key)
+        name = f"layer_{id(function)}"
+        setattr(_TRACED, name, function)
+        return name
+
+    @functools.wraps(build)
+    def found(*key: Key.args, **_: Key.kwargs) -> CompiledFunction:
+        if torch.compiler.is_compiling():
+            traced: CompiledFunction = getattr(_TRACED, place(*map(_fixed, key)))
+            return traced
+        try:
+            return cached(*key)
+        except TypeError:  # a list, perhaps; looking at every part of every key would take longer
+            return cached(*map(_frozen, key))
+
+    return found
+
+
+def _fixed(value: Any) -> Any:
+    """A part of a key with ints in place of sizes that `torch.compile` left open, which it guards from here on."""
+    if isinstance(value, list | tuple):
+        return tuple([_fixed(v) for v in value])
+    return operator.index(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _frozen(value: Any) -> Any:
+    """A part of a key with lists as tuples.
+
+    Raises:
+        SpecError: it is neither, and not hashable.
+    """
+    kind = type(value)
+    if kind is int or kind is str or kind is torch.Size:  # most parts; the checks below take longer
+        return value
+    if kind is list or kind is tuple:
+        return tuple(map(_frozen, value))
+    if not isinstance(value, Hashable):
+        raise SpecError(
+            f"{shown(value)} is a {kind.__name__}; give an int, or a tuple with one for each spatial dimension"
+        )
+    return value
+
+
+@functools.lru_cache(maxsize=_KEPT)
+def compiled(spec: Layer, op: str = "forward") -> CompiledFunction:
+    """The function of a layer; one for all ways of writing it, if its fields have one value for each dimension."""
+    return compile(spec, op)
+
+
+# -- keys ----------------------------------------------------------------------------------------------
+
+
+def shape(name: str, tensor: Tensor) -> torch.Size:
+    """The shape of an argument.
+
+    Raises:
+        ArgumentError: it is no tensor.
+    """
+    if not isinstance(tensor, Tensor):
+        raise ArgumentError(f"{name!r} is a {type(tensor).__name__}, not a tensor; pass a torch.Tensor")
+    return tensor.shape
+
+
+def with_parameters(
+    function: Callable[..., Tensor], input: Tensor, weight: Tensor, bias: Tensor | None
+) -> Tensor:
+    """Call a layer; under autocast with all tensors in its dtype, as torch casts the arguments of these layers."""
+    if torch.is_autocast_enabled(input.device.type):
+        dtype = torch.get_autocast_dtype(input.device.type)
+        input, weight = _cast(input, dtype), _cast(weight, dtype)
+        bias = None if bias is None else _cast(bias, dtype)
+    return function(input, weight) if bias is None else function(input, weight, bias)
+
+
+def _cast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """A tensor in a dtype, unless torch leaves it as it is."""
+    kept_as_is = tensor.dtype == torch.float64 or not tensor.is_floating_point()
+    return tensor if kept_as_is else tensor.to(dtype)
+
+
+def without_batch(sizes: torch.Size, rank: int) -> torch.Size:
+    """The shape of one example: without the first axis, if there is one more than an example has."""
+    return sizes[1:] if len(sizes) == rank + 1 else sizes
+
+
+def dims_of(*values: object) -> int | None:
+    """The number of spatial dimensions that hyper-parameters tell: the length of the first sequence."""
+    return next((len(value) for value in values if isinstance(value, list | tuple)), None)
+
+
+def dims_with(sizes: torch.Size, *values: object) -> int:
+    """The number of spatial dimensions that hyper-parameters tell; else that of the input, which has a batch axis.
+
+    Raises:
+        ArgumentError: nothing tells it.
+    """
+    given = dims_of(*values)
+    if given is None and len(sizes) < 3:
+        raise ArgumentError(
+            f"input has {len(sizes)} axes {tuple(sizes)} but at least 3 are needed, [N, C, I1], where kernel_size is "
+            "an int; add axes, or give kernel_size as a tuple"
+        )
+    return len(sizes) - 2 if given is None else given
+
+
+# -- checks --------------------------------------------------------------------------------------------
+
+
+def check_axes(sizes: Shape, axes: str) -> None:
+    """Refuse an input with another number of axes.
+
+    Args:
+        sizes: of one example.
+        axes: what one example has, such as `"C I1 I2"`.
+
+    Raises:
+        ArgumentError: it has more or fewer.
+    """
+    wanted = axes.split()
+    if len(sizes) != len(wanted):
+        raise ArgumentError(
+            f"input has {len(sizes)} axes {tuple(sizes)} but [N, {', '.join(wanted)}] or [{', '.join(wanted)}] is "
+            "needed; add or remove axes"
+        )
+
+
+def spatial_axes(dims: int) -> str:
+    """The axes of one example of an input: `"C I1 I2"`."""
+    return " ".join(["C", *(f"I{place}" for place in range(1, dims + 1))])
+
+
+def check_weight(weight: Shape, dims: int) -> None:
+    """Refuse a weight with another number of spatial dimensions.
+
+    Raises:
+        ArgumentError: it has more or fewer.
+    """
+    if len(weight) != dims + 2:
+        raise ArgumentError(
+            f"weight has {len(weight)} axes {tuple(weight)} but {dims + 2} are needed for {dims} spatial dimension(s); "
+            "take the function for its number of dimensions"
+        )
+
+
+def check_channels(
+    sizes: Shape, bias: Shape | None, weight: Shape, groups: int, channels: tuple[int, int]
+) -> None:
+    """Refuse an input or a bias that does not fit the weight.
+
+    Args:
+        sizes: of one example of the input.
+        bias: shape of the bias.
+        weight: shape of the weight, for messages.
+        groups: number of channel groups, for messages.
+        channels: of input and output, over all groups.
+
+    Raises:
+        ArgumentError: a size differs.
+    """
+    check_axes(sizes, spatial_axes(len(weight) - 2))
+    if sizes[0] != channels[0]:
+        raise ArgumentError(
+            f"input has {sizes[0]} channels but weight {tuple(weight)} with groups={groups} takes {channels[0]}; "
+            "change one of them"
+        )
+    if bias is not None and tuple(bias) != channels[1:]:
+        raise ArgumentError(
+            f"bias has shape {tuple(bias)} but weight {tuple(weight)} with groups={groups} has {channels[1]} output "
+            f"channels; give a bias of shape {channels[1:]}"
+        )
+
+
+def over_groups(channels: int, groups: int) -> int:
+    """Channels of all groups.
+
+    Raises:
+        SpecError: groups is no int of at least 1.
+    """
+    checked: int = typed("groups", groups, int)
+    return channels * checked

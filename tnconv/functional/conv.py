@@ -1,0 +1,139 @@
+"""Convolution, as `torch.nn.functional.conv2d`."""
+
+from dataclasses import replace
+from typing import Any
+
+from torch import Tensor
+
+from tnconv.api import CompiledFunction
+from tnconv.functional.calls import (
+    Shape,
+    check_channels,
+    check_weight,
+    compiled,
+    kept,
+    over_groups,
+    shape,
+    with_parameters,
+    without_batch,
+)
+from tnconv.functional.types import Ints, Padding
+from tnconv.spec import ConvSpec
+
+
+def convNd(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Ints = 1,
+    padding: Padding = 0,
+    dilation: Ints = 1,
+    groups: int = 1,
+    *,
+    padding_mode: str = "zeros",
+) -> Tensor:
+    """Convolution in as many spatial dimensions as the weight has.
+
+    Args:
+        input: `[N, C_in, *I]` or `[C_in, *I]`.
+        weight: `[C_out, C_in/groups, *K]`.
+        bias: `[C_out]`.
+        stride: step of the kernel, an int or one for each dimension.
+        padding: an int, one for each dimension, a (left, right) pair for each, `"same"` or `"valid"`.
+        dilation: distance between kernel cells.
+        groups: number of channel groups.
+        padding_mode: `"zeros"`, `"circular"`, `"reflect"` or `"replicate"`.
+
+    Returns:
+        `[N, C_out, *O]` or `[C_out, *O]`.
+
+    Raises:
+        SpecError: a hyper-parameter is invalid, or two do not fit together.
+        ArgumentError: a tensor has the wrong shape, dtype or device.
+    """
+    dims = len(shape("weight", weight)) - 2
+    return _convolved(dims, input, weight, bias, (stride, padding, dilation, groups, padding_mode))
+
+
+def conv1d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Ints = 1,
+    padding: Padding = 0,
+    dilation: Ints = 1,
+    groups: int = 1,
+    *,
+    padding_mode: str = "zeros",
+) -> Tensor:
+    """`convNd` in one spatial dimension."""
+    return _convolved(1, input, weight, bias, (stride, padding, dilation, groups, padding_mode))
+
+
+def conv2d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Ints = 1,
+    padding: Padding = 0,
+    dilation: Ints = 1,
+    groups: int = 1,
+    *,
+    padding_mode: str = "zeros",
+) -> Tensor:
+    """`convNd` in two spatial dimensions."""
+    return _convolved(2, input, weight, bias, (stride, padding, dilation, groups, padding_mode))
+
+
+def conv3d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Ints = 1,
+    padding: Padding = 0,
+    dilation: Ints = 1,
+    groups: int = 1,
+    *,
+    padding_mode: str = "zeros",
+) -> Tensor:
+    """`convNd` in three spatial dimensions."""
+    return _convolved(3, input, weight, bias, (stride, padding, dilation, groups, padding_mode))
+
+
+def _convolved(
+    dims: int, input: Tensor, weight: Tensor, bias: Tensor | None, options: tuple[Any, ...]
+) -> Tensor:
+    sizes, kernel = without_batch(shape("input", input), dims + 1), shape("weight", weight)
+    added = None if bias is None else shape("bias", bias)
+    function = _conv(dims, sizes, kernel, added, *options)
+    return with_parameters(function, input, weight, bias)
+
+
+@kept
+def _conv(
+    dims: int,
+    sizes: Shape,
+    weight: Shape,
+    bias: Shape | None,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    groups: int,
+    padding_mode: str,
+) -> CompiledFunction:
+    check_weight(weight, dims)
+    inside, outside = over_groups(weight[1], groups), weight[0]
+    check_channels(sizes, bias, weight, groups, (inside, outside))
+    spec = ConvSpec(
+        inside,
+        outside,
+        tuple(weight[2:]),
+        tuple(sizes[1:]),
+        stride=stride,
+        padding=padding,
+        dilation=dilation,
+        groups=groups,
+        bias=bias is not None,
+        padding_mode=padding_mode,
+    )
+    return compiled(replace(spec, stride=spec.strides, padding=spec.paddings, dilation=spec.dilations))

@@ -1,0 +1,143 @@
+"""Transposed convolution, as `torch.nn.functional.conv_transpose2d`."""
+
+from dataclasses import replace
+from typing import Any
+
+from torch import Tensor
+
+from tnconv.api import CompiledFunction
+from tnconv.functional.calls import (
+    Shape,
+    check_channels,
+    check_weight,
+    compiled,
+    kept,
+    over_groups,
+    shape,
+    with_parameters,
+    without_batch,
+)
+from tnconv.functional.types import Ints, NumericPadding
+from tnconv.spec import ConvTransposeSpec
+
+
+def conv_transposeNd(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Ints = 1,
+    padding: NumericPadding = 0,
+    output_padding: Ints = 0,
+    groups: int = 1,
+    dilation: Ints = 1,
+) -> Tensor:
+    """Transposed convolution in as many spatial dimensions as the weight has.
+
+    Args:
+        input: `[N, C_in, *I]` or `[C_in, *I]`.
+        weight: `[C_in, C_out/groups, *K]`.
+        bias: `[C_out]`.
+        stride: step of the kernel over the output, an int or one for each dimension.
+        padding: cells cut off the output: an int, one for each dimension, or a (left, right) pair for each.
+        output_padding: cells added on the right of the output.
+        groups: number of channel groups.
+        dilation: distance between kernel cells.
+
+    Returns:
+        `[N, C_out, *O]` or `[C_out, *O]`.
+
+    Raises:
+        SpecError: a hyper-parameter is invalid, or two do not fit together.
+        ArgumentError: a tensor has the wrong shape, dtype or device.
+    """
+    dims = len(shape("weight", weight)) - 2
+    return _convolved(dims, input, weight, bias, (stride, padding, output_padding, groups, dilation))
+
+
+def conv_transpose1d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Ints = 1,
+    padding: NumericPadding = 0,
+    output_padding: Ints = 0,
+    groups: int = 1,
+    dilation: Ints = 1,
+) -> Tensor:
+    """`conv_transposeNd` in one spatial dimension."""
+    return _convolved(1, input, weight, bias, (stride, padding, output_padding, groups, dilation))
+
+
+def conv_transpose2d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Ints = 1,
+    padding: NumericPadding = 0,
+    output_padding: Ints = 0,
+    groups: int = 1,
+    dilation: Ints = 1,
+) -> Tensor:
+    """`conv_transposeNd` in two spatial dimensions."""
+    return _convolved(2, input, weight, bias, (stride, padding, output_padding, groups, dilation))
+
+
+def conv_transpose3d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Ints = 1,
+    padding: NumericPadding = 0,
+    output_padding: Ints = 0,
+    groups: int = 1,
+    dilation: Ints = 1,
+) -> Tensor:
+    """`conv_transposeNd` in three spatial dimensions."""
+    return _convolved(3, input, weight, bias, (stride, padding, output_padding, groups, dilation))
+
+
+def _convolved(
+    dims: int, input: Tensor, weight: Tensor, bias: Tensor | None, options: tuple[Any, ...]
+) -> Tensor:
+    sizes, kernel = without_batch(shape("input", input), dims + 1), shape("weight", weight)
+    added = None if bias is None else shape("bias", bias)
+    function = _conv_transpose(dims, sizes, kernel, added, *options)
+    return with_parameters(function, input, weight, bias)
+
+
+@kept
+def _conv_transpose(
+    dims: int,
+    sizes: Shape,
+    weight: Shape,
+    bias: Shape | None,
+    stride: Any,
+    padding: Any,
+    output_padding: Any,
+    groups: int,
+    dilation: Any,
+) -> CompiledFunction:
+    check_weight(weight, dims)
+    inside, outside = weight[0], over_groups(weight[1], groups)
+    check_channels(sizes, bias, weight, groups, (inside, outside))
+    spec = ConvTransposeSpec(
+        inside,
+        outside,
+        tuple(weight[2:]),
+        tuple(sizes[1:]),
+        stride=stride,
+        padding=padding,
+        output_padding=output_padding,
+        dilation=dilation,
+        groups=groups,
+        bias=bias is not None,
+    )
+    return compiled(
+        replace(
+            spec,
+            stride=spec.strides,
+            padding=spec.paddings,
+            output_padding=spec.output_paddings,
+            dilation=spec.dilations,
+        )
+    )

@@ -1,0 +1,130 @@
+"""Windows as columns and back, as `torch.nn.functional.unfold` and `fold`, for any number of dimensions."""
+
+import math
+from dataclasses import replace
+from typing import Any
+
+from torch import Tensor
+
+from tnconv.api import CompiledFunction
+from tnconv.errors import ArgumentError, SpecError
+from tnconv.functional.calls import (
+    Shape,
+    check_axes,
+    compiled,
+    dims_of,
+    dims_with,
+    kept,
+    shape,
+    spatial_axes,
+    without_batch,
+)
+from tnconv.functional.types import Ints, NumericPadding
+from tnconv.spec import UnfoldSpec
+from tnconv.spec.fields import shown
+
+
+def unfoldNd(
+    input: Tensor, kernel_size: Ints, dilation: Ints = 1, padding: NumericPadding = 0, stride: Ints = 1
+) -> Tensor:
+    """The windows of an input, one a column (im2col).
+
+    The number of spatial dimensions is the length of the arguments that are tuples. Where all are ints, the input
+    has a batch axis: `[C, I1, I2]` with kernel size 3 would be one dimension, with (3, 3) it is two.
+
+    Args:
+        input: `[N, C, *I]` or `[C, *I]`.
+        kernel_size: extent of the window, an int or one for each dimension.
+        dilation: distance between its cells.
+        padding: zeros around the input: an int, one for each dimension, or a (left, right) pair for each.
+        stride: step of the window.
+
+    Returns:
+        `[N, C*prod(K), prod(O)]` or `[C*prod(K), prod(O)]`.
+
+    Raises:
+        SpecError: a hyper-parameter is invalid, or two do not fit together.
+        ArgumentError: the input has the wrong shape or dtype.
+    """
+    sizes = shape("input", input)
+    dims = dims_with(sizes, kernel_size, dilation, padding, stride)
+    return _unfold(dims, without_batch(sizes, dims + 1), kernel_size, dilation, padding, stride)(input)
+
+
+def foldNd(
+    input: Tensor,
+    output_size: Ints,
+    kernel_size: Ints,
+    dilation: Ints = 1,
+    padding: NumericPadding = 0,
+    stride: Ints = 1,
+) -> Tensor:
+    """The adjoint of `unfoldNd` (col2im): cells of windows that overlap are summed.
+
+    The number of spatial dimensions is the length of the arguments that are tuples; one has to be.
+
+    Args:
+        input: columns, `[N, C*prod(K), prod(O)]` or `[C*prod(K), prod(O)]`.
+        output_size: the extent `I` of the input of `unfoldNd`.
+        kernel_size: extent of the window, an int or one for each dimension.
+        dilation: distance between its cells.
+        padding: as of `unfoldNd`.
+        stride: step of the window.
+
+    Returns:
+        `[N, C, *I]` or `[C, *I]`.
+
+    Raises:
+        SpecError: a hyper-parameter is invalid, or two do not fit together.
+        ArgumentError: the input has the wrong shape or dtype.
+    """
+    sizes = without_batch(shape("input", input), 2)
+    return _fold(sizes, output_size, kernel_size, dilation, padding, stride)(input)
+
+
+@kept
+def _unfold(
+    dims: int, sizes: Shape, kernel_size: Any, dilation: Any, padding: Any, stride: Any
+) -> CompiledFunction:
+    check_axes(sizes, spatial_axes(dims))
+    return compiled(_spec(sizes[0], tuple(sizes[1:]), kernel_size, dilation, padding, stride))
+
+
+@kept
+def _fold(
+    sizes: Shape, output_size: Any, kernel_size: Any, dilation: Any, padding: Any, stride: Any
+) -> CompiledFunction:
+    check_axes(sizes, "C*prod(K) prod(O)")
+    dims = dims_of(output_size, kernel_size, dilation, padding, stride)
+    if dims is None:
+        raise SpecError(
+            f"output_size {shown(output_size)} and kernel_size {shown(kernel_size)} leave the number of dimensions "
+            "open; give output_size as a tuple with one for each"
+        )
+    full = output_size if isinstance(output_size, tuple) else (output_size,) * dims
+    one = _spec(1, full, kernel_size, dilation, padding, stride)
+    cells, windows = math.prod(one.kernel_sizes), math.prod(one.output_sizes)
+    if sizes[0] == 0 or sizes[0] % cells:
+        raise ArgumentError(
+            f"input has {sizes[0]} rows but kernel_size {one.kernel_sizes} has {cells} cells; give a multiple, one row "
+            "for each channel and cell"
+        )
+    if sizes[1] != windows:
+        raise ArgumentError(
+            f"input has {sizes[1]} columns but output_size {one.input_sizes} has {windows} windows; give one column "
+            "for each, or change output_size, dilation, padding or stride"
+        )
+    return compiled(replace(one, channels=sizes[0] // cells), "input_vjp")
+
+
+def _spec(
+    channels: int, input_size: Shape, kernel_size: Any, dilation: Any, padding: Any, stride: Any
+) -> UnfoldSpec:
+    spec = UnfoldSpec(channels, kernel_size, input_size, stride=stride, padding=padding, dilation=dilation)
+    return replace(
+        spec,
+        kernel_size=spec.kernel_sizes,
+        stride=spec.strides,
+        padding=spec.paddings,
+        dilation=spec.dilations,
+    )
