@@ -78,7 +78,8 @@ def main() -> None:
 
 def draw(results: dict[str, Tensor], out: Path) -> None:
     """The blocks of the input factor, and the scale that separates expand from reduce."""
-    figure, axes = plt.subplots(1, 3, figsize=(10, 3.4), layout="constrained")
+    figure, axes = plt.subplots(1, 3, figsize=(11, 3.6), layout="constrained")
+    figure.suptitle("Kronecker factors, block of the first group")
     shown = (
         ("kfac_expand", results["kfac_expand"][0]),
         ("kfac_reduce", results["kfac_reduce"][0]),
@@ -87,7 +88,7 @@ def draw(results: dict[str, Tensor], out: Path) -> None:
     for axis, (name, factor) in zip(axes, shown, strict=True):
         limit = factor.abs().max().item()
         image = axis.imshow(factor.numpy(), cmap="RdBu_r", vmin=-limit, vmax=limit)
-        axis.set_title(f"{name}, group 0")
+        axis.set_title(name)
         axis.set_xlabel("(c' k1' k2')" if "grad" not in name else "d'")
         axis.set_ylabel("(c k1 k2)" if "grad" not in name else "d")
         figure.colorbar(image, ax=axis, shrink=0.8)

@@ -10,6 +10,7 @@ matrices of positions.
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -46,6 +47,26 @@ def milliseconds(calls: list[Callable[[], Tensor]]) -> list[float]:
     return [statistics.median(found) for found in times]
 
 
+def compare(spec: tnconv.ConvSpec) -> list[tuple[str, ...]]:
+    """A row for each quantity of a layer: both times, their ratio, and what tnconv called."""
+    x = torch.randn(EXAMPLES, spec.in_channels, *spec.input_sizes)
+    y = torch.randn(EXAMPLES, spec.out_channels, *spec.output_sizes)
+    weight = torch.randn(spec.out_channels, spec.in_channels // spec.groups, *spec.kernel_sizes)
+    each = vmap(grad(partial(loss, groups=spec.groups)), (None, 0, 0))
+    theirs: dict[str, Callable[[], Tensor]] = {
+        "per_example_weight_vjp": lambda: each(weight, x, y),
+        "gradient_norm": lambda: each(weight, x, y).flatten(1).square().sum(1),
+    }
+    rows = []
+    for op, other in theirs.items():
+        function = tnconv.compile(spec, op, hints={"N": EXAMPLES})
+        torch.testing.assert_close(function(x, y), other(), rtol=1e-3, atol=1e-2)
+        ours, peer = milliseconds([partial(function, x, y), other])
+        kernels = ", ".join(dict.fromkeys(choice.kernel for choice in function.program.choices))
+        rows.append((op, f"{peer:.2f}", f"{ours:.2f}", f"{ours / peer:.2f}", kernels))
+    return rows
+
+
 def main() -> None:
     """Compare both quantities on each layer."""
     torch.manual_seed(0)
@@ -53,20 +74,8 @@ def main() -> None:
     for name in ("layer", "quantity", "torch.func", "tnconv", "ratio", "kernels"):
         table.add_column(name, justify="left" if name in ("layer", "quantity", "kernels") else "right")
     for name, spec in track(LAYERS.items(), "measuring"):
-        x = torch.randn(EXAMPLES, spec.in_channels, *spec.input_sizes)
-        y = torch.randn(EXAMPLES, spec.out_channels, *spec.output_sizes)
-        weight = torch.randn(spec.out_channels, spec.in_channels // spec.groups, *spec.kernel_sizes)
-        each = vmap(grad(lambda w, a, b, g=spec.groups: loss(w, a, b, g)), (None, 0, 0))
-        theirs = {
-            "per_example_weight_vjp": lambda: each(weight, x, y),
-            "gradient_norm": lambda: each(weight, x, y).flatten(1).square().sum(1),
-        }
-        for op, other in theirs.items():
-            function = tnconv.compile(spec, op, hints={"N": EXAMPLES})
-            torch.testing.assert_close(function(x, y), other(), rtol=1e-3, atol=1e-2)
-            ours, peer = milliseconds([lambda: function(x, y), other])
-            kernels = ", ".join(dict.fromkeys(choice.kernel for choice in function.program.choices))
-            table.add_row(name, op, f"{peer:.2f}", f"{ours:.2f}", f"{ours / peer:.2f}", kernels)
+        for row in compare(spec):
+            table.add_row(name, *row)
     Console(width=150).print(table)
 
 
