@@ -1,152 +1,152 @@
-"""`make bench`: time and memory of every operation on the layers of ResNet-18, side by side with PyTorch.
+"""`make bench`: every operation of every layer, side by side with PyTorch and every package that has the operation.
 
-Calls alternate A B B A … in one process; the median of the ratios round by round is what to quote. Writes
-`results.json` with the machine's description, and `RESULTS.md` made from it, beside this file.
+A full run writes `results.json`, `RESULTS.md` and `docs/benchmarks.svg`; a partial one (`--op`, `--case`, `--set`,
+`--every`) prints its rows, and writes only what `--json FILE` or `--merge` says.
 """
 
 import argparse
 import json
-import os
-import platform
-import statistics
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
-import torch
-from rich.progress import track
-
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
+from benchmarks import machine  # first, as it silences torch's profiler
+
+import torch  # isort: skip
+from rich import progress
+from rich.console import Console
+
 import tnconv
-from benchmarks.cases import OPERATIONS, RESNET18, Case
-from benchmarks.memory import peak_bytes
-from benchmarks.peers import peer
-from benchmarks.timing import compare
+from benchmarks.cases import ALIASES, OPERATIONS, SETS, Case
+from benchmarks.measure import Bench
+from benchmarks.overhead import overheads
+from benchmarks.peers import MAKERS, TOLERANCES, available
+from benchmarks.plot import plot
+from benchmarks.report import line, report, summary
+from benchmarks.results import merged, save
 
-BATCH = 4
-LARGE_GRID = 28
-FLOAT = 4
-
-
-def measure(case: Case, op: str, rounds: int) -> dict[str, Any]:
-    """One row: compile time, time against PyTorch's, memory, and the kernels."""
-    tnconv.compile(case.spec, op)
-    start = time.perf_counter()
-    function = tnconv.compile(case.spec, op, hints={"N": BATCH})
-    seconds = time.perf_counter() - start
-    tensors = case.tensors(BATCH, torch.float32)
-    arguments = [tensors[name] for name in function.arguments]
-    other = peer(case, op, tensors)
-    timed = compare(lambda: function(*arguments), other, rounds)
-    peak, result = peak_bytes(lambda: function(*arguments))
-    other_peak, _ = peak_bytes(other)
-    unfolded = BATCH * case.in_channels * case.kernel_size**2 * case.output_size**2 * FLOAT
-    return {
-        "layer": case.name,
-        "op": op,
-        "count": case.count,
-        "kernels": list(dict.fromkeys(c.kernel for c in function.program.choices)),
-        "compile_ms": seconds * 1e3,
-        "ms": timed.a * 1e3,
-        "pytorch_ms": timed.b * 1e3,
-        "ratio": timed.ratio,
-        "quartiles": [timed.low, timed.high],
-        "extra_bytes": peak - result,
-        "extra_over_unfolded": (peak - result) / unfolded,
-        "pytorch_peak_over_peak": other_peak / max(peak, 1),
-        "large_stride_1": case.stride == 1 and case.output_size >= LARGE_GRID,
-    }
+RESULTS, TABLE, PICTURE = HERE / "results.json", HERE / "RESULTS.md", HERE.parent / "docs" / "benchmarks.svg"
 
 
-def machine() -> dict[str, Any]:
-    """What the figures were measured on."""
-    return {
-        "processor": platform.machine(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "dtype": "float32",
-        "batch": BATCH,
-    }
-
-
-def report(results: dict[str, Any]) -> str:
-    """The results as Markdown."""
-    host, rows = results["machine"], results["rows"]
-    lines = [
-        "# Results",
-        "",
-        "Made by `make bench`. Every distinct convolution of ResNet-18 at 224x224, "
-        f"batch {host['batch']}, {host['dtype']}, {host['threads']} threads of a {host['cores']}-core "
-        f"{host['processor']} machine, torch {host['torch']}, Python {host['python']}. Times are medians of "
-        f"{results['rounds']} interleaved rounds; the ratio is tnconv's time over PyTorch's (`F.conv2d`, "
-        "`torch.nn.grad`, `F.unfold` + einsum), the median round by round with its quartiles: below 1 is faster. "
-        "Machines are noisy: quote the ratios.",
-        "",
-        "## In short",
-        "",
-        "| operation | median ratio | best | worst | weighted by count |",
-        "|---|---|---|---|---|",
-    ]
-    for op in OPERATIONS:
-        found = [r["ratio"] for r in rows if r["op"] == op]
-        weighted = [r["ratio"] for r in rows if r["op"] == op for _ in range(r["count"])]
-        lines.append(
-            f"| {op} | {statistics.median(found):.2f} | {min(found):.2f} | {max(found):.2f} "
-            f"| {statistics.median(weighted):.2f} |"
-        )
-    for op in ("kfac_expand", "kfac_reduce"):
-        large = [r["ratio"] for r in rows if r["op"] == op and r["large_stride_1"]]
-        speedups = ", ".join(f"{1 / r:.1f}" for r in large)
-        lines += ["", f"{op} on stride-1 layers with 28x28 outputs or larger: {speedups} times as fast."]
-    worst = max(r["extra_over_unfolded"] for r in rows if r["op"] == "kfac_reduce")
-    lines += [
-        "",
-        f"Peak memory of kfac_reduce besides its result: at most {worst:.1%} of the unfolded input.",
-    ]
-    compile_ms = statistics.median(r["compile_ms"] for r in rows)
-    lines += ["", f"Compiling one operation of one layer: {compile_ms:.1f} ms in the median."]
-    lines += [
-        "",
-        "## Every layer",
-        "",
-        "| layer | operation | kernels | ms | PyTorch ms | ratio | quartiles | PyTorch's peak memory / ours |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for r in rows:
-        low, high = r["quartiles"]
-        lines.append(
-            f"| {r['layer']} | {r['op']} | {', '.join(r['kernels'])} | {r['ms']:.2f} | {r['pytorch_ms']:.2f} "
-            f"| **{r['ratio']:.2f}** | {low:.2f}-{high:.2f} | {r['pytorch_peak_over_peak']:.1f} |"
-        )
-    return "\n".join(lines) + "\n"
-
-
-def main() -> None:
-    """Measure, and write both files."""
+def options(arguments: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--op", action="append", choices=[*OPERATIONS, *ALIASES], help="only this operation")
     parser.add_argument(
-        "--op", action="append", choices=OPERATIONS, help="only this operation; nothing is written"
+        "--case", action="append", metavar="SUBSTRING", help="only layers with this in their name"
     )
-    options = parser.parse_args()
-    todo = [(case, op) for op in options.op or OPERATIONS for case in RESNET18]
-    rows = [measure(case, op, options.rounds) for case, op in track(todo, "measuring")]
-    if options.op:
-        for r in rows:
-            print(
-                f"{r['op']:12s} {r['layer']:14s} {r['ms']:8.2f} {r['pytorch_ms']:8.2f} ratio {r['ratio']:.2f}"
-            )
-        return
-    results = {"machine": machine(), "rounds": options.rounds, "rows": rows}
-    (HERE / "results.json").write_text(json.dumps(results, indent=1) + "\n")
-    (HERE / "RESULTS.md").write_text(report(results))
-    print(report(results))
+    parser.add_argument("--set", action="append", choices=list(SETS), help="only layers of this set")
+    parser.add_argument("--every", type=int, default=1, help="only every n-th layer of each set")
+    parser.add_argument(
+        "--peers", default=None, help=f"comma-separated, of {', '.join(MAKERS)}; those installed"
+    )
+    parser.add_argument("--compiled", action="store_true", help="torch.compile as well, 4-6 s a row")
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument(
+        "--seconds", type=float, default=0.3, help="7 rounds are enough once a row took this long"
+    )
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--dtype", default="float32", choices=list(TOLERANCES))
+    parser.add_argument("--tf32", action="store_true", help="let cuda round the factors of float32 products")
+    parser.add_argument("--scale", type=int, default=None, help="times the batch; 1, or 8 on cuda")
+    parser.add_argument("--no-memory", action="store_true", help="do not measure peaks")
+    parser.add_argument("--json", type=Path, help="write the rows there")
+    parser.add_argument("--merge", action="store_true", help="put the rows into the committed results")
+    return parser.parse_args(arguments)
+
+
+def chosen(wanted: argparse.Namespace) -> list[tuple[Case, str]]:
+    """Layers and operations, operations outermost."""
+    cases = [c for name in wanted.set or SETS for c in SETS[name][:: wanted.every]]
+    if wanted.case:
+        cases = [c for c in cases if any(part.lower() in c.name.lower() for part in wanted.case)]
+    ops = [ALIASES.get(op, op) for op in wanted.op or OPERATIONS]
+    return [(case, op) for op in ops for case in cases]
+
+
+def measured(
+    todo: list[tuple[Case, str]], bench: Bench, console: Console, show: bool
+) -> list[dict[str, Any]]:
+    """The rows, with a progress bar, each printed if wanted; a failing row is reported and left out."""
+    columns = (
+        progress.TextColumn("{task.description:44}"),
+        progress.BarColumn(),
+        progress.MofNCompleteColumn(),
+        progress.TimeElapsedColumn(),
+        progress.TimeRemainingColumn(),
+    )
+    rows = []
+    with progress.Progress(*columns, console=console) as bar:
+        task = bar.add_task("", total=len(todo))
+        for case, op in todo:
+            bar.update(task, description=f"{op} {case.name}"[:44])
+            try:
+                rows.append(bench.row(case, op))
+                if show:
+                    bar.console.print(line(rows[-1]), highlight=False, markup=False, soft_wrap=True)
+            except Exception as error:  # one layer that fails must not end the run
+                bar.console.print(
+                    f"[red]{case.set} {case.name} {op}: {type(error).__name__}: {str(error)[:300]}"
+                )
+            bar.advance(task)
+    return rows
+
+
+def prepared(wanted: argparse.Namespace, names: list[str]) -> Bench:
+    """What all rows share; measures the machine's rates."""
+    dtype: torch.dtype = getattr(torch, wanted.dtype)
+    return Bench(
+        names,
+        wanted.rounds,
+        wanted.device,
+        machine.rates(wanted.device, dtype),
+        wanted.scale or (8 if wanted.device == "cuda" else 1),
+        wanted.seconds,
+        memory=not wanted.no_memory,
+        dtype=dtype,
+    )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure, print and write."""
+    wanted = options(arguments)
+    torch.set_num_threads(wanted.threads)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = wanted.tf32
+    console, names = Console(), wanted.peers.split(",") if wanted.peers else available()
+    names += ["compiled"] if wanted.compiled else []
+    todo = chosen(wanted)
+    if not todo:
+        console.print("no layer has such a name")
+        return 1
+    bench = prepared(wanted, names)
+    tnconv.compile(todo[0][0].spec)  # loads plug-ins
+    every = len(todo) == sum(map(len, SETS.values())) * len(OPERATIONS)
+    full = every and (wanted.device, wanted.dtype) == ("cpu", "float32")
+    start = time.perf_counter()
+    rows = measured(todo, bench, console, show=not full or not console.is_terminal)
+    results = {
+        "machine": machine.describe(wanted.device, bench.dtype) | {"rates": bench.rates},
+        "rounds": wanted.rounds,
+        "minutes": (time.perf_counter() - start) / 60,
+        "overhead_us": overheads() if wanted.device == "cpu" else {},
+        "rows": rows,
+    }
+    console.print(summary(results), highlight=False, markup=False, soft_wrap=True)
+    if wanted.json:
+        save(results, wanted.json)
+    if wanted.merge:
+        results = merged(json.loads(RESULTS.read_text()), results)
+    if (full or wanted.merge) and not wanted.json:
+        save(results, RESULTS)
+        TABLE.write_text(report(results))
+        plot(results, PICTURE)
+    return 0 if len(rows) == len(todo) else 1
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

@@ -17,8 +17,10 @@ from rich.table import Table
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import tnconv
-from benchmarks.cases import OPERATIONS, RESNET18, Case
-from benchmarks.peers import peer
+from benchmarks.cases import DEMO_OPERATIONS as OPERATIONS
+from benchmarks.cases import RESNET18, Case
+from benchmarks.peers import Problem
+from benchmarks.peers.pytorch import peers
 from benchmarks.timing import Comparison, compare
 
 BATCH = 4
@@ -36,7 +38,7 @@ def measure(
     for dtype in (torch.float64, torch.float32):
         tensors = case.tensors(BATCH, dtype)
         arguments = [tensors[name] for name in function.arguments]
-        got, want = function(*arguments), peer(case, op, tensors)()
+        got, want = function(*arguments), peers(Problem(case, op, tensors))[0].call()
         if got.shape != want.shape:
             raise SystemExit(
                 f"{case.name} {op}: shape {tuple(got.shape)} but PyTorch has {tuple(want.shape)}"
@@ -47,7 +49,7 @@ def measure(
         seconds,
         errors[0],
         errors[1],
-        compare(lambda: function(*arguments), peer(case, op, tensors), rounds),
+        compare(lambda: function(*arguments), peers(Problem(case, op, tensors))[0].call, rounds),
     )
 
 

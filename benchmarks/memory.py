@@ -6,9 +6,10 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 
-def peak_bytes(call: Callable[[], torch.Tensor]) -> tuple[int, int]:
+def peak_bytes(call: Callable[[], torch.Tensor], device: str = "cpu") -> tuple[int, int]:
     """Most bytes that a call has allocated at once, and the bytes of its result, which are among them."""
-    call()
+    if device != "cpu":
+        return _on_cuda(call)
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
         result = call()
     live = peak = 0
@@ -17,3 +18,12 @@ def peak_bytes(call: Callable[[], torch.Tensor]) -> tuple[int, int]:
             live += event.nbytes()
             peak = max(peak, live)
     return peak, result.numel() * result.element_size()
+
+
+def _on_cuda(call: Callable[[], torch.Tensor]) -> tuple[int, int]:
+    torch.cuda.synchronize()
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    result = call()
+    torch.cuda.synchronize()
+    return torch.cuda.max_memory_allocated() - before, result.numel() * result.element_size()

@@ -1,0 +1,54 @@
+"""The picture of the results: every layer's ratio to the strongest eager peer, operation by operation."""
+
+import statistics
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
+
+from benchmarks.cases import OPERATIONS, SETS
+
+_COLOURS = ("#0072b2", "#56b4e9", "#999999", "#d55e00")
+_TICKS = (0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
+_STYLE = {"svg.hashsalt": "tnconv", "font.size": 10, "axes.spines.top": False, "axes.spines.right": False}
+
+
+def plot(results: dict[str, Any], path: Path) -> None:
+    """Write the picture as SVG; the same results give the same file."""
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(9, 5), facecolor="white", layout="constrained")
+        _draw(figure.add_subplot(), results["rows"])
+        figure.savefig(path, format="svg", metadata={"Date": None, "Creator": None})
+
+
+def _draw(axes: Any, rows: list[dict[str, Any]]) -> None:
+    ops = [op for op in OPERATIONS if any(r["op"] == op for r in rows)]
+    spread = np.random.default_rng(0).uniform(-0.28, 0.28, size=len(rows))
+    for name, colour in zip(SETS, _COLOURS, strict=True):
+        found = [
+            (ops.index(r["op"]) + s, r["ratio"])
+            for r, s in zip(rows, spread, strict=True)
+            if r["set"] == name
+        ]
+        if found:
+            axes.scatter(*zip(*found, strict=True), s=12, color=colour, alpha=0.75, linewidths=0, label=name)
+    for place, op in enumerate(ops):
+        mean = statistics.geometric_mean(r["ratio"] for r in rows if r["op"] == op)
+        axes.hlines(mean, place - 0.38, place + 0.38, color="black", linewidth=1.8)
+        axes.annotate(
+            f"{mean:.2f}", (place + 0.38, mean), xytext=(1, 2), textcoords="offset points", fontsize=8
+        )
+    axes.axhline(1, color="black", linewidth=0.8, linestyle="--")
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(FixedLocator(_TICKS))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.set_xticks(
+        range(len(ops)), [op.replace("_weight_vjp", "\nweight_vjp") for op in ops], rotation=30, ha="right"
+    )
+    axes.set_ylabel("time over the strongest eager peer's")
+    axes.set_title("Every layer's ratio, below 1 is faster; bars: geometric means", fontsize=10)
+    axes.legend(title="layers", frameon=False, loc="lower left")

@@ -1,0 +1,135 @@
+"""The benchmarks' harness on layers that take no time, so that it cannot rot; figures are never asserted."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import tnconv
+from benchmarks import bench as command
+from benchmarks.cases import OPERATIONS, SETS, Case
+from benchmarks.measure import Bench
+from benchmarks.peers import Problem, available, make, tolerance
+from benchmarks.peers.base import Peer
+from benchmarks.plot import plot
+from benchmarks.report import report, summary
+from benchmarks.results import merged, save
+from benchmarks.timing import Race, race
+
+CASES = {
+    "plain": Case("heldout", "plain", 3, 4, (3, 2), (1, 2), (1, 0), (6, 5)),
+    "grouped": Case("heldout", "grouped", 4, 6, (3, 3), (2, 2), (2, 1), (7, 6), (1, 2), groups=2),
+    "dense": Case("heldout", "dense", 3, 5, (2, 2), (2, 2), (0, 0), (4, 6)),
+    "small": Case("heldout", "small", 2, 3, (2, 2), (1, 1), (0, 0), (2, 3)),
+    "1d": Case("heldout", "1d", 2, 3, (3,), (2,), (2,), (8,), (2,)),
+    "3d": Case("heldout", "3d", 2, 3, (2, 1, 2), (1, 1, 2), (1, 0, 0), (3, 4, 4), (1, 1, 2)),
+}
+RATES = {"multiplications": 1e11, "bytes": 1e10}
+
+
+@pytest.mark.parametrize("op", OPERATIONS)
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_peers_compute_the_same_numbers(case: Case, op: str) -> None:
+    tensors = case.tensors(3, torch.float64)
+    function = tnconv.compile(case.spec, op)
+    want = function(**{name: tensors[name] for name in function.arguments})
+    peers, refused = make(Problem(case, op, tensors), available())
+    assert not refused
+    assert peers[0].name == "pytorch"
+    for peer in peers:
+        exact = not (peer.name.startswith("einconv") and op.startswith("kfac"))  # its scale is a float32
+        assert peer.check(want, tolerance(torch.float64) if exact else 1e-6) is None, peer.name
+
+
+def test_sizes_agree_with_the_layers() -> None:
+    """What the harness computes by itself of every layer it measures."""
+    for cases in SETS.values():
+        assert len({case.name for case in cases}) == len(cases)
+        for case in cases:
+            assert case.output_size == case.spec.output_sizes, case.name
+
+
+def test_other_numbers_are_refused() -> None:
+    x = torch.ones(2, 2)
+    assert Peer("p", lambda: x * 2, scale=0.5).check(x, 1e-9) is None
+    assert "differs by 1e+00" in (Peer("p", lambda: x * 2).check(x, 1e-9) or "")
+    assert "shape (2,) for (2, 2)" in (Peer("p", lambda: x[0]).check(x, 1e-9) or "")
+    assert "view" in (Peer("p", lambda: x.T).check(x.clone(), 1e-9, [x]) or "")
+
+
+def test_a_row_its_report_and_picture(tmp_path: Path) -> None:
+    bench = Bench(["pytorch"], rounds=7, rates=RATES)
+    rows = [bench.row(CASES["plain"], op) for op in ("forward", "kfac_reduce", "ggn_gram")]
+    for row in rows:
+        assert row["strongest"] in row["peers"]
+        assert row["multiplications"] > 0
+        assert row["peak_bytes"] >= row["result_bytes"] > 0
+    results = {
+        "machine": {"device": "cpu", "threads": 1, "cores": 1, "processor": "p", "dtype": "float32", "torch": "t",
+                    "python": "p", "rates": RATES},
+        "rounds": 7, "minutes": 0.1, "overhead_us": {}, "rows": rows,
+    }  # fmt: skip
+    save(results, tmp_path / "results.json")
+    read = json.loads((tmp_path / "results.json").read_text())
+    assert [r["op"] for r in read["rows"]] == ["forward", "kfac_reduce", "ggn_gram"]
+    text = report(read)
+    assert "| kfac_reduce | heldout | 1 |" in text
+    assert "Peak of kfac_reduce besides its result" in text
+    assert "kfac_reduce" in summary(read)
+    plot(read, tmp_path / "1.svg")
+    plot(read, tmp_path / "2.svg")
+    assert (tmp_path / "1.svg").read_bytes() == (tmp_path / "2.svg").read_bytes()
+    assert len(merged(read, {**read, "rows": rows[1:]})["rows"]) == 3
+    with pytest.raises(ValueError, match="results of threads 1 cannot take rows of threads 2"):
+        merged(read, {**read, "machine": {**read["machine"], "threads": 2}})
+
+
+def test_the_command_measures_what_it_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(SETS, "heldout", (CASES["dense"],))
+    threads = str(torch.get_num_threads())
+    monkeypatch.setattr(command, "overheads", dict)
+    monkeypatch.setattr(command.machine, "rates", lambda device, dtype: RATES)
+    path = tmp_path / "rows.json"
+    arguments = [
+        "--set",
+        "heldout",
+        "--op",
+        "ntk",
+        "--peers",
+        "pytorch",
+        "--rounds",
+        "7",
+        "--threads",
+        threads,
+    ]
+    assert command.main([*arguments, "--json", str(path)]) == 0
+    (row,) = json.loads(path.read_text())["rows"]
+    assert (row["op"], row["layer"], row["batch"]) == (
+        "ggn_gram",
+        "dense",
+        CASES["dense"].batch_of("ggn_gram"),
+    )
+    assert set(row["peers"]) == {"pytorch", "torch.func"}
+    assert command.main([*arguments, "--case", "no such"]) == 1
+
+
+def test_disturbed_samples_do_not_count() -> None:
+    times = {"a": (1.0,) * 5 + (9.0,), "b": (2.0,) * 6}
+    found = Race(times, {"a": (0.0,) * 5 + (0.5,), "b": (0.0,) * 6})
+    assert found.seconds("a") == [1.0] * 5
+    assert found.ratios("a", "b") == [0.5] * 5
+    assert (found.disturbed("a"), found.noisy()) == (1, False)
+    worse = Race(times, {"a": (0.1,) * 5 + (0.5,), "b": (0.0,) * 6})
+    assert worse.seconds("a") == [1.0] * 5
+    assert worse.noisy()
+
+
+def test_calls_take_turns() -> None:
+    order: list[str] = []
+    calls: dict[str, Any] = {name: lambda name=name: order.append(name) for name in "abc"}
+    found = race(calls, rounds=7, least=0)
+    assert {len(times) for times in found.times.values()} <= set(range(7, 15))
+    first = [order[place] for place in range(3, len(order), 3)]
+    assert set(first) == set("abc")
