@@ -6,16 +6,21 @@ import subprocess
 import sys
 import time
 import xml.etree.ElementTree as ET
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 from hypothesis import given, settings
 
-from tnconv.errors import TnconvError
+import tnconv
+from tnconv import ops
+from tnconv.errors import OperationError, TnconvError
+from tnconv.inspect.columns import components, node_columns
 from tnconv.inspect.draw import draw, to_svg
-from tnconv.inspect.layout import build, node_columns
+from tnconv.inspect.layout import build
+from tnconv.inspect.order import order
+from tnconv.inspect.scene import Curve, Shape, Text, scene_of
 from tnconv.ir import Expression, Index, Network, Pattern, Scale, Sum, Tensor, group, parse, symbol
-from tnconv.spec import ConvSpec
+from tnconv.spec import ConvSpec, ConvTransposeSpec, LinearSpec
 from tnconv.testing import networks, sums
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -218,18 +223,83 @@ def test_larger_indices_have_thicker_lines():
     assert by_index["g"] < by_index["c"] < by_index["k1"] < by_index["d"] < by_index["o1"] < by_index["i1"]
 
 
-def test_halves_of_a_curvature_factor_face_each_other():
-    for name in ("kfac_expand", "kfac_reduce"):
-        columns = node_columns(OPERATIONS[name])
-        assert columns == {"x": 0, "p1": 2, "p2": 2, "p1_2": 4, "p2_2": 4, "x_2": 6}
+def test_halves_of_a_curvature_factor_are_mirror_images():
+    assert node_columns(OPERATIONS["kfac_expand"]) == {
+        "x": 0,
+        "p1": 2,
+        "p2": 2,
+        "p1_2": 4,
+        "p2_2": 4,
+        "x_2": 6,
+    }
+    # a summed position ends behind each pattern, so that the halves stand further apart
+    assert node_columns(OPERATIONS["kfac_reduce"]) == {
+        "x": 0,
+        "p1": 2,
+        "p2": 2,
+        "p1_2": 6,
+        "p2_2": 6,
+        "x_2": 8,
+    }
+
+
+@pytest.mark.parametrize("op", ["kfac_expand", "kfac_reduce", "gradient_norm", "ggn_diagonal", "ntk"])
+def test_the_shapes_of_a_second_order_network_are_symmetric(op):
+    network = tnconv.compile(ConvSpec(6, 8, 3, (9, 9), groups=2), op, planner="left-to-right").network
+    shapes = {p.name: p for p in scene_of(network).parts if isinstance(p, Shape) and p.kind != "dot"}
+    axis = {
+        round((shapes[name].at[0] + shapes[f"{name}_2"].at[0]) / 2, 3)
+        for name in shapes
+        if f"{name}_2" in shapes
+    }
+    assert len(axis) == 1
+    for name in shapes:
+        if f"{name}_2" in shapes:
+            assert shapes[name].at[1] == pytest.approx(shapes[f"{name}_2"].at[1], abs=0.1)
+
+
+def test_a_convolution_looks_like_the_figure_of_the_paper():
+    parts = scene_of(ConvSpec(3, 8, 3, (9, 9)).network()).parts
+    at = {p.name: p.at for p in parts if isinstance(p, Shape)}
+    assert at["x"][0] < at["p1"][0] == at["p2"][0] < at["weight"][0]
+    assert at["p1"][1] < at["x"][1] < at["p2"][1]
+    assert at["x"][1] == pytest.approx(at["weight"][1], abs=0.1)
+    legs = {p.text: p.at for p in parts if isinstance(p, Text) and p.kind == "leg"}
+    assert legs["n=N"][0] < at["x"][0] and legs["d=8"][0] > at["weight"][0]
+    assert legs["o1=7"][1] < at["p1"][1] and legs["o2=7"][1] > at["p2"][1]
+
+
+def test_lines_of_one_axis_run_side_by_side():
+    spec = ConvSpec(6, 8, 3, 9, groups=2)
+    curves = [c for c in scene_of(spec.network()).parts if isinstance(c, Curve)]
+    starts = {c.index.name: c.segments[0][0] for c in reversed(curves) if c.index.name in ("g", "c", "i1")}
+    assert abs(starts["g"][1] - starts["c"][1]) == pytest.approx(7, abs=0.01)
+    assert abs(starts["c"][1] - starts["i1"][1]) > 12 or abs(starts["g"][1] - starts["i1"][1]) > 12
 
 
 def test_lines_of_the_forward_network_do_not_cross():
-    diagram = build(OPERATIONS["forward"])
-    place = {box.key: row for column in diagram.columns for row, box in enumerate(column)}
-    for (a, b), (a_2, b_2) in itertools.combinations(diagram.links, 2):
+    network = OPERATIONS["forward"]
+    (nodes,) = components(network)
+    diagram = build(network, nodes)
+    order(diagram)
+    place = diagram.places()
+    for (a, b, _), (a_2, b_2, _) in itertools.combinations(diagram.links, 2):
         if a.column == a_2.column:
             assert (place[a.key] - place[a_2.key]) * (place[b.key] - place[b_2.key]) >= 0
+
+
+def test_a_line_never_joins_two_parts_of_one_column():
+    b, r = Index("b", 3), Index("r", 4)
+    chain = [
+        Tensor("a", "input", (group(b), group(r))),
+        Tensor("m", "parameter", (group(b), group(r), group(Index("s", 5)))),
+        Tensor("z", "parameter", (group(b), group(Index("s", 5)))),
+    ]
+    network = Network("block", tuple(chain), ())
+    (nodes,) = components(network)
+    diagram = build(network, nodes)
+    assert all(right.column == left.column + 1 for left, right, _ in diagram.links)
+    assert node_columns(network) == {"a": 0, "m": 2, "z": 4}
 
 
 def test_degenerate_networks():
@@ -257,6 +327,78 @@ def test_large_networks_are_drawn_fast():
     svg = to_svg(Network("train", tuple(nodes), tuple(group(leg) for leg in legs)))
     assert time.perf_counter() - start < 10
     assert svg.count("<rect") == 300
+
+
+LAYERS = {
+    "conv1d": ConvSpec(4, 6, 3, 9, padding=1, bias=True),
+    "conv2d": ConvSpec(4, 6, 3, (9, 8), stride=2, padding=1, bias=True),
+    "conv3d": ConvSpec(2, 3, 2, (5, 5, 5), bias=True),
+    "grouped": ConvSpec(4, 6, 3, (9, 8), groups=2, dilation=2, bias=True),
+    "conv_transpose": ConvTransposeSpec(4, 6, 3, (5, 6), stride=2, bias=True),
+    "linear": LinearSpec(4, 6, bias=True),
+}
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_no_labels_overlap_for_every_operation_of_the_registry(layer):
+    drawn = 0
+    for operation in ops.list():
+        spec = replace(LAYERS[layer], batch_size=8)
+        try:
+            stages = tnconv.compile(spec, operation.name, planner="left-to-right", backend="reference").stages
+        except OperationError as error:
+            assert "no pattern ties" in str(error)
+            continue
+        for network in (stages[0].before, stages[-1].after) if stages else ():
+            svg = to_svg(network)
+            found = labels(svg)
+            for one, other in itertools.combinations(found, 2):
+                assert not one.overlaps(other), (operation.name, one, other)
+            boxes = rectangles(svg)
+            for one, other in itertools.combinations(boxes, 2):
+                assert not one.overlaps(other), (operation.name, one, other)
+            for label, box in itertools.product(found, boxes):
+                assert "on" in label.css.split() or not label.overlaps(box), (operation.name, label, box)
+            drawn += 1
+    assert drawn > 40
+
+
+def test_a_name_that_is_highlighted_is_marked_and_no_other():
+    svg = to_svg(OPERATIONS["forward"], highlight=["p1", "c"])
+    marked = [e for e in ET.fromstring(svg).iter() if "marked" in (e.get("class") or "").split()]
+    assert {(e.find(f"{SVG}title").text or "").split(":")[0].split(",")[0] for e in marked} == {"p1", "c"}
+    assert {e.get("class") for e in marked} == {"pattern marked", "line marked"}
+
+
+def test_positions_of_the_user_are_taken():
+    network = OPERATIONS["forward"]
+    given = {"x": (0.0, 0.0), "weight": (300.0, 40.0), "c": (150.0, 90.0)}
+    scene = scene_of(network, given)
+    at = {p.name: p.at for p in scene.parts if isinstance(p, Shape)}
+    assert (at["x"], at["weight"]) == ((0.0, 0.0), (300.0, 40.0))
+    (name,) = [p for p in scene.parts if isinstance(p, Text) and p.text == "c"]
+    assert name.at == (150.0, 94.5)
+    lines = [p for p in scene.parts if isinstance(p, Curve) and p.index.name == "c"]
+    assert {line.segments[0][0] for line in lines} | {line.segments[0][3] for line in lines} >= {
+        (0.0, 0.0),
+        (300.0, 40.0),
+    }
+    assert to_svg(network, given) != to_svg(network)
+
+
+def test_names_that_are_not_there_are_refused():
+    with pytest.raises(
+        TnconvError, match=r"pos has 'y', which is no node or index of 'conv2d.forward'; it has x,"
+    ):
+        to_svg(OPERATIONS["forward"], pos={"y": (0, 0)})
+    with pytest.raises(TnconvError, match=r"highlight has 'q', which is no node or index of 'conv2d"):
+        to_svg(OPERATIONS["forward"], highlight=["q"])
+
+
+def test_colours_follow_the_theme_of_the_reader():
+    svg = to_svg(OPERATIONS["forward"])
+    assert "@media(prefers-color-scheme:dark)" in svg
+    assert "<style>" not in to_svg(OPERATIONS["forward"], style=False)
 
 
 def test_draw_writes_the_file_and_says_what_is_wrong(tmp_path):

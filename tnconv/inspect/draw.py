@@ -2,333 +2,210 @@
 
 Tensors are boxes coloured by their role, index patterns are small dark pills (their relation shows on
 hover), deltas and indices on more than two ends are dots, and open legs dangle with their name and size.
-A line is thicker for a larger index. Colours are mid-tones, so the picture reads on light and on dark pages.
+A line is thicker for a larger index; lines of one axis, such as groups and channels, run side by side. Text is
+selectable, and colours follow the reader's light or dark theme.
 """
 
-import itertools
-import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
 from html import escape
 from pathlib import Path
 
 from tnconv.errors import TnconvError
-from tnconv.inspect.layout import Box, Diagram, build, place
-from tnconv.ir import Delta, Expression, Index, Network, Pattern, Tensor
+from tnconv.inspect.labels import SMALL, TEXT, index_title, number, thickness, width_of
+from tnconv.inspect.scene import Curve, Point, Scene, Shape, Text, check_names, scene_of
+from tnconv.ir import Expression
 
-_CHARACTER = 0.62  # width of a character in units of the font size; generous, for fonts differ
-_TEXT = 13
-_LEG = 26.0
-_LEG_PITCH = 22.0
-_PORT_PITCH = 13.0
 _MARGIN = 14.0
 _HEAD = 34.0
 _BETWEEN_TERMS = 60.0
-_MAX_WIDTH = 5.0
 _FONT = "ui-sans-serif,system-ui,'DejaVu Sans',Helvetica,Arial,sans-serif"
+LIGHT = {
+    "text": "#475569",
+    "line": "#7c8aa0",
+    "input": "#2f6fc4",
+    "parameter": "#c05a33",
+    "cotangent": "#7a55b8",
+    "tangent": "#23805b",
+    "pattern": "#253041",
+    "rim": "#253041",
+    "mark": "#f2b01e",
+}
+DARK = {
+    "text": "#b6c2d3",
+    "line": "#8494ab",
+    "input": "#3b7fd6",
+    "parameter": "#c9653d",
+    "cotangent": "#8d69cc",
+    "tangent": "#2c936a",
+    "pattern": "#3a4759",
+    "rim": "#8090a6",
+    "mark": "#ffc53d",
+}
 # Every selector starts at the picture's own class, so that pictures inside one page leave it alone.
-_STYLE = "".join(
-    f".tnconv {selector}{{{rules}}}"
-    for selector, rules in (
-        ("text", f"font-family:{_FONT};font-size:{_TEXT}px;fill:#717d8f"),
-        (".on", "fill:#fff;font-weight:600"),
-        (".small", "font-size:12px"),
-        (".plus", "font-size:22px"),
-        (".line", "fill:none;stroke:#7f8b9d;stroke-linecap:round"),
-        (".dot", "fill:#7f8b9d"),
-        (".input", "fill:#3a78c9"),
-        (".parameter", "fill:#b9573a"),
-        (".cotangent", "fill:#7f5cb8"),
-        (".tangent", "fill:#2d8663"),
-        (".pattern", "fill:#2b3442;stroke:#8a96a8;stroke-width:1.2"),
-    )
+_RULES = (
+    ("text", f"font-family:{_FONT};font-size:{TEXT:g}px;fill:var(--text)"),
+    (".on", "fill:#fff;font-weight:600"),
+    (".small", f"font-size:{SMALL:g}px"),
+    (".plus", "font-size:22px"),
+    (".line", "fill:none;stroke:var(--line);stroke-linecap:round"),
+    (".dot", "fill:var(--line)"),
+    *((f".{role}", f"fill:var(--{role})") for role in ("input", "parameter", "cotangent", "tangent")),
+    (".pattern", "fill:var(--pattern);stroke:var(--rim);stroke-width:1"),
+    (".line.marked", "stroke:var(--mark)"),
+    ("rect.marked", "stroke:var(--mark);stroke-width:3.5"),
+    ("circle.marked", "fill:var(--mark)"),
 )
 
 
-def draw(network: Expression, path: str | Path) -> None:
+def _variables(colours: Mapping[str, str]) -> str:
+    return ".tnconv{" + ";".join(f"--{name}:{value}" for name, value in colours.items()) + "}"
+
+
+STYLE = (
+    _variables(LIGHT)
+    + f"@media(prefers-color-scheme:dark){{{_variables(DARK)}}}"
+    + "".join(f".tnconv {selector}{{{rules}}}" for selector, rules in _RULES)
+)
+
+
+def draw(
+    network: Expression,
+    path: str | Path,
+    pos: Mapping[str, Point] | None = None,
+    highlight: Collection[str] = (),
+) -> None:
     """Write the diagram of a network or a sum as an SVG file.
 
     Args:
         network: what to draw.
         path: the file; its suffix must be `.svg`.
+        pos: as of `to_svg`.
+        highlight: as of `to_svg`.
 
     Raises:
         TnconvError: the suffix is another, or the file cannot be written.
     """
+    write_text(path, to_svg(network, pos, highlight), "diagram", ".svg")
+
+
+def write_text(path: str | Path, text: str, what: str, suffix: str) -> None:
+    """Write a text file.
+
+    Raises:
+        TnconvError: its suffix is another, or it cannot be written.
+    """
     file = Path(path)
-    if file.suffix.lower() != ".svg":
-        raise TnconvError(f"diagram {str(file)!r} has suffix {file.suffix!r}; diagrams are written as .svg")
+    if file.suffix.lower() != suffix:
+        raise TnconvError(f"{what} {str(file)!r} has suffix {file.suffix!r}; {what}s are written as {suffix}")
     try:
-        file.write_text(to_svg(network), encoding="utf-8")
+        file.write_text(text, encoding="utf-8")
     except (OSError, ValueError) as error:
-        raise TnconvError(f"diagram {str(file)!r} cannot be written: {error}; check the path") from error
+        raise TnconvError(f"{what} {str(file)!r} cannot be written: {error}; check the path") from error
 
 
-def to_svg(network: Expression) -> str:
+def to_svg(
+    network: Expression,
+    pos: Mapping[str, Point] | None = None,
+    highlight: Collection[str] = (),
+    style: bool = True,
+) -> str:
     """The diagram of a network, or of the terms of a sum side by side, as SVG text.
 
     The same network gives the same bytes.
+
+    Args:
+        network: what to draw.
+        pos: coordinates in pixels for nodes and indices by name, in place of those of the layout; y grows
+            downwards. `snapshot` says where they are otherwise.
+        highlight: names of nodes and indices that are drawn in a marking colour.
+        style: whether the colours and fonts come with it; a page with many diagrams has them once.
+
+    Raises:
+        TnconvError: `pos` or `highlight` names what is not there.
     """
-    pictures = [_picture(term) for term in network.terms]
-    height = max(p.height for p in pictures)
+    scenes = scenes_of(network, pos, highlight)
+    height = max(s.height for s in scenes)
     parts, x = [], _MARGIN
-    for number, picture in enumerate(pictures):
-        if number:
-            parts.append(_text((x + _BETWEEN_TERMS / 2, _HEAD + height / 2 + 7), "+", "middle", "plus"))
+    for place, scene in enumerate(scenes):
+        if place:
+            parts.append(_text(Text("plus", "+", (x + _BETWEEN_TERMS / 2, _HEAD + height / 2 + 7))))
             x += _BETWEEN_TERMS
-        shift_x, shift_y = x - picture.left, _HEAD + (height - picture.height) / 2 - picture.top
-        parts.append(f'<g transform="translate({_n(shift_x)} {_n(shift_y)})">{"".join(picture.parts)}</g>')
-        x += picture.width
+        shift_x, shift_y = x - scene.left, _HEAD + (height - scene.height) / 2 - scene.top
+        inner = "".join(map(_element, scene.parts))
+        parts.append(f'<g transform="translate({number(shift_x)} {number(shift_y)})">{inner}</g>')
+        x += scene.width
     caption = network.name
-    width = max(x, _width(caption, 12) + _MARGIN) + _MARGIN
+    width = max(x, width_of(caption, SMALL) + _MARGIN) + _MARGIN
     total = height + _HEAD + _MARGIN
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" class="tnconv" width="{_n(width)}" height="{_n(total)}" '
-        f'viewBox="0 0 {_n(width)} {_n(total)}" role="img">\n<title>{escape(caption)}</title>\n'
-        f"<style>{_STYLE}</style>\n"
-        + "\n".join([_text((_MARGIN, 20), caption, "start", "small"), *parts])
+        f'<svg xmlns="http://www.w3.org/2000/svg" class="tnconv" width="{number(width)}" height="{number(total)}" '
+        f'viewBox="0 0 {number(width)} {number(total)}" role="img">\n<title>{escape(caption)}</title>\n'
+        + (f"<style>{STYLE}</style>\n" if style else "")
+        + "\n".join([_text(Text("small", caption, (_MARGIN, 20), "start")), *parts])
         + "\n</svg>\n"
     )
 
 
-# -- one network -------------------------------------------------------------------------------------
+def scenes_of(
+    network: Expression, pos: Mapping[str, Point] | None = None, highlight: Collection[str] = ()
+) -> list[Scene]:
+    """The scene of each term.
+
+    Raises:
+        TnconvError: `pos` or `highlight` names what is not there.
+    """
+    names = list(dict.fromkeys(x.name for t in network.terms for x in (*t.nodes, *t.indices)))
+    check_names(names, pos or {}, "pos", network.name)
+    check_names(names, highlight, "highlight", network.name)
+    return [scene_of(term, pos, highlight) for term in network.terms]
 
 
-@dataclass
-class _Picture:
-    """The SVG elements of one network and the rectangle that they fill."""
-
-    parts: list[str] = field(default_factory=list)
-    left: float = 0.0
-    top: float = 0.0
-    right: float = 0.0
-    bottom: float = 0.0
-
-    @property
-    def width(self) -> float:
-        return self.right - self.left
-
-    @property
-    def height(self) -> float:
-        return self.bottom - self.top
-
-    def cover(self, left: float, top: float, right: float, bottom: float) -> None:
-        self.left, self.top = min(self.left, left), min(self.top, top)
-        self.right, self.bottom = max(self.right, right), max(self.bottom, bottom)
+# -- elements ----------------------------------------------------------------------------------------
 
 
-def _picture(network: Network) -> _Picture:
-    diagram = build(network)
-    sides = _sides(diagram)
-    for box in diagram.boxes:
-        _measure(box, sides[box.key], diagram)
-    place(diagram)
-    picture = _Picture()
-    ports = _ports(diagram)
-    for index, chain in diagram.lines:
-        picture.parts.append(_line(index, chain, ports))
-    for box in diagram.boxes:
-        picture.cover(box.x - box.width / 2, box.y - box.up, box.x + box.width / 2, box.y + box.down)
-        picture.parts += _legs(box, sides[box.key], picture)
-        picture.parts += _shape(box, diagram)
-    if network.scale != 1:
-        text = f"{network.scale} ×"
-        picture.left -= _width(text) + 12
-        picture.parts.append(
-            _text((picture.left, (picture.top + picture.bottom) / 2 + 5), text, "start", "scale")
-        )
-    return picture
+def _element(part: Curve | Shape | Text) -> str:
+    match part:
+        case Curve():
+            return _curve(part)
+        case Shape():
+            return _shape(part)
+        case Text():
+            return _text(part)
 
 
-def _sides(diagram: Diagram) -> dict[str, str]:
-    """Where the open legs of each box dangle: left or right at the ends, else up in the top half or down."""
-    last = len(diagram.columns) - 1
-    sides = {}
-    for number, column in enumerate(diagram.columns):
-        dangling = [box for box in column if box.legs]
-        for rank, box in enumerate(dangling):
-            upper = 2 * rank < len(dangling)
-            side = "up" if upper else "down"
-            if number == last:
-                side = "right"
-            elif number == 0:
-                side = "left"
-            sides[box.key] = side
-    return {box.key: sides.get(box.key, "") for box in diagram.boxes}
-
-
-def _body(box: Box, diagram: Diagram) -> tuple[float, float]:
-    """Width and height of what is drawn of a box, without its legs."""
-    ports = max(map(len, diagram.neighbours[box.key]))
-    legs = len(box.legs) if box.column in (0, len(diagram.columns) - 1) else 0
-    match box.item:
-        case Tensor(name=name):
-            return max(_width(name) + 20, 38.0), max(36.0, ports * _PORT_PITCH + 12, legs * _LEG_PITCH)
-        case Pattern(name=name):
-            height = max(24.0, ports * _PORT_PITCH + 2, (legs - 1) * _LEG_PITCH + 16)
-            return _width(name, 12) + 16, height
-        case Index() as index if _is_label(box, diagram):
-            return _width(index.name) + 8, 16.0
-        case None:
-            return 0.0, 0.0
-        case _:
-            return 8.0, 8.0
-
-
-def _measure(box: Box, side: str, diagram: Diagram) -> None:
-    """Set the width and the extents of a box to what it and its legs need."""
-    box.width, height = _body(box, diagram)
-    box.up = box.down = max(height / 2, 5.0)
-    labels = [_width(_leg_text(leg)) for leg in box.legs]
-    if side in ("left", "right"):
-        box.up = box.down = max(height, len(labels) * _LEG_PITCH) / 2
-    elif labels:
-        box.width = max(box.width, sum(labels) + 10 * (len(labels) - 1))
-        extra = _LEG + _TEXT + 4
-        box.up, box.down = (box.up + extra, box.down) if side == "up" else (box.up, box.down + extra)
-    elif isinstance(box.item, Index) and not _is_label(box, diagram):
-        ends = sum(map(len, diagram.neighbours[box.key]))
-        box.up, box.down = (24.0, 8.0) if ends > 1 else (9.0, 9.0)
-        box.width = _width(box.item.name) * (1 if ends > 1 else 2) + 18
-
-
-def _is_label(box: Box, diagram: Diagram) -> bool:
-    """Whether an index is a plain line from left to right, so that its name stands in a gap of the line."""
-    left, right = diagram.neighbours[box.key]
-    return isinstance(box.item, Index) and not box.legs and len(left) == len(right) == 1
-
-
-# -- lines -------------------------------------------------------------------------------------------
-
-_Ports = dict[tuple[str, str], tuple[float, float]]
-
-
-def _ports(diagram: Diagram) -> _Ports:
-    """Where a line meets a box, by (box, box at the other end): spread over the side, in order of height."""
-    found: _Ports = {}
-    near = diagram.neighbours
-    for box in diagram.boxes:
-        width, height = _body(box, diagram)
-        if box.item is None:
-            width = box.width
-        if isinstance(box.item, Delta) or (isinstance(box.item, Index) and not _is_label(box, diagram)):
-            width = height = 0.0
-        for sign, others in zip((-1, 1), near[box.key], strict=True):
-            pitch = min(_PORT_PITCH, height / max(len(others), 1))
-            for number, other in enumerate(sorted(others, key=lambda b: b.y)):
-                y = box.y + (number - (len(others) - 1) / 2) * pitch
-                found[box.key, other.key] = (box.x + sign * width / 2, y)
-    return found
-
-
-def _line(index: Index, chain: Sequence[Box], ports: _Ports) -> str:
-    path = ""
-    for left, right in itertools.pairwise(chain):
-        (x1, y1), (x2, y2) = ports[left.key, right.key], ports[right.key, left.key]
-        middle = (x1 + x2) / 2
-        path += f"M{_n(x1)} {_n(y1)}C{_n(middle)} {_n(y1)} {_n(middle)} {_n(y2)} {_n(x2)} {_n(y2)}"
-        if right is not chain[-1]:
-            far = ports[right.key, chain[chain.index(right) + 1].key]
-            path += f"L{_n(far[0])} {_n(far[1])}"
-    return f'<path class="line" d="{path}" stroke-width="{_thickness(index)}">{_index_title(index)}</path>'
-
-
-def _legs(box: Box, side: str, picture: _Picture) -> Iterator[str]:
-    """The open legs of a box, each with its label, which the picture is made to cover."""
-    widths = [_width(_leg_text(leg)) for leg in box.legs]
-    total = sum(widths) + 10 * (len(widths) - 1)
-    reached = box.x - total / 2
-    for number, (leg, width) in enumerate(zip(box.legs, widths, strict=True)):
-        if side in ("left", "right"):
-            sign, anchor = (-1, "end") if side == "left" else (1, "start")
-            y1 = y2 = box.y + (number - (len(widths) - 1) / 2) * _LEG_PITCH
-            x1, x2 = box.x, box.x + sign * (box.width / 2 + _LEG)
-            x, y = x2 + sign * 5, y2 + 4.5
-            picture.cover(min(x, x + sign * width), y - _TEXT, max(x, x + sign * width), y + 4)
-        else:
-            sign, anchor = (-1, "middle") if side == "up" else (1, "middle")
-            x = x1 = x2 = reached + width / 2
-            reached += width + 10
-            reach = (box.up if side == "up" else box.down) - _TEXT - 4
-            y1, y2 = box.y, box.y + sign * reach
-            y = y2 - 5 if side == "up" else y2 + _TEXT + 1
-        yield (
-            f'<path class="line" d="M{_n(x1)} {_n(y1)}L{_n(x2)} {_n(y2)}" stroke-width="{_thickness(leg)}">'
-            f"{_index_title(leg)}</path>" + _text((x, y), _leg_text(leg), anchor, "leg")
-        )
-
-
-def _thickness(index: Index) -> str:
-    bits = math.log2(index.size) if isinstance(index.size, int) else 5.0
-    return _n(min(1.0 + 0.3 * bits, _MAX_WIDTH))
-
-
-# -- shapes and texts --------------------------------------------------------------------------------
-
-
-def _shape(box: Box, diagram: Diagram) -> Iterator[str]:
-    """What stands at the place of a box; nothing for a bend."""
-    size, middle = _body(box, diagram), (box.x, box.y + 4.5)
-    match box.item:
-        case Tensor() as tensor:
-            title = f"{tensor.name}: {tensor.role} [{', '.join(map(str, tensor.axes))}]"
-            yield _rectangle(box, size, tensor.role, title)
-            yield _text(middle, tensor.name, "middle", "on")
-        case Pattern() as relation:
-            yield _rectangle(box, size, "pattern", f"{relation.name}: {relation.relation_text()}")
-            yield _text(middle, relation.name, "middle", "on small")
-        case Delta() as delta:
-            yield _dot(box, f"<title>{escape(f'{delta.name}: {delta.relation_text()}')}</title>")
-        case Index() as index if _is_label(box, diagram):
-            yield _text(middle, index.name, "middle", "index")
-        case Index() as index:
-            yield _dot(box, _index_title(index))
-            yield from _junction_name(box, index, diagram)
-        case _:
-            return
-
-
-def _junction_name(box: Box, index: Index, diagram: Diagram) -> Iterator[str]:
-    """The name of an index that is a dot: on its leg if it has one, behind the end of a line, else above."""
-    left, right = diagram.neighbours[box.key]
-    if box.legs:
-        return
-    if len(left) + len(right) > 1:
-        yield _text((box.x, box.y - 9), index.name, "middle", "index")
-    elif left:
-        yield _text((box.x + 8, box.y + 4.5), index.name, "start", "index")
-    else:
-        yield _text((box.x - 8, box.y + 4.5), index.name, "end", "index")
-
-
-def _rectangle(box: Box, size: tuple[float, float], css: str, title: str) -> str:
-    width, height = size
+def _curve(curve: Curve) -> str:
+    path, reached = "", None
+    for start, control, control_2, end in curve.segments:
+        path += "" if start == reached else f"M{_at(start)}"
+        path += f"L{_at(end)}" if control == start else f"C{_at(control)} {_at(control_2)} {_at(end)}"
+        reached = end
+    css = "line marked" if curve.marked else "line"
     return (
-        f'<rect class="{css}" x="{_n(box.x - width / 2)}" y="{_n(box.y - height / 2)}" width="{_n(width)}" '
-        f'height="{_n(height)}" rx="{12 if css == "pattern" else 9}"><title>{escape(title)}</title></rect>'
+        f'<path class="{css}" d="{path}" stroke-width="{number(thickness(curve.index))}">'
+        f"<title>{escape(index_title(curve.index))}</title></path>"
     )
 
 
-def _dot(box: Box, title: str) -> str:
-    return f'<circle class="dot" cx="{_n(box.x)}" cy="{_n(box.y)}" r="3.2">{title}</circle>'
+def _shape(shape: Shape) -> str:
+    (x, y), (width, height) = shape.at, shape.size
+    css = f"{shape.kind} marked" if shape.marked else shape.kind
+    title = f"<title>{escape(shape.title)}</title>"
+    if shape.kind == "dot":
+        return f'<circle class="{css}" cx="{number(x)}" cy="{number(y)}" r="3.2">{title}</circle>'
+    return (
+        f'<rect class="{css}" x="{number(x - width / 2)}" y="{number(y - height / 2)}" width="{number(width)}" '
+        f'height="{number(height)}" rx="{12 if shape.kind == "pattern" else 9}">{title}</rect>'
+    )
 
 
-def _index_title(index: Index) -> str:
-    return f"<title>{escape(f'{index.name}, size {index.size}')}</title>"
+def _text(text: Text) -> str:
+    x, y = text.at
+    title = f"<title>{escape(text.title)}</title>" if text.title else ""
+    return (
+        f'<text class="{text.kind}" x="{number(x)}" y="{number(y)}" text-anchor="{text.anchor}">'
+        f"{escape(text.text)}{title}</text>"
+    )
 
 
-def _leg_text(leg: Index) -> str:
-    return f"{leg.name}={leg.size}"
-
-
-def _text(at: tuple[float, float], text: str, anchor: str, css: str) -> str:
-    return f'<text class="{css}" x="{_n(at[0])}" y="{_n(at[1])}" text-anchor="{anchor}">{escape(text)}</text>'
-
-
-def _width(text: str, size: float = _TEXT) -> float:
-    return len(text) * size * _CHARACTER
-
-
-def _n(value: float) -> str:
-    """A number with at most one decimal, never `-0`."""
-    return f"{round(value, 1) + 0.0:g}" if abs(value) < 1e5 else f"{value:.0f}"
+def _at(point: Point) -> str:
+    return f"{number(point[0])} {number(point[1])}"

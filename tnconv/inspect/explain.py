@@ -95,6 +95,9 @@ def _plan(plan: Plan, program: Program) -> "Table":
         table.add_row(
             _escape(text), _number(step.multiplications), _number(step.elements), kernel.get(step.result, "")
         )
+    for each in plan.slices:
+        table.add_section()
+        table.add_row(f"in a loop over chunks: {each}", "", "", "")
     if len(plan.steps) > 1:
         table.add_section()
         table.add_row(

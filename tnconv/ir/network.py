@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import sympy
 
+from tnconv import plugins
 from tnconv.errors import NetworkError
 from tnconv.ir.index import NETWORK_NAME, Axis, Index, Size, check_name, evaluate, symbol_names
 from tnconv.ir.nodes import Delta, Node, Pattern, Relational, Scale, Tensor, node_sort_key, pattern
@@ -53,6 +54,10 @@ class Network:
 
     def __str__(self) -> str:
         return format_network(self)
+
+    def _repr_svg_(self) -> str:
+        """The diagram, for notebooks; found by name, for what draws stands above the networks."""
+        return str(plugins.get(plugins.VIEWERS, "svg")(self))
 
     # -- queries ---------------------------------------------------------------------------------
 
@@ -278,6 +283,10 @@ class Sum:
 
     def __str__(self) -> str:
         return format_sum(self)
+
+    def _repr_svg_(self) -> str:
+        """The diagrams of the terms side by side, for notebooks."""
+        return str(plugins.get(plugins.VIEWERS, "svg")(self))
 
     @property
     def output(self) -> tuple[Axis, ...]:

@@ -1,0 +1,143 @@
+"""Which column each node of a diagram stands in, so that an operation looks like the figure in the paper.
+
+A convolution has its input on the left, its index patterns in the middle and its weight on the right. A
+second-order network is drawn as a half and its mirror image.
+"""
+
+from collections.abc import Iterable, Sequence
+
+from tnconv.inspect.mirror import Mirror, mirror_of
+from tnconv.ir import Delta, Index, Network, Node, Pattern, Scale, Tensor
+from tnconv.ir.index import natural_key
+
+
+def components(network: Network) -> list[list[Node]]:
+    """The nodes but scales in groups that no index joins, in canonical order."""
+    rest: list[Node] = [n for n in network.nodes if not isinstance(n, Scale)]
+    found = []
+    while rest:
+        reached = {rest[0].name: 0}
+        _spread(rest[0], rest, reached, network)
+        found.append([n for n in rest if n.name in reached])
+        rest = [n for n in rest if n.name not in reached]
+    return found
+
+
+def node_columns(network: Network) -> dict[str, int]:
+    """The column of each node but scales, as `columns_of` gives it for each component."""
+    return {
+        name: column
+        for nodes in components(network)
+        for name, column in columns_of(network, nodes)[0].items()
+    }
+
+
+def columns_of(network: Network, nodes: Sequence[Node]) -> tuple[dict[str, int], Mirror | None]:
+    """The column of each node of a component, and the symmetry that the columns have."""
+    mirror = mirror_of(network, nodes)
+    if mirror is None:
+        return _distances(network, nodes), None
+    left = [n for n in nodes if mirror.nodes[n.name] != n.name and n.name not in mirror.copies]
+    middle = [n for n in nodes if mirror.nodes[n.name] == n.name]
+    found = _distances(network, left)
+    deepest = max(found.values())
+    centre = deepest + 1
+    if middle or _ends_at(network, left, found, deepest):
+        centre += 1
+    found |= {n.name: centre for n in middle}
+    return found | {mirror.nodes[n.name]: 2 * centre - found[n.name] for n in left}, mirror
+
+
+def _ends_at(network: Network, left: Iterable[Node], columns: dict[str, int], deepest: int) -> bool:
+    """Whether a summed index ends behind the innermost column: then the halves stand further apart."""
+    return any(
+        len(network.nodes_with(i)) == 1 and i not in network.open_indices
+        for n in left
+        if columns[n.name] == deepest
+        for i in n.indices
+    )
+
+
+def _distances(network: Network, nodes: Sequence[Node]) -> dict[str, int]:
+    """0 for the first tensor, then two more a step away from it; through patterns first.
+
+    Patterns out of reach belong to another tensor: they stand behind the first ones, facing them.
+    """
+    start = next((n for n in nodes if isinstance(n, Tensor)), nodes[0])
+    relations = [n for n in nodes if isinstance(n, Pattern | Delta)]
+    found = {start.name: 0}
+    _spread(start, relations, found, network)
+    behind = max((found.get(n.name, 0) for n in relations), default=0) + 2
+    _place_rest(network, nodes, found, relations, behind)
+    return _in_a_row(network, nodes, {n.name: found.get(n.name, 0) for n in nodes})
+
+
+def _place_rest(
+    network: Network, nodes: Sequence[Node], found: dict[str, int], relations: Sequence[Node], behind: int
+) -> None:
+    for relation in relations:
+        found.setdefault(relation.name, behind)
+    for node in nodes:
+        near = [found[n.name] for n in _adjacent(node, network) if n in relations]
+        if near:
+            found.setdefault(node.name, max(near) + 2)
+    for seed in [n for n in nodes if n.name in found]:
+        _spread(seed, nodes, found, network)
+
+
+def _in_a_row(network: Network, nodes: Sequence[Node], columns: dict[str, int]) -> dict[str, int]:
+    """Tensors that a line joins stand one behind the other, as in a tensor train, never in one column."""
+    found: dict[str, int] = {}
+    for node in sorted(nodes, key=lambda n: (columns[n.name], natural_key(n.name))):
+        column = columns[node.name]
+        if isinstance(node, Tensor):
+            lines = (network.nodes_with(index) for index in node.indices)
+            before = [found[n.name] for ends in lines if len(ends) == 2 for n in ends if n.name in found]
+            column = max([column, *(c + 2 for c in before)])
+        found[node.name] = column
+    return found
+
+
+def _spread(start: Node, among: Sequence[Node], found: dict[str, int], network: Network) -> None:
+    """Breadth first from `start` through `among`, two columns a step."""
+    allowed = {n.name for n in among}
+    front: list[Node] = [start]
+    while front:
+        following = []
+        for node in front:
+            for other in _adjacent(node, network):
+                if other.name in allowed and other.name not in found:
+                    found[other.name] = found[node.name] + 2
+                    following.append(other)
+        front = following
+
+
+def _adjacent(node: Node, network: Network) -> list[Node]:
+    return list(
+        dict.fromkeys(n for index in node.indices for n in network.nodes_with(index) if n is not node)
+    )
+
+
+def index_column(columns: Sequence[int], last: int) -> int:
+    """The column of an index whose ends stand in `columns`: between them and beside each, or beside the only one."""
+    if not columns:
+        return 0
+    if min(columns) < max(columns):
+        middle = (min(columns) + max(columns)) // 2
+        return middle - 1 if middle in columns else middle
+    return columns[0] - 1 if columns[0] > last / 2 else columns[0] + 1
+
+
+def index_columns(
+    network: Network, indices: Iterable[Index], columns: dict[str, int], mirror: Mirror | None
+) -> dict[Index, int]:
+    """The column of each index; mirrored where the nodes are."""
+    last = max(columns.values(), default=0)
+    found: dict[Index, int] = {}
+    for index in indices:
+        image = index if mirror is None else mirror.indices[index]
+        if image in found and image != index:
+            found[index] = last - found[image]
+            continue
+        found[index] = index_column([columns[n.name] for n in network.nodes_with(index)], last)
+    return found

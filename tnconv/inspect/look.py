@@ -1,0 +1,71 @@
+"""What the views of a compiled function are given: its parts, without the room that makes them."""
+
+import re
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from tnconv.backends.base import Program
+from tnconv.backends.tuning import Trial
+from tnconv.ir import Expression, Size, evaluate
+from tnconv.ir.index import symbol_names
+from tnconv.passes import Pass, Stage, available, get
+from tnconv.passes.rewrite import Rule
+from tnconv.passes.text import split_pass
+from tnconv.planner import DEFAULT_HINT, Plan
+
+
+class Compiled(Protocol):
+    """What a `CompiledFunction` has: a report and a snapshot need no more."""
+
+    op: str
+    network: Expression
+    stages: tuple[Stage, ...]
+    plan: Plan
+    program: Program
+    trials: tuple[Trial, ...]
+
+    @property
+    def cost(self) -> Any:
+        """Exact counts of a call."""
+
+
+def pass_of(stage: Stage) -> type[Pass] | None:
+    """The class of the pass that made a stage; None where it is no longer registered."""
+    name, _ = split_pass(stage.text)
+    return get(name) if name in available() else None
+
+
+def first_line(kind: type[Pass]) -> str:
+    """What a pass does, in a sentence: the first line of its docstring."""
+    return (kind.__doc__ or "").strip().partition("\n")[0]
+
+
+def sentences(stage: Stage) -> tuple[str, ...]:
+    """What the pass of a stage does, then each rule that fired with its own sentence."""
+    kind = pass_of(stage)
+    if kind is None:
+        return ()
+    fired = {note.partition(" x")[0] for note in stage.notes}
+    rules: Sequence[Rule] = getattr(kind, "rules", ())
+    return (first_line(kind), *(f"{each.name}: {each.sentence}" for each in rules if each.name in fired))
+
+
+def count_text(size: Size) -> str:
+    """A count for people: thousands apart, `·` for a product."""
+    text = str(size).replace("**", "^").replace("*", "·")
+    return re.sub(r"\d{5,}", lambda found: f"{int(found[0]):,}".replace(",", "\u202f"), text)
+
+
+def hinted(size: Size, plan: Plan, whole: bool = False) -> int:
+    """A count with the symbols at the hints of a plan.
+
+    Args:
+        size: an integer or an expression.
+        plan: its hints and its slices.
+        whole: whether an index that is cut into chunks counts as a whole; else as one chunk.
+    """
+    values = {name: plan.hints.get(name, DEFAULT_HINT) for name in symbol_names(size)}
+    for each in plan.slices:
+        full = evaluate(each.size, {n: plan.hints.get(n, DEFAULT_HINT) for n in symbol_names(each.size)})
+        values[each.part] = full if whole else min(each.chunk, full)
+    return evaluate(size, values)

@@ -1,0 +1,308 @@
+"""A report on a compiled function: one HTML file that needs nothing else and no network access.
+
+The operation, every stage with diagrams before and after, the contraction tree, memory over steps, the kernels
+that competed, and the source. The parts come from the other files of this room; this one puts them together.
+"""
+
+import math
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from html import escape
+from pathlib import Path
+
+from tnconv import ops
+from tnconv.backends.base import Choice
+from tnconv.inspect.compare import changed_names, side_by_side
+from tnconv.inspect.draw import STYLE, to_svg, write_text
+from tnconv.inspect.highlight import highlighted
+from tnconv.inspect.look import Compiled, count_text, sentences
+from tnconv.inspect.memory import Moment, memory_over_steps, memory_svg, shades
+from tnconv.inspect.tree import tree_svg
+from tnconv.ir import Expression
+from tnconv.passes import Stage
+
+SECTIONS = {
+    "operation": "Operation",
+    "stages": "Stages",
+    "tree": "Contraction tree",
+    "memory": "Memory",
+    "kernels": "Kernels",
+    "source": "Source",
+}
+
+
+def report(function: Compiled, path: str | Path) -> None:
+    """Write the report on a compiled function.
+
+    Args:
+        function: what to report on.
+        path: the file, with suffix `.html`.
+
+    Raises:
+        TnconvError: the suffix is another, or the file cannot be written.
+    """
+    write_text(path, to_html(function), "report", suffix=".html")
+
+
+def to_html(function: Compiled) -> str:
+    """The report as HTML text; the same function gives the same text."""
+    title = escape(function.network.name)
+    parts = (_operation, _stages, _tree, _memory, _kernels, _source)
+    sections = "".join(
+        f'<section id="{key}"><h2>{name}</h2>{make(function)}</section>'
+        for (key, name), make in zip(SECTIONS.items(), parts, strict=True)
+    )
+    links = "".join(f'<a href="#{key}">{name}</a>' for key, name in SECTIONS.items())
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n<link rel="icon" href="data:,">\n'
+        f"<title>{title}</title>\n<style>\n{_asset('report.css')}{STYLE}\n</style>\n</head>\n<body>\n"
+        f"<header><h1>{title}</h1>{_lead(function)}{_figures(function)}</header>\n<nav><div>{links}</div></nav>\n"
+        f"<main>{sections}</main>\n<footer>written by tnconv</footer>\n"
+        f"<script>\n{_asset('report.js')}</script>\n</body>\n</html>\n"
+    )
+
+
+def _asset(name: str) -> str:
+    return Path(__file__).with_name(name).read_text(encoding="utf-8")
+
+
+# -- what it is --------------------------------------------------------------------------------------
+
+
+def _lead(function: Compiled) -> str:
+    names = ", ".join(function.plan.arguments)
+    return f'<p class="lead">Operation <code>{escape(function.op)}</code> of {escape(names)}.</p>'
+
+
+def _figures(function: Compiled) -> str:
+    steps = len(function.plan.steps)
+    figures = (
+        (count_text(function.cost.multiplications), "multiplications"),
+        (count_text(function.cost.peak_elements), "elements at the peak"),
+        (str(steps), "step" if steps == 1 else "steps"),
+        (_microseconds(function.program.predicted), f"predicted{_at_hints(function)}"),
+    )
+    cells = "".join(
+        f'<div class="figure"><b>{escape(value)}</b><span>{escape(what)}</span></div>'
+        for value, what in figures
+    )
+    return f'<div class="figures">{cells}</div>'
+
+
+def _at_hints(function: Compiled) -> str:
+    hints = function.plan.hints
+    return f" at {', '.join(f'{k}={v}' for k, v in hints.items())}" if hints else ""
+
+
+def _operation(function: Compiled) -> str:
+    first = function.stages[0].before if function.stages else function.network
+    known = ops.get(function.op) if function.op in ops.available() else None
+    formula = (
+        f"<p>{_code(known.formula)} with result axes {_code(known.legs)} <span class='hint'>({escape(known.reference)})"
+        "</span></p>"
+        if known is not None
+        else ""
+    )
+    shapes = _table(
+        ("argument", "shape"),
+        (((name, f"[{', '.join(map(str, sizes))}]"), "") for name, sizes in function.plan.arguments.items()),
+    )
+    same = first == function.network
+    return (
+        f"{formula}{to_svg(function.network, style=False)}{shapes}"
+        + _details("the network that was given", str(first), is_open=same)
+        + ("" if same else _details("the network after all passes", str(function.network)))
+    )
+
+
+# -- stages ------------------------------------------------------------------------------------------
+
+
+def _stages(function: Compiled) -> str:
+    if not function.stages:
+        return f'<p class="hint">No pass was run.</p>{to_svg(function.network, style=False)}'
+    chosen = next((n for n, s in enumerate(function.stages) if s.changed), 0)
+    tabs = "".join(_tab(n, s, n == chosen) for n, s in enumerate(function.stages))
+    panels = "".join(_stage(n, s, n == chosen, len(function.stages)) for n, s in enumerate(function.stages))
+    return (
+        '<p class="hint">Click a pass, or use the arrow keys. What changed is marked; hover over a part for its '
+        f'relation or size.</p><ol class="timeline" role="tablist" aria-label="stages">{tabs}</ol>{panels}'
+    )
+
+
+def _tab(number: int, stage: Stage, selected: bool) -> str:
+    css = "" if stage.changed else ' class="same"'
+    state = f'aria-selected="{str(selected).lower()}" tabindex="{0 if selected else -1}"'
+    return (
+        f'<li role="presentation"><button role="tab" id="tab{number}" aria-controls="stage{number}" {state}{css} '
+        f'title="{escape(stage.text)}">{escape(stage.text.partition("{")[0])}</button></li>'
+    )
+
+
+def _stage(number: int, stage: Stage, selected: bool, count: int) -> str:
+    hidden = "" if selected else " hidden"
+    said = "".join(f"<p>{_prose(text)}</p>" for text in sentences(stage))
+    notes = "".join(f"<li>{escape(note)}</li>" for note in stage.notes)
+    return (
+        f'<div class="stage" id="stage{number}" role="tabpanel" aria-labelledby="tab{number}"{hidden}>'
+        f'<h3>{number + 1} of {count}: <span class="pass">{escape(stage.text)}</span></h3>{said}'
+        + (f"<ul>{notes}</ul>" if notes else "")
+        + _pictures(stage)
+        + "</div>"
+    )
+
+
+def _pictures(stage: Stage) -> str:
+    if not stage.changed:
+        return (
+            f'<div class="pair single"><div><h3>unchanged</h3>{to_svg(stage.after, style=False)}</div></div>'
+        )
+    gone, come = changed_names(stage.before, stage.after)
+    before = to_svg(stage.before, highlight=gone, style=False)
+    after = to_svg(stage.after, highlight=come, style=False)
+    return (
+        f'<div class="pair"><div><h3>before</h3>{before}</div><div><h3>after</h3>{after}</div></div>'
+        f"<details><summary>the same as text</summary>"
+        f'<pre class="diff">{_difference(stage.before, stage.after)}</pre></details>'
+    )
+
+
+def _difference(before: Expression, after: Expression) -> str:
+    lines = []
+    for mark, left, right in side_by_side(str(before), str(after)):
+        if mark == " ":
+            lines.append(escape(left) + "\n")
+            continue
+        lines.append(f"<del>{escape(left)}</del>" if left else "")
+        lines.append(f"<ins>{escape(right)}</ins>" if right else "")
+    return "".join(lines)
+
+
+# -- plan, memory, kernels, source -------------------------------------------------------------------
+
+
+def _tree(function: Compiled) -> str:
+    kernels = {choice.step: choice.kernel for choice in function.program.choices}
+    return (
+        '<p class="hint">Arguments on the left, results to the right, each with its axes, multiplications, elements '
+        f"and kernel. The bar is the share of all multiplications; a thick line is read twice.{_chunks(function)}</p>"
+        f'<div class="wide" tabindex="0">{tree_svg(function.plan, kernels)}</div>'
+        + _details("the plan as text", str(function.plan))
+    )
+
+
+def _chunks(function: Compiled) -> str:
+    cut = "; ".join(map(str, function.plan.slices))
+    return f" All steps run for each chunk, with its counts: {_code(cut)}." if cut else ""
+
+
+def _memory(function: Compiled) -> str:
+    moments = memory_over_steps(function.plan, function.program)
+    note = _at_hints(function)
+    return (
+        '<p class="hint">What is alive while each step runs, besides the arguments: results and the buffers of '
+        f"kernels, in float32{escape(note)}.</p>"
+        f'<div class="wide" tabindex="0">{memory_svg(moments)}</div><ul class="legend">{_legend(moments)}</ul>'
+    )
+
+
+def _legend(moments: Sequence[Moment]) -> str:
+    return "".join(
+        f'<li><svg width="12" height="12" aria-hidden="true"><rect class="shade{shade}" width="12" height="12" rx="3"/>'
+        f"</svg> {escape(name)}</li>"
+        for name, shade in shades(moments).items()
+    )
+
+
+def _kernels(function: Compiled) -> str:
+    choices = [choice for choice in function.program.choices if choice.candidates]
+    if not choices:
+        return '<p class="hint">This backend does not choose between kernels.</p>'
+    rows = (row for choice in choices for row in _candidates(function, choice))
+    return (
+        f'<p class="hint">Kernels that accept a step, by predicted time{escape(_at_hints(function))}; bars on a '
+        "logarithmic scale.</p>"
+        + _table(("step", "kernel", "predicted", "", "buffers"), rows)
+        + _trials(function)
+    )
+
+
+def _candidates(function: Compiled, choice: Choice) -> Iterator[tuple[tuple[str, ...], str]]:
+    ordered = sorted(choice.candidates, key=lambda c: (c[0] != choice.kernel, c[1]))
+    longest = max(math.log10(1 + t) for _, t in ordered) or 1.0
+    for place, (name, time) in enumerate(ordered):
+        css = "chosen" if name == choice.kernel else "lost"
+        bar = f'\0<span class="time" style="width:{100 * math.log10(1 + time) / longest:.1f}%"></span>'
+        buffers = ", ".join(
+            f"{what}: {count_text(n)}" for step, what, n in function.program.workspace if step == choice.step
+        )
+        cells = (
+            choice.step if not place else "",
+            name,
+            _microseconds(time),
+            bar,
+            buffers if not place else "",
+        )
+        yield cells, css if place else f"{css} first"
+
+
+def _trials(function: Compiled) -> str:
+    if not function.trials:
+        return '<p class="hint">Predicted only: compile with autotune=True to measure the fastest.</p>'
+    best = min(t.measured for t in function.trials)
+    rows = (
+        (
+            (
+                str(t.plan),
+                ", ".join(t.prefer) or "by cost",
+                _microseconds(t.predicted),
+                _microseconds(t.measured),
+            ),
+            "chosen" if t.measured == best else "lost",
+        )
+        for t in sorted(function.trials, key=lambda t: t.measured)
+    )
+    table = _table(("plan", "kernels preferred", "predicted", "measured"), rows)
+    return f"<h3 style='margin-top:20px'>Autotuned: programs that were timed</h3>{table}"
+
+
+def _source(function: Compiled) -> str:
+    return f'<pre class="source" tabindex="0">{highlighted(function.program.source)}</pre>'
+
+
+# -- pieces ------------------------------------------------------------------------------------------
+
+
+def _microseconds(time: float) -> str:
+    if time >= 1e6:
+        return f"{time / 1e6:.3g} s"
+    return f"{time / 1e3:.3g} ms" if time >= 1e3 else f"{time:.3g} µs"
+
+
+def _prose(text: str) -> str:
+    """A sentence of a docstring, with `names` as code."""
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text))
+
+
+def _code(text: str) -> str:
+    return f"<code>{escape(text)}</code>"
+
+
+def _details(summary: str, text: str, is_open: bool = False) -> str:
+    state = " open" if is_open else ""
+    return f"<details{state}><summary>{escape(summary)}</summary><pre>{escape(text)}</pre></details>"
+
+
+def _table(header: Iterable[str], rows: Iterable[tuple[tuple[str, ...], str]]) -> str:
+    """A table; a cell that starts with a zero character is HTML."""
+    head = "".join(f"<th>{escape(cell)}</th>" for cell in header)
+    body = "".join(
+        f'<tr class="{css}">'
+        + "".join(
+            f'<td class="bar">{c[1:]}</td>' if c.startswith("\0") else f"<td>{escape(c)}</td>" for c in cells
+        )
+        + "</tr>"
+        for cells, css in rows
+    )
+    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
