@@ -7,13 +7,17 @@ import subprocess
 import sys
 import xml.etree.ElementTree as ET
 
+import msgspec
 import pytest
+import torch
 from typer.testing import CliRunner
 
 import tnconv
 from tnconv import ops, passes
-from tnconv.cli import app
-from tnconv.spec import ConvSpec
+from tnconv.backends.torch import profile
+from tnconv.cli import app, common, measure
+from tnconv.inspect import snapshot, tikz, to_svg
+from tnconv.spec import ConvSpec, ConvTransposeSpec, LinearSpec
 
 OPERATIONS = ("forward", "input_vjp", "weight_vjp", "bias_vjp", "unfold", "kfac_expand", "kfac_reduce")
 
@@ -153,16 +157,286 @@ def test_an_error_is_red_on_a_terminal(tmp_path):
     assert "Traceback" not in result.stderr
 
 
-@pytest.mark.parametrize(
-    "arguments", [["--help"], ["compile", "--help"], ["ops", "--help"], ["passes", "--help"]]
-)
+COMMANDS = ("compile", "inspect", "ops", "passes", "draw", "diff", "bench", "calibrate")
+
+
+@pytest.mark.parametrize("arguments", [["--help"], *([command, "--help"] for command in COMMANDS)])
 def test_help_has_an_example(arguments):
     result = run(*arguments)
     assert result.exit_code == 0
     assert "Example: tnconv" in result.stdout
 
 
+def test_the_package_runs_as_a_module(layer):
+    command = [sys.executable, "-m", "tnconv.cli", "diff", str(layer), str(layer)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout.splitlines()[-1]) == (0, "the networks are the same")
+
+
+def test_completion_of_the_shell_is_there():
+    assert "--install-completion" in run("--help").stdout
+    assert all(command in run("--help").stdout for command in COMMANDS)
+
+
 def test_an_unknown_value_of_show_lists_the_choices(layer):
     result = run("compile", layer, "--show", "everything")
     assert result.exit_code == 2
     assert "network" in result.stderr
+
+
+# -- compile, inspect --------------------------------------------------------------------------------
+
+
+def test_options_of_compile_are_those_of_the_function(layer):
+    spec = tnconv.load_spec(layer)
+    options = {"bias": "joint", "groups": "average", "convention": "sum", "memory_limit": "1MiB"}
+    options |= {"minimize": "multiplications", "planner": "dp", "passes": "default | absorb_deltas"}
+    given = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
+    result = run("compile", layer, "--op", "kfac_expand", "--show", "source", "--size", "N=8", *given)
+    assert result.exit_code == 0, result.output
+    expected = tnconv.compile(spec, "kfac_expand", hints={"N": 8}, **options)
+    assert result.stdout.strip() == expected.source.strip()
+    assert result.stdout.strip() != tnconv.compile(spec, "kfac_expand").source.strip()
+
+
+def test_compile_checks_exactly(layer, monkeypatch):
+    seen = []
+    compile = tnconv.compile
+    monkeypatch.setattr(tnconv, "compile", lambda *a, **k: seen.append(k["verify"]) or compile(*a, **k))
+    assert run("compile", layer, "--show", "plan", "--verify").exit_code == 0
+    assert run("compile", layer, "--show", "plan").exit_code == 0
+    assert seen == ["exact", None]
+
+
+def test_compile_as_json_is_the_snapshot(layer):
+    result = run("compile", layer, "--op", "unfold", "--json")
+    assert json.loads(result.stdout) == json.loads(
+        json.dumps(snapshot(tnconv.compile(tnconv.load_spec(layer), "unfold")))
+    )
+    assert run("inspect", layer, "--op", "unfold", "--json").stdout == result.stdout
+
+
+def test_compile_writes_a_report(layer, tmp_path):
+    page, picture = tmp_path / "a.html", tmp_path / "a.svg"
+    result = run("compile", layer, "--report", page, "--draw", picture)
+    assert (result.exit_code, result.stdout) == (0, f"wrote {picture}\nwrote {page}\n")
+    assert page.read_text(encoding="utf-8").startswith("<!doctype html>")
+
+
+@pytest.mark.parametrize("size", ["N", "N=", "N=x", "N=0", "2=N", "N=-1"])
+def test_a_size_is_a_symbol_and_a_positive_integer(layer, size):
+    result = run("compile", layer, "--size", size)
+    assert result.exit_code == 2
+    assert re.search(rf"'{size}' is not a size; write a symbol and a\s+(│\s+│\s+)?positive", result.stderr), (
+        result.stderr
+    )
+
+
+def test_inspect_shows_a_network_of_ones_own(layer, tmp_path):
+    file = tmp_path / "a.tn"
+    file.write_text(str(tnconv.load_spec(layer).network()))
+    result = run("inspect", file)
+    assert result.exit_code == 0, result.output
+    function = tnconv.compile(tnconv.load_spec(layer).network())
+    assert result.stdout.startswith(str(function.network))
+    assert str(function.explain()).rstrip() in result.stdout
+    assert re.search(r"weight +parameter +\[8, 3, 3, 3\]", result.stdout)
+
+
+def test_a_network_file_that_is_none_says_so(tmp_path):
+    file = tmp_path / "a.tn"
+    result = run("inspect", file)
+    assert result.exit_code == 2
+    assert re.match(r"error: network file '.*a.tn' cannot be read: .*; check the path\n", result.stderr)
+    file.write_text("jam")
+    result = run("inspect", file)
+    assert result.exit_code == 2
+    assert re.match(r"error: network file '.*a.tn': line 1: expected", result.stderr)
+
+
+# -- draw, diff --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("suffix", "writer"), [(".svg", to_svg), (".tex", tikz)])
+def test_draw_writes_what_the_suffix_says(layer, tmp_path, suffix, writer):
+    file = tmp_path / f"a{suffix}"
+    result = run("draw", layer, "--op", "ntk", "-o", file, "--highlight", "p1", "--pos", "x=-20,3.5")
+    assert (result.exit_code, result.stdout) == (0, f"wrote {file}\n")
+    network = tnconv.compile(tnconv.load_spec(layer), "ntk").network
+    assert file.read_text(encoding="utf-8") == writer(network, {"x": (-20, 3.5)}, ["p1"])
+
+
+def test_draw_takes_a_network_as_it_is_unless_there_is_an_operation(layer, tmp_path):
+    network = tnconv.load_spec(layer).network().rename("mine")
+    (tmp_path / "a.tn").write_text(str(network))
+    result = run("draw", tmp_path / "a.tn", "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout) == json.loads(json.dumps(snapshot(network)))
+    result = run("draw", tmp_path / "a.tn", "--op", "weight_vjp", "--json")
+    assert json.loads(result.stdout)["name"] == "mine.weight_vjp"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["-o", "a.png"], r"a.png' has suffix '.png'; diagrams are written as .svg, .tex or .json"),
+        (
+            ["-o", "a.svg", "--highlight", "q"],
+            r"highlight has 'q', which is no node or index of 'conv2d.forward'",
+        ),
+        (["-o", "a.svg", "--pos", "q=1,2"], r"pos has 'q', which is no node or index of 'conv2d.forward'"),
+        (["-o", "a.svg", "--pos", "x=1"], r"'x=1' is not a position; write a name and two"),
+        ([], r"give -o FILE, or --json to print the parts"),
+    ],
+)
+def test_draw_says_what_is_wrong(layer, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    result = run("draw", layer, *arguments)
+    assert result.exit_code == 2
+    assert re.search(message, result.stderr)
+
+
+def test_diff_shows_what_differs_with_status_1(layer, tmp_path):
+    forward, vjp = tmp_path / "a.tn", tmp_path / "b.tn"
+    forward.write_text(str(tnconv.load_spec(layer).network()))
+    vjp.write_text(run("compile", layer, "--op", "weight_vjp", "--show", "network").stdout)
+    result = run("diff", forward, vjp)
+    assert result.exit_code == 1
+    marks = {line[0] for line in result.stdout.splitlines()[2:-1]}
+    assert marks == {" ", "-", "+", "~"}
+    assert result.stdout.splitlines()[-1] == "the networks differ"
+    found = json.loads(run("diff", forward, vjp, "--json").stdout)
+    assert found["equal"] is False
+    assert "weight" in found["left"] and "grad_output" in found["right"]
+
+
+def test_diff_of_equal_networks_is_status_0(layer):
+    result = run("diff", layer, layer, "--op", "kfac_reduce")
+    assert result.exit_code == 0
+    assert result.stdout.splitlines()[-1] == "the networks are the same"
+    assert json.loads(run("diff", layer, layer, "--json").stdout)["equal"] is True
+
+
+def test_diff_of_what_cannot_be_read_is_status_2(layer, tmp_path):
+    assert run("diff", layer, tmp_path / "none.tn").exit_code == 2
+
+
+# -- passes, bench, calibrate ------------------------------------------------------------------------
+
+
+def test_passes_as_json():
+    found = json.loads(run("passes", "--json").stdout)
+    assert [entry["name"] for entry in found] == list(passes.available())
+    by_name = {entry["name"]: entry for entry in found}
+    assert list(by_name["differentiate"]["options"]) == ["wrt", "cotangent", "tangent"]
+    assert by_name["dense"]["preserves_value"] and not by_name["differentiate"]["preserves_value"]
+    assert any(sentence.endswith("is a grouped axis.") for sentence in by_name["dense"]["rules"].values())
+
+
+@pytest.mark.parametrize("op", ["forward", "input_vjp", "weight_vjp", "bias_vjp", "kfac_reduce"])
+@pytest.mark.parametrize(
+    "spec",
+    [
+        ConvSpec(4, 6, 3, (7, 6), stride=2, padding=1, groups=2, bias=True),
+        ConvTransposeSpec(4, 6, 3, 5, stride=2, output_padding=1, bias=True),
+        LinearSpec(4, 6, input_size=(3,), bias=True),
+    ],
+    ids=lambda spec: spec.kind,
+)
+def test_bench_computes_what_pytorch_computes(monkeypatch, tmp_path, spec, op):
+    """The calls that are timed give equal results; times themselves are not tested."""
+    values = []
+
+    def timed(calls, device, rounds):
+        values.append([call() for call in calls])
+        return [1e-3 * (place + 1) for place, _ in enumerate(calls)]
+
+    monkeypatch.setattr(measure, "interleaved", timed)
+    spec.save(tmp_path / "a.toml")
+    result = run("bench", tmp_path / "a.toml", "--op", op, "--size", "N=2", "--json")
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    if op == "kfac_reduce":
+        assert list(found["seconds"]) == ["tnconv"]
+        return
+    assert found["seconds"] == {"tnconv": 1e-3, "PyTorch": 2e-3}
+    mine, theirs = values[0]
+    theirs = theirs[0] if isinstance(theirs, tuple) else theirs
+    assert mine.shape == theirs.shape
+    assert torch.allclose(mine, theirs, atol=1e-4)
+
+
+def test_bench_prints_a_table(layer):
+    before = torch.get_num_threads()
+    result = run("bench", layer, "--rounds", "1", "--threads", "1", "--size", "N=1")
+    assert result.exit_code == 0, result.output
+    assert "forward, float32, cpu, 1 thread, median of 1 rounds" in result.stdout
+    assert re.search(r"^tnconv +\d+\.\d+ +\d+\.\d+ *$", result.stdout, re.M)
+    assert re.search(r"^PyTorch +\d+\.\d+ +1\.00 *$", result.stdout, re.M)
+    assert torch.get_num_threads() == before
+
+
+def test_bench_of_a_layer_that_pytorch_has_not(tmp_path):
+    ConvSpec(2, 2, 3, (5, 5), padding=((0, 1), (1, 0))).save(tmp_path / "a.toml")
+    result = run("bench", tmp_path / "a.toml", "--rounds", "1", "--json", "--size", "N=1")
+    assert list(json.loads(result.stdout)["seconds"]) == ["tnconv"]
+
+
+def test_bench_autotunes(layer, monkeypatch, tmp_path):
+    monkeypatch.setenv("TNCONV_CACHE", str(tmp_path))
+    result = run("bench", layer, "--rounds", "1", "--autotune", "--json", "--size", "N=1")
+    assert list(json.loads(result.stdout)["seconds"]) == ["tnconv", "tnconv, autotuned", "PyTorch"]
+    assert (tmp_path / "autotune.json").exists()
+
+
+@pytest.mark.parametrize("command", [["calibrate"], ["bench", "layer"]])
+def test_a_device_that_is_not_there(layer, command):
+    command = [layer if c == "layer" else c for c in command]
+    result = run(*command, "--device", "jam")
+    assert result.exit_code == 2
+    assert re.match(
+        r"error: device 'jam' cannot be used: .*; give one that this machine has, as cpu", result.stderr
+    )
+
+
+@pytest.fixture
+def calibrated(monkeypatch, tmp_path):
+    monkeypatch.setenv("TNCONV_CACHE", str(tmp_path))
+    monkeypatch.setattr(profile, "calibrate", lambda device, progress: profile.Profile(matmul=123.0))
+    profile.profile_of.cache_clear()
+    yield tmp_path / "profiles.json"
+    profile.profile_of.cache_clear()
+
+
+def test_calibrate_keeps_the_rates_beside_those_of_other_devices(calibrated):
+    calibrated.write_bytes(msgspec.json.encode({"tpu": profile.Profile(copy=7.0)}))
+    result = run("calibrate")
+    assert result.exit_code == 0, result.output
+    assert f"wrote {calibrated}" in result.stdout
+    assert re.search(r"^matmul +\S+ +123 +\S+ *$", result.stdout, re.M)
+    kept = profile.read_profiles(calibrated)
+    assert (kept["tpu"].copy, kept["cpu"].matmul) == (7.0, 123.0)
+    assert profile.profile_of("cpu").matmul == 123.0
+    found = json.loads(run("calibrate", "--json").stdout)
+    assert found["old"]["matmul"] == found["new"]["matmul"] == 123.0
+
+
+def test_calibrate_says_where_it_cannot_write(calibrated, monkeypatch):
+    calibrated.parent.joinpath("file").write_text("")
+    monkeypatch.setenv("TNCONV_CACHE", str(calibrated.parent / "file"))
+    result = run("calibrate")
+    assert result.exit_code == 2
+    assert re.search(
+        r"rates cannot be written to '.*': .*; set TNCONV_CACHE to a folder of yours", result.stderr
+    )
+
+
+def test_progress_is_shown_on_a_terminal_only(capsys, monkeypatch):
+    with common.working("counting", 2) as following:
+        following("one")
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    with common.working("counting", 2) as following:
+        following("one")
+        following("two")
+    assert "counting: two" in capsys.readouterr().err

@@ -1,0 +1,5 @@
+"""`python -m tnconv.cli` is `tnconv`."""
+
+from tnconv.cli import app
+
+app()

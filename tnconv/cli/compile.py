@@ -1,0 +1,170 @@
+"""`tnconv compile` and `tnconv inspect`: an operation of a layer or a network, and what became of it."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+import tnconv
+from tnconv.cli.common import app, print_json, print_table, read_source, sizes_of, working
+from tnconv.inspect.snapshot import snapshot
+from tnconv.ir import Expression
+
+Source = Annotated[
+    Path, typer.Argument(help="A layer as .toml or .json (the fields of its spec), or a network text as .tn.")
+]
+Op = Annotated[str, typer.Option(help="The operation; `tnconv ops` lists them.")]
+Sizes = Annotated[
+    list[str] | None,
+    typer.Option("--size", help="What a size symbol counts as for choices by cost, as N=32."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
+Autotune = Annotated[bool, typer.Option("--autotune", help="Time the best candidates and keep the fastest.")]
+Device = Annotated[str, typer.Option(help="The device that kernels are chosen for: cpu or cuda.")]
+
+
+class Show(StrEnum):
+    """What `compile` prints."""
+
+    NETWORK = "network"
+    PLAN = "plan"
+    SOURCE = "source"
+    EXPLAIN = "explain"
+
+
+class Groups(StrEnum):
+    """How channel groups enter a Kronecker factor."""
+
+    BLOCK = "block"
+    AVERAGE = "average"
+
+
+class Minimize(StrEnum):
+    """What the plan has least of."""
+
+    TIME = "time"
+    MULTIPLICATIONS = "multiplications"
+
+
+class Bias(StrEnum):
+    """Whether weight and bias are one matrix."""
+
+    SEPARATE = "separate"
+    JOINT = "joint"
+
+
+def compiled(path: Path, op: str, size: list[str] | None = None, **options: Any) -> tnconv.CompiledFunction:
+    """The compiled operation of a layer or a network in a file.
+
+    Raises:
+        TnconvError: as of `tnconv.compile`, or the file cannot be read.
+    """
+    source = read_source(path)
+    with working("compiling"):
+        return tnconv.compile(source, op, hints=sizes_of(size or ()), **options)
+
+
+@app.command(
+    name="compile",
+    epilog=(
+        "Example: tnconv compile layer.toml --op weight_vjp --size N=64 --report layer.html, where layer.toml holds "
+        "the lines in_channels = 64, out_channels = 128, kernel_size = 3, input_size = [56, 56], padding = 1."
+    ),
+)
+def compile_spec(
+    spec: Source,
+    op: Op = "forward",
+    show: Annotated[
+        Show | None, typer.Option(help="What to print; explain, unless only a file is asked for.")
+    ] = None,
+    draw: Annotated[
+        Path | None, typer.Option(help="Write the diagram of the network to this .svg file.")
+    ] = None,
+    report: Annotated[Path | None, typer.Option(help="Write the report to this .html file.")] = None,
+    size: Sizes = None,
+    convention: Annotated[
+        str | None, typer.Option(help="The scale of a curvature factor, such as kfac.")
+    ] = None,
+    groups: Annotated[Groups, typer.Option(help="A factor of each group, or of their mean.")] = Groups.BLOCK,
+    bias: Annotated[Bias, typer.Option(help="Weight and bias apart, or as one matrix.")] = Bias.SEPARATE,
+    memory_limit: Annotated[
+        str | None, typer.Option(help="Most memory besides the arguments, as 512MiB.")
+    ] = None,
+    passes: Annotated[str, typer.Option(help="Rewriting passes, as 'default | my_pass'.")] = "default",
+    planner: Annotated[str, typer.Option(help="auto, dp, cotengra, left-to-right.")] = "auto",
+    minimize: Annotated[Minimize, typer.Option(help="What the plan has least of.")] = Minimize.TIME,
+    training: Annotated[
+        bool, typer.Option("--training", help="Plan for forward and backward together.")
+    ] = False,
+    device: Device = "cpu",
+    autotune: Autotune = False,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Check every pass and the program exactly.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Compile an operation of a layer and print what became of it."""
+    function = compiled(
+        spec,
+        op,
+        size,
+        convention=convention,
+        groups=groups.value,
+        bias=bias.value,
+        memory_limit=memory_limit,
+        passes=passes,
+        planner=planner,
+        minimize=minimize.value,
+        training=training,
+        device=device,
+        autotune=autotune,
+        verify="exact" if verify else None,
+    )
+    if draw is not None:
+        function.draw(draw)
+    if report is not None:
+        function.report(report)
+    if as_json:
+        print_json(snapshot(function))
+        return
+    for path in filter(None, (draw, report)):
+        typer.echo(f"wrote {path}")
+    _print(function, show or (None if draw or report else Show.EXPLAIN))
+
+
+def _print(function: tnconv.CompiledFunction, show: Show | None) -> None:
+    match show:
+        case Show.NETWORK:
+            typer.echo(str(function.network))
+        case Show.PLAN:
+            typer.echo(str(function.plan))
+        case Show.SOURCE:
+            typer.echo(str(function.source).rstrip("\n"))
+        case Show.EXPLAIN:
+            typer.echo(str(function.explain()).rstrip("\n"))
+        case None:
+            pass
+
+
+@app.command(
+    name="inspect",
+    epilog="Example: tnconv inspect network.tn, or tnconv inspect layer.toml --op ntk --size N=8",
+)
+def inspect_source(spec: Source, op: Op = "forward", size: Sizes = None, as_json: AsJson = False) -> None:
+    """Print the network of an operation, its arguments, what the passes did, and what it costs."""
+    function = compiled(spec, op, size)
+    if as_json:
+        print_json(snapshot(function))
+        return
+    typer.echo(f"{function.network}\n")
+    print_table(("argument", "role", "shape"), _arguments(function.network))
+    typer.echo(f"\n{str(function.explain()).rstrip()}")
+
+
+def _arguments(network: Expression) -> list[tuple[object, ...]]:
+    tensors = {t.argument: t for term in network.terms for t in term.tensors}
+    return [
+        (name, tensors[name].role, f"[{', '.join(str(a.size) for a in tensors[name].axes)}]")
+        for name in network.arguments
+    ]

@@ -1,0 +1,206 @@
+"""`tnconv bench` and `tnconv calibrate`: how fast an operation is here, and how fast this machine is."""
+
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import msgspec
+import torch
+import typer
+from torch import nn
+
+import tnconv
+from tnconv.backends.torch import profile
+from tnconv.backends.tuning import interleaved
+from tnconv.cli.common import app, print_json, print_table, read_source, sizes_of, working
+from tnconv.cli.compile import AsJson, Autotune, Device, Op, Sizes, Source, compiled
+from tnconv.errors import LoweringError
+from tnconv.ir import evaluate
+from tnconv.planner import DEFAULT_HINT
+
+_MODULES: dict[tuple[str, int], type[nn.Module]] = {
+    ("conv", 1): nn.Conv1d,
+    ("conv", 2): nn.Conv2d,
+    ("conv", 3): nn.Conv3d,
+    ("conv_transpose", 1): nn.ConvTranspose1d,
+    ("conv_transpose", 2): nn.ConvTranspose2d,
+    ("conv_transpose", 3): nn.ConvTranspose3d,
+}
+_DERIVATIVES = {"input_vjp": "x", "weight_vjp": "weight", "bias_vjp": "bias"}
+Call = Callable[[], object]
+
+
+@app.command(name="bench", epilog="Example: tnconv bench layer.toml --op weight_vjp --size N=32 --threads 1")
+def bench(
+    spec: Source,
+    op: Op = "forward",
+    size: Sizes = None,
+    rounds: Annotated[int, typer.Option(min=1, help="The median is over so many rounds.")] = 9,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Threads of PyTorch; as it is if left out.")
+    ] = None,
+    device: Device = "cpu",
+    autotune: Autotune = False,
+    as_json: AsJson = False,
+) -> None:
+    """Time an operation, in turns with PyTorch where PyTorch has it: forward and the VJPs of most layers."""
+    check_device(device)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads or before)
+    try:
+        rows = _timed(spec, op, size or [], rounds, device, autotune)
+        used = torch.get_num_threads()
+    finally:
+        torch.set_num_threads(before)
+    if as_json:
+        print_json({"op": op, "threads": used, "rounds": rounds, "seconds": rows})
+        return
+    reference = rows.get("PyTorch")
+    print_table(
+        ("program", "milliseconds", "of PyTorch's time"),
+        (
+            (name, f"{seconds * 1e3:.3f}", f"{seconds / reference:.2f}" if reference else "–")
+            for name, seconds in rows.items()
+        ),
+        title=f"{op}, float32, {device}, {used} thread{'s' if used > 1 else ''}, median of {rounds} rounds",
+    )
+
+
+def _timed(path: Any, op: str, size: list[str], rounds: int, device: str, autotune: bool) -> dict[str, float]:
+    function = compiled(path, op, size, device=device)
+    programs: dict[str, tnconv.CompiledFunction] = {"tnconv": function}
+    if autotune:
+        programs["tnconv, autotuned"] = compiled(path, op, size, device=device, autotune=True)
+    tensors = _tensors(function, sizes_of(size), device)
+    calls: dict[str, Call] = {n: (lambda f=f: f(**tensors)) for n, f in programs.items()}  # type: ignore[misc]
+    reference = _reference(read_source(path), op, tensors)
+    if reference is not None:
+        calls["PyTorch"] = reference
+    with working("timing"):
+        seconds = interleaved(list(calls.values()), device, rounds)
+    return dict(zip(calls, seconds, strict=True))
+
+
+def _tensors(
+    function: tnconv.CompiledFunction, sizes: dict[str, int], device: str
+) -> dict[str, torch.Tensor]:
+    values = {name: sizes.get(name, DEFAULT_HINT) for name in function.network.symbols}
+    generator = torch.Generator(device).manual_seed(0)
+    return {
+        name: torch.randn([evaluate(s, values) for s in shape], device=device, generator=generator)
+        for name, shape in function.plan.arguments.items()
+    }
+
+
+def _reference(source: object, op: str, tensors: dict[str, torch.Tensor]) -> Call | None:
+    """A call of PyTorch that computes the same; None where there is no single one."""
+    layer = _module(source)
+    if layer is None or (op != "forward" and op not in _DERIVATIVES):
+        return None
+    layer = layer.to(next(iter(tensors.values())).device)
+    for name, parameter in layer.named_parameters():
+        parameter.data = tensors.get(name, parameter.data)
+    if op == "forward":
+        return lambda: layer(tensors["x"])
+    wrt = _DERIVATIVES[op]
+    x = tensors["x"] if "x" in tensors else _input_like(source, tensors["grad_output"])
+    x = x.clone().requires_grad_(wrt == "x")
+    for name, parameter in layer.named_parameters():
+        parameter.requires_grad_(name == wrt)
+    y = layer(x)
+    target = x if wrt == "x" else getattr(layer, wrt)
+    return lambda: torch.autograd.grad(y, target, tensors["grad_output"], retain_graph=True)
+
+
+def _input_like(source: Any, grad_output: torch.Tensor) -> torch.Tensor:
+    n = grad_output.shape[0]
+    if isinstance(source, tnconv.LinearSpec):
+        return grad_output.new_zeros(n, *source.input_sizes, source.in_features)
+    return grad_output.new_zeros(n, source.in_channels, *source.input_sizes)
+
+
+def _module(source: object) -> nn.Module | None:
+    """The torch module of a layer; None for one that has none, as with padding that differs between the sides."""
+    match source:
+        case tnconv.LinearSpec():
+            return nn.Linear(source.in_features, source.out_features, source.bias)
+        case tnconv.ConvSpec() | tnconv.ConvTransposeSpec():
+            made: Any = _MODULES.get((source.kind, source.spatial_dims))
+            if made is None or any(left != right for left, right in source.paddings):
+                return None
+            options: dict[str, Any] = {
+                "stride": source.strides,
+                "padding": tuple(left for left, _ in source.paddings),
+                "dilation": source.dilations,
+                "groups": source.groups,
+                "bias": source.bias,
+            }
+            if isinstance(source, tnconv.ConvTransposeSpec):
+                options["output_padding"] = source.output_paddings
+            else:
+                options["padding_mode"] = source.padding_mode
+            module: nn.Module = made(source.in_channels, source.out_channels, source.kernel_sizes, **options)
+            return module
+        case _:
+            return None
+
+
+# -- calibrate ---------------------------------------------------------------------------------------
+
+
+@app.command(name="calibrate", epilog="Example: tnconv calibrate --device cuda")
+def calibrate(
+    device: Annotated[str, typer.Option(help="A torch device: cpu, cuda.")] = "cpu", as_json: AsJson = False
+) -> None:
+    """Measure the rates of this machine, which kernels are chosen by, and keep them for later."""
+    check_device(device)
+    kind, path = device.partition(":")[0], profile.profile_file()
+    old = _known(kind)
+    with working("calibrating", 7) as following:
+        new = profile.calibrate(device, following)
+    _keep(kind, new)
+    before, after = msgspec.structs.asdict(old), msgspec.structs.asdict(new)
+    if as_json:
+        print_json({"device": kind, "file": str(path), "old": before, "new": after})
+        return
+    rows = (
+        (name, f"{before[name]:g}", f"{rate:g}", f"{rate / before[name]:.2f}") for name, rate in after.items()
+    )
+    print_table(("rate", "before", "now", "ratio"), rows, title=f"rates of {kind}, a microsecond")
+    typer.echo(f"wrote {path}")
+
+
+def _known(kind: str) -> profile.Profile:
+    """The rates that count now; the default ones for a kind of device that nobody has measured."""
+    try:
+        return profile.profile_of(kind)
+    except LoweringError:
+        return profile.DEFAULT
+
+
+def _keep(kind: str, rates: profile.Profile) -> None:
+    """Write the rates into the file, beside those of other kinds of device."""
+    path = profile.profile_file()
+    others = profile.read_profiles(path) if path.exists() else {}
+    text = msgspec.json.format(msgspec.json.encode(others | {kind: rates}))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(text)
+    except OSError as error:
+        raise LoweringError(
+            f"the rates cannot be written to {str(path)!r}: {error}; set TNCONV_CACHE to a folder of yours"
+        ) from error
+    profile.profile_of.cache_clear()
+
+
+def check_device(device: str) -> None:
+    """Refuse a device that this machine has not.
+
+    Raises:
+        LoweringError: it has not, or PyTorch knows no such device.
+    """
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:  # PyTorch raises the latter where it is built without
+        raise LoweringError(
+            f"device {device!r} cannot be used: {str(error).splitlines()[0]}; give one that this machine has, as cpu"
+        ) from error
