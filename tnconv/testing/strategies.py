@@ -1,25 +1,15 @@
-"""Strategies and laws for tests of tnconv itself and of its plug-ins; needs `pip install tnconv[test]`.
+"""Hypothesis strategies: small networks with everything that the IR allows, sums, and layers."""
 
-    @given(networks(), seeds())
-    def test_my_pass_keeps_the_value(network, seed):
-        assert_same_value(network, MyPass().apply(network).network, seed)
-
-Values are compared exactly, on small integers, by the reference backend.
-"""
-
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import sympy
+from hypothesis import strategies as st
 
-from tnconv.backends.reference import evaluate as evaluate_densely
 from tnconv.errors import NetworkError
 from tnconv.ir import (
     Axis,
     Delta,
-    Expression,
     Index,
     Network,
     Node,
@@ -27,10 +17,7 @@ from tnconv.ir import (
     Scale,
     Sum,
     Tensor,
-    evaluate,
-    faults,
     group,
-    parse,
     pattern,
     product,
     symbol,
@@ -38,31 +25,9 @@ from tnconv.ir import (
 from tnconv.ir.nodes import MODES, ROLES
 from tnconv.spec import ConvSpec
 
-try:
-    from hypothesis import strategies as st
-except ImportError as error:
-    raise ImportError("tnconv.testing needs hypothesis; install it with: pip install tnconv[test]") from error
-
-__all__ = [
-    "assert_roundtrip",
-    "assert_same_value",
-    "assert_valid",
-    "conv_specs",
-    "networks",
-    "random_arguments",
-    "random_symbols",
-    "seeds",
-    "sums",
-]
-
-Array = npt.NDArray[Any]
 Draw = Callable[[st.SearchStrategy[Any]], Any]
 _LETTERS = ("n", "g", "c", "d", "i1", "i2", "k1", "o1", "v", "a", "c_2", "k10")
 _SCALES = (1, 2, -3, 0, sympy.Rational(1, 2), sympy.Rational(-2, 7))
-_INTEGER_RANGE = (-3, 4)
-
-
-# -- strategies --------------------------------------------------------------------------------------
 
 
 def seeds() -> st.SearchStrategy[int]:
@@ -183,94 +148,6 @@ def conv_specs(
         bias=draw(st.booleans()) if bias is None else bias,
         padding_mode=mode,
     )
-
-
-# -- arguments ---------------------------------------------------------------------------------------
-
-
-def random_symbols(expression: Expression, rng: np.random.Generator) -> dict[str, int]:
-    """A value from 1 to 4 for every size symbol of an expression."""
-    return {name: int(rng.integers(1, 5)) for name in expression.symbols}
-
-
-def random_arguments(
-    expression: Expression,
-    rng: np.random.Generator,
-    dtype: npt.DTypeLike = np.int64,
-    symbols: Mapping[str, int] | None = None,
-) -> dict[str, Array]:
-    """A random array for every argument: small integers, or normal numbers for floats and complex.
-
-    Args:
-        expression: a network or a sum.
-        rng: where the numbers come from.
-        dtype: of the arrays.
-        symbols: values of the size symbols; `random_symbols` makes some.
-    """
-    arrays: dict[str, Array] = {}
-    for term in expression.terms:
-        for tensor in term.tensors:
-            shape = tuple(evaluate(axis.size, symbols or {}) for axis in tensor.axes)
-            if tensor.argument not in arrays:
-                arrays[tensor.argument] = _random(shape, rng, np.dtype(dtype))
-    return {name: arrays[name] for name in expression.arguments}
-
-
-# -- laws --------------------------------------------------------------------------------------------
-
-
-def assert_valid(expression: Expression) -> None:
-    """Every term obeys the rules of the IR and stands in canonical order."""
-    for term in expression.terms:
-        found = faults(term)
-        assert not found, f"{found}\n{term}"
-        assert Network(term.name, term.nodes, term.output) == term, f"not in canonical order:\n{term}"
-
-
-def assert_roundtrip(expression: Expression) -> None:
-    """The text parses back to an equal value with an equal text."""
-    text = str(expression)
-    again = parse(text)
-    assert again == expression, f"parses to something else:\n{text}\n{again}"
-    assert str(again) == text
-    assert hash(again) == hash(expression)
-
-
-def assert_same_value(
-    before: Expression,
-    after: Expression,
-    seed: int = 0,
-    symbols: Mapping[str, int] | None = None,
-    arguments: Mapping[str, npt.ArrayLike] | None = None,
-) -> None:
-    """Both expressions have exactly the same value on random integer arguments.
-
-    Args:
-        before: it says which arguments there are.
-        after: reads the same arguments, or some of them.
-        seed: of the random arguments.
-        symbols: values of size symbols; random if left out.
-        arguments: used in place of random ones.
-
-    Raises:
-        AssertionError: a shape or a value differs; the message shows both networks.
-    """
-    rng = np.random.default_rng(seed)
-    values = random_symbols(before, rng) if symbols is None else dict(symbols)
-    arrays = random_arguments(before, rng, symbols=values) if arguments is None else arguments
-    old = evaluate_densely(before, arrays, values)
-    new = evaluate_densely(after, arrays, values)
-    texts = f"\nbefore:\n{before}\nafter:\n{after}"
-    assert old.shape == new.shape, f"shapes {old.shape} and {new.shape} differ{texts}"
-    wrong = np.argwhere(np.asarray(old != new))
-    if len(wrong):
-        cell = tuple(int(v) for v in wrong[0])
-        raise AssertionError(
-            f"{len(wrong)} of {old.size} values differ; at {cell}: {old[cell]} and {new[cell]}{texts}"
-        )
-
-
-# -- parts -------------------------------------------------------------------------------------------
 
 
 def _indices(
@@ -405,11 +282,3 @@ def _padding(
         return values, [(v, v) for v in values]
     pairs = [(draw(amount), draw(amount)) for _ in range(dims)]
     return tuple(pairs), pairs
-
-
-def _random(shape: tuple[int, ...], rng: np.random.Generator, dtype: np.dtype[Any]) -> Array:
-    if dtype.kind in "iuO":
-        low = 0 if dtype.kind == "u" else _INTEGER_RANGE[0]
-        return np.asarray(rng.integers(low, _INTEGER_RANGE[1], shape)).astype(dtype)
-    real: Array = np.asarray(rng.standard_normal(shape))
-    return (real + 1j * rng.standard_normal(shape)).astype(dtype) if dtype.kind == "c" else real.astype(dtype)

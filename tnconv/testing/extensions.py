@@ -1,0 +1,138 @@
+"""Laws of what a plug-in adds: a rule does what its docstring shows, a pass what it promises, a kernel the sum."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from tnconv.backends.reference import evaluate as evaluate_densely
+from tnconv.backends.torch.emit import Emitter, Value
+from tnconv.backends.torch.kernels import Kernel, Problem
+from tnconv.backends.torch.kernels.windows import Cells
+from tnconv.backends.torch.lower import lower_with
+from tnconv.backends.torch.signature import bindings
+from tnconv.ir import Expression, Network, parse_network
+from tnconv.passes import Pass, RewritePass, Rule, available, exact_check, parse_pass, run_pass
+from tnconv.planner import make_plan
+from tnconv.testing.laws import assert_roundtrip, assert_same_value, assert_valid
+from tnconv.testing.values import random_arguments, random_symbols
+
+
+def assert_rule(rule: Rule) -> None:
+    """The docstring of a rule is what the rule does: one application makes `After:` of `Before:`, with the same value.
+
+    Raises:
+        AssertionError: the rule does not apply, makes something else, or changes the value.
+    """
+    before, after = parse_network(rule.before), parse_network(rule.after)
+    found = rule(before)
+    assert found is not None, f"rule {rule.name!r} does not apply to its own example:\n{before}"
+    shown = f"rule {rule.name!r} makes\n{found}\nbut its docstring shows\n{after}"
+    assert str(found) == str(after), shown
+    assert_valid(found)
+    assert_same_value(before, found, symbols=random_symbols(before, np.random.default_rng(0)))
+    assert rule.sentence.endswith("."), (
+        f"rule {rule.name!r}: end the first line {rule.sentence!r} with a full stop"
+    )
+
+
+def assert_pass(each: Pass, expression: Expression, seed: int = 0, *, check: bool = True) -> Expression:
+    """Apply a pass as a pipeline does, and hold it to its laws; return what it made.
+
+    The contract of passes; valid and canonical networks; texts that parse back, that of the pass too where it is
+    registered; for a rewriting, that nothing is left to do; and the value, exactly: that of `expression` for a pass
+    that preserves it, else that of its `expected`.
+
+    Args:
+        each: the pass, with its options.
+        expression: what it is applied to; `expression` itself comes back where nothing was to do.
+        seed: of sizes and arguments.
+        check: whether the value is looked at.
+
+    Raises:
+        AssertionError: a law does not hold.
+        PassError: the pass refuses the network, breaks its contract, or has a wrong value.
+    """
+    after, _ = run_pass(each, expression)
+    for term in after.terms:
+        assert_valid(term)
+    assert_roundtrip(after)
+    if each.name in available():
+        assert parse_pass(str(each)) == each, f"{each} parses as {parse_pass(str(each))}"
+    if isinstance(each, RewritePass):
+        again, _ = run_pass(each, after)
+        assert again is after, f"pass {each} finds more to do the second time:\n{after}\n{again}"
+    if check:
+        exact_check(evaluate_densely, seed, instances=1)(each, expression, after)
+    return after
+
+
+def assert_kernel(
+    kernel: Kernel, network: Network, seed: int = 0, hints: Mapping[str, int] | None = None
+) -> bool:
+    """Compute a network with a kernel wherever it accepts a step, and compare with the reference in float64.
+
+    Its cost does not matter; the last resort takes the other steps. Where it accepts none, nothing is checked: count
+    the True that come back, for a kernel that never accepts is never wrong.
+
+    Args:
+        kernel: the kernel; an instance.
+        network: what is computed; one or two tensors are one step, mostly.
+        seed: of the arguments.
+        hints: values of the size symbols; random if left out. They are put in at once where no shape tells one.
+
+    Returns:
+        Whether the kernel accepted a step.
+
+    Raises:
+        AssertionError: the value or the shape is wrong, an argument was changed, or the cost is no time.
+    """
+    rng = np.random.default_rng(seed)
+    symbols = random_symbols(network, rng) if hints is None else dict(hints)
+    shapes = {t.argument: tuple(axis.size for axis in t.axes) for t in network.tensors}
+    if not {b.symbol for b in bindings(shapes)} >= set(network.symbols):
+        network = network.bind(symbols)
+    forced = _Forced(kernel)
+    plan = make_plan(network, hints={name: symbols[name] for name in network.symbols})
+    program = lower_with(plan, {"forced": forced, "last": Cells()}, plan.hints)
+    if not forced.used:
+        return False
+    arrays = {n: a.astype(np.float64) for n, a in random_arguments(network, rng, symbols=symbols).items()}
+    want = np.asarray(evaluate_densely(network, arrays, symbols), dtype=np.float64)
+    tensors = [torch.from_numpy(arrays[name].copy()) for name in program.arguments]
+    got = program.function(*tensors).numpy()
+    text = f"\n{network}\n{program.source}"
+    assert got.shape == want.shape, f"kernel {kernel.name!r} gives shape {got.shape}, not {want.shape}{text}"
+    np.testing.assert_allclose(got, want, rtol=1e-12, atol=1e-12, err_msg=f"kernel {kernel.name!r}{text}")
+    for name, tensor in zip(program.arguments, tensors, strict=True):
+        assert np.array_equal(tensor.numpy(), arrays[name]), f"kernel {kernel.name!r} changed {name!r}{text}"
+    return True
+
+
+class _Forced(Kernel):
+    """Another kernel, for less than nothing: taken wherever it accepts."""
+
+    name = "forced"
+
+    def __init__(self, kernel: Kernel) -> None:
+        self.kernel, self.used = kernel, False
+        self.takes_scaled, self.applies_scale = kernel.takes_scaled, kernel.applies_scale  # type: ignore[misc]
+
+    def accepts(self, problem: Problem) -> bool:
+        return self.kernel.accepts(problem)
+
+    def cost(self, problem: Problem) -> float:
+        cost = self.kernel.cost(problem)
+        assert math.isfinite(cost) and cost >= 0, (
+            f"kernel {self.kernel.name!r} costs {cost}; give microseconds"
+        )
+        return -1.0
+
+    def multiplications(self, problem: Problem) -> Any:
+        return self.kernel.multiplications(problem)
+
+    def emit(self, problem: Problem, em: Emitter) -> Value:
+        self.used = True
+        return self.kernel.emit(problem, em)

@@ -1,0 +1,48 @@
+"""Random sizes and arguments for an expression."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tnconv.ir import Expression, evaluate
+
+Array = npt.NDArray[Any]
+_INTEGER_RANGE = (-3, 4)
+
+
+def random_symbols(expression: Expression, rng: np.random.Generator) -> dict[str, int]:
+    """A value from 1 to 4 for every size symbol of an expression."""
+    return {name: int(rng.integers(1, 5)) for name in expression.symbols}
+
+
+def random_arguments(
+    expression: Expression,
+    rng: np.random.Generator,
+    dtype: npt.DTypeLike = np.int64,
+    symbols: Mapping[str, int] | None = None,
+) -> dict[str, Array]:
+    """A random array for every argument: small integers, or normal numbers for floats and complex.
+
+    Args:
+        expression: a network or a sum.
+        rng: where the numbers come from.
+        dtype: of the arrays.
+        symbols: values of the size symbols; `random_symbols` makes some.
+    """
+    arrays: dict[str, Array] = {}
+    for term in expression.terms:
+        for tensor in term.tensors:
+            shape = tuple(evaluate(axis.size, symbols or {}) for axis in tensor.axes)
+            if tensor.argument not in arrays:
+                arrays[tensor.argument] = _random(shape, rng, np.dtype(dtype))
+    return {name: arrays[name] for name in expression.arguments}
+
+
+def _random(shape: tuple[int, ...], rng: np.random.Generator, dtype: np.dtype[Any]) -> Array:
+    if dtype.kind in "iuO":
+        low = 0 if dtype.kind == "u" else _INTEGER_RANGE[0]
+        return np.asarray(rng.integers(low, _INTEGER_RANGE[1], shape)).astype(dtype)
+    real: Array = np.asarray(rng.standard_normal(shape))
+    return (real + 1j * rng.standard_normal(shape)).astype(dtype) if dtype.kind == "c" else real.astype(dtype)
