@@ -30,7 +30,7 @@ def names(cell: str) -> list[str]:
 
 def test_the_page_is_written_by_its_generator() -> None:
     assert FILE.read_text(encoding="utf-8") == TEXT, (
-        "docs/operations.md is not what the tables say; run `make docs`"
+        "docs/operations.md is not what the tables say; run `make pages`"
     )
 
 
@@ -182,7 +182,7 @@ RAISES: list[tuple[str, type[TnconvError], Callable[[], object], str]] = [
     (
         "A `memory_limit=`",
         PlanError,
-        lambda: tnconv.compile(ConvSpec(8, 8, 3, (9, 9)), "gradient_norm", memory_limit="1KiB"),
+        lambda: tnconv.compile(ConvSpec(8, 8, 3, (9, 9)), "gradient_norm", memory_limit="128B"),
         "needs at least",
     ),
 ]  # fmt: skip

@@ -680,15 +680,3 @@ def test_fuzzed_equations_raise_errors_of_tnconv_only(text, shapes, mode):
         return
     if math.prod(axis.size for axis in f.network.output) < 10**6:
         f(*(randn(*shape) for shape in shapes))
-
-
-# -- the documentation -------------------------------------------------------------------------------
-
-
-def test_the_examples_of_the_documentation_run():
-    page = (Path(__file__).parent.parent / "docs" / "einsum.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    assert len(blocks) > 5
-    scope = {}
-    for block in blocks:
-        exec(compile(block, "docs/einsum.md", "exec"), scope)

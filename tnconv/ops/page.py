@@ -1,4 +1,4 @@
-"""docs/operations.md, written from the tables: `python -m tnconv.ops.page docs/operations.md`, or `make docs`.
+"""docs/operations.md, written from the tables: `python -m tnconv.ops.page docs/operations.md`, or `make pages`.
 
 Operations and conventions come from their tables; arguments, and which layers have an operation, from running
 its passes on a small layer of each kind. Only what no table says is prose here.
@@ -173,7 +173,7 @@ def _has(operation: Operation, spec: Layer) -> bool:
 # -- prose -------------------------------------------------------------------------------------------
 
 _PAGE = """\
-<!-- Written by `make docs` from the tables of the package; change those. -->
+<!-- Written by `make pages` from the tables of the package; change those. -->
 
 # Operations and their scales
 
@@ -248,7 +248,7 @@ What is not represented raises an error that says what to do; nothing is ignored
 - A kernel that is larger than the padded input; an `output_padding` that is not below stride or dilation.
 - Average pooling with `ceil_mode=True` where that changes the output, or with `count_include_pad=False` and padding.
 - A module with a `forward` of its own, a lazy one that has no shape yet, or one of another type.
-- A `memory_limit=` that no order of contraction fits; the message has the least peak.
+- A `memory_limit=` that no order of contraction fits, not in chunks either; the message has the least peak.
 """
 
 

@@ -1,0 +1,101 @@
+"""docs/benchmarks.md, written from the committed results: `python -m benchmarks.page docs/benchmarks.md`."""
+
+import json
+import statistics
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.cases import OPERATIONS
+
+RESULTS = Path(__file__).with_name("results.json")
+Row = dict[str, Any]
+
+
+def page(results: dict[str, Any]) -> str:
+    """The Markdown of the page.
+
+    Args:
+        results: as `benchmarks.results` saves them.
+    """
+    rows, host = results["rows"], results["machine"]
+    ops = [op for op in OPERATIONS if any(r["op"] == op for r in rows)]
+    return _PAGE.format(
+        machine=f"{host['threads']} {'thread' if host['threads'] == 1 else 'threads'} of {host['cores']} cores, "
+        f"{host['processor']}, {host['dtype']}, torch {host['torch']}, Python {host['python']}",
+        rounds=results["rounds"],
+        layers=len({(r["set"], r["layer"]) for r in rows}),
+        rows=len(rows),
+        table="\n".join(_line([r for r in rows if r["op"] == op], op) for op in ops),
+        losses="\n".join(_loss(r) for r in sorted(_quiet(rows), key=lambda r: -r["ratio"])[:5]),
+        compiling=f"{statistics.median(r['compile_ms'] for r in rows):.1f}",
+    )
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Write the page to the path given, or print it."""
+    text = page(json.loads(RESULTS.read_text(encoding="utf-8")))
+    if arguments:
+        Path(arguments[0]).write_text(text, encoding="utf-8")
+    else:
+        sys.stdout.write(text)
+
+
+def _line(rows: Sequence[Row], op: str) -> str:
+    cells = [f"`{op}`", str(len(rows))]
+    for name in ("pytorch_ratio", "ratio"):
+        ratios = [r[name] for r in rows]
+        cells += [f"{statistics.median(ratios):.2f}", f"{max(ratios):.2f}"]
+        cells.append(f"{sum(ratio > 1.05 for ratio in ratios)}")
+    return f"| {' | '.join(cells)} |"
+
+
+def _loss(row: Row) -> str:
+    cells = f"`{row['op']}`", row["layer"], row["strongest"], f"{row['ratio']:.1f}"
+    return f"| {' | '.join(cells)} |"
+
+
+def _quiet(rows: Sequence[Row]) -> Sequence[Row]:
+    """Rows that were measured without disturbance, if there are any."""
+    return [r for r in rows if not r["noisy"]] or rows
+
+
+_PAGE = """\
+<!-- Written by `make pages` from benchmarks/results.json; change benchmarks/page.py. -->
+
+# Benchmarks
+
+![Ratios of tnconv's times to those of PyTorch and other packages, for every operation and layer.](benchmarks.svg)
+
+{rows} rows: {layers} layers, each with the operations below. Measured on {machine}.
+
+Calls alternate in one process, {rounds} rounds; a ratio is the median of the ratios round by round. Below 1 tnconv is
+faster. Every peer's numbers are compared with tnconv's before it is timed.
+
+## In short
+
+The *strongest peer* is the fastest of PyTorch, `torch.func`, einconv, singd, curvlinops and BackPACK on that very
+layer, so not the same one in every row. *Slower* counts the layers where the ratio is above 1.05.
+
+| operation | layers | over PyTorch: median | worst | slower | over the strongest: median | worst | slower |
+|---|---|---|---|---|---|---|---|
+{table}
+
+Compiling one operation of one layer takes {compiling} ms in the median.
+
+## Where tnconv loses most
+
+| operation | layer | strongest peer | ratio |
+|---|---|---|---|
+{losses}
+
+## More
+
+`benchmarks/RESULTS.md` in the repository has every layer, the kernels taken, the spread, the roofline and peak memory.
+`make bench` measures all of it anew; `make bench-quick` takes a minute.
+"""
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
