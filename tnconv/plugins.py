@@ -1,4 +1,4 @@
-"""Finds passes, kernels, planners and backends: built in, of installed distributions, your own.
+"""Finds passes, kernels, planners, backends and viewers: built in, of installed distributions, your own.
 
 A distribution adds one by an entry point in the group; `register` adds one for the running process. The
 built-in ones are a table of the same `"module:attribute"` texts and go through the same loader, so nothing
@@ -19,6 +19,7 @@ PASSES = "tnconv.passes"
 KERNELS = "tnconv.kernels"
 PLANNERS = "tnconv.planners"
 BACKENDS = "tnconv.backends"
+VIEWERS = "tnconv.viewers"
 
 # group -> name -> "module:attribute"
 BUILTINS: Mapping[str, Mapping[str, str]] = {
@@ -48,9 +49,16 @@ BUILTINS: Mapping[str, Mapping[str, str]] = {
     },
     KERNELS: {
         "matmul": "tnconv.backends.torch.kernels.contract:Contract",
+        "dense_convolution": "tnconv.backends.torch.kernels.dense:DenseConvolution",
         "convolution": "tnconv.backends.torch.kernels.convolution:Convolution",
+        "depthwise": "tnconv.backends.torch.kernels.depthwise:Depthwise",
+        "matmul_fold": "tnconv.backends.torch.kernels.spread:Folded",
+        "stride_phases": "tnconv.backends.torch.kernels.spread:Phases",
+        "mirrored": "tnconv.backends.torch.kernels.spread:Mirrored",
+        "merged_groups": "tnconv.backends.torch.kernels.spread:Merged",
         "window_sum": "tnconv.backends.torch.kernels.sums:WindowSum",
         "lag_correlation": "tnconv.backends.torch.kernels.sums:LagCorrelation",
+        "symmetric_product": "tnconv.backends.torch.kernels.symmetric:SymmetricProduct",
         "fold": "tnconv.backends.torch.kernels.windows:Fold",
         "window_matmul": "tnconv.backends.torch.kernels.windows:Windows",
         "gather_scatter": "tnconv.backends.torch.kernels.windows:Cells",
@@ -60,6 +68,7 @@ BUILTINS: Mapping[str, Mapping[str, str]] = {
         "torch": "tnconv.backends.torch.lower:lower",
         "reference": "tnconv.backends.reference:lower",
     },
+    VIEWERS: {"svg": "tnconv.inspect.draw:to_svg"},
 }
 GROUPS = tuple(BUILTINS)
 

@@ -211,12 +211,20 @@ class Emitter:
         What was computed from that memory is forgotten: who writes it again wants the value of then or of now,
         not the other.
         """
-        owner = self.owner(reads[0])
+        self._forget(reads[0])
+        self.statements.append(Statement(text, tuple(reads), None, comment))
+
+    def overwrite(self, base: str, expression: str, reads: Sequence[str], dims: Dims) -> Value:
+        """Write `name = expression`, which may change the first of `reads` in place."""
+        self._forget(reads[0])
+        return self.assign(base, expression, reads, dims, memo=False, fresh=True)
+
+    def _forget(self, name: str) -> None:
+        owner = self.owner(name)
         stale = {s.writes for s in self.statements if any(self.owner(r) == owner for r in s.reads)}
         stale |= {name for name in self._known.values() if self.owner(name) == owner}
         self._known = {text: name for text, name in self._known.items() if name not in stale}
         self.biasable = {n: text for n, text in self.biasable.items() if self.owner(n) != owner}
-        self.statements.append(Statement(text, tuple(reads), None, comment))
 
     def owner(self, name: str) -> str:
         """The variable whose memory a variable shares, as far as views are known: itself, or what it views."""

@@ -17,13 +17,15 @@ from tnconv.backends.base import Choice, Program
 from tnconv.backends.torch import runtime
 from tnconv.backends.torch.emit import RESERVED, Emitter, Statement, Value, flatten, singles
 from tnconv.backends.torch.kernels.base import Kernel, Problem
-from tnconv.backends.torch.kernels.contract import presum
+from tnconv.backends.torch.kernels.contract import Contract, presum
+from tnconv.backends.torch.kernels.windows import Windows
 from tnconv.backends.torch.profile import DEFAULT, Profile, profile_of
 from tnconv.backends.torch.signature import Binding, bindings
-from tnconv.backends.torch.windows import broadcast, gather, match_diagonals, scatter, window_view
+from tnconv.backends.torch.streaming import emit_squares, square_of, squares, worth_streaming
+from tnconv.backends.torch.windows import broadcast, diagonal, gather, match_diagonals, scatter, window_view
 from tnconv.errors import LoweringError, PluginError
-from tnconv.ir import Axis, Expression, Index, Pattern, Relational, Size, fresh, solve
-from tnconv.ir.index import symbol_names
+from tnconv.ir import Axis, Delta, Expression, Index, Pattern, Relational, Size, fresh, solve
+from tnconv.ir.index import normal, symbol_names
 from tnconv.planner.plan import DEFAULT_HINT, Operand, Plan, Step
 
 _COMMENT_COLUMN = 88
@@ -111,9 +113,17 @@ class _Lowering:
         self.workspace: list[tuple[str, str, Size]] = []
 
     def program(self) -> Program:
+        streamed: set[str] = set()
         for step in self.plan.steps:
-            value = self._step(step)
-            self.values[step.result] = (value, step.output)
+            if step.result in streamed:
+                continue
+            user = square_of(self.plan, step)
+            value = self._squared(step, user) if user else None
+            if user is not None and value is not None:
+                streamed.add(user.result)
+                self.values[user.result] = (value, user.output)
+            else:
+                self.values[step.result] = (self._step(step), step.output)
             self.workspace += [(step.result, what, size) for what, size in self.em.workspace]
             self.em.workspace.clear()
         result = self._total()
@@ -132,8 +142,11 @@ class _Lowering:
     def _step(self, step: Step) -> Value:
         problem, after = self._prepare(step)
         kernel, candidates = self._choose(problem)
-        self.choices.append(Choice(step.result, kernel.name, candidates))
+        made = kernel.multiplications(problem)
+        self.choices.append(Choice(step.result, kernel.name, candidates, made))
         scale = _scale_text(step.scale, self.em) if step.scale != 1 else None
+        if scale and kernel.applies_scale:
+            problem, scale = replace(problem, scale=scale), None
         # Scaling one of two operands that are one variable would make two of it.
         twice = len({v.name for v in problem.operands}) < len(problem.operands)
         if scale and kernel.takes_scaled and not twice:
@@ -146,8 +159,37 @@ class _Lowering:
             self.em.do(f"{value.name}.mul_({scale})", [value.name])
         elif scale:
             value = self.em.derive(value, "scaled", f"{value.name} * {scale}", value.dims, copied=True)
+        wanted = tuple(i for axis in step.output for i in axis.indices)
         for relation in after:
-            value = scatter(self.em, value, relation, ())
+            if isinstance(relation, Delta):
+                value = diagonal(self.em, value, relation, wanted)
+            else:
+                value = scatter(self.em, value, relation, ())
+        return value
+
+    def _squared(self, step: Step, user: Step) -> Value | None:
+        """The sum of the squares of a product that is never in memory as a whole; None where it had better be."""
+        problem, after = self._prepare(step)
+        kernel, candidates = self._choose(problem)
+        if after or not isinstance(kernel, Windows | Contract) or not worth_streaming(problem):
+            return None
+        if isinstance(kernel, Windows):
+            problem = kernel.opened(problem, self.em)
+        found = squares(problem, user)
+        if found is None:
+            return None
+        value = emit_squares(found, self.em)
+        cells = problem.count(problem.output)
+        self.choices.append(Choice(step.result, kernel.name, candidates))
+        self.choices.append(
+            Choice(user.result, "streamed squares", (("streamed squares", self.profile.copying(cells / 4)),))
+        )
+        # The plan counts the product as a whole, while it is made and while it is read.
+        self.workspace += [
+            (name, "all but one example", normal(-1 * step.elements)) for name in (step.result, user.result)
+        ]
+        if user.scale != 1:
+            self.em.do(f"{value.name}.mul_({_scale_text(user.scale, self.em)})", [value.name])
         return value
 
     def _scaled(self, operands: tuple[Value, ...], small: int, scale: str) -> tuple[Value, ...]:
@@ -170,6 +212,15 @@ class _Lowering:
                 operands = [gather(self.em, v, [solved]) if solved.left in v.legs else v for v in operands]
                 relations = rest
                 continue
+            beside = self._diagonal(relation, rest, operands, output)
+            if beside is not None:
+                kept, gone = beside
+                output = tuple(
+                    i for i in output if i != gone and (i != kept or any(i in v.legs for v in operands))
+                )
+                relations = rest
+                after.append(relation)
+                continue
             placed = self._writable(relation, rest, operands, output)
             if placed is not None:
                 output = tuple(placed.terms[0][1] if i == placed.left else i for i in output)
@@ -191,6 +242,20 @@ class _Lowering:
             elsewhere = index in output or any(index in r.indices for r in rest)
             if solved is not None and not elsewhere and any(index in v.legs for v in operands):
                 return solved
+        return None
+
+    @staticmethod
+    def _diagonal(
+        relation: Relational, rest: Sequence[Relational], operands: Sequence[Value], output: tuple[Index, ...]
+    ) -> tuple[Index, Index] | None:
+        """A delta of two indices of the output, of which no operand has the second: (kept, gone)."""
+        if not isinstance(relation, Delta) or not set(relation.indices) <= set(output):
+            return None
+        if any(i in r.indices for i in relation.indices for r in rest):
+            return None
+        for kept, gone in (relation.indices, relation.indices[::-1]):
+            if not any(gone in v.legs for v in operands):
+                return kept, gone
         return None
 
     @staticmethod
@@ -255,7 +320,8 @@ class _Lowering:
             value = self._laid_out(name, wide=False)
             dims = tuple(a or b for a, b in zip(total.dims, value.dims, strict=True))
             if self.em.private(total) and dims == total.dims and self._private(first):
-                self.em.do(f"{total.name}.add_({value.name})", [total.name, value.name])
+                text = f"rt.add({total.name}, {value.name})"
+                total = self.em.overwrite("result", text, [total.name, value.name], dims)
                 continue
             total = self.em.assign("result", f"{total.name} + {value.name}", [total.name, value.name], dims)
         if all(dim or not axis.indices for dim, axis in zip(total.dims, axes, strict=True)):

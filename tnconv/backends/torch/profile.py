@@ -26,6 +26,8 @@ class Profile(msgspec.Struct, frozen=True):
         matmul: multiplications a microsecond of a large square matrix product.
         convolution: multiplications a microsecond of a native convolution with many channels.
         depthwise: multiplications a microsecond of a native convolution with one channel a group.
+        reference: multiplications a microsecond of such a gradient where PyTorch has no fast code for it.
+        lanes: channels that a native convolution computes at once; fewer leave some of them idle.
         copy: elements a microsecond that a copy into another layout writes.
         gather: elements a microsecond that are read or written one by one at computed places.
         call: microseconds that a call into PyTorch takes by itself.
@@ -39,6 +41,8 @@ class Profile(msgspec.Struct, frozen=True):
     gather: float = 60.0
     call: float = 4.0
     cache: float = 2**18
+    reference: float = 1_100.0
+    lanes: float = 16.0
 
     def copying(self, cells: float) -> float:
         """Predicted microseconds to write that many cells anew."""
@@ -117,6 +121,10 @@ def calibrate(device: str = "cpu", progress: Callable[[str], None] = lambda _: N
     progress("depthwise convolution")
     w1 = rand(64, 1, 3, 3)
     depthwise = 4 * 64 * 9 * 56 * 56 / clock(lambda: torch.conv2d(x, w1, padding=1, groups=64))
+    y, w5 = rand(4, 64, 28, 28), rand(64, 1, 5, 5)
+    backward = torch.ops.aten.convolution_backward.default
+    rest = (None, [1, 1], [2, 2], [1, 1], False, [0, 0], 64, [False, True, False])
+    reference = 4 * 64 * 25 * 28 * 28 / clock(lambda: backward(y, y, w5, *rest))
     progress("copy")
     big = rand(16, 256, 32, 32)
     copy = big.numel() / clock(lambda: big.transpose(1, 2).contiguous())
@@ -127,7 +135,17 @@ def calibrate(device: str = "cpu", progress: Callable[[str], None] = lambda _: N
     progress("call")
     one = rand(4)
     call = clock(lambda: one + one)
-    return Profile(*(_rounded(rate) for rate in (matmul, convolution, depthwise, copy, gather, call)))
+    rates = {
+        "matmul": matmul,
+        "convolution": convolution,
+        "depthwise": depthwise,
+        "reference": reference,
+        "copy": copy,
+        "gather": gather,
+        "call": call,
+    }
+    shipped = read_profiles(_DEFAULTS).get(device.partition(":")[0], DEFAULT)  # for what is not measured
+    return msgspec.structs.replace(shipped, **{name: _rounded(value) for name, value in rates.items()})
 
 
 def _rounded(rate: float) -> float:

@@ -1,5 +1,7 @@
 """What generated source calls besides torch, as `rt`: small constants that are worth keeping."""
 
+import itertools
+import math
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
@@ -7,11 +9,40 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tnconv.backends.torch import depthwise, spread
+from tnconv.backends.torch.gram import gram, may_write
 from tnconv.backends.torch.lag import correlate
 
-__all__ = ["correlate", "grouped", "ratio", "strip", "thin_product", "weight_gradient"]
+__all__ = [
+    "add",
+    "correlate",
+    "depthwise",
+    "depthwise_weight_gradient",
+    "dot",
+    "gram",
+    "grouped",
+    "merged_weight_gradient",
+    "mirrored_weight_gradient",
+    "ratio",
+    "slice_sum",
+    "spread",
+    "squares",
+    "strip",
+    "strips",
+    "thin_product",
+    "weight_gradient",
+    "weight_gradients",
+    "window_sums",
+]
 
 Terms = tuple[tuple[int, int], ...]
+
+_BACKWARD = torch.ops.aten.convolution_backward.default
+_WEIGHT_ALONE = (False, True, False)
+_HALF = 2  # bytes
+_LEAST_SHARED, _LEAST_CELLS = 40, 1 << 18  # cells of an axis and of an input whose shared cells are summed first
+LEAST_CALL = 1_000_000  # multiplications that are worth a call of their own
+_MOST_SLICES, _LEAST_SLICE, _MOST_ADDED = 1024, 4096, 128
 
 
 @lru_cache(maxsize=512)
@@ -43,6 +74,57 @@ def strip(
         return counts.to(dtype=dtype, device=device)
 
 
+@lru_cache(maxsize=512)
+def strips(
+    first: tuple[int, Terms, Terms, int],
+    second: tuple[int, Terms, Terms, int],
+    dtype: torch.dtype,
+    device: torch.device,
+) -> Tensor:
+    """The strips of two axes as one matrix, `[(i1 i2), (k1 k2)]`; each is given as to `strip`."""
+    with torch.inference_mode(False), torch.no_grad():
+        return torch.kron(strip(*first, dtype, device), strip(*second, dtype, device))
+
+
+def window_sums(x: Tensor, kept: Terms, summed: Terms, offset: int) -> Tensor:
+    """Window sums along the second of three dimensions.
+
+    Where the windows of a long axis have most cells in common, these are summed once and the few others added.
+
+    Args:
+        x: `[b, i, a]`.
+        kept: as for `strip`.
+        summed: as for `strip`.
+        offset: as for `strip`.
+
+    Returns:
+        The sums `[b, k, a]`.
+    """
+    size = x.shape[1]
+    matrix = strip(size, kept, summed, offset, x.dtype, x.device)
+    low, high = _shared(size, kept, summed, offset)
+    if high - low < max(_LEAST_SHARED, size // 2) or x.numel() < _LEAST_CELLS:
+        return torch.matmul(matrix.T, x)
+    few = [*range(low), *range(high, size)]
+    shared = x[:, low:high].sum(1)
+    if not few:
+        return shared[:, None].expand(-1, matrix.shape[1], -1)
+    edges = torch.stack([x[:, cell] for cell in few])  # [e, b, a]
+    rest = torch.mm(torch.cat((matrix[:low], matrix[high:])).T, edges.flatten(1))
+    return (rest.unflatten(1, shared.shape) + shared).transpose(0, 1)
+
+
+@lru_cache(maxsize=512)
+def _shared(size: int, kept: Terms, summed: Terms, offset: int) -> tuple[int, int]:
+    """The range of the cells that all windows hold exactly once, if these are one run of windows of stride 1."""
+    if len(summed) != 1 or summed[0][0] != 1:
+        return 0, 0
+    reach = [a * (count - 1) for a, count in kept]
+    first, last = sum(min(0, r) for r in reach) + offset, sum(max(0, r) for r in reach) + offset
+    low, high = max(0, last), min(size, first + summed[0][1])
+    return (low, high) if low < high else (0, 0)
+
+
 def _sums(terms: Terms) -> Tensor:
     """All values of `Σ coefficient·x`, row-major."""
     values = torch.zeros(1, dtype=torch.int64, device="cpu")
@@ -68,21 +150,97 @@ def weight_gradient(
 
     if groups == 0:  # a batch without examples, each of which is a group
         return _empty(shape, gradient, image)
+    options = (stride, padding, dilation, False, (0,) * len(stride), groups, _WEIGHT_ALONE)
+    if not image.is_complex():
+        weight = image.new_empty(shape)  # wanted for its shape alone; an expanded cell would be copied
+        result: Tensor = _BACKWARD(gradient, image, weight, None, *options)[1]
+        return result
+    weight = image.real.new_empty(shape)
 
     def real(y: Tensor, x: Tensor) -> Tensor:
-        weight = x.new_empty(1).expand(shape)  # wanted for its shape alone; one cell is enough
-        zeros, mask = [0] * len(stride), (False, True, False)
-        result: Tensor = torch.ops.aten.convolution_backward(
-            y, x, weight, None, stride, padding, dilation, False, zeros, groups, mask
-        )[1]
-        return result
+        part: Tensor = _BACKWARD(y, x, weight, None, *options)[1]
+        return part
 
-    if not image.is_complex():
-        return real(gradient, image)
     y, x = gradient, image
     return torch.complex(
         real(y.real, x.real) - real(y.imag, x.imag), real(y.real, x.imag) + real(y.imag, x.real)
     )
+
+
+def depthwise_weight_gradient(
+    gradient: Tensor, image: Tensor, shape: tuple[int, ...], *, groups: int, **options: Any
+) -> Tensor:
+    """`weight_gradient` with one channel a group, as a forward convolution where that is the quicker one."""
+    if groups and depthwise.quick(gradient, image):
+        return depthwise.weight_gradient(gradient, image, shape, groups=groups, **options)
+    return weight_gradient(gradient, image, shape, groups=groups, **options)
+
+
+def merged_weight_gradient(
+    gradient: Tensor, image: Tensor, shape: tuple[int, ...], *, groups: int, merged: int, **options: Any
+) -> Tensor:
+    """`weight_gradient` with so many groups taken as one, of which the blocks on the diagonal are kept.
+
+    Args:
+        gradient: as `weight_gradient` takes it.
+        image: likewise.
+        shape: of the result, `[(g d), c, *kernel]`.
+        groups: at least one.
+        merged: a divisor of `groups`.
+        options: of `weight_gradient`.
+    """
+    wide = (shape[0], merged * shape[1], *shape[2:])
+    result = weight_gradient(gradient, image, wide, groups=groups // merged, **options)
+    blocks = result.reshape(groups // merged, merged, shape[0] // groups, merged, shape[1], *shape[2:])
+    return blocks.diagonal(0, 1, 3).movedim(-1, 1).reshape(shape)
+
+
+def mirrored_weight_gradient(
+    gradient: Tensor,
+    image: Tensor,
+    shape: tuple[int, ...],
+    *,
+    padding: tuple[int, ...],
+    dilation: tuple[int, ...],
+    **options: Any,
+) -> Tensor:
+    """`weight_gradient` at stride 1 without groups, image and gradient exchanged: for few output channels."""
+    around = spread.mirrored(shape[2:], padding, dilation)
+    if min(around) < 0:
+        return weight_gradient(gradient, image, shape, padding=padding, dilation=dilation, **options)
+    turned = (shape[1], shape[0], *shape[2:])
+    result = weight_gradient(image, gradient, turned, padding=around, dilation=dilation, **options)
+    return result.transpose(0, 1).flip(list(range(2, len(shape))))
+
+
+def weight_gradients(
+    gradient: Tensor, image: Tensor, shape: tuple[int, ...], *, groups: int, examples: int, **options: Any
+) -> Tensor:
+    """Weight gradients of several examples, which lie one behind the other in the groups.
+
+    Large ones are computed one by one, in native calls without groups; small ones in one call.
+
+    Args:
+        gradient: `[1, (n g d), *positions]`.
+        image: `[1, (n g c), *cells]`.
+        shape: of the result, `[(n g d), c, *kernel]`.
+        groups: `n g`.
+        examples: `n`.
+        options: of `weight_gradient`.
+    """
+    work = math.prod(shape) * math.prod(gradient.shape[2:])
+    if examples < 2 or work < examples * LEAST_CALL:
+        return weight_gradient(gradient, image, shape, groups=groups, **options)
+    size = (shape[0] // examples, *shape[1:])
+    pairs = zip(gradient.chunk(examples, 1), image.chunk(examples, 1), strict=True)
+    parts = (weight_gradient(y, x, size, groups=groups // examples, **options) for y, x in pairs)
+    first = next(parts)
+    result = first.new_empty((examples, *size))
+    result[0].copy_(first)
+    del first
+    for place, part in enumerate(parts, 1):
+        result[place].copy_(part)
+    return result.flatten(0, 1)
 
 
 def grouped(
@@ -109,6 +267,104 @@ def _empty(shape: tuple[int, ...], *operands: Tensor) -> Tensor:
     """A product of empty operands: zeros, through which gradients flow."""
     zero = sum((x.sum() for x in operands), operands[0].new_zeros(()))
     return operands[0].new_zeros(shape) + zero
+
+
+def add(total: Tensor, value: Tensor) -> Tensor:
+    """`total + value` in the memory of `total`, but where `vmap` maps over `value` alone, or a compiler decides."""
+    if torch.compiler.is_compiling() or (
+        torch._C._functorch.is_batchedtensor(value) and not torch._C._functorch.is_batchedtensor(total)
+    ):
+        return total + value
+    return total.add_(value)
+
+
+def dot(a: Tensor, b: Tensor, places: tuple[int, ...]) -> Tensor:
+    """`Σ a * b` over some dimensions, without conjugation.
+
+    A sum over leading dimensions adds slice by slice, so that the product is never in memory as a whole.
+
+    Args:
+        a: any shape.
+        b: of the same shape.
+        places: the dimensions that are summed, ascending, at least one.
+    """
+    if len(places) == a.dim():
+        return torch.dot(a.reshape(-1), b.reshape(-1))
+    leading = places == tuple(range(len(places)))
+    count = math.prod(a.shape[: len(places)])
+    exact = a.dtype.itemsize > _HALF  # a half-precision sum is rounded once, not at every slice
+    if (
+        leading
+        and exact
+        and may_write(a)
+        and may_write(b)
+        and 0 < count <= _MOST_SLICES
+        and a.numel() >= count * _LEAST_SLICE
+    ):
+        a, b = a.flatten(0, len(places) - 1), b.flatten(0, len(places) - 1)
+        total = a[0] * b[0]
+        for place in range(1, count):
+            total.addcmul_(a[place], b[place])
+        return total
+    return (a * b).sum(places)
+
+
+def squares(a: Tensor, b: Tensor, shape: tuple[int, ...], places: tuple[int, ...], keep: bool) -> Tensor:
+    """`Σ (a @ b)²`, one example after another, so that one product is in memory at a time.
+
+    Args:
+        a: `[n, …, l, t]`.
+        b: `[n, …, t, r]`.
+        shape: of the product of one example.
+        places: dimensions of it that are summed.
+        keep: whether the examples stay apart, in front of the result; they are summed otherwise.
+
+    Returns:
+        The kept dimensions of the shape, behind n if it is kept.
+    """
+    kept = [size for place, size in enumerate(shape) if place not in places]
+    if not len(a) or not b.numel():
+        return _empty((*([len(a)] if keep else []), *kept), a, b)
+    write = may_write(a) and may_write(b)
+    buffer = a.new_empty((*a.shape[1:-1], b.shape[-1])) if write else None
+    parts, total = [], None
+    for x, y in zip(a, b, strict=True):
+        made = torch.matmul(x, y, out=buffer).view(shape)
+        if keep:
+            parts.append(dot(made, made, places) if places else made * made)
+            continue
+        total = _with_squares(total, made, places)
+    return torch.stack(parts) if total is None else total
+
+
+def _with_squares(total: Tensor | None, values: Tensor, places: tuple[int, ...]) -> Tensor:
+    """`total + Σ values²`, in the memory of the total where nothing records it."""
+    if places == (0,) and may_write(values):
+        for part in values:
+            total = part * part if total is None else total.addcmul_(part, part)
+        assert total is not None
+        return total
+    if not places and total is not None and may_write(values):
+        return total.addcmul_(values, values)
+    part = dot(values, values, places) if places else values * values
+    return part if total is None else total + part
+
+
+def slice_sum(windows: Tensor, places: tuple[int, ...]) -> Tensor:
+    """The sum of a window view over some dimensions: slice by slice while these are large, for cells are near then."""
+    count = math.prod(windows.shape[p] for p in places)
+    if (
+        not 0 < count <= _MOST_ADDED
+        or windows.numel() < count * _LEAST_SLICE
+        or windows.dtype.itemsize <= _HALF
+    ):
+        return windows.sum(places)
+    front = windows.movedim(places, tuple(range(len(places))))
+    slices = (front[cell] for cell in itertools.product(*(range(windows.shape[p]) for p in places)))
+    total = next(slices).clone(memory_format=torch.contiguous_format)
+    for part in slices:
+        total += part
+    return total
 
 
 def ratio(numerator: float, denominator: float) -> float:

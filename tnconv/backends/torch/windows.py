@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from tnconv.backends.torch.emit import Emitter, Value, singles
-from tnconv.ir import Index, Relational, Size, fresh, product
+from tnconv.ir import Delta, Index, Relational, Size, fresh, product
 from tnconv.ir.nodes import runs
 
 # A view pads an axis to all the cells that its windows reach; beyond this factor cells are picked one by one.
@@ -155,6 +155,25 @@ def _diagonals(
         expression += f".diagonal(0, {first}, {second})"
         made = [dim for p, dim in enumerate(made) if p not in (first, second)] + [twice]
     return em.derive(value, suffix, expression, tuple(made), contiguous=contiguous)
+
+
+def diagonal(em: Emitter, value: Value, delta: Delta, wanted: Sequence[Index]) -> Value:
+    """Both indices of a delta on a value that has one of them or none: zeros beside the diagonal.
+
+    Args:
+        em: the statements.
+        value: with any of its legs in any order.
+        delta: of two indices of the output.
+        wanted: the output's legs, whose order the result has.
+    """
+    legs = (*value.legs, *(i for i in delta.indices if i not in value.legs))
+    ordered = [i for i in wanted if i in legs]
+    others = [i for i in ordered if i not in delta.indices]
+    kept = next((i for i in delta.indices if i in value.legs), delta.left)
+    value = em.order(broadcast(em, value, (*others, kept)), (*others, kept))
+    first, second = sorted(ordered.index(i) for i in delta.indices)
+    text = f"torch.diag_embed({value.name}, 0, {first}, {second})"
+    return em.derive(value, "diagonal", text, singles(ordered), copied=True)
 
 
 def match_diagonals(em: Emitter, value: Value) -> Value:

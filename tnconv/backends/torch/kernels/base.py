@@ -14,7 +14,7 @@ from typing import ClassVar
 
 from tnconv.backends.torch.emit import Emitter, Value
 from tnconv.backends.torch.profile import DEFAULT, Profile
-from tnconv.ir import Index, Relational, evaluate
+from tnconv.ir import Index, Relational, Size, evaluate
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,7 @@ class Problem:
         output: indices of the result; the kernel may return them in any order.
         hints: representative integers of the size symbols.
         profile: rates of the machine that will run it, for predicted times.
+        scale: source of a number by which the kernel multiplies its result, if it says that it can.
     """
 
     operands: tuple[Value, ...]
@@ -34,6 +35,7 @@ class Problem:
     output: tuple[Index, ...]
     hints: dict[str, int]
     profile: Profile = DEFAULT
+    scale: str | None = None
 
     def count(self, indices: Iterable[Index]) -> int:
         """Cells that the indices span, at the representative sizes."""
@@ -73,10 +75,12 @@ class Kernel(ABC):
         name: how the kernel appears in tables and plans.
         takes_scaled: whether a scale may be multiplied into an operand before `emit`; False for kernels that
             must see both operands as one variable.
+        applies_scale: whether `emit` multiplies its result by `problem.scale`, where that costs nothing.
     """
 
     name: ClassVar[str]
     takes_scaled: ClassVar[bool] = True
+    applies_scale: ClassVar[bool] = False
 
     @abstractmethod
     def accepts(self, problem: Problem) -> bool:
@@ -85,6 +89,10 @@ class Kernel(ABC):
     @abstractmethod
     def cost(self, problem: Problem) -> float:
         """Predicted time in microseconds; only asked where the kernel accepts."""
+
+    def multiplications(self, problem: Problem) -> Size | None:
+        """The exact number of multiplications, if it is not that of the plan; only asked where the kernel accepts."""
+        return None
 
     @abstractmethod
     def emit(self, problem: Problem, em: Emitter) -> Value:

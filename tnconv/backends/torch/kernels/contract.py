@@ -16,6 +16,8 @@ Legs = tuple[Index, ...]
 # A product with a short sum and many rows is bound by writing its result; the runtime has a form for it.
 THIN_SUM, THIN_ROWS = 64, 2048
 NARROW = 16
+# An expanded operand is brought into the library's own layout for each batch, faster than a copy.
+PACKED = 0.35
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,7 @@ def presum(em: Emitter, value: Value, keep: frozenset[Index]) -> Value:
 
 
 class Contract(Kernel):
-    """`torch.bmm` or `torch.mul` over views, or a sum of one operand."""
+    """`torch.bmm` or `torch.mul` over views, `Σ a * b` where no leg is on one alone, or a sum of one operand."""
 
     name = "matmul"
 
@@ -67,8 +69,12 @@ class Contract(Kernel):
             return profile.call + profile.copying(problem.count(problem.operands[0].legs) / 4)
         a, b = problem.operands
         every = problem.count(dict.fromkeys((*a.legs, *b.legs)))
-        if not split_legs(a, b, problem.open).summed:
+        split = split_legs(a, b, problem.open)
+        if not split.summed:
             return profile.call + profile.copying(every)
+        alone = [i for i in (*split.left, *split.right) if i in problem.open]
+        if not alone:  # one pass over both, another where their layouts differ
+            return 2 * profile.call + profile.copying(every / 2 if a.legs == b.legs else every)
         return (
             profile.call
             + every / profile.matmul
@@ -78,6 +84,16 @@ class Contract(Kernel):
     def emit(self, problem: Problem, em: Emitter) -> Value:
         """Write the product in the layout that copies least."""
         return contract(problem, em)
+
+
+def best_layout(problem: Problem) -> "Candidate | None":
+    """The layout that copies least, of a product of two operands with legs that one alone has; else None."""
+    a, b = problem.operands
+    split = split_legs(a, b, problem.open)
+    lonely = [i for i in (*split.left, *split.right) if i not in problem.open]
+    if lonely or not split.summed or not (split.left or split.right):
+        return None
+    return min(_candidates(problem), key=lambda c: (c.copied, c.disorder(problem.output)))
 
 
 def contract(problem: Problem, em: Emitter) -> Value:
@@ -92,8 +108,21 @@ def contract(problem: Problem, em: Emitter) -> Value:
     split = split_legs(a, b, problem.open)
     if not split.summed:
         return _multiply(em, a, b, split)
-    best = min(_candidates(problem), key=lambda c: c.copied)
+    if not (split.left or split.right):
+        return dot(em, a, b, split.summed)
+    best = best_layout(problem)
+    assert best is not None
     return best.emit(em)
+
+
+def dot(em: Emitter, a: Value, b: Value, summed: Legs) -> Value:
+    """Write `Σ a * b` of two values over the same legs, in the layout of the first as it is."""
+    left = em.isolate(a, summed)
+    right = em.arrange(b if b.legs == left.legs else em.split(b), left.dims)
+    places = tuple(p for p, dim in enumerate(left.dims) if set(dim) & set(summed))
+    dims = tuple(dim for p, dim in enumerate(left.dims) if p not in places)
+    text = f"rt.dot({left.name}, {right.name}, {places})"
+    return em.assign("dot", text, [left.name, right.name], dims, fresh=True)
 
 
 def _multiply(em: Emitter, a: Value, b: Value, split: Split) -> Value:
@@ -110,7 +139,7 @@ def _multiply(em: Emitter, a: Value, b: Value, split: Split) -> Value:
 
 
 @dataclass(frozen=True, slots=True)
-class _Candidate:
+class Candidate:
     """One layout of a product: legs by dimension, and the cells that it copies."""
 
     a: Value
@@ -123,7 +152,13 @@ class _Candidate:
     sum_batch: int  # so many batch legs are summed behind the product
     copied: float
 
+    def disorder(self, output: Legs) -> int:
+        """Number of pairs of legs of the result that stand in another order than in the output."""
+        places = [output.index(i) for i in (*self.batch[self.sum_batch :], *self.left, *self.right)]
+        return sum(a > b for n, a in enumerate(places) for b in places[n + 1 :])
+
     def emit(self, em: Emitter) -> Value:
+        """Write the product."""
         dims_a, dims_b = (self.batch, self.left, self.summed), (self.batch, self.summed, self.right)
         x, y = self._operand(em, self.a, dims_a), self._operand(em, self.b, dims_b)
         reads = [x.name, y.name]
@@ -161,13 +196,13 @@ def _transposed(em: Emitter, value: Value, dims: tuple[Legs, ...]) -> Value:
     return em.arrange(value, dims)
 
 
-def _candidates(problem: Problem) -> list[_Candidate]:
+def _candidates(problem: Problem) -> list[Candidate]:
     """All layouts, with either operand on the left; among equals the first is taken."""
     a, b = problem.operands
     return [*_layouts(problem, a, b), *_layouts(problem, b, a)]
 
 
-def _layouts(problem: Problem, a: Value, b: Value) -> list[_Candidate]:
+def _layouts(problem: Problem, a: Value, b: Value) -> list[Candidate]:
     split = split_legs(a, b, problem.open)
     lead = a if problem.count(a.legs) >= problem.count(b.legs) else b
     summed = tuple(i for i in lead.legs if i in split.summed)
@@ -205,13 +240,15 @@ def _make(
     right: Legs,
     expand: str,
     extra: int,
-) -> _Candidate:
+) -> Candidate:
     profile = problem.profile
     copied = 0.0
     for value, groups in ((a, (batch, left, summed)), (b, (batch, summed, right))):
         own = [tuple(i for i in g if i in value.legs) for g in groups]
         if not all(_adjacent(value, g) for g in own):
             copied += problem.count(value.legs)
+    if expand:
+        copied += _packed(problem, a if expand == "a" else b, batch, left if expand == "a" else summed)
     result = (*batch, *left, *right)
     if extra:
         copied += 2 * problem.count(result)
@@ -222,7 +259,15 @@ def _make(
     # Products of narrow matrices run slower: by a third at 48 columns, which is worth a copy.
     narrow = NARROW / min(problem.count(left), problem.count(right))
     copied += narrow * problem.count((*batch, *summed, *left, *right)) / profile.matmul * profile.copy
-    return _Candidate(a, b, batch, summed, left, right, expand, extra, copied)
+    return Candidate(a, b, batch, summed, left, right, expand, extra, copied)
+
+
+def _packed(problem: Problem, value: Value, batch: Legs, rows: Legs) -> float:
+    """Cells of an expanded operand, each brought into the library's own layout for every batch if there are many."""
+    if problem.count(value.legs) < problem.profile.cache / 4:
+        return 0.0
+    turned = bool(value.legs) and value.legs[0] not in rows
+    return (2 if turned else 1) * PACKED * problem.count((*batch, *value.legs))
 
 
 def _adjacent(value: Value, legs: Legs) -> bool:

@@ -7,14 +7,18 @@ others batch and output channels. One to three relations go to torch at once; fu
 
 from dataclasses import dataclass, replace
 
+from tnconv.backends.torch.depthwise import pads_slowly
 from tnconv.backends.torch.emit import Dims, Emitter, Value, singles
 from tnconv.backends.torch.kernels.base import Kernel, Problem
 from tnconv.backends.torch.kernels.contract import Split, presum, split_legs
+from tnconv.backends.torch.runtime import LEAST_CALL
 from tnconv.backends.torch.windows import MOST_PADDED, gather, pad, resized, scatter, span
-from tnconv.ir import Index, Relational, solve
+from tnconv.ir import Index, Relational, Size, solve
 
 OUTPUT = 2
 NATIVE_DIMENSIONS = 3
+NARROW_GROUPS = 0.4  # of the rate, in a weight gradient with groups of few channels
+WIDEST = 3  # cells of a row of a depthwise kernel whose weight gradient PyTorch has fast code for
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +131,75 @@ def _copies(problem: Problem, roles: Roles) -> int:
     return sum(value.legs[: len(legs)] != legs for value, legs in zip((first, second), wanted, strict=True))
 
 
+def multiplications(problem: Problem, roles: Roles) -> int:
+    """Multiplications of a native call: every index but those that the relations determine."""
+    a, b = problem.operands
+    images = {found.image for found in roles.links}
+    return problem.count(i for i in dict.fromkeys((*a.legs, *b.legs, *problem.output)) if i not in images)
+
+
+def is_depthwise(problem: Problem, roles: Roles) -> bool:
+    """Whether a native call has several groups of one channel each."""
+    s = plain_split(problem, roles)
+    inside = (*s.left, *s.right) if roles.role == "weight gradient" else (*s.summed, *s.right)
+    return problem.count(s.batch) > 1 and problem.count(inside) == 1
+
+
+def rate(problem: Problem, roles: Roles) -> float:
+    """Multiplications a microsecond of a native call in some role, as measured on float32."""
+    profile = problem.profile
+    if is_depthwise(problem, roles):
+        return quick_rate(problem, roles) if _is_quick(problem, roles) else profile.reference
+    s = plain_split(problem, roles)
+    full = min(1.0, problem.count(s.right) / profile.lanes)
+    apart = s.batch[:1] if examples_apart(problem, roles) else ()
+    if roles.role == "weight gradient" and len(s.batch) > len(apart):
+        # Groups of less than half a register are left to slow code; it gains with the channels nevertheless.
+        narrow = min(problem.count(s.left), problem.count(s.right)) / profile.lanes
+        full = full if narrow >= 1 / 2 else narrow * NARROW_GROUPS
+    return profile.convolution * full
+
+
+def examples_apart(problem: Problem, roles: Roles) -> bool:
+    """Whether gradients of single examples are large enough for a native call each, which needs no group for it."""
+    s = plain_split(problem, roles)
+    if roles.role != "weight gradient" or not s.batch or s.summed:
+        return False
+    return multiplications(problem, roles) >= LEAST_CALL * problem.count(s.batch[:1])
+
+
+def quick_rate(problem: Problem, roles: Roles) -> float:
+    """The rate of a depthwise call that PyTorch has fast code for: bound by memory, so that large kernels gain."""
+    place = {"convolution": 1 - roles.first, "transposed convolution": 1 - roles.first}.get(
+        roles.role, OUTPUT
+    )
+    taps = problem.count(found.at(place)[1] for found in roles.links)
+    profile = problem.profile
+    return min(profile.convolution / 2, profile.depthwise * max(1.0, taps / 9))
+
+
+def _is_quick(problem: Problem, roles: Roles) -> bool:
+    """Whether PyTorch has fast code for a depthwise call, as far as measurements show."""
+    links, far = roles.links, 1 - roles.first
+    padding = tuple(max(0, -found.offset) for found in links)
+    match roles.role:
+        case "convolution":
+            return not pads_slowly(padding, tuple(integer(found.at(OUTPUT)[1].size) for found in links))
+        case "transposed convolution":
+            return len(links) < NATIVE_DIMENSIONS and all(found.at(far)[0] == 1 for found in links)
+        case _:
+            kernel = [integer(found.at(OUTPUT)[1].size) for found in links]
+            little = all(p <= k // 2 for p, k in zip(padding, kernel, strict=True))
+            tight = all(found.at(OUTPUT)[0] == 1 for found in links)
+            return len(links) < NATIVE_DIMENSIONS and kernel[-1] <= WIDEST and little and tight
+
+
+def integer(size: Size) -> int:
+    """The size of a leg of a link, which is never a symbol."""
+    assert isinstance(size, int)
+    return size
+
+
 class Convolution(Kernel):
     """`F.conv1d` to `F.conv3d`, their transposes, and the weight gradient of `convolution_backward`."""
 
@@ -137,16 +210,13 @@ class Convolution(Kernel):
         return find_roles(problem) is not None
 
     def cost(self, problem: Problem) -> float:
-        """Multiplications over the rate; groups and few channels make torch slower."""
+        """Multiplications over the rate; few channels leave a vector register idle."""
         profile = problem.profile
-        a, b = problem.operands
-        images = [found.image for found in (link(problem, r) for r in problem.relations) if found]
-        every = problem.count(
-            dict.fromkeys(i for i in (*a.legs, *b.legs, *problem.output) if i not in images)
-        )
+        roles = find_roles(problem)
+        assert roles is not None
         return (
             2 * profile.call
-            + every / profile.convolution
+            + multiplications(problem, roles) / rate(problem, roles)
             + profile.copying(problem.count(problem.output) / 2)
         )
 
@@ -173,8 +243,8 @@ class Convolution(Kernel):
         return self.emit(replace(problem, operands=tuple(operands), relations=rest), em)
 
 
-def native(problem: Problem, roles: Roles, em: Emitter) -> Value:
-    """Write one native convolution call."""
+def native(problem: Problem, roles: Roles, em: Emitter, callee: str = "", extra: str = "") -> Value:
+    """Write one native convolution call, or that of a `callee` which takes the same arguments, and `extra` ones."""
     both = frozenset(i for i in problem.operands[0].legs if i in problem.operands[1].legs)
     keep = problem.open | problem.related | both
     values = [presum(em, v, keep) for v in problem.operands]
@@ -186,7 +256,7 @@ def native(problem: Problem, roles: Roles, em: Emitter) -> Value:
                 value, "flip", f"{value.name}.flip({value.position(found.flip)})", value.dims
             )
     first, second = values[roles.first], values[1 - roles.first]
-    call = _Call(em, roles, first, second, _plain_split(first, second, problem, roles))
+    call = _Call(em, roles, first, second, _plain_split(first, second, problem, roles), callee, extra)
     match roles.role:
         case "convolution":
             result = call.convolution()
@@ -202,6 +272,11 @@ def native(problem: Problem, roles: Roles, em: Emitter) -> Value:
     if flips:
         result = em.derive(result, "flip", f"{result.name}.flip({flips})", result.dims)
     return result
+
+
+def plain_split(problem: Problem, roles: Roles) -> Split:
+    """The legs of a step but those of its links, by what they do; `left` are those of the first operand of the role."""
+    return _plain_split(problem.operands[roles.first], problem.operands[1 - roles.first], problem, roles)
 
 
 def _plain_split(first: Value, second: Value, problem: Problem, roles: Roles) -> Split:
@@ -223,6 +298,8 @@ class _Call:
     first: Value
     second: Value
     split: Split
+    callee: str = ""
+    extra: str = ""
 
     def _legs(self, place: int) -> tuple[Index, ...]:
         return tuple(found.at(place)[1] for found in self.roles.links)
@@ -258,6 +335,8 @@ class _Call:
 
     def _callee(self, name: str, out: Dims) -> str:
         """The head of a call; one whose groups may be none goes through the runtime, as torch refuses it."""
+        if self.callee:
+            return f"{self.callee}("
         native = f"F.{name}{self.rank}d"
         if all(isinstance(i.size, int) for i in self.split.batch):
             return f"{native}("
@@ -276,7 +355,9 @@ class _Call:
         dims = (s.left, (*s.batch, *s.summed), *((f.image,) for f in self.roles.links))
         image, padding = self._image(dims, needs, stride)
         weight = em.arrange(self.second, ((*s.batch, *s.right), s.summed, *((k,) for k in kernel)))
-        options = _options(stride=stride, padding=padding, dilation=dilation, groups=self._groups())
+        options = _options(
+            every=bool(self.callee), stride=stride, padding=padding, dilation=dilation, groups=self._groups()
+        )
         out = (s.left, (*s.batch, *s.right), *((o,) for o in positions))
         text = f"{self._callee('conv', out)}{image.name}, {weight.name}{{bias}}{options})"
         made = em.assign("convolved", text.format(bias=""), [image.name, weight.name], out, fresh=True)
@@ -304,6 +385,7 @@ class _Call:
         image = em.arrange(self.first, (s.left, (*s.batch, *s.summed), *((o,) for o in positions)))
         weight = em.arrange(self.second, ((*s.batch, *s.summed), s.right, *((k,) for k in kernel)))
         options = _options(
+            every=bool(self.callee),
             stride=stride,
             padding=_tuple(paddings),
             output_padding=extra,
@@ -328,9 +410,12 @@ class _Call:
         image, padding = self._image(dims, needs, stride)
         gradient = em.arrange(self.second, (s.summed, (*s.batch, *s.right), *((o,) for o in positions)))
         out = ((*s.batch, *s.right), s.left, *((k,) for k in kernel))
+        several = s.batch and not s.summed and not self.callee  # a gradient for each example
+        callee = self.callee or ("rt.weight_gradients" if several else "rt.weight_gradient")
         text = (
-            f"rt.weight_gradient({gradient.name}, {image.name}, {em.shape(out)}, stride={_tuple(stride)}, "
-            f"padding={padding}, dilation={_tuple(dilation)}, groups={self._groups()})"
+            f"{callee}({gradient.name}, {image.name}, {em.shape(out)}, stride={_tuple(stride)}, "
+            f"padding={padding}, dilation={_tuple(dilation)}, groups={self._groups()}{self.extra}"
+            f"{f', examples={em.span(s.batch[:1])}' if several else ''})"
         )
         return em.assign("weight_gradient", text, [gradient.name, image.name], out)
 
@@ -339,12 +424,12 @@ def _tuple(values: list[int]) -> str:
     return f"({', '.join(map(str, values))}{',' if len(values) == 1 else ''})"
 
 
-def _options(**options: list[int] | str) -> str:
-    """Keyword arguments of a native call, the defaults left out."""
+def _options(*, every: bool, **options: list[int] | str) -> str:
+    """Keyword arguments of a native call; the defaults are left out, unless `every` is wanted."""
     text = ""
     for name, value in options.items():
         neutral = 0 if name in ("padding", "output_padding") else 1
         shown = value if isinstance(value, str) else _tuple(value)
-        if set(shown.strip("(),").replace(" ", "").split(",")) != {str(neutral)}:
+        if every or set(shown.strip("(),").replace(" ", "").split(",")) != {str(neutral)}:
             text += f", {name}={shown}"
     return text

@@ -1,13 +1,17 @@
 """Window sums by thin matrix products, and correlations of one input with itself by lag."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tnconv.backends.torch import lag_schedule
 from tnconv.backends.torch.emit import Emitter, Value, singles
 from tnconv.backends.torch.kernels.base import Kernel, Problem
 from tnconv.backends.torch.kernels.contract import presum
-from tnconv.ir import Index, Relational, product, solve
+from tnconv.ir import Index, Relational, Size, product, solve
 from tnconv.ir.index import normal
+
+# Fitted to one CPU core: two axes at once where (kept cells / 4 - 1) * (cells of an image) is below the limit.
+_PLANE, _LEAST_PLANE = 0.25, 2600
 
 
 class WindowSum(Kernel):
@@ -47,10 +51,12 @@ class WindowSum(Kernel):
         return 3 * profile.call * len(problem.relations) + profile.copying(cells / 4)
 
     def emit(self, problem: Problem, em: Emitter) -> Value:
-        """Write one product an axis, the first axis first."""
+        """Write one product an axis, the first axis first, or one for two axes of a small image."""
         value = presum(em, problem.operands[0], problem.open | problem.related)
         relations = [r for r in (self._solved(problem, r) for r in problem.relations) if r]
         relations.sort(key=lambda r: value.legs.index(r.left))
+        if len(relations) == 2 and self._together(problem, value, relations):
+            return self._plane(problem, relations, value, em)
         for relation in relations:
             value = self._axis(problem, relation, value, em)
             if relation is not relations[-1]:
@@ -58,28 +64,58 @@ class WindowSum(Kernel):
         return value
 
     @staticmethod
+    def _together(problem: Problem, value: Value, relations: Sequence[Relational]) -> bool:
+        """Whether one product with the strips of both axes is faster, which multiplies more."""
+        lefts = tuple(r.left for r in relations)
+        if value.legs[-2:] != lefts:
+            return False
+        kept = problem.count(x for r in relations for _, x in r.terms if x in problem.open)
+        return (_PLANE * kept - 1) * problem.count(lefts) < _LEAST_PLANE
+
+    @staticmethod
+    def _plane(problem: Problem, relations: Sequence[Relational], value: Value, em: Emitter) -> Value:
+        made: tuple[Index, ...] = ()
+        arguments = []
+        for relation in relations:
+            size, kept, summed, offset = _strip(problem, relation)
+            arguments.append(f"({size}, {kept}, {summed}, {offset})")
+            made += tuple(x for _, x in relation.terms if x in problem.open)
+        strips = em.scalar(
+            "strips",
+            f"rt.strips({arguments[0]}, {arguments[1]}, {value.name}.dtype, {value.name}.device)",
+            [value.name],
+        )
+        lefts = tuple(r.left for r in relations)
+        flat = em.arrange(value, (value.legs[:-2], lefts))
+        text = f"torch.mm({strips}.T, {flat.name}.T)"
+        return em.assign("sums", text, [flat.name, strips], (made, value.legs[:-2]))
+
+    @staticmethod
     def _axis(problem: Problem, relation: Relational, value: Value, em: Emitter) -> Value:
         place = value.legs.index(relation.left)
         before, after = value.legs[:place], value.legs[place + 1 :]
-        kept = [(a, x) for a, x in relation.terms if x in problem.open]
-        summed = tuple((a, x.size) for a, x in relation.terms if x not in problem.open)
-        shapes = tuple((a, x.size) for a, x in kept)
-        strip = em.scalar(
-            "strip",
-            f"rt.strip({relation.left.size}, {shapes}, {summed}, {relation.offset}, "
-            f"{value.name}.dtype, {value.name}.device)",
-            [value.name],
-        )
-        made = tuple(x for _, x in kept)
+        size, kept, summed, offset = _strip(problem, relation)
+        made = tuple(x for _, x in relation.terms if x in problem.open)
         if after:
             flat = em.arrange(value, (before, (relation.left,), after))
-            out = em.assign(
-                "sums", f"torch.matmul({strip}.T, {flat.name})", [strip, flat.name], (before, made, after)
-            )
+            text = f"rt.window_sums({flat.name}, {kept}, {summed}, {offset})"
+            out = em.assign("sums", text, [flat.name], (before, made, after))
         else:
+            strip = em.scalar(
+                "strip",
+                f"rt.strip({size}, {kept}, {summed}, {offset}, {value.name}.dtype, {value.name}.device)",
+                [value.name],
+            )
             flat = em.arrange(value, (before, (relation.left,)))
             out = em.assign("sums", f"torch.mm({flat.name}, {strip})", [flat.name, strip], (before, made))
         return out
+
+
+def _strip(problem: Problem, relation: Relational) -> tuple[object, object, object, int]:
+    """Size, (coefficient, size) of the terms that are kept and of those that are summed, and offset."""
+    kept = tuple((a, x.size) for a, x in relation.terms if x in problem.open)
+    summed = tuple((a, x.size) for a, x in relation.terms if x not in problem.open)
+    return relation.left.size, kept, summed, relation.offset
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,78 +131,74 @@ class _Lag:
     numbers: tuple[tuple[int, int, int, int, int, int], ...]  # I, K, s, d, offset, O an axis
 
 
-NEVER = 1e15
-
-
 class LagCorrelation(Kernel):
     """`Σ_o a[c, k] a[c', k']` over the windows of one input: by lag, as it depends on k' - k but for the border."""
 
     name = "lag correlation"
     takes_scaled = False
+    applies_scale = True
 
     def accepts(self, problem: Problem) -> bool:
         """Both operands are one variable, and each pair of relations shares its summed position."""
         return _find_lag(problem) is not None
 
-    @staticmethod
-    def _variant(problem: Problem, found: _Lag) -> str:
-        sizes, kernel, stride, dilation, offset, positions = zip(*found.numbers, strict=True)
-        return lag_schedule.choose(
-            batch=problem.count(found.batch),
-            channels=problem.count((*found.groups, *found.channels)),
-            groups=problem.count(found.groups),
-            sizes=sizes,
-            kernel_size=kernel,
-            stride=stride,
-            dilation=dilation,
-            offset=offset,
-            positions=positions,
-        )
-
     def cost(self, problem: Problem) -> float:
-        """A share of what im2col and one product would take; far more where the guard says that unfolding wins."""
-        profile = problem.profile
+        """What the fastest scheme is predicted to take."""
+        numbers = _numbers(problem)
+        scheme = lag_schedule.choose(problem.profile, **numbers)
+        return lag_schedule.predicted(scheme, problem.profile, **numbers)
+
+    def multiplications(self, problem: Problem) -> Size | None:
+        """Those of the scheme, as it is at the representative sizes; linear in the number of examples."""
         found = _find_lag(problem)
         assert found is not None
-        if self._variant(problem, found) == "windows":
-            return NEVER
-        positions = 1
-        for *_, count in found.numbers:
-            positions *= count
-        rows = problem.count((*found.channels, *found.kernels))
-        every = problem.count((*found.batch, *found.groups)) * positions * rows * rows
-        return (
-            10 * profile.call
-            + every / (2.5 * profile.matmul)
-            + profile.copying(problem.count(problem.output))
-        )
+        if not all(isinstance(i.size, int) for i in (*found.groups, *found.channels)):
+            return None
+        numbers = _numbers(problem)
+        counted = lag_schedule.multiplications(lag_schedule.choose(problem.profile, **numbers), **numbers)
+        each, rest = divmod(counted, max(1, problem.count(found.batch)))
+        return None if rest else normal(each * product(i.size for i in found.batch))
 
     def emit(self, problem: Problem, em: Emitter) -> Value:
         """Write one call of the runtime."""
         found = _find_lag(problem)
         assert found is not None
-        variant = self._variant(problem, found)
-        variant = "lag1" if variant == "windows" else variant  # only where it is preferred against its price
+        numbers = _numbers(problem)
+        scheme = lag_schedule.choose(problem.profile, **numbers)
         value = em.arrange(
             problem.operands[0], (found.batch, (*found.groups, *found.channels), *singles(found.images))
         )
         _, kernel, stride, dilation, offset, positions = zip(*found.numbers, strict=True)
+        tile = f", tile={scheme.tile}" if scheme.tile > 1 else ""
         text = (
             f"rt.correlate({value.name}, groups={em.span(found.groups)}, kernel_size={kernel}, stride={stride}, "
-            f"dilation={dilation}, offset={offset}, positions={positions}, variant={variant!r})"
+            f"dilation={dilation}, offset={offset}, positions={positions}, variant={scheme.variant!r}{tile}"
+            f"{f', scale={problem.scale}' if problem.scale else ''})"
         )
         rows = (*found.channels, *found.kernels)
         columns = tuple(found.mirror[i] for i in rows)
-        # Every variant works on a copy of the input with all axes but the last (lag2: none) unfolded.
-        whole = product(i.size for i in value.legs)
-        if variant != "lag2":
-            for size, width, *_, count in found.numbers[:-1]:
-                whole = (
-                    whole // size * width * count if isinstance(whole, int) else whole / size * width * count
-                )
-        em.allocated("unfolded axes", normal(whole))
-        em.allocated("blocks", product(i.size for i in problem.output))
+        batch = product(i.size for i in found.batch)
+        for what, each, rest in lag_schedule.buffers(scheme, **numbers):
+            em.allocated(what, normal(each * batch + rest))
         return em.assign("factor", text, [value.name], (found.groups, rows, columns), fresh=True)
+
+
+def _numbers(problem: Problem) -> lag_schedule.Numbers:
+    """What decides how much work there is, at the representative sizes."""
+    found = _find_lag(problem)
+    assert found is not None
+    sizes, kernel, stride, dilation, offset, positions = zip(*found.numbers, strict=True)
+    return {
+        "batch": problem.count(found.batch),
+        "channels": problem.count((*found.groups, *found.channels)),
+        "groups": problem.count(found.groups),
+        "sizes": sizes,
+        "kernel_size": kernel,
+        "stride": stride,
+        "dilation": dilation,
+        "offset": offset,
+        "positions": positions,
+    }
 
 
 def _find_lag(problem: Problem) -> _Lag | None:

@@ -1,6 +1,7 @@
 """Kernels that go through windows: view + matmul, fold, and the last resort, which accepts everything."""
 
 import string
+from collections.abc import Sequence
 from dataclasses import replace
 
 from tnconv.backends.torch.emit import Emitter, Value, singles
@@ -57,10 +58,24 @@ class Windows(Kernel):
 
     def emit(self, problem: Problem, em: Emitter) -> Value:
         """Write the window views and the product."""
+        return contract(self.opened(problem, em), em)
+
+    def opened(self, problem: Problem, em: Emitter) -> Problem:
+        """Write the window views; return the product that is left."""
         relations = window_relations(problem)
         assert relations is not None
-        operands = tuple(gather(em, v, [r for r in relations if r.left in v.legs]) for v in problem.operands)
-        return contract(replace(problem, operands=operands, relations=()), em)
+        operands = []
+        for place, value in enumerate(problem.operands):
+            windows = gather(em, value, [r for r in relations if r.left in value.legs])
+            operands.append(_summed(em, windows, self._lonely(problem, place)))
+        return replace(problem, operands=tuple(operands), relations=())
+
+    @staticmethod
+    def _lonely(problem: Problem, place: int) -> tuple[Index, ...]:
+        """The latent indices that only the windows of one operand have."""
+        made = Windows._legs(problem)
+        others = {i for p, legs in enumerate(made) if p != place for i in legs}
+        return tuple(i for i in made[place] if i in problem.latent and i not in others)
 
     @staticmethod
     def _legs(problem: Problem) -> list[tuple[Index, ...]]:
@@ -72,6 +87,16 @@ class Windows(Kernel):
             legs = [i for i in value.legs if i not in lefts] + [x for r in own for _, x in r.terms]
             made.append(tuple(dict.fromkeys(legs)))
         return made
+
+
+def _summed(em: Emitter, windows: Value, gone: Sequence[Index]) -> Value:
+    """Windows summed over positions that nothing else has: shifted slices, added up."""
+    if not gone:
+        return windows
+    windows = em.isolate(windows, gone)
+    places = tuple(p for p, dim in enumerate(windows.dims) if set(dim) & set(gone))
+    dims = tuple(dim for p, dim in enumerate(windows.dims) if p not in places)
+    return em.derive(windows, "sum", f"rt.slice_sum({windows.name}, {places})", dims, copied=True)
 
 
 class Fold(Kernel):

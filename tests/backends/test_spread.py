@@ -1,0 +1,186 @@
+"""What replaces slow native convolutions, against these: values, transformations, dtypes."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from tnconv.backends.torch import depthwise, runtime, spread
+
+FORWARD = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+TRANSPOSED = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
+
+
+def whole(seed: int, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Small integers, so that every sum is exact."""
+    return torch.randint(-3, 4, shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
+
+
+@st.composite
+def layers(draw: st.DrawFn) -> dict[str, Any]:
+    """Hyper-parameters with sizes of the operand that has the positions."""
+    rank = draw(st.sampled_from((1, 2, 2, 3)))
+
+    def each(low: int, high: int) -> tuple[int, ...]:
+        return tuple(draw(st.integers(low, high)) for _ in range(rank))
+
+    return {
+        "groups": draw(st.sampled_from((1, 1, 2))),
+        "channels": (draw(st.integers(1, 3)), draw(st.integers(1, 3))),
+        "size": each(1, 6),
+        "kernel": each(1, 5),
+        "stride": each(1, 4),
+        "dilation": each(1, 4),
+        "padding": each(0, 5),
+        "more": each(0, 3),
+    }
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(layer=layers())
+def test_transposed_convolutions(layer: dict[str, Any]) -> None:
+    outer, inner, groups = *layer["channels"], layer["groups"]
+    stride, dilation, padding = layer["stride"], layer["dilation"], layer["padding"]
+    more = tuple(e % max(s, d) for e, s, d in zip(layer["more"], stride, dilation, strict=True))
+    image = whole(0, 2, outer * groups, *layer["size"])
+    weight = whole(1, outer * groups, inner, *layer["kernel"])
+    rank = len(stride)
+    try:
+        want = TRANSPOSED[rank](image, weight, None, stride, padding, more, groups, dilation)
+    except RuntimeError:
+        assume(False)  # nothing is left by so much padding
+    options = {"stride": stride, "padding": padding, "output_padding": more, "dilation": dilation}
+    assert torch.equal(spread.by_phases(image, weight, groups=groups, **options), want)
+    if rank < 3:
+        assert torch.equal(spread.by_fold(image, weight, groups=groups, **options), want)
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(layer=layers())
+def test_convolutions_at_stride_one(layer: dict[str, Any]) -> None:
+    outer, inner, groups = *layer["channels"], layer["groups"]
+    dilation, padding = layer["dilation"], layer["padding"]
+    rank = len(padding)
+    stride = (1,) * rank
+    image = whole(0, 2, inner * groups, *(s + 6 for s in layer["size"]))
+    weight, bias = whole(1, outer * groups, inner, *layer["kernel"]), whole(2, outer * groups)
+    try:
+        want = FORWARD[rank](image, weight, bias, stride, padding, dilation, groups)
+    except RuntimeError:
+        assume(False)  # the kernel is larger than the image
+    options = {"stride": stride, "padding": padding, "dilation": dilation}
+    if rank < 3:
+        assert torch.equal(spread.convolution_by_fold(image, weight, bias, groups=groups, **options), want)
+    if groups == 1:
+        gradient, shape = whole(3, *want.shape), tuple(weight.shape)
+        same = [f(gradient, image, shape, groups=1, **options) for f in WEIGHT_GRADIENTS]
+        assert torch.equal(*same)
+
+
+WEIGHT_GRADIENTS: tuple[Callable[..., Tensor], ...] = (
+    runtime.weight_gradient,
+    runtime.mirrored_weight_gradient,
+)
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(layer=layers(), far=st.booleans())
+def test_depthwise_convolutions(layer: dict[str, Any], far: bool) -> None:
+    """Also with padding that the native code has no room for."""
+    stride, dilation, rank = layer["stride"], layer["dilation"], len(layer["stride"])
+    padding = tuple(p + 6 for p in layer["padding"]) if far else layer["padding"]
+    image, weight = whole(0, 2, 3, *(s + 6 for s in layer["size"])), whole(1, 3, 1, *layer["kernel"])
+    options = {"stride": stride, "padding": padding, "dilation": dilation, "groups": 3}
+    try:
+        want = FORWARD[rank](image, weight, None, stride, padding, dilation, 3)
+    except RuntimeError:
+        assume(False)  # the kernel is larger than the image
+    assert torch.equal(depthwise.convolution(image, weight, **options), want)
+    gradient, shape = whole(2, *want.shape), tuple(weight.shape)
+    assert torch.equal(
+        runtime.depthwise_weight_gradient(gradient, image, shape, **options),
+        runtime.weight_gradient(gradient, image, shape, **options),
+    )
+    ones, none = (1,) * rank, (0,) * rank
+    options |= {"stride": ones, "output_padding": none}
+    try:
+        want = TRANSPOSED[rank](gradient, weight, None, ones, padding, none, 3, dilation)
+    except RuntimeError:
+        assume(False)
+    assert torch.equal(depthwise.transposed(gradient, weight, **options), want)
+
+
+# -- transformations and dtypes ----------------------------------------------------------------------
+
+PLAIN = {"stride": (2, 3), "padding": (1, 2), "dilation": (1, 2)}
+TIGHT = {"stride": (1, 1), "padding": (1, 2), "dilation": (2, 1)}
+MORE = {"output_padding": (1, 0)}
+
+
+def depthwise_gradient(gradient: Tensor, image: Tensor) -> Tensor:
+    return runtime.depthwise_weight_gradient(gradient, image, (3, 1, 4, 3), groups=3, **PLAIN)
+
+
+def mirrored_gradient(gradient: Tensor, image: Tensor) -> Tensor:
+    return runtime.mirrored_weight_gradient(gradient, image, (2, 3, 3, 4), groups=1, **TIGHT)
+
+
+CALLS: dict[str, tuple[Callable[..., Tensor], tuple[int, ...], tuple[int, ...]]] = {
+    "fold": (lambda x, w: spread.by_fold(x, w, groups=1, **PLAIN, **MORE), (2, 3, 4, 5), (3, 2, 3, 4)),
+    "phases": (lambda x, w: spread.by_phases(x, w, groups=1, **PLAIN, **MORE), (2, 3, 4, 5), (3, 2, 3, 4)),
+    "forward fold": (
+        lambda x, w: spread.convolution_by_fold(x, w, groups=1, **TIGHT),
+        (2, 3, 7, 8),
+        (2, 3, 3, 4),
+    ),
+    "mirrored": (mirrored_gradient, (2, 2, 5, 9), (2, 3, 7, 8)),
+    "depthwise": (depthwise_gradient, (2, 3, 4, 3), (2, 3, 8, 8)),
+    "depthwise, transposed": (
+        lambda x, w: depthwise.transposed(x, w, groups=3, output_padding=(0, 0), **TIGHT),
+        (2, 3, 7, 8),
+        (3, 1, 3, 4),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.complex64])
+def test_every_dtype(name: str, dtype: torch.dtype) -> None:
+    call, *shapes = CALLS[name]
+    a, b = (whole(seed, *shape) for seed, shape in enumerate(shapes))
+    if name == "mirrored" or not dtype.is_complex:
+        assert torch.equal(call(a.to(dtype), b.to(dtype)), call(a, b).to(dtype))
+    else:
+        torch.testing.assert_close(call(a.to(dtype), b.to(dtype)), call(a, b).to(dtype))
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_second_derivatives_and_vmap(name: str) -> None:
+    """In float32, which takes the quick way: both are bilinear, so differences are exact."""
+    call, *shapes = CALLS[name]
+    a, b = (whole(seed, *shape).requires_grad_() for seed, shape in enumerate(shapes))
+    result = call(a, b)
+    cotangent = whole(5, *result.shape).requires_grad_()
+    gradients = torch.autograd.grad(result, (a, b), cotangent, create_graph=True)
+    directions = [whole(7 + n, *x.shape) for n, x in enumerate((a, b))]
+    total = sum((g * v).sum() for g, v in zip(gradients, directions, strict=True))
+    mixed = torch.autograd.grad(total, (a, b, cotangent))
+    with torch.no_grad():
+        tangent = call(directions[0], b) + call(a, directions[1])
+        assert torch.equal(mixed[2], tangent)  # the derivative along the directions
+        assert torch.equal(
+            sum((g * v).sum() for g, v in zip(gradients, directions, strict=True)),
+            (tangent * cotangent).sum(),
+        )
+        second = call(directions[0], directions[1])  # of a bilinear map
+        assert torch.equal((mixed[0] * directions[0]).sum(), (second * cotangent).sum())
+        several = [torch.stack([x, 2 * x]) for x in (a, b)]
+        mapped = torch.func.vmap(call)(*several)
+        torch.testing.assert_close(mapped, torch.stack([result, 4 * result]))
+        torch.testing.assert_close(torch.func.vmap(call, (0, None))(several[0], b)[1], 2 * result)
+        torch.testing.assert_close(torch.func.vmap(call, (None, 0))(a, several[1])[1], 2 * result)

@@ -1,0 +1,105 @@
+"""Products that are squared and summed example by example, and the runtime's loops: at any size, by any order."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from torch import Tensor
+
+import tnconv
+from tests.layer_values import values_of, wanted
+from tests.test_operations import assert_close, called
+from tnconv import ConvSpec
+from tnconv.backends.torch import runtime, streaming
+from tnconv.backends.torch.lower import kernel_table, lower_with
+from tnconv.planner import rival_plans
+from tnconv.testing import conv_specs
+
+KERNELS = ("matmul", "window_matmul", "gather_scatter")
+
+
+@pytest.fixture
+def everything(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small products are streamed too, and small slices added one by one."""
+    monkeypatch.setattr(streaming, "LEAST", 1)
+    monkeypatch.setattr(runtime, "_LEAST_SLICE", 1)
+    monkeypatch.setattr(runtime, "LEAST_CALL", 1)
+
+
+@pytest.mark.usefixtures("everything")
+@pytest.mark.parametrize("bias", ["separate", "joint"])
+@pytest.mark.parametrize("op", ["ggn_diagonal", "gradient_norm"])
+def test_streams_what_is_squared(op: str, bias: str) -> None:
+    """Every rival plan, with kernels that leave a batched product to be squared."""
+    table = {name: kernel for name, kernel in kernel_table().items() if name in KERNELS}
+    seen = set()
+
+    @settings(max_examples=12, deadline=None, derandomize=True)
+    @given(spec=conv_specs(max_dims=2, max_channels=3))
+    def law(spec: ConvSpec) -> None:
+        values = values_of(spec)
+        want = wanted(spec, op, values, bias == "joint")
+        network = tnconv.compile(spec, op, bias=bias).network
+        for plan in rival_plans(network):
+            program = lower_with(plan, table, {})
+            seen.update(choice.kernel for choice in program.choices)
+            assert_close(program.function(*(values[name] for name in program.arguments)), want, 1e-11)
+
+    law()
+    if bias == "separate":
+        assert "streamed squares" in seen
+
+
+@pytest.mark.usefixtures("everything")
+def test_streaming_takes_one_example_at_a_time() -> None:
+    """The exact peak: the product as a whole is not in it."""
+    layer = ConvSpec(64, 64, 3, (4, 4), padding=1)
+    function = tnconv.compile(layer, "ggn_diagonal", hints={"N": 8, "V": 4})
+    assert "rt.squares(" in function.source
+    whole = 8 * 4 * 64 * 64 * 9
+    result, windows, rows = 64 * 64 * 9, 8 * 64 * 9 * 16 + 8 * 64 * 36, 8 * 4 * 64 * 16
+    peak = function.cost.at(N=8, V=4).peak_elements
+    assert peak <= result + windows + rows + whole // 8
+    values = values_of(layer, 3)
+    leaves = [values[name].requires_grad_() for name in function.arguments]
+    assert torch.autograd.gradcheck(function, leaves, fast_mode=True)
+    stacked = [torch.stack([v.detach(), v.detach() * 2]) for v in leaves]
+    looped = torch.stack([function(*each) for each in zip(*stacked, strict=True)])
+    assert_close(torch.func.vmap(function)(*stacked), looped, 1e-11)
+    empty = function(*(v.detach().narrow(1 if v.dim() == 5 else 0, 0, 0) for v in leaves))
+    assert empty.shape == (64, 64, 3, 3)
+    assert not empty.any()
+
+
+@pytest.mark.parametrize("places", [(0,), (1,), (2,), (0, 1), (1, 2), (0, 2), (0, 1, 2)])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.complex128, torch.bfloat16])
+def test_dot_and_slice_sum(
+    places: tuple[int, ...], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runtime, "_LEAST_SLICE", 1)
+    a, b = (torch.randn(3, 4, 5).to(dtype) for _ in range(2))
+    tolerance = 3e-2 if dtype == torch.bfloat16 else 1e-12
+    torch.testing.assert_close(
+        runtime.dot(a, b, places), (a * b).sum(places), rtol=tolerance, atol=tolerance * 4
+    )
+    torch.testing.assert_close(
+        runtime.slice_sum(a, places), a.sum(places), rtol=tolerance, atol=tolerance * 4
+    )
+    torch.testing.assert_close(a, a.clone())
+
+
+@pytest.mark.usefixtures("everything")
+@pytest.mark.parametrize("groups", [1, 2])
+def test_gradients_of_examples_one_by_one(groups: int) -> None:
+    layer = ConvSpec(4, 6, 3, (9, 8), padding=1, stride=2, groups=groups)
+    values = values_of(layer, 3)
+    function = tnconv.compile(layer, "per_example_weight_vjp")
+    got = called(function, values)
+    assert_close(got, wanted(layer, "per_example_weight_vjp", values), 1e-11)
+    leaves = [values[name].requires_grad_() for name in function.arguments]
+    assert torch.autograd.gradcheck(function, leaves, fast_mode=True)
+    stacked = [torch.stack([v.detach(), v.detach() * 2]) for v in leaves]
+
+    def mapped(x: Tensor) -> Tensor:
+        return function(x, leaves[1].detach())
+
+    assert_close(torch.func.vmap(mapped)(stacked[0]), torch.stack([mapped(x) for x in stacked[0]]), 1e-11)

@@ -1,0 +1,154 @@
+"""The product of one value with itself: half of the result is computed, the other half is its mirror image."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tnconv.backends.torch import gram
+from tnconv.backends.torch.emit import Emitter, Value
+from tnconv.backends.torch.kernels.base import Kernel, Problem
+from tnconv.backends.torch.kernels.contract import Contract
+from tnconv.backends.torch.kernels.windows import window_relations
+from tnconv.backends.torch.windows import gather
+from tnconv.ir import Index, Relational, Size, product
+from tnconv.ir.index import normal
+
+Legs = tuple[Index, ...]
+_FEW_ROWS = 128
+_BETTER = 0.9  # no layout is searched for, and the scale costs nothing
+
+
+@dataclass(frozen=True, slots=True)
+class Mirror:
+    """What `gram` needs to know of a product of a value with itself.
+
+    Args:
+        groups: open legs that both operands share.
+        summed: legs that both share and the output lacks.
+        rows: legs of the first operand alone.
+        columns: those of the second, in the same order.
+        relations: that give the first operand its windows, solved for the legs that they replace.
+    """
+
+    groups: Legs
+    summed: Legs
+    rows: Legs
+    columns: Legs
+    relations: tuple[Relational, ...]
+
+
+class SymmetricProduct(Kernel):
+    """`Σ a[r, t] a[r', t]`, with window views or none: only blocks of the lower half are computed."""
+
+    name = "symmetric product"
+    applies_scale = True
+
+    def accepts(self, problem: Problem) -> bool:
+        """Both operands are one variable, read through the same relations under other names."""
+        return find_mirror(problem) is not None
+
+    def cost(self, problem: Problem) -> float:
+        """The copy of the windows, and the products of the lower half; else a little less than a product of two."""
+        profile = problem.profile
+        found = find_mirror(problem)
+        assert found is not None
+        groups, length, rows = (problem.count(legs) for legs in (found.groups, found.summed, found.rows))
+        every = groups * length * rows * rows
+        saved = every - gram.multiplications(groups, rows, length)
+        if not found.relations:
+            return _BETTER * (Contract().cost(problem) - saved / profile.matmul)
+        mirrored = groups * rows * rows / 4 if saved else 0
+        made = (every - saved) / profile.matmul / (gram.efficiency(rows) if rows < _FEW_ROWS else 1)
+        return _BETTER * (4 * profile.call + profile.copying(1.5 * groups * length * rows + mirrored) + made)
+
+    def multiplications(self, problem: Problem) -> Size | None:
+        """Those of the blocks of the lower half, as they are at the representative sizes."""
+        found = find_mirror(problem)
+        assert found is not None
+        groups, length, rows = (problem.count(legs) for legs in (found.groups, found.summed, found.rows))
+        each = gram.multiplications(groups, rows, length) // max(1, groups * length)  # whatever is summed
+        if not all(isinstance(i.size, int) for i in found.rows):
+            return None
+        return normal(each * product(i.size for i in (*found.groups, *found.summed)))
+
+    def emit(self, problem: Problem, em: Emitter) -> Value:
+        """Write one call of the runtime on the operand, or on its windows."""
+        found = find_mirror(problem)
+        assert found is not None
+        value = gather(em, problem.operands[0], found.relations) if found.relations else problem.operands[0]
+        front = tuple(i for i in value.legs[: _first(value, found.rows)] if i in found.summed)
+        rest = tuple(i for i in value.legs if i in found.summed and i not in front)
+        copied = bool(found.relations) or not value.contiguous
+        if copied and em.count(found.rows) > em.count(rest):  # into the layout of one product
+            front, rest = (), (*front, *rest)
+        value = em.arrange(value, (found.groups, front, found.rows, rest))
+        scale = f", {problem.scale}" if problem.scale else ""
+        out = (found.groups, found.rows, found.columns)
+        return em.assign("product", f"rt.gram({value.name}{scale})", [value.name], out, fresh=True)
+
+
+def _first(value: Value, legs: Sequence[Index]) -> int:
+    return min((value.legs.index(i) for i in legs), default=len(value.legs))
+
+
+def find_mirror(problem: Problem) -> Mirror | None:
+    """How the second operand is the first under other names; None if it is not, or the result not symmetric."""
+    if len(problem.operands) != 2 or problem.operands[0].name != problem.operands[1].name:
+        return None
+    a, b = problem.operands
+    if [len(dim) for dim in a.dims] != [len(dim) for dim in b.dims]:
+        return None
+    names = dict(zip(a.legs, b.legs, strict=True))
+    relations = window_relations(problem) if problem.relations else ()
+    if relations is None:
+        return None
+    own = [r for r in relations if r.left in a.legs]
+    others = [r for r in relations if r.left in b.legs and r not in own]
+    if len(own) != len(others) or len(own) + len(others) != len(relations):
+        return None
+    for relation in own:
+        match = next((r for r in others if r.left == names[relation.left]), None)
+        pairs = _matched(relation, match) if match else None
+        if pairs is None or any(names.setdefault(x, y) != y for x, y in pairs):
+            return None
+    lefts = {r.left for r in own}
+    legs = [i for i in a.legs if i not in lefts] + [x for r in own for _, x in r.terms]
+    return _sorted(problem, names, legs, tuple(own))
+
+
+def _matched(first: Relational, second: Relational) -> list[tuple[Index, Index]] | None:
+    """The pairs of terms of two relations that differ in names alone; shared indices are paired with themselves."""
+    if (first.offset, first.modulus, first.mode, first.left.size) != (
+        second.offset,
+        second.modulus,
+        second.mode,
+        second.left.size,
+    ):
+        return None
+    shared = set(first.terms) & set(second.terms)
+    one = sorted((t for t in first.terms if t not in shared), key=lambda t: (t[0], str(t[1].size)))
+    two = sorted((t for t in second.terms if t not in shared), key=lambda t: (t[0], str(t[1].size)))
+    if [(a, x.size) for a, x in one] != [(a, x.size) for a, x in two]:
+        return None
+    return [(x, x) for _, x in shared] + [(x, y) for (_, x), (_, y) in zip(one, two, strict=True)]
+
+
+def _sorted(
+    problem: Problem, names: dict[Index, Index], legs: Sequence[Index], relations: tuple[Relational, ...]
+) -> Mirror | None:
+    """Legs by what they do; None where one of a pair is open and the other not, or a row is a column too."""
+    rows = tuple(i for i in legs if names[i] != i)
+    if not rows or any(i not in problem.open or names[i] not in problem.open for i in rows):
+        return None
+    rows = tuple(
+        sorted(rows, key=problem.output.index)
+    )  # a copy of the operand is less than one of the result
+    columns = tuple(names[i] for i in rows)
+    if set(rows) & set(columns) or len(set(columns)) < len(columns):
+        return None
+    shared = [i for i in legs if names[i] == i]
+    if len(set(legs)) < len(legs):
+        return None
+    groups = tuple(i for i in shared if i in problem.open)
+    if {*groups, *rows, *columns} != problem.open:
+        return None
+    return Mirror(groups, tuple(i for i in shared if i not in problem.open), rows, columns, relations)
