@@ -1,6 +1,6 @@
 """`tnconv.compile`: from a layer, or a network, to a function on tensors, with everything in between kept."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,18 +11,22 @@ from torch import Tensor
 
 from tnconv import ops
 from tnconv.backends import reference
+from tnconv.backends.available import check_memory
 from tnconv.backends.base import Program
 from tnconv.backends.torch.signature import Signature
 from tnconv.backends.tuning import Trial
 from tnconv.batches import BatchAxes
 from tnconv.building import Builder, check_program
 from tnconv.errors import OperationError, PlanError
-from tnconv.inspect.draw import draw
+from tnconv.inspect.draw import draw, to_svg
 from tnconv.inspect.explain import Explanation, explain
+from tnconv.inspect.report import report
 from tnconv.ir import Expression, Network, Size, Sum, evaluate
+from tnconv.ir.index import normal
 from tnconv.passes import Pipeline, Stage, exact_check
 from tnconv.planner import Plan
 from tnconv.planner.memory import parse_memory, program_peak
+from tnconv.planner.objective import Objective
 from tnconv.spec import as_spec
 
 
@@ -31,7 +35,8 @@ class Cost:
     """What a call does, in exact counts.
 
     Args:
-        multiplications: by the cost model of the planner; an int, or an expression of the size symbols.
+        multiplications: by the cost model of the planner, less what kernels leave out; an int, or an expression of the
+            size symbols. `plan.multiplications` has those of the plan.
         peak_elements: most elements alive at once besides the arguments: results, intermediates, and the
             buffers that kernels report.
     """
@@ -103,7 +108,10 @@ class CompiledFunction:
     def _admitted(self, key: Any, tensors: tuple[Any, ...]) -> Callable[..., Tensor]:
         """What computes tensors of these shapes, once they are checked."""
         way = self._way(tensors)
-        self._signature.check(tensors if way is self._function else self._batch.added(tensors))  # type: ignore[union-attr]
+        whole = tensors if way is self._function else self._batch.added(tensors)  # type: ignore[union-attr]
+        values = self._signature.check(whole)
+        if tensors:
+            check_memory(self.plan, self.program, values, tensors[0])
         if len(self._known) > 1000:
             self._known.clear()
         self._known[key] = way
@@ -130,15 +138,38 @@ class CompiledFunction:
     @cached_property
     def cost(self) -> Cost:
         """Exact counts of a call."""
-        return Cost(self.plan.multiplications, program_peak(self.plan, self.program.workspace))
+        return Cost(self._multiplications(), program_peak(self.plan, self.program.workspace))
+
+    def _multiplications(self) -> Size:
+        """Those of the plan, with what kernels leave out: by symmetry, or by going from one lag to the next."""
+        planned = {step.result: step.multiplications for step in self.plan.steps}
+        saved = (
+            planned[choice.step] - choice.multiplications
+            for choice in self.program.choices
+            if choice.multiplications is not None and not self.plan.slices
+        )
+        return normal(self.plan.multiplications - sum(saved))
 
     def explain(self) -> Explanation:
         """What each pass did, the plan with its costs, the kernels: print it."""
         return explain(self.op, self.network, self.stages, self.plan, self.program, self.cost, self.trials)
 
-    def draw(self, path: str | Path) -> None:
-        """Write the diagram of the network as SVG."""
-        draw(self.network, path)
+    def draw(
+        self,
+        path: str | Path,
+        pos: Mapping[str, tuple[float, float]] | None = None,
+        highlight: Collection[str] = (),
+    ) -> None:
+        """Write the diagram of the network as SVG; see `tnconv.inspect.to_svg`."""
+        draw(self.network, path, pos, highlight)
+
+    def report(self, path: str | Path) -> None:
+        """Write all there is to see as one HTML file: stages, tree, memory, kernels, source."""
+        report(self, path)
+
+    def _repr_svg_(self) -> str:
+        """The diagram, for notebooks."""
+        return to_svg(self.network)
 
 
 def compile(
@@ -157,6 +188,9 @@ def compile(
     hints: Mapping[str, int] | None = None,
     device: str = "cpu",
     autotune: bool = False,
+    minimize: str = "time",
+    training: bool = False,
+    frozen: Collection[str] = (),
 ) -> CompiledFunction:
     """Compile an operation of a layer, or a network, to a function on tensors.
 
@@ -173,13 +207,17 @@ def compile(
         bias: `"joint"` makes weight and bias one matrix, the bias as its last column; `"separate"` leaves it out.
         memory_limit: most memory that a call may take besides its arguments, in bytes or as `"512MiB"`, for
             tensors of torch's default dtype. Symbolic sizes count as their hints. What torch's own kernels take
-            as scratch does not count.
+            as scratch does not count, nor what autograd keeps. Where no order fits, indices are cut into chunks
+            (`plan.slices`).
         verify: `"exact"` compares small integer instances before and after every pass, and of the program.
         hints: representative integers for size symbols, for choices by cost; 32 if left out.
         device: whose rates decide between kernels, `"cpu"` or `"cuda"`; see `tnconv calibrate`. Tensors may be
             on any device.
         autotune: time the programs that are predicted to be fastest once, on this device with sizes at the hints,
             and keep the winner, also in the cache folder for later processes.
+        minimize: `"time"` takes the plan that is predicted to be fastest, `"multiplications"` one of those with fewest.
+        training: that of forward and backward together: a step counts once more for each operand that needs a gradient.
+        frozen: names of the arguments that need none in training; all others do, inputs too.
 
     Returns:
         A callable that takes tensors in torch's layout.
@@ -188,7 +226,7 @@ def compile(
         SpecError: the layer is invalid or not supported.
         OperationError: the operation or the convention is unknown or undefined.
         PassError: a pass failed, or changed a value.
-        PlanError: no plan was found, or a hint is for no symbol.
+        PlanError: no plan was found, a hint is for no symbol, or the memory limit is below the least peak.
         LoweringError: the plan cannot be written as a program.
     """
     if autotune and memory_limit is not None:
@@ -210,7 +248,8 @@ def compile(
             f"hint for {unknown[0]!r}, which is no size symbol of {derived.name!r}; it has {list(derived.symbols)}"
         )
     rewrite = Pipeline.parse(passes)
-    builder = Builder(rewrite, planner, backend, dict(hints or {}), device)
+    judged = Objective.of(minimize, training, frozen)
+    builder = Builder(rewrite, planner, backend, dict(hints or {}), device, minimize, training, judged.frozen)
     network, second = rewrite.run(derived, check)
     trials: tuple[Trial, ...] = ()
     if memory_limit is not None:

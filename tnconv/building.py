@@ -1,7 +1,8 @@
 """From a rewritten network to the plan and the program that are kept: by predicted time, by trial, within a limit."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -10,17 +11,23 @@ import torch
 from tnconv import plugins
 from tnconv.backends import reference
 from tnconv.backends.base import Backend, Program
+from tnconv.backends.torch.sliced import loop_over_chunks
 from tnconv.backends.tuning import Lower, Trial, tune
-from tnconv.errors import LoweringError
+from tnconv.errors import LoweringError, PlanError
 from tnconv.ir import Expression, evaluate
 from tnconv.passes import Pipeline
 from tnconv.passes.shrink import shrink
-from tnconv.planner import DEFAULT_HINT, Plan, candidate_plans, rival_plans
-from tnconv.planner.memory import plan_within, program_peak
+from tnconv.planner import DEFAULT_HINT, Plan, candidate_plans, make_plan, rival_plans
+from tnconv.planner.memory import does_not_fit, program_peak
+from tnconv.planner.plan import Slice, moving_operands
+from tnconv.planner.slicing import cut, of_one_chunk, size_of, sliceable, with_slices
 
 _CHECK_CELLS = 2_000
 _CHECK_INSTANCES = 5
 _CHECK_DRAWS = 200
+_ORDERS = 6  # contraction orders that are tried for one size of the chunks
+_INDICES = 6  # indices that are tried for a slice
+_DEPTH = 3  # indices that are sliced together
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +40,9 @@ class Builder:
         backend: name of a backend.
         hints: integers that size symbols count as; 32 for those not named.
         device: whose rates decide between kernels.
+        minimize: "time", or "multiplications": the plan that has fewest.
+        training: time and multiplications are those of forward and backward together.
+        frozen: arguments that need no gradient in training.
     """
 
     passes: Pipeline
@@ -40,6 +50,9 @@ class Builder:
     backend: str
     hints: dict[str, int]
     device: str
+    minimize: str = "time"
+    training: bool = False
+    frozen: frozenset[str] = frozenset()
 
     def hints_of(self, network: Expression) -> dict[str, int]:
         """An integer for every size symbol of a network."""
@@ -51,34 +64,172 @@ class Builder:
         hints = self.hints_of(network)
         return lambda plan, prefer: backend(plan, network, hints, prefer, self.device)
 
+    def rivals(self, network: Expression) -> list[Plan]:
+        """The plans among which time decides; one where multiplications do."""
+        options: dict[str, Any] = {"training": self.training, "frozen": self.frozen}
+        hints = self.hints_of(network)
+        if self.minimize == "time":
+            return rival_plans(network, planner=self.planner, hints=hints, **options)
+        return [make_plan(network, planner=self.planner, hints=hints, minimize=self.minimize, **options)]
+
     def fastest(self, network: Expression, prefer: Collection[str] = ()) -> tuple[Plan, Program]:
         """The rival that is predicted to take the least time."""
         lower = self.lowering(network)
-        plans = rival_plans(network, planner=self.planner, hints=self.hints_of(network))
-        made = [(plan, lower(plan, tuple(prefer))) for plan in plans]
-        return min(made, key=lambda pair: pair[1].predicted)
+        made = [(plan, lower(plan, tuple(prefer))) for plan in self.rivals(network)]
+        return min(made, key=lambda pair: self.predicted(*pair))
+
+    def predicted(self, plan: Plan, program: Program) -> float:
+        """Microseconds; in training a step takes once more what it takes for each operand that needs a gradient."""
+        if not self.training:
+            return program.predicted
+        moving = moving_operands(plan.steps, self.frozen)
+        return sum(choice.predicted * (1 + moving.get(choice.step, 2)) for choice in program.choices)
 
     def within(self, network: Expression, limit: int) -> tuple[Plan, Program]:
-        """The first plan whose program stays below a limit in bytes.
+        """The fastest plan where that fits; the first that does; or one that runs in a loop over chunks.
+
+        Args:
+            network: what is computed.
+            limit: bytes besides the arguments, for torch's default dtype and sizes at the hints.
 
         Raises:
-            PlanError: there is none.
+            PlanError: the limit is below the least peak.
         """
-        lower, hints = self.lowering(network), self.hints_of(network)
+        hints, itemsize = self.hints_of(network), torch.get_default_dtype().itemsize
+        room = limit // itemsize
+        plan, program = self.fastest(network)
+        if evaluate(program_peak(plan, program.workspace), hints) <= room:
+            return plan, program
+        peaks: list[int] = []
+        for plan, program, peak in self._orders(network, hints):
+            if peak <= room:
+                return plan, program
+            peaks.append(peak)
+        sliced = self._sliced(network, room, peaks)
+        if sliced is None:
+            raise does_not_fit(min(peaks), len(peaks), limit, itemsize, network.symbols, "plans")
+        return sliced
 
-        def build(plan: Plan) -> tuple[Program, int]:
+    def _orders(self, network: Expression, hints: Mapping[str, int]) -> Iterator[tuple[Plan, Program, int]]:
+        """Programs for less and less memory, each with the elements at its peak."""
+        lower = self.lowering(network)
+        for plan in candidate_plans(network, planner=self.planner, hints=hints):
             program = lower(plan, ())
-            return program, evaluate(program_peak(plan, program.workspace), hints)
+            yield plan, program, evaluate(program_peak(plan, program.workspace), hints)
 
-        candidates = candidate_plans(network, planner=self.planner, hints=hints)
-        itemsize = torch.get_default_dtype().itemsize
-        return plan_within(candidates, build, limit, itemsize, network.symbols)
+    def _sliced(self, network: Expression, room: int, peaks: list[int]) -> tuple[Plan, Program] | None:
+        """The plan that fits in `room` elements with the least work, of those that slice the fewest indices.
+
+        Args:
+            network: what is computed.
+            room: elements.
+            peaks: is given the peaks of all that was tried.
+        """
+        start = _Sliced(network)
+        for _ in range(_DEPTH):
+            least: tuple[int, _Sliced] | None = None
+            found: list[tuple[int, int, Plan, Program]] = []
+            for name in start.sliceable()[:_INDICES]:
+                smallest = start.cut(name, 1)
+                tried = self._chunked(network, smallest, room, peaks)
+                if tried is None:
+                    continue
+                plan, program, peak = tried
+                if least is None or peak < least[0]:
+                    least = peak, smallest
+                if peak <= room:
+                    found.append(
+                        self._largest_chunk(network, start, name, room, peaks) or self._work(plan, program)
+                    )
+            if found:
+                return min(found, key=lambda made: made[:2])[2:]
+            if least is None:
+                return None
+            start = least[1]
+        return None
+
+    def _largest_chunk(
+        self, network: Expression, start: "_Sliced", name: str, room: int, peaks: list[int]
+    ) -> tuple[int, int, Plan, Program] | None:
+        """The plan with the fewest chunks that fits, halving their size each time; None below two values."""
+        size = evaluate(size_of(start.network, name), self.hints_of(network))
+        chunk = -(-size // 2)
+        while chunk > 1:
+            tried = self._chunked(network, start.cut(name, chunk), room, peaks)
+            if tried is not None and tried[2] <= room:
+                return self._work(*tried[:2])
+            chunk = -(-chunk // 2)
+        return None
+
+    def _work(self, plan: Plan, program: Program) -> tuple[int, int, Plan, Program]:
+        """Multiplications and number of chunks, to compare plans by."""
+        runs = 1
+        for each in plan.slices:
+            runs *= evaluate(each.runs, plan.hints)
+        return evaluate(plan.multiplications, plan.hints), runs, plan, program
+
+    def _chunked(
+        self, network: Expression, sliced: "_Sliced", room: int, peaks: list[int]
+    ) -> tuple[Plan, Program, int] | None:
+        """The first order that fits for given chunks, or that with the least peak; None if it cannot be written."""
+        hints = self.hints_of(network) | {each.part: each.chunk for each in sliced.slices}
+        backend: Backend = plugins.get(plugins.BACKENDS, self.backend)
+        best: tuple[Plan, Program, int] | None = None
+        candidates = candidate_plans(sliced.network, planner=self.planner, hints=hints)
+        for inner in islice(candidates, _ORDERS):
+            plan = with_slices(inner, sliced.slices, sliced.scale)
+            try:
+                made = backend(of_one_chunk(plan), sliced.network, hints, (), self.device)
+                program = loop_over_chunks(made, plan, network.arguments)
+            except LoweringError:  # a size that only the whole tells
+                return None
+            peak = evaluate(program_peak(plan, program.workspace), hints)
+            peaks.append(peak)
+            if best is None or peak < best[2]:
+                best = plan, program, peak
+            if peak <= room:
+                break
+        return best
 
     def tuned(self, network: Expression) -> tuple[Plan, Program, tuple[Trial, ...]]:
-        """The plan and the program that are fastest on this machine, for torch's default dtype."""
+        """The plan and the program that are fastest on this machine, for torch's default dtype.
+
+        Raises:
+            PlanError: for training, of which a trial would be a forward only.
+        """
+        if self.training:
+            raise PlanError(
+                "autotune=True and training=True are given together; take one: autotuning times the forward alone"
+            )
         hints = self.hints_of(network)
-        plans = rival_plans(network, planner=self.planner, hints=hints)
+        plans = self.rivals(network)
         return tune(network, plans, self.lowering(network), hints, self.device, torch.get_default_dtype())
+
+
+@dataclass(frozen=True, slots=True)
+class _Sliced:
+    """What is computed for one chunk.
+
+    Args:
+        network: of a chunk.
+        slices: the indices that are cut so far.
+        scale: what the total is to be multiplied by.
+    """
+
+    network: Expression
+    slices: tuple[Slice, ...] = ()
+    scale: Any = 1
+
+    def sliceable(self) -> list[str]:
+        """The indices that can be cut and are not yet."""
+        parts = [each.part for each in self.slices]
+        return [n for n in sliceable(self.network) if str(size_of(self.network, n)) not in parts]
+
+    def cut(self, name: str, chunk: int) -> "_Sliced":
+        """The same with one more index in chunks."""
+        network, part, scale = cut(self.network, name)
+        made = Slice(part, size_of(self.network, name), chunk)
+        return _Sliced(network, (*self.slices, made), self.scale * scale)
 
 
 def check_program(derived: Expression, builder: Builder, kernels: Collection[str]) -> None:

@@ -10,7 +10,7 @@ from tnconv.planner import make_plan
 
 
 def random_network(seed, leaves=None, symbol=None, distinct=True):
-    """Up to 5 tensors; relations of up to 4 indices that are on tensors, in the output, in both or in neither."""
+    """Up to 7 tensors; relations of up to 4 indices that are on tensors, in the output, in both or in neither."""
     rng = random.Random(seed)
     modes = random.Random(seed + 1)  # of its own, so that the rest of the network does not depend on it
     leaves = leaves or rng.randint(1, 4)
@@ -55,7 +55,7 @@ def random_network(seed, leaves=None, symbol=None, distinct=True):
         axes = [group(i) for i in indices]
         if len(axes) > 1 and rng.random() < 0.4:
             axes = [group(*indices[:2]), *axes[2:]]
-        nodes.append(Tensor("xyzvw"[part], "input", tuple(axes)))
+        nodes.append(Tensor("xyzvwut"[part], "input", tuple(axes)))
     if not distinct and leaves > 1:
         second = nodes[-1]
         nodes[-1] = Tensor(second.name, "input", nodes[-2].axes, of=nodes[-2].name)

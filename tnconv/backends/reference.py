@@ -6,7 +6,7 @@ a bound shows that nothing overflows, in Python integers elsewhere; a rational s
 
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
@@ -27,6 +27,7 @@ from tnconv.ir import (
     Size,
     Tensor,
     product,
+    symbol,
 )
 from tnconv.ir import (
     evaluate as evaluate_size,
@@ -77,17 +78,56 @@ def evaluate_plan(plan: Plan, arguments: Mapping[str, npt.ArrayLike]) -> Array:
         arguments: an array for every name in `plan.arguments`.
 
     Returns:
-        The sum of the plan's results.
+        The sum of the plan's results, over all chunks if it has slices.
 
     Raises:
         ArgumentError: an argument is missing or has the wrong shape.
     """
     arrays = {name: np.asarray(value) for name, value in arguments.items()}
+    if plan.slices:
+        return _evaluate_chunks(plan, arrays)
     layouts = [(name, tuple(sizes)) for name, sizes in plan.arguments.items()]
     values = _solve(layouts, {name: array.shape for name, array in arrays.items()}, {})
     for step in plan.steps:
         arrays[step.result] = evaluate(step.network, arrays, values)
     return _add([arrays[name] for name in plan.results])
+
+
+def _evaluate_chunks(plan: Plan, arrays: Mapping[str, Array]) -> Array:
+    """The value of a plan for each chunk of its first slice, added or side by side, and scaled."""
+    first, *others = plan.slices
+    cuts = {name: _cut_axis(sizes, first.part) for name, sizes in plan.arguments.items()}
+    count = _whole_size(plan, first.part, arrays)
+    inner = replace(plan, slices=tuple(others), scale=sympy.S.One)
+    values = []
+    for start in range(0, count, first.chunk):
+        stop = min(start + first.chunk, count)
+        pieces = dict(arrays)
+        for name, cut in cuts.items():
+            if cut:
+                pieces[name] = arrays[name].take(range(start * cut[1], stop * cut[1]), axis=cut[0])
+        values.append(evaluate_plan(inner, pieces))
+    output = next(step.output for step in plan.steps if step.result in plan.results)
+    where = _cut_axis([axis.size for axis in output], first.part)
+    total = np.concatenate(values, axis=where[0]) if where else _add(values)
+    known = {str(each.size): _whole_size(plan, each.part, arrays) for each in plan.slices}
+    known |= {
+        str(n): s for name in arrays for n, s in zip(plan.arguments[name], arrays[name].shape, strict=True)
+    }
+    return _times(total, plan.scale.subs({s: known[s.name] for s in plan.scale.free_symbols}))
+
+
+def _whole_size(plan: Plan, part: str, arrays: Mapping[str, Array]) -> int:
+    cuts = ((name, _cut_axis(sizes, part)) for name, sizes in plan.arguments.items())
+    return next(int(arrays[name].shape[cut[0]]) // cut[1] for name, cut in cuts if cut)
+
+
+def _cut_axis(sizes: Sequence[Size], part: str) -> tuple[int, int] | None:
+    """The axis whose size has a symbol, and the cells that a value of its index takes there."""
+    for place, size in enumerate(sizes):
+        if part in symbol_names(size):
+            return place, int(sympy.expand(size).coeff(symbol(part), 1))
+    return None
 
 
 def bind_symbols(
@@ -329,6 +369,12 @@ def _apply_scale(value: Array, network: Network) -> Array:
         raise ArgumentError(
             f"scale {scale} of {network.name!r} needs values for its symbols; pass symbols={{...}}"
         )
+    return _times(value, scale)
+
+
+def _times(value: Array, scale: sympy.Expr) -> Array:
+    if scale == 1:
+        return value
     if value.dtype.kind in "iO":
         factor = int(scale) if scale.is_Integer else Fraction(int(scale.p), int(scale.q))
         return _shrink(value.astype(object) * factor)

@@ -1,9 +1,10 @@
 """The planner: from a network to the order of its contractions, with exact costs."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 from tnconv.ir import Expression
 from tnconv.planner.build import build_plans, build_rivals
+from tnconv.planner.objective import Objective
 from tnconv.planner.parser import parse_plan
 from tnconv.planner.plan import DEFAULT_HINT, Operand, Plan, Step
 from tnconv.planner.printer import format_plan, format_step
@@ -29,6 +30,9 @@ def make_plan(
     *,
     planner: str = "auto",
     hints: Mapping[str, int] | None = None,
+    minimize: str = "multiplications",
+    training: bool = False,
+    frozen: Collection[str] = (),
 ) -> Plan:
     """Choose the order of the contractions of a network or a sum.
 
@@ -39,20 +43,32 @@ def make_plan(
             `Problem` and returns nested pairs of tensor positions.
         hints: what size symbols count as where a decision depends on them; 32 for those not named. Counts
             of the plan are exact expressions all the same.
+        minimize: "multiplications", or "time": multiplications and, 32 times as much each, the elements that
+            steps read and write.
+        training: forward and backward together: the multiplications of a step count once more for each operand
+            that needs a gradient.
+        frozen: names of the arguments that need none in training; all others do, inputs too.
 
     Raises:
-        PlanError: there is no such planner, or a hint is not a positive integer.
+        PlanError: there is no such planner, objective or argument, or a hint is not a positive integer.
     """
-    return next(candidate_plans(expression, planner=planner, hints=hints))
+    objective = Objective.of(minimize, training, frozen)
+    return next(build_plans(expression, planner, dict(hints or {}), objective))
 
 
 def candidate_plans(
-    expression: Expression, *, planner: str = "auto", hints: Mapping[str, int] | None = None
+    expression: Expression,
+    *,
+    planner: str = "auto",
+    hints: Mapping[str, int] | None = None,
+    minimize: str = "multiplications",
+    training: bool = False,
+    frozen: Collection[str] = (),
 ) -> Iterator[Plan]:
     """Plans for less and less memory: `make_plan`'s first, then each with smaller intermediates.
 
     Each is the best under a cap on the elements of an intermediate: one less than the largest of the plan
-    before. "dp", and so "auto" up to 12 tensors, has the fewest multiplications under the cap and ends when
+    before. "dp", and so "auto" up to 12 tensors, is the best by the objective under the cap and ends when
     no order is left; "cotengra" ends when it finds none. Results do not count, for every order has them,
     and neither does a tensor that is reduced by itself. A planner that knows one tree ends after it.
 
@@ -60,28 +76,42 @@ def candidate_plans(
         expression: what to compute.
         planner: as for `make_plan`.
         hints: as for `make_plan`; sizes are compared there.
+        minimize: as for `make_plan`.
+        training: as for `make_plan`.
+        frozen: as for `make_plan`.
 
     Raises:
-        PlanError: there is no such planner, or a hint is not a positive integer.
+        PlanError: as for `make_plan`.
     """
-    return build_plans(expression, planner, dict(hints or {}))
+    return build_plans(expression, planner, dict(hints or {}), Objective.of(minimize, training, frozen))
 
 
 def rival_plans(
-    expression: Expression, *, planner: str = "auto", hints: Mapping[str, int] | None = None, most: int = 8
+    expression: Expression,
+    *,
+    planner: str = "auto",
+    hints: Mapping[str, int] | None = None,
+    most: int = 8,
+    training: bool = False,
+    frozen: Collection[str] = (),
 ) -> list[Plan]:
-    """Plans that may be the fastest: `make_plan`'s first, then the best ones with another last step.
+    """Plans that may be the fastest: that with the fewest multiplications first.
 
     Multiplications are not time: a Gram matrix of positions may multiply less than the gradients that it
-    saves and take longer. Whoever can predict times chooses among these.
+    saves and take longer, and three small convolutions in a row may be slower than one with a merged kernel. The
+    others are, in turn, the best ones by `make_plan(minimize="time")`, and those with the fewest multiplications for
+    another last step; none that costs more than three times the best by that. Whoever can predict times chooses.
 
     Args:
         expression: what to compute.
-        planner: as for `make_plan`; only "auto" and "dp" have rivals, for 3 to 6 tensors in a term.
+        planner: as for `make_plan`; only "auto" and "dp" have rivals, for 3 to 12 tensors in a term.
         hints: as for `make_plan`.
         most: number of plans.
+        training: as for `make_plan`.
+        frozen: as for `make_plan`.
 
     Raises:
-        PlanError: there is no such planner, or a hint is not a positive integer.
+        PlanError: as for `make_plan`.
     """
-    return build_rivals(expression, planner, dict(hints or {}), most)
+    objective = Objective.of("multiplications", training, frozen)
+    return build_rivals(expression, planner, dict(hints or {}), most, objective)

@@ -2,32 +2,40 @@
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from itertools import zip_longest
 from math import prod
 from typing import Any
 
 import sympy
 
-from tnconv.ir import Axis, Expression, Index, Relational, Size, fresh, group, pattern
+from tnconv.errors import PlanError
+from tnconv.ir import Axis, Expression, Index, Network, Relational, Size, fresh, group, pattern
 from tnconv.planner.cost import Model, Row, State, bits, models_of
 from tnconv.planner.count import count_factors
-from tnconv.planner.plan import Operand, Plan, Step
+from tnconv.planner.near import FAR, Near
+from tnconv.planner.objective import ELEMENTS, Objective
+from tnconv.planner.plan import Operand, Plan, Step, moving_operands
 from tnconv.planner.prepare import Linear, Preparation, extent_of, hint_values
-from tnconv.planner.search import Nested, Order, Price, find_orders, find_rivals, largest, nodes, price
+from tnconv.planner.search import EXACT, Order, find_orders, largest, nodes, price
+from tnconv.planner.table import Nested
 
 
-def build_plans(expression: Expression, planner: str, hints: Mapping[str, int]) -> Iterator[Plan]:
+def build_plans(
+    expression: Expression, planner: str, hints: Mapping[str, int], objective: Objective
+) -> Iterator[Plan]:
     """The best plan, then the best ones with smaller and smaller intermediates, while there are any.
 
     Raises:
         PlanError: a size is not positive at the hints, or there is no such planner.
     """
     cap: int | None = None
+    _check_frozen(expression, objective)
 
     def orders(models: Sequence[Model], _term: int) -> list[Order]:
         return find_orders(models, planner, cap)
 
-    while found := _build_plan(expression, hints, orders):
+    while found := _build_plan(expression, hints, objective, orders):
         plan, size = found
         yield plan
         if not size:
@@ -35,36 +43,108 @@ def build_plans(expression: Expression, planner: str, hints: Mapping[str, int]) 
         cap = size - 1
 
 
-def build_rivals(expression: Expression, planner: str, hints: Mapping[str, int], most: int) -> list[Plan]:
-    """The best plan, and up to `most` in all that take another last step in one of the terms.
+def build_rivals(
+    expression: Expression, planner: str, hints: Mapping[str, int], most: int, objective: Objective
+) -> list[Plan]:
+    """Plans that may be the fastest, as `rival_plans` says.
 
     Raises:
         PlanError: a size is not positive at the hints, or there is no such planner.
     """
-
-    def plan_with(changed: int | None, order: Order | None) -> Plan:
-        def orders(models: Sequence[Model], term: int) -> list[Order]:
-            return [order] if term == changed and order is not None else find_orders(models, planner)
-
-        found = _build_plan(expression, hints, orders)
-        assert found is not None
-        return found[0]
-
-    best = plan_with(None, None)
+    _check_frozen(expression, objective)
     values = hint_values(expression.symbols, hints)
-    rivals: list[tuple[Price, int, Order]] = []
+    best: list[list[tuple[int, Nested]]] = []
+    others: list[list[_Rival]] = []
     for term, network in enumerate(expression.terms):
-        models = models_of(Preparation(network, values, {}).run(), values)
-        rivals += [(price(*order), term, order) for order in find_rivals(models, planner)]
-    rivals.sort(key=lambda rival: rival[:2])
-    plans = [best, *(plan_with(term, order) for _, term, order in rivals[:most])]
-    return list({str(plan): plan for plan in plans}.values())[:most]
+        models = _models(network, values, {}, replace(objective, elements=0))
+        found = find_orders(models, planner) if models[0].count_leaves else []
+        best.append([(int(model.late), tree) for model, tree in found])
+        if planner in ("auto", "dp") and 3 <= models[0].count_leaves <= EXACT:
+            others += [list(lane) for lane in _rivals(models, term, most)]
+    chosen = {
+        (rival.term, rival.model, rival.tree): rival
+        for turn in zip_longest(*others)
+        for rival in turn
+        if rival is not None
+    }
+
+    def plan_with(rival: _Rival | None) -> Plan:
+        def orders(models: Sequence[Model], term: int) -> list[Order]:
+            trees = [(rival.model, rival.tree)] if rival is not None and rival.term == term else best[term]
+            return [(models[number], tree) for number, tree in trees]
+
+        made = _build_plan(expression, hints, replace(objective, elements=0), orders)
+        assert made is not None
+        return made[0]
+
+    plans: list[Plan] = []
+    for rival in (None, *chosen.values()):
+        plan = plan_with(rival)
+        if plan not in plans:
+            plans.append(plan)
+        if len(plans) >= most:
+            break
+    return plans
+
+
+@dataclass(frozen=True, slots=True)
+class _Rival:
+    """A tree that may be the fastest of a term.
+
+    Args:
+        cost: by the objective of the lane that it is in.
+        term: number of the term.
+        model: number of the model that the tree is good for.
+        tree: over the leaves of the term.
+    """
+
+    cost: float
+    term: int
+    model: int
+    tree: Nested
+
+
+def _rivals(models: Sequence[Model], term: int, most: int) -> Iterator[list[_Rival]]:
+    """The best trees with traffic counted, and the best for each last step by multiplications, none far behind."""
+    timed = [Near(model.judged(replace(model.objective, elements=ELEMENTS))) for model in models]
+    counted = [Near(model) for model in models]
+    limit = min(near.best for near in timed) * FAR
+    lanes = [
+        [(near, near.trees(most)) for near in timed],
+        [(near, near.last_steps()[:most]) for near in counted],
+    ]
+    for lane in lanes:
+        found = [
+            _Rival(cost, term, number, tree)
+            for number, (_, trees) in enumerate(lane)
+            for cost, tree in trees
+            if price(timed[number].model, tree)[0] <= limit
+        ]
+        yield sorted(found, key=lambda rival: rival.cost)
 
 
 Orders = Callable[[Sequence[Model], int], list[Order]]
 
 
-def _build_plan(expression: Expression, hints: Mapping[str, int], orders: Orders) -> tuple[Plan, int] | None:
+def _models(
+    network: Network, values: Mapping[str, int], known: dict[str, Index], objective: Objective
+) -> list[Model]:
+    models = models_of(Preparation(network, values, known).run(), values)
+    return [model.judged(objective) for model in models]
+
+
+def _check_frozen(expression: Expression, objective: Objective) -> None:
+    unknown = sorted(objective.frozen - set(expression.arguments))
+    if unknown:
+        raise PlanError(
+            f"frozen has {unknown[0]!r}, which is no argument of {expression.name!r}; it has "
+            f"{', '.join(expression.arguments)}"
+        )
+
+
+def _build_plan(
+    expression: Expression, hints: Mapping[str, int], objective: Objective, orders: Orders
+) -> tuple[Plan, int] | None:
     """Plan every term, sharing what they have in common; also the size of the largest intermediate."""
     values = hint_values(expression.symbols, hints)
     opened = (_base(i) for term in expression.terms for i in term.open_indices)
@@ -72,7 +152,7 @@ def _build_plan(expression: Expression, hints: Mapping[str, int], orders: Orders
     known: dict[str, Index] = {}
     results, scales, sizes = [], [], []
     for place, term in enumerate(expression.terms):
-        models = models_of(Preparation(term, values, known).run(), values)
+        models = _models(term, values, known, objective)
         found = _cheapest(builder, models, known, orders(models, place) if models[0].count_leaves else [])
         if found is None:
             return None
@@ -93,7 +173,7 @@ def _cheapest(
     known: dict[str, Index],
     orders: Sequence[Order],
 ) -> tuple["_Builder", dict[str, Index], str, int] | None:
-    """Write the steps of the planner's tree; of several trees, that with fewest multiplications."""
+    """Write the steps of the planner's tree; of several trees, that which costs least with shared work once."""
     if not models[0].count_leaves:
         return builder, known, _Term(builder, models[0], known).build(None), 0
     trials = []
@@ -101,7 +181,8 @@ def _cheapest(
         trial, names = builder.copy(), dict(known)
         result = _Term(trial, model, names).build(tree)
         trials.append((trial, names, result, largest(model, tree)))
-    return min(trials, key=lambda trial: trial[0].multiplications(), default=None)
+    objective = models[0].objective
+    return min(trials, key=lambda trial: trial[0].cost(objective), default=None)
 
 
 def _base(index: Index) -> str:
@@ -138,9 +219,15 @@ class _Builder:
         made.steps, made.shared, made.number = list(self.steps), dict(self.shared), self.number
         return made
 
-    def multiplications(self) -> int:
-        """Of all steps so far, at the values."""
-        return sum(prod(extent_of(f, self.values) if f != 0 else 0 for f in s.factors) for s in self.steps)
+    def cost(self, objective: Objective) -> int:
+        """Of all steps so far by an objective, at the values."""
+        moving, total = moving_operands(self.steps, objective.frozen), 0
+        for step in self.steps:
+            count = prod(extent_of(f, self.values) if f != 0 else 0 for f in step.factors)
+            total += count * (1 + moving[step.result] if objective.training else 1)
+            if objective.elements and len(step.operands) > 1:  # what prepares a leaf is in no price either
+                total += 2 * objective.elements * step.elements_at(self.values)
+        return total
 
     def add(
         self, operands: Sequence[Operand], relations: Sequence[Relational], legs: Sequence[Index]

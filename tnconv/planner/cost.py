@@ -20,12 +20,18 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from math import gcd, prod
 
+import numpy as np
+import numpy.typing as npt
+
 from tnconv.ir import Size
 from tnconv.ir.index import normal
 from tnconv.planner.count import determined
+from tnconv.planner.objective import Objective
 from tnconv.planner.prepare import Linear, Prepared, bounds, extent_of
 
 Row = tuple[dict[int, int], int]
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
 
 
 def bits(mask: int) -> list[int]:
@@ -103,7 +109,10 @@ class Model:
     def __init__(self, problem: Prepared, values: Mapping[str, int], *, late: bool = False) -> None:
         self.problem = problem
         self.values = values
+        self.late = late
         self.cap: int | None = None
+        self.objective = Objective()
+        self.trained = 0  # the leaves that need a gradient, as a mask
         self.extents = list(problem.extents)
         self.count_leaves = len(problem.leaves)
         self.everything = (1 << self.count_leaves) - 1
@@ -433,6 +442,41 @@ class Model:
         state = self.state(leaves)
         sizes = (self.extents[c.variable] for c in state.cuts.values() if c.merged)
         return self.product(state.plain) * prod(sizes)
+
+    # -- objectives --------------------------------------------------------------------------------
+
+    def judged(self, objective: Objective) -> "Model":
+        """The same model where trees are judged by another objective."""
+        made = copy(self)  # what is known about sets and cuts stays shared
+        made.objective = objective
+        leaves = enumerate(self.problem.leaves)
+        made.trained = sum(1 << p for p, leaf in leaves if leaf.argument not in objective.frozen)
+        return made
+
+    def step_cost(self, left: int, right: int, result: State) -> int:
+        """Multiplications of a step, those of its backward with them where the objective says so."""
+        count = self.price(left, right, result)
+        if self.objective.training:
+            count *= 1 + bool(left & self.trained) + bool(right & self.trained)
+        return count
+
+    def step_costs(self, left: Ints, right: Ints, prices: Floats) -> Floats:
+        """The same for many steps, from their multiplications."""
+        if not self.objective.training:
+            return prices
+        moving = np.add(left & self.trained != 0, right & self.trained != 0, dtype=np.float64)
+        found: Floats = np.multiply(prices, 1.0 + moving)
+        return found
+
+    def passing_cost(self, leaves: int, size: int) -> int:
+        """What it costs that `size` elements are written and read; the result is written in every tree."""
+        return 0 if leaves == self.everything else 2 * self.objective.elements * size
+
+    def passing_costs(self, sizes: Floats, leaves: Ints) -> Floats:
+        """The same for many sets."""
+        passing: Floats = np.multiply(sizes, 2.0 * self.objective.elements)
+        passing[leaves == self.everything] = 0.0
+        return passing
 
     # -- memory ----------------------------------------------------------------------------------
 

@@ -97,9 +97,30 @@ def plan_within(
             return plan, program
         least = min(least, peak) if tried else peak
         tried += 1
+    raise does_not_fit(least, tried, allowed, itemsize, symbols)
+
+
+def does_not_fit(
+    least: int,
+    tried: int,
+    allowed: int,
+    itemsize: int,
+    symbols: Sequence[str],
+    what: str = "contraction orders",
+) -> PlanError:
+    """The refusal of a limit.
+
+    Args:
+        least: elements at the least peak.
+        tried: number of plans.
+        allowed: bytes.
+        itemsize: bytes of an element.
+        symbols: names of the size symbols, for the advice.
+        what: was tried.
+    """
     smaller = f", or plan for smaller sizes with hints= (symbols {', '.join(symbols)})" if symbols else ""
-    raise PlanError(
+    return PlanError(
         f"the program needs at least {format_memory(least * itemsize)} besides its arguments (the least peak of "
-        f"{tried} contraction orders, {least} elements of {itemsize} bytes), but memory_limit is "
+        f"{tried} {what}, {least} elements of {itemsize} bytes), but memory_limit is "
         f"{format_memory(allowed)}; raise the limit{smaller or ', or compile a smaller batch or layer'}"
     )

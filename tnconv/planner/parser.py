@@ -3,11 +3,14 @@
     plan NAME {
       argument x [N, 3, 224, 224]
       hints [N=64]                                                 (only if there are any)
+      slices [n_part=N by 8]                                       (only if there are any)
       index [n=N, c=3, i1=224, ...]
       t1[n, c, k] = x[n, c, i] * [i = 2*o + k - 3] * scale(1/N)    # multiplications, elements
       result[(c c_2)] = t1[n, c] * t1[n, c_2]
       return result
     }
+
+The value of a plan with slices may be scaled: `return result * scale(1/N)`.
 
 A step is its result, then operands, relations and a scale joined by `*`; `1` stands for none of them.
 """
@@ -22,7 +25,7 @@ from tnconv.ir import Delta, Index, Pattern, Relational, Size, as_size, parse_ex
 from tnconv.ir.index import NETWORK_NAME, check_name
 from tnconv.ir.parser import Lines, parse_axes, parse_index_line, parse_relation
 from tnconv.planner.count import count_factors
-from tnconv.planner.plan import Operand, Plan, Step
+from tnconv.planner.plan import Operand, Plan, Slice, Step
 from tnconv.planner.prepare import hint_values
 
 _STEP = re.compile(r"(\w+)\s*\[([^\]]*)\] = (.*)\Z", re.ASCII)
@@ -49,6 +52,7 @@ def parse_plan(text: str) -> Plan:
     lines.guard(lambda: check_name(name, "plan", NETWORK_NAME))
     arguments = _arguments(lines)
     hints = _hints(lines)
+    slices = _slices(lines)
     indices = parse_index_line(lines)
     symbols = sorted(
         {s for i in indices.values() if not isinstance(i.size, int) for s in map(str, i.size.free_symbols)}
@@ -58,10 +62,12 @@ def parse_plan(text: str) -> Plan:
     while lines.peek() and not lines.peek().startswith("return "):
         line = lines.next()
         steps.append(lines.guard(lambda line=line: _step(line, indices, values)))  # type: ignore[misc]
-    results = tuple(part.strip() for part in lines.next().removeprefix("return ").split("+"))
+    total, _, number = lines.next().removeprefix("return ").partition(" * scale(")
+    scale = lines.guard(lambda: sympy.sympify(parse_expression(number.removesuffix(")") or "1")))
+    results = tuple(part.strip() for part in total.split("+"))
     lines.expect("}")
     lines.end()
-    return Plan(name, arguments, tuple(steps), results, hints)
+    return Plan(name, arguments, tuple(steps), results, hints, slices, scale)
 
 
 def _arguments(lines: Lines) -> dict[str, tuple[Size, ...]]:
@@ -82,6 +88,21 @@ def _hints(lines: Lines) -> dict[str, int]:
     if not all(re.fullmatch(r"\d{1,18}", value, re.ASCII) for _, _, value in pairs):
         raise lines.error("expected 'hints [N=64, ...]'", back=1)
     return {name: int(value) for name, _, value in pairs}
+
+
+def _slices(lines: Lines) -> tuple[Slice, ...]:
+    match = re.fullmatch(r"slices ?\[(.*)\]", lines.peek())
+    if not match:
+        return ()
+    lines.next()
+    found = []
+    for text in match[1].split(","):
+        part = re.fullmatch(r" ?(\w+)=(.+) by ([1-9]\d{0,17}) ?", text, re.ASCII)
+        if part is None:
+            raise lines.error("expected 'slices [n_part=N by 8, ...]'", back=1)
+        size = lines.guard(lambda part=part: as_size(part[2]))  # type: ignore[misc]
+        found.append(Slice(part[1], size, int(part[3])))
+    return tuple(found)
 
 
 def _step(line: str, indices: Mapping[str, Index], values: Mapping[str, int]) -> Step:

@@ -6,14 +6,14 @@ backend can compute, and a plan is a straight line of such steps. Counts are pro
 out only when somebody asks: sympy takes 100 microseconds for what a plan seldom needs.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
 import sympy
 
 from tnconv.errors import PlanError
-from tnconv.ir import Axis, Index, Network, Relational, Scale, Size, Tensor, evaluate, product
+from tnconv.ir import Axis, Index, Network, Relational, Scale, Size, Tensor, evaluate, product, symbol
 from tnconv.ir.index import normal, symbol_names
 from tnconv.planner.printer import format_plan
 
@@ -93,6 +93,40 @@ class Step:
         return count
 
 
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """An index of the arguments that is cut into chunks; the steps of the plan run for each.
+
+    Every axis whose size has the symbol `part` is cut: of an argument into pieces; of the result, which is put
+    together from pieces. If the result has none, the results of the chunks are added.
+
+    Args:
+        part: the symbol for the size of a chunk, in the steps and in the arguments of the plan.
+        size: of the index as a whole.
+        chunk: values of the index at once; the last chunk has what is left.
+    """
+
+    part: str
+    size: Size
+    chunk: int
+
+    def __str__(self) -> str:
+        return f"{self.part}={self.size} by {self.chunk}"
+
+    @property
+    def runs(self) -> Size:
+        """Number of chunks."""
+        return normal((self.size + self.chunk - 1) // self.chunk)
+
+    def total(self, count: Size) -> Size:
+        """The sum over all chunks of a count, which grows in proportion to the chunk but for a constant."""
+        if self.part not in symbol_names(count):
+            return normal(count * self.runs)
+        part = symbol(self.part)
+        constant = count.subs(part, 0)
+        return normal(sympy.expand(count - constant).subs(part, self.size) + constant * self.runs)
+
+
 @dataclass(frozen=True)
 class Plan:
     """Steps in the order in which they run.
@@ -103,6 +137,9 @@ class Plan:
         steps: in order; each reads arguments and earlier results.
         results: names of the steps whose results add up to the value; one but for a Sum.
         hints: what the size symbols counted as when the plan was chosen; 32 for those not named.
+        slices: the indices that are cut into chunks, for each of which all steps run. Sizes of steps and arguments
+            are those of a chunk; counts of the plan are those of the whole.
+        scale: a number that the total of the chunks is multiplied by.
 
     Raises:
         PlanError: a step reads what is not computed before it or has other sizes, or a name is used twice.
@@ -113,6 +150,8 @@ class Plan:
     steps: tuple[Step, ...]
     results: tuple[str, ...]
     hints: Mapping[str, int] = field(default_factory=dict)
+    slices: tuple[Slice, ...] = ()
+    scale: sympy.Expr = sympy.S.One
 
     def __post_init__(self) -> None:
         known: dict[str, tuple[Size, ...]] = dict(self.arguments)
@@ -140,7 +179,10 @@ class Plan:
     @cached_property
     def multiplications(self) -> Size:
         """Multiplications of all steps, an int or an expression."""
-        return normal(sum((step.multiplications for step in self.steps), 0))
+        total: Size = normal(sum((step.multiplications for step in self.steps), 0))
+        for each in self.slices:
+            total = each.total(total)
+        return total
 
     @cached_property
     def peak_elements(self) -> Size:
@@ -154,16 +196,34 @@ class Plan:
         """The peak when the step of each name needs so many elements besides its operands and result."""
         symbols = {s for step in self.steps for a in step.output for s in symbol_names(a.size)}
         symbols |= {s for size in buffers.values() for s in symbol_names(size)}
+        symbols |= {s for each in self.slices for s in symbol_names(each.size)}
         values = {s: self.hints.get(s, DEFAULT_HINT) for s in sorted(symbols)}
         best, peak = -1, 0
-        for step, live in zip(self.steps, self._live(), strict=True):
+        for step, live in zip(self.steps, self.live(), strict=True):
             extra = buffers.get(step.result, 0)
             count = sum(s.elements_at(values) for s in live) + evaluate(extra, values)
             if count > best:
                 best, peak = count, normal(sum((s.elements for s in live), 0) + extra)
-        return peak
+        return self._sliced_peak(peak, values) if self.slices else peak
 
-    def _live(self) -> Iterator[tuple[Step, ...]]:
+    def _sliced_peak(self, peak: Size, values: Mapping[str, int]) -> Size:
+        """The peak of a chunk, with the whole result and the pieces of arguments that are copied."""
+        whole = next(step.elements for step in self.steps if step.result in self.results)
+        inner = peak + sum((product(self.arguments[name]) for name in self.copied), 0)
+        for each in self.slices:
+            part, size = symbol(each.part), each.size
+            chunk = min(each.chunk, evaluate(size, values))
+            whole = whole if isinstance(whole, int) else normal(whole.subs(part, size))
+            inner = inner if isinstance(inner, int) else normal(inner.subs(part, chunk))
+        return normal(inner + whole)
+
+    @cached_property
+    def copied(self) -> tuple[str, ...]:
+        """The arguments whose pieces are copied, for what is cut is not their first axis."""
+        parts = {each.part for each in self.slices}
+        return tuple(name for name, sizes in self.arguments.items() if _is_strided(sizes, parts))
+
+    def live(self) -> Iterator[tuple[Step, ...]]:
         """The steps whose results are in memory while each step runs, its own included."""
         last: dict[str, int] = {}
         for place, step in enumerate(self.steps):
@@ -188,6 +248,24 @@ class Plan:
     def tree(self) -> Tree:
         """The tree of the one result; the tuple of all trees for a Sum."""
         return self.trees[0] if len(self.trees) == 1 else self.trees
+
+
+def moving_operands(steps: Iterable[Step], frozen: Collection[str]) -> dict[str, int]:
+    """The number of operands of each step, by its result, that need a gradient if the `frozen` arguments do not."""
+    still, found = set(frozen), {}
+    for step in steps:
+        found[step.result] = sum(operand.source not in still for operand in step.operands)
+        if not found[step.result]:
+            still.add(step.result)
+    return found
+
+
+def _is_strided(sizes: tuple[Size, ...], parts: set[str]) -> bool:
+    """Whether an axis that is cut comes after one that has several cells."""
+    return any(
+        parts & set(symbol_names(size)) and any(before != 1 for before in sizes[:place])
+        for place, size in enumerate(sizes)
+    )
 
 
 def _check_operand(step: Step, operand: Operand, known: Mapping[str, tuple[Size, ...]]) -> None:

@@ -22,9 +22,12 @@ def format_plan(plan: "Plan") -> str:
     lines = [f"argument {name} [{', '.join(map(str, sizes))}]" for name, sizes in plan.arguments.items()]
     if plan.hints:
         lines.append(f"hints [{', '.join(f'{k}={v}' for k, v in plan.hints.items())}]")
+    if plan.slices:
+        lines.append(f"slices [{', '.join(map(str, plan.slices))}]")
     lines.append(format_index_line(plan.indices))
     for step in plan.steps:
         counts = f"{step.multiplications} multiplications, {step.elements} elements"
         lines.append(f"{format_step(step)}   # {counts}")
-    lines.append(f"return {' + '.join(plan.results)}")
+    scale = f" * scale({plan.scale})" if plan.scale != 1 else ""
+    lines.append(f"return {' + '.join(plan.results)}{scale}")
     return "\n".join([f"plan {plan.name} {{", *(f"  {line}" for line in lines), "}"])

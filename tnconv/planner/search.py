@@ -1,8 +1,8 @@
 """Contraction trees: the exact programme over subsets for small problems, cotengra for large ones.
 
-A tree is nested pairs of leaf positions, `((0, 2), 1)`. Trees are compared by multiplications, then by the
-number of elements of all intermediates; what is left of a tie goes to the tree that is met first. Under a
-cap, trees without intermediates above it come first.
+A tree is nested pairs of leaf positions, `((0, 2), 1)`. Trees are compared by the objective of the model, which is
+the number of multiplications unless it says otherwise, then by the number of elements of all intermediates; what is
+left of a tie goes to the tree that is met first. Under a cap, trees without intermediates above it come first.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -15,16 +15,14 @@ import cotengra
 from tnconv import plugins
 from tnconv.errors import PlanError
 from tnconv.planner.cost import Model, bits
+from tnconv.planner.objective import Objective
+from tnconv.planner.table import FORBIDDEN, Nested, Price, Table, fill, fill_plain
 
-Nested = int | tuple["Nested", "Nested"]
-Price = tuple[int, int]
 Order = tuple[Model, Nested]
 
 EXACT = 12  # leaves up to which "auto" searches all trees
-_RIVAL_LEAVES = 6  # above, there are too many last steps to write a program for each
 _TRIALS = 32
 _ROUNDS = 4
-_FORBIDDEN = 1 << 256  # the price of an element above the cap: more than any multiplications
 
 
 @dataclass(frozen=True)
@@ -86,29 +84,6 @@ def find_orders(models: Sequence[Model], planner: str, cap: int | None = None) -
     return [(model, tree) for model, tree in orders if cap is None or largest(model, tree) <= cap]
 
 
-def find_rivals(models: Sequence[Model], planner: str) -> list[Order]:
-    """The best tree for each last step, by model: what may be faster though it multiplies more.
-
-    Args:
-        models: prices of one problem.
-        planner: "auto" or "dp"; others propose one tree, and have no rivals.
-
-    Returns:
-        None for fewer than three leaves, for more than `_RIVAL_LEAVES`, and for other planners.
-    """
-    count = models[0].count_leaves
-    if planner not in ("auto", "dp") or not 3 <= count <= _RIVAL_LEAVES:
-        return []
-    found: list[Order] = []
-    for model in models:
-        best = _table(model, [1 << place for place in range(count)])
-        whole = model.everything
-        found += [
-            (model, (_collect(best, left), _collect(best, whole ^ left))) for left in range(1, whole, 2)
-        ]
-    return found
-
-
 def _from_plugin(models: Sequence[Model], planner: str) -> Nested:
     found = plugins.names(plugins.PLANNERS)
     if planner not in found:
@@ -132,7 +107,7 @@ def problem_of(models: Sequence[Model]) -> Problem:
         relations=tuple(
             ({name[v]: a for v, a in r.coefficients.items()}, r.offset) for r in prepared.relations
         ),
-        price=lambda tree: min(price(model, tree) for model in models),
+        price=lambda tree: min(price(model.judged(Objective()), tree) for model in models),
     )
 
 
@@ -178,14 +153,16 @@ def nodes(tree: Nested) -> Iterator[tuple[Nested, int, int, int]]:
 
 
 def price(model: Model, tree: Nested) -> Price:
-    """Multiplications of a tree, and the number of elements of its intermediates.
+    """Cost of a tree by the objective, and the number of elements of its intermediates.
 
     Elements above the cap count as more multiplications than any tree has.
     """
     total, elements = 0, 0
     for _, both, left, right in nodes(tree):
-        total += model.price(left, right, model.state(both)) + model.excess(both) * _FORBIDDEN
-        elements += model.elements(both)
+        size = model.elements(both)
+        total += model.step_cost(left, right, model.state(both)) + model.passing_cost(both, size)
+        total += model.excess(both) * FORBIDDEN
+        elements += size
     return total, elements
 
 
@@ -205,81 +182,40 @@ def optimal(model: Model, parts: Sequence[int]) -> tuple[Price, Nested]:
     Returns:
         Its price, and the tree over positions in `parts`.
     """
-    best = _table(model, parts)
-    return best[-1][0], _collect(best, len(best) - 1)
-
-
-def _table(model: Model, parts: Sequence[int]) -> list[tuple[Price, int]]:
-    """For each subset of the parts, the price of its best tree, and the left half of the last step."""
-    full = (1 << len(parts)) - 1
-    leaves = [0] * (full + 1)
-    best: list[tuple[Price, int]] = [((0, 0), 0)] * (full + 1)
-    for chosen in range(1, full + 1):
-        low = chosen & -chosen
-        rest = chosen ^ low
-        leaves[chosen] = leaves[rest] | parts[low.bit_length() - 1]
-        if rest:
-            best[chosen] = _best_split(model, leaves, best, chosen)
-    return best
-
-
-def _best_split(
-    model: Model, leaves: Sequence[int], best: Sequence[tuple[Price, int]], chosen: int
-) -> tuple[Price, int]:
-    """The cheapest way to put a subset together from two; the left one has its lowest member."""
-    state, low = model.state(leaves[chosen]), chosen & -chosen
-    size, rest = model.elements(leaves[chosen]), chosen ^ low
-    found: tuple[Price, int] | None = None
-    right = rest
-    while right:
-        left = chosen ^ right
-        (cost_a, elements_a), (cost_b, elements_b) = best[left][0], best[right][0]
-        if found is None or cost_a + cost_b <= found[0][0]:
-            step = model.price(leaves[left], leaves[right], state)
-            made = (cost_a + cost_b + step, elements_a + elements_b + size)
-            if found is None or made < found[0]:
-                found = made, left
-        right = (right - 1) & rest
-    assert found is not None
-    (cost, elements), split = found
-    return (cost + model.excess(leaves[chosen]) * _FORBIDDEN, elements), split
-
-
-def _collect(best: Sequence[tuple[Price, int]], chosen: int) -> Nested:
-    left = best[chosen][1]
-    if not left:
-        return chosen.bit_length() - 1
-    return (_collect(best, left), _collect(best, chosen ^ left))
+    table, whole = fill_plain(model, parts), (1 << len(parts)) - 1
+    return table.price(whole), table.tree(whole)
 
 
 def _dp(model: Model) -> list[Nested]:
-    best = _table(model, [1 << place for place in range(model.count_leaves)])
-    tree = _collect(best, model.everything)
-    twins = _twins(model, best)
+    table, whole = fill(model), model.everything
+    if whole not in table:  # under the cap there is none
+        return []
+    tree, twins = table.tree(whole), _twins(model, table)
     return [tree] if twins is None or twins == tree else [tree, twins]
 
 
-def _twins(model: Model, best: Sequence[tuple[Price, int]]) -> Nested | None:
+def _twins(model: Model, table: Table) -> Nested | None:
     """The best tree of two halves that read the same arguments in the same order, priced as one half."""
     arguments = [leaf.argument for leaf in model.problem.leaves]
     count, whole = len(arguments), model.everything
     if count < 4 or any(arguments.count(name) != 2 for name in arguments):
         return None
     final = model.state(whole)
-    cheapest: tuple[int, int] | None = None
+    cheapest: tuple[float, int] | None = None
     for chosen in combinations(range(1, count), count // 2 - 1):
         half = 1 | sum(1 << place for place in chosen)
-        if len({arguments[place] for place in bits(half)}) == count // 2:
-            price = best[half][0][0] + model.price(half, whole ^ half, final)
+        if half in table and len({arguments[place] for place in bits(half)}) == count // 2:
+            price = table.costs[half] + model.step_cost(half, whole ^ half, final)
             if cheapest is None or price < cheapest[0]:
                 cheapest = price, half
-    assert cheapest is not None
+    if cheapest is None:
+        return None
     first = cheapest[1]
     mirror = {
         place: next(p for p in bits(whole ^ first) if arguments[p] == arguments[place])
         for place in bits(first)
     }
-    tree = _collect(best, first)
+    tree = table.tree(first)
     return (tree, _mirrored(tree, mirror))
 
 

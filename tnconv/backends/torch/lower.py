@@ -215,6 +215,7 @@ class _Lowering:
             beside = self._diagonal(relation, rest, operands, output)
             if beside is not None:
                 kept, gone = beside
+                operands = [v.rename({gone: kept}) if gone in v.legs else v for v in operands]
                 output = tuple(
                     i for i in output if i != gone and (i != kept or any(i in v.legs for v in operands))
                 )
@@ -248,15 +249,13 @@ class _Lowering:
     def _diagonal(
         relation: Relational, rest: Sequence[Relational], operands: Sequence[Value], output: tuple[Index, ...]
     ) -> tuple[Index, Index] | None:
-        """A delta of two indices of the output, of which no operand has the second: (kept, gone)."""
+        """A delta of two indices of the output as (kept, gone), where no operand has both and nothing else has them."""
         if not isinstance(relation, Delta) or not set(relation.indices) <= set(output):
             return None
         if any(i in r.indices for i in relation.indices for r in rest):
             return None
-        for kept, gone in (relation.indices, relation.indices[::-1]):
-            if not any(gone in v.legs for v in operands):
-                return kept, gone
-        return None
+        kept, gone = sorted(relation.indices, key=lambda i: not any(i in v.legs for v in operands))
+        return None if any(kept in v.legs and gone in v.legs for v in operands) else (kept, gone)
 
     @staticmethod
     def _writable(

@@ -1,0 +1,51 @@
+"""What a tree is judged by: multiplications alone, or with the elements that pass through memory.
+
+A step costs `f·multiplications + elements·(elements of A + B + result)`. f is 1 for inference; in training it is
+1 + the number of operands that need a gradient, for each of these is one more contraction of the same price. The
+arguments are read in every order, so that an intermediate counts twice, written and read, and they do not count.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from tnconv.errors import PlanError
+
+ELEMENTS = 32  # multiplications that take as long as an element that is read or written (2 CPU cores)
+MINIMIZE = ("multiplications", "time")
+
+
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """What a planner minimises.
+
+    Args:
+        elements: multiplications that an element of an operand or a result counts as; 0 counts multiplications only.
+        training: forward and backward together.
+        frozen: names of the arguments that need no gradient.
+    """
+
+    elements: int = 0
+    training: bool = False
+    frozen: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(cls, minimize: str, training: bool = False, frozen: Collection[str] = ()) -> "Objective":
+        """The objective by name.
+
+        Args:
+            minimize: "multiplications", or "time": `multiplications + 32·elements`.
+            training: forward and backward together.
+            frozen: names of arguments that need no gradient; all others do.
+
+        Raises:
+            PlanError: there is no such objective, or arguments are frozen though nothing is trained.
+        """
+        if minimize not in MINIMIZE:
+            raise PlanError(f"minimize={minimize!r} is not known; use {' or '.join(map(repr, MINIMIZE))}")
+        if frozen and not training:
+            raise PlanError(
+                f"frozen={sorted(frozen)} is given without training=True; inference needs no gradient of any argument"
+            )
+        if isinstance(frozen, str):
+            raise PlanError(f"frozen={frozen!r} is a str; give the names of arguments, as in ({frozen!r},)")
+        return cls(ELEMENTS if minimize == "time" else 0, training, frozenset(frozen))
