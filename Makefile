@@ -6,9 +6,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PEERS := $(VENV)/.peers
+DOCS := $(VENV)/.docs
 CHECKED := tnconv tests benchmarks examples
 
-.PHONY: help setup demo test docs lint format types bench clean
+.PHONY: help setup demo test plugin pages docs lint format types bench clean
 .DEFAULT_GOAL := help
 
 help: ## say what the targets do
@@ -27,8 +28,23 @@ demo: $(STAMP) ## compile every convolution of ResNet-18 for seven operations, c
 test: $(STAMP) ## run the tests
 	$(BIN)/python -m pytest -n 2
 
-docs: $(STAMP) ## write docs/operations.md from the tables of operations, conventions and layers
+plugin: $(STAMP) ## install examples/plugin into a folder of its own, as a distribution, and run its tests there
+	rm -rf build/plugin examples/plugin/build
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input --no-deps --target build/plugin ./examples/plugin
+	cd examples/plugin && PYTHONPATH=$(CURDIR)/build/plugin $(CURDIR)/$(BIN)/python -m pytest -p no:cacheprovider
+
+pages: $(STAMP) ## write what docs/ takes from tables and results, its pictures, and what its code prints
 	$(BIN)/python -m tnconv.ops.page docs/operations.md
+	$(BIN)/python -m benchmarks.page docs/benchmarks.md
+	$(BIN)/python examples/pictures.py docs
+	$(BIN)/python -m pytest tests/test_docs_code.py --update-golden
+
+docs: $(DOCS) ## build the documentation into site/; a warning is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+$(DOCS): $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input -c constraints.txt -e '.[docs]'
+	@touch $@
 
 lint: $(STAMP) ## check style and formatting
 	$(BIN)/ruff check $(CHECKED)
@@ -52,5 +68,5 @@ bench-quick: $(PEERS) ## the same in a minute, for a few layers
 	$(BIN)/python -m benchmarks.bench --every 9 --rounds 7 --seconds 0.1 --no-memory $(ARGS)
 
 clean: ## remove everything that the other targets made
-	rm -rf $(VENV) build dist *.egg-info .hypothesis .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) build dist site *.egg-info examples/plugin/build examples/plugin/src/*.egg-info .hypothesis .mypy_cache .ruff_cache .pytest_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

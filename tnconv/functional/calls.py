@@ -105,12 +105,12 @@ def with_parameters(
     """Call a layer; under autocast with all tensors in its dtype, as torch casts the arguments of these layers."""
     if torch.is_autocast_enabled(input.device.type):
         dtype = torch.get_autocast_dtype(input.device.type)
-        input, weight = _cast(input, dtype), _cast(weight, dtype)
-        bias = None if bias is None else _cast(bias, dtype)
+        input, weight = cast(input, dtype), cast(weight, dtype)
+        bias = None if bias is None else cast(bias, dtype)
     return function(input, weight) if bias is None else function(input, weight, bias)
 
 
-def _cast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+def cast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
     """A tensor in a dtype, unless torch leaves it as it is."""
     kept_as_is = tensor.dtype == torch.float64 or not tensor.is_floating_point()
     return tensor if kept_as_is else tensor.to(dtype)

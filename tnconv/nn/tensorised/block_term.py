@@ -1,0 +1,77 @@
+"""Block terms: a sum of Tucker decompositions (De Lathauwer 2008)."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tnconv import ir
+from tnconv.errors import SpecError
+from tnconv.nn.tensorised import decompose
+from tnconv.nn.tensorised.factors import Factors, Family, Ranks, WeightShape, bond, parameter
+from tnconv.nn.tensorised.layer import OfOneDimension, OfThreeDimensions, OfTwoDimensions, TensorisedConv
+from tnconv.nn.tensorised.tucker import channel_factors, channel_limits
+from tnconv.spec.fields import shown
+
+
+@dataclass(frozen=True, slots=True)
+class BlockTerm(Family):
+    """`W[d, c, k1, k2] = Σ_b Σ core[b, r_out, r_in, k1, k2] out[b, d, r_out] in[b, c, r_in]`.
+
+    Args:
+        blocks: number of terms.
+
+    Raises:
+        SpecError: it is no int of at least 1.
+    """
+
+    name = "bt"
+    blocks: int = 4
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.blocks, int) or isinstance(self.blocks, bool) or self.blocks < 1:
+            raise SpecError(f"blocks is {shown(self.blocks)}; give the number of terms, an int of at least 1")
+
+    def limits(self, shape: WeightShape) -> dict[str, int]:
+        """One bond for each channel axis, out-channels first; the blocks are no rank."""
+        return channel_limits(shape)
+
+    def factors(self, shape: WeightShape, ranks: Ranks) -> list[ir.Tensor]:
+        """The cores `[b, *r_out, *r_in, *k]` and factors `[b, channels, r]`."""
+        block, channels = bond("b", self.blocks), channel_factors(shape)
+        bonds = [bond(name, ranks[name]) for name, _ in channels]
+        core = parameter("core", block, *bonds, *shape.kernel_axes)
+        pairs = zip(channels, bonds, strict=True)
+        return [core, *(parameter(site.name, block, *site.axes, joined) for (_, site), joined in pairs)]
+
+    def paths(self, ranks: Ranks) -> int:
+        """Products of all blocks."""
+        return self.blocks * Family.paths(self, ranks)
+
+    def decompose(self, weight: Tensor, shape: WeightShape, ranks: Ranks, iterations: int) -> Factors:
+        """Block by block, each fitted to what the others leave."""
+        channels = channel_factors(shape)
+        wanted = [ranks[name] for name, _ in channels]
+        parts = decompose.block_terms(weight.reshape(shape.sizes), self.blocks, wanted, iterations)
+        found = {"core": torch.stack([core for core, _ in parts])}
+        for place, (_, site) in enumerate(channels):
+            found[site.name] = torch.stack([factors[place] for _, factors in parts])
+        return found
+
+
+class BTConv(TensorisedConv):
+    """A convolution whose weight is a sum of Tucker terms, 4 unless `blocks=` says otherwise. See `TensorisedConv`."""
+
+    family = BlockTerm()
+
+
+class BTConv1d(OfOneDimension, BTConv):
+    """`BTConv` in one spatial dimension."""
+
+
+class BTConv2d(OfTwoDimensions, BTConv):
+    """`BTConv` in two spatial dimensions."""
+
+
+class BTConv3d(OfThreeDimensions, BTConv):
+    """`BTConv` in three spatial dimensions."""

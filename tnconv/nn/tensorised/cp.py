@@ -1,0 +1,51 @@
+"""CP: a sum of products of one vector a site."""
+
+from dataclasses import dataclass
+from math import prod
+
+from torch import Tensor
+
+from tnconv import ir
+from tnconv.nn.tensorised import decompose
+from tnconv.nn.tensorised.factors import Factors, Family, Ranks, WeightShape, bond, parameter
+from tnconv.nn.tensorised.layer import OfOneDimension, OfThreeDimensions, OfTwoDimensions, TensorisedConv
+
+
+@dataclass(frozen=True, slots=True)
+class CP(Family):
+    """`W[d, c, k1, k2] = Σ_r out[d, r] in[c, r] k1[k1, r] k2[k2, r]`; reshaped, a factor holds `[d_m, c_m, r]`."""
+
+    name = "cp"
+
+    def limits(self, shape: WeightShape) -> dict[str, int]:
+        """One bond, `r`."""
+        sizes = [site.size for site in shape.sites()]
+        return {"r": prod(sizes) // max(sizes)}
+
+    def factors(self, shape: WeightShape, ranks: Ranks) -> list[ir.Tensor]:
+        """One a site, `[*site, r]`."""
+        return [parameter(site.name, *site.axes, bond("r", ranks["r"])) for site in shape.sites()]
+
+    def decompose(self, weight: Tensor, shape: WeightShape, ranks: Ranks, iterations: int) -> Factors:
+        """By alternating least squares."""
+        sites = shape.sites()
+        found = decompose.cp(shape.arranged(weight, sites), ranks["r"], iterations)
+        return {s.name: factor.reshape(*s.sizes, -1) for s, factor in zip(sites, found, strict=True)}
+
+
+class CPConv(TensorisedConv):
+    """A convolution whose weight is a CP decomposition; one rank. See `TensorisedConv`."""
+
+    family = CP()
+
+
+class CPConv1d(OfOneDimension, CPConv):
+    """`CPConv` in one spatial dimension."""
+
+
+class CPConv2d(OfTwoDimensions, CPConv):
+    """`CPConv` in two spatial dimensions."""
+
+
+class CPConv3d(OfThreeDimensions, CPConv):
+    """`CPConv` in three spatial dimensions."""

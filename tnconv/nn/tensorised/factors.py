@@ -1,0 +1,262 @@
+"""A factorised weight as a network, and the layer's network with the factors in place of the weight.
+
+The weight has the shape that torch gives it, `[C_out, C_in/groups, *K]`; its channels may be products of several
+sizes. A *site* is one factor's share of its axes: a channel axis, a kernel axis, or a pair of channel axes.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import ClassVar
+
+import torch
+
+from tnconv.errors import SpecError
+from tnconv.ir import Axis, Expression, Index, Network, Node, Sum, Tensor, group
+from tnconv.spec import ConvSpec
+from tnconv.spec.fields import shown
+
+Ranks = Mapping[str, int]  # size of every bond, by its name
+Factors = dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """A share of the weight's axes.
+
+    Args:
+        name: of the factor that holds it.
+        axes: as they lie on that factor.
+        places: which axes of `WeightShape.sizes` they are.
+    """
+
+    name: str
+    axes: tuple[Axis, ...]
+    places: tuple[int, ...]
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Cells of every axis."""
+        return tuple(axis.size for axis in self.axes)
+
+    @property
+    def size(self) -> int:
+        """Cells in all."""
+        return prod(self.sizes)
+
+
+@dataclass(frozen=True, slots=True)
+class WeightShape:
+    """The axes of a weight, its channels factorised.
+
+    Args:
+        groups: channel groups of the convolution; they belong to the first out-channel axis.
+        outs: sizes whose product is C_out.
+        ins: sizes whose product is C_in/groups, as many.
+        kernel: extents of the kernel.
+
+    Raises:
+        SpecError: the groups do not divide the first out-channel size, or `outs` and `ins` differ in length.
+    """
+
+    groups: int
+    outs: tuple[int, ...]
+    ins: tuple[int, ...]
+    kernel: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.outs) != len(self.ins):
+            raise SpecError(
+                f"in_shape {self.ins} has {len(self.ins)} sizes but out_shape {self.outs} has {len(self.outs)}; "
+                "give both equally many, padded with 1"
+            )
+        if self.outs[0] % self.groups:
+            raise SpecError(
+                f"out_shape {self.outs} begins with {self.outs[0]}, which groups {self.groups} does not divide; let it "
+                "begin with a multiple of groups"
+            )
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """All sizes: out-channels, in-channels, kernel."""
+        return (*self.outs, *self.ins, *self.kernel)
+
+    @property
+    def parameters(self) -> int:
+        """Of the dense weight."""
+        return prod(self.sizes)
+
+    @property
+    def reshaped(self) -> bool:
+        """Whether the channels are products of several sizes."""
+        return len(self.outs) > 1
+
+    def _names(self, letter: str) -> list[str]:
+        return [f"{letter}{m}" for m in range(1, len(self.outs) + 1)] if self.reshaped else [letter]
+
+    @property
+    def out_axes(self) -> list[Axis]:
+        """The axes of the out-channels; the first holds the groups too."""
+        sizes = [self.outs[0] // self.groups, *self.outs[1:]]
+        found = [Index(name, size) for name, size in zip(self._names("d"), sizes, strict=True)]
+        return [group(Index("g", self.groups), found[0]), *map(group, found[1:])]
+
+    @property
+    def in_axes(self) -> list[Axis]:
+        """The axes of the in-channels of one group."""
+        return [group(Index(name, size)) for name, size in zip(self._names("c"), self.ins, strict=True)]
+
+    @property
+    def kernel_axes(self) -> list[Axis]:
+        """The axes of the kernel."""
+        return [group(Index(f"k{place}", size)) for place, size in enumerate(self.kernel, 1)]
+
+    def channel_sites(self) -> list[Site]:
+        """One site for each pair of channel axes."""
+        count = len(self.outs)
+        pairs = enumerate(zip(self.out_axes, self.in_axes, strict=True))
+        return [Site(f"factor_{m + 1}", pair, (m, count + m)) for m, pair in pairs]
+
+    def kernel_sites(self) -> list[Site]:
+        """One site for each kernel axis; one for all where the channels are reshaped."""
+        axes, first = self.kernel_axes, 2 * len(self.outs)
+        if self.reshaped:
+            return [Site("factor_kernel", tuple(axes), tuple(range(first, first + len(axes))))]
+        return [Site(f"factor_k{place + 1}", (axis,), (first + place,)) for place, axis in enumerate(axes)]
+
+    def sites(self) -> list[Site]:
+        """The sites in a row: in-channels, kernel, out-channels; pairs of channels and the kernel if reshaped."""
+        if self.reshaped:
+            return [*self.channel_sites(), *self.kernel_sites()]
+        first, last = (
+            Site(f"factor_{name}", (axis,), (place,))
+            for name, axis, place in (("in", self.in_axes[0], 1), ("out", self.out_axes[0], 0))
+        )
+        return [first, *self.kernel_sites(), last]
+
+    def arranged(self, weight: torch.Tensor, sites: Sequence[Site]) -> torch.Tensor:
+        """A weight with one axis a site, in their order."""
+        order = [place for site in sites for place in site.places]
+        return weight.reshape(self.sizes).permute(order).reshape([site.size for site in sites])
+
+
+class Family(ABC):
+    """A kind of factorisation; its subclasses are frozen dataclasses.
+
+    Attributes:
+        name: of the kind.
+    """
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def limits(self, shape: WeightShape) -> dict[str, int]:
+        """The bonds, in the order of a tuple of ranks, and the largest rank that each can use."""
+
+    @abstractmethod
+    def factors(self, shape: WeightShape, ranks: Ranks) -> list[Tensor]:
+        """The factors; their product, summed over the bonds, is the weight."""
+
+    @abstractmethod
+    def decompose(self, weight: torch.Tensor, shape: WeightShape, ranks: Ranks, iterations: int) -> Factors:
+        """Factors whose product comes near a weight.
+
+        Args:
+            weight: float64, `[C_out, C_in/groups, *K]`.
+            shape: its axes.
+            ranks: size of every bond.
+            iterations: sweeps of an alternating method, at most.
+        """
+
+    def parameters(self, shape: WeightShape, ranks: Ranks) -> int:
+        """Of all factors."""
+        return sum(prod(axis.size for axis in factor.axes) for factor in self.factors(shape, ranks))
+
+    def paths(self, ranks: Ranks) -> int:
+        """Number of products that are added up to one cell of the weight."""
+        return prod(ranks.values())
+
+    def weight_network(self, shape: WeightShape, ranks: Ranks) -> Network:
+        """The dense weight as a network of its factors, `[(g d), c, *k]`."""
+        outs, ins = ([i for axis in axes for i in axis.indices] for axes in (shape.out_axes, shape.in_axes))
+        output = (group(*outs), group(*ins), *shape.kernel_axes)
+        return Network(f"{self.name}.weight", tuple(self.factors(shape, ranks)), output)
+
+
+def parameter(name: str, *axes: Axis) -> Tensor:
+    """A factor."""
+    return Tensor(name, "parameter", axes)
+
+
+def bond(name: str, size: int) -> Axis:
+    """An axis that joins factors."""
+    return group(Index(name, size))
+
+
+def layer_network(spec: ConvSpec, weight: Network, name: str) -> Expression:
+    """The network of a convolution with another network in place of its weight.
+
+    network conv1d.forward {                 network cp1d.forward {
+      index [n, g, c, d, i1, k1, o1]           index [n, g, c, d, i1, k1, o1, r]
+      x      = input     [n, (g c), i1]        x         = input     [n, (g c), i1]
+      p1     = pattern   [i1 = o1 + k1]        p1        = pattern   [i1 = o1 + k1]
+      weight = parameter [(g d), c, k1]        factor_in = parameter [c, r]  …
+      output             [n, (g d), o1]        output                [n, (g d), o1]
+    }                                        }
+
+    Args:
+        spec: the convolution.
+        weight: with output `[(g d …), (c …), *k]`.
+        name: of the result.
+    """
+    outs, ins = weight.output[0].indices[1:], weight.output[1].indices
+    split = {"d": outs, "c": ins}
+
+    def axis(old: Axis) -> Axis:
+        return group(*(new for index in old.indices for new in split.get(index.name, (index,))))
+
+    def term(old: Network, name: str) -> Network:
+        nodes: list[Node] = []
+        for node in old.nodes:
+            if isinstance(node, Tensor) and node.name == "weight":
+                nodes += weight.nodes
+            elif isinstance(node, Tensor):
+                nodes.append(Tensor(node.name, node.role, tuple(map(axis, node.axes)), node.of))
+            else:
+                nodes.append(node)
+        return Network(name, tuple(nodes), tuple(map(axis, old.output)))
+
+    forward = spec.network()
+    if isinstance(forward, Network):
+        return term(forward, name)
+    return Sum(
+        name, tuple(term(t, name if t.name == forward.name else f"{name}.bias") for t in forward.terms)
+    )
+
+
+def channel_shape(name: str, given: object, channels: int, per_group: int = 1) -> tuple[int, ...]:
+    """The sizes that channels are a product of; the channels themselves if left out.
+
+    Args:
+        name: of the option, for messages.
+        given: the option.
+        channels: what the product should be.
+        per_group: groups that `channels` was divided by, for messages.
+
+    Raises:
+        SpecError: it is no tuple of positive ints with that product.
+    """
+    if given is None:
+        return (channels,)
+    sizes = tuple(given) if isinstance(given, list | tuple) else ()
+    if not sizes or any(not isinstance(s, int) or isinstance(s, bool) or s < 1 for s in sizes):
+        raise SpecError(
+            f"{name} is {shown(given)}; give a tuple of positive ints whose product is {channels}"
+        )
+    if prod(sizes) != channels:
+        of = f" (in_channels {channels * per_group} over groups {per_group})" if per_group > 1 else ""
+        raise SpecError(
+            f"{name} {sizes} makes {prod(sizes)} channels but there are {channels}{of}; change one of them"
+        )
+    return sizes

@@ -1,0 +1,485 @@
+"""The module that all factorised convolutions are: parameters, one network, compiled once for each input size."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from math import prod
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor, nn
+
+from tnconv.api import CompiledFunction, compile
+from tnconv.errors import ArgumentError, SpecError
+from tnconv.functional.calls import cast, kept, without_batch
+from tnconv.functional.types import Ints, Padding
+from tnconv.ir import Network
+from tnconv.nn.conv import ConvNd
+from tnconv.nn.modules import any_input, check_copied, check_dims, check_fixed, kernel, symmetric
+from tnconv.nn.tensorised.decompose import balanced
+from tnconv.nn.tensorised.factors import Family, WeightShape, channel_shape, layer_network
+from tnconv.nn.tensorised.ranks import Rank, resolve_ranks
+from tnconv.spec import ConvSpec
+from tnconv.spec.fields import Ints as SpecInts
+from tnconv.spec.fields import typed
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """All that the compiled functions of a layer depend on, but for the input size and the device.
+
+    Args:
+        spec: the convolution, with an input size that stands for any.
+        family: the kind of factorisation.
+        shape: of the weight.
+        ranks: (bond, rank) pairs.
+        planner: as for `tnconv.compile`.
+        autotune: likewise.
+        batch_hint: what the batch size counts as for choices by cost.
+    """
+
+    spec: ConvSpec
+    family: Family
+    shape: WeightShape
+    ranks: tuple[tuple[str, int], ...]
+    planner: str
+    autotune: bool
+    batch_hint: int
+
+    def weight_network(self) -> Network:
+        """The dense weight."""
+        return self.family.weight_network(self.shape, dict(self.ranks))
+
+
+@kept
+def _layer(description: Description, sizes: Shape, device: str) -> CompiledFunction:
+    spec = replace(description.spec, input_size=sizes)
+    name = f"{description.family.name}_conv{spec.spatial_dims}d"
+    network = layer_network(spec, description.weight_network(), name)
+    return compile(
+        network,
+        planner=description.planner,
+        hints={"N": description.batch_hint},
+        device=device,
+        autotune=description.autotune,
+    )
+
+
+@kept
+def _weight(description: Description) -> CompiledFunction:
+    return compile(description.weight_network())
+
+
+class TensorisedConv(nn.Module):
+    """A convolution with `N` spatial dimensions whose weight is a network of small factors.
+
+    The layer is one network, of the input, the patterns and the factors, and tnconv plans it for each input size:
+    it may contract the factors to the dense weight first, or pass the input through them one after the other. The
+    value is that of the convolution with `to_dense()` as its weight.
+
+    Args:
+        N: number of spatial dimensions, 1 to 3.
+        in_channels: channels of the input, over all groups.
+        out_channels: channels of the output, over all groups.
+        kernel_size: extent of the kernel, an int or one for each dimension, as are the next three.
+        stride: step of the kernel.
+        padding: also (left, right) pairs, `"same"` or `"valid"`.
+        dilation: distance between kernel cells.
+        groups: number of channel groups; the factors are those of the weight `[C_out, C_in/groups, *K]`.
+        bias: whether the layer has a bias.
+        padding_mode: `"zeros"`, `"circular"`, `"reflect"` or `"replicate"`.
+        rank: an int for every bond, cut at the largest that the bond can use; a float for the fraction of the dense
+            weight's parameters that the factors have at most; a tuple with one rank for each bond.
+        in_shape: sizes whose product is `in_channels/groups`, for the reshaped variant.
+        out_shape: sizes whose product is `out_channels`, as many; the first is a multiple of `groups`.
+        blocks: number of terms, of block terms only.
+        planner: as for `tnconv.compile`.
+        autotune: likewise: time a few programs on the first input of each size.
+        batch_hint: batch size for which the layer is planned; it works for any.
+        device: of the parameters.
+        dtype: of the parameters.
+
+    Attributes:
+        ranks: of every bond, by name.
+
+    Raises:
+        SpecError: an argument is invalid, or two do not fit together.
+    """
+
+    family: ClassVar[Family]
+    fixed: ClassVar[int | None] = None  # the number of dimensions of a class that does not take N
+    bias: nn.Parameter | None
+
+    def __init__(
+        self,
+        N: int,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Ints,
+        stride: Ints = 1,
+        padding: Padding = 0,
+        dilation: Ints = 1,
+        groups: int = 1,
+        bias: bool = True,
+        padding_mode: str = "zeros",
+        *,
+        rank: Rank,
+        in_shape: Shape | None = None,
+        out_shape: Shape | None = None,
+        blocks: int | None = None,
+        planner: str = "auto",
+        autotune: bool = False,
+        batch_hint: int = 32,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        dims = _check_dims(N)
+        fields: Any = {
+            "stride": stride,
+            "padding": padding,
+            "dilation": dilation,
+            "padding_mode": padding_mode,
+            "groups": groups,
+            "bias": bool(bias),
+        }
+        spec = ConvSpec(in_channels, out_channels, kernel(kernel_size, dims), any_input(dims), **fields)
+        family = _with_blocks(self.family, blocks)
+        outs = channel_shape("out_shape", out_shape, spec.out_channels)
+        ins = channel_shape("in_shape", in_shape, spec.in_channels // spec.groups, spec.groups)
+        shape = WeightShape(spec.groups, outs, ins, spec.kernel_sizes)
+        self.ranks = resolve_ranks(rank, family, shape)
+        self.description = Description(
+            replace(spec, stride=spec.strides, padding=spec.paddings, dilation=spec.dilations),
+            family,
+            shape,
+            tuple(self.ranks.items()),
+            planner,
+            bool(autotune),
+            batch_hint,
+        )
+        self._factors = {f.name: tuple(a.size for a in f.axes) for f in family.factors(shape, self.ranks)}
+        made: Any = {"device": device, "dtype": dtype}
+        for name, sizes in self._factors.items():
+            self.register_parameter(name, nn.Parameter(torch.empty(sizes, **made)))
+        self.register_parameter(
+            "bias", nn.Parameter(torch.empty(spec.out_channels, **made)) if bias else None
+        )
+        self.reset_parameters()
+
+    # -- parameters ----------------------------------------------------------------------------------
+
+    @property
+    def factors(self) -> dict[str, nn.Parameter]:
+        """The factors by name; their product is the weight."""
+        return {name: getattr(self, name) for name in self._factors}
+
+    def reset_parameters(self) -> None:
+        """Draw factors for which the dense weight has mean 0 and the variance that `nn.Conv2d` begins with.
+
+        That is `1/(3*fan_in)`. Every factor has the same standard deviation; the bias is drawn as torch does.
+        """
+        fan_in = prod(self.description.shape.ins) * prod(self.description.shape.kernel)
+        variance = 1 / (3 * fan_in * self.description.family.paths(self.ranks))
+        for factor in self.factors.values():
+            nn.init.normal_(factor, std=variance ** (0.5 / len(self._factors)))
+        if self.bias is not None:
+            nn.init.uniform_(self.bias, -(fan_in**-0.5), fan_in**-0.5)
+
+    def to_dense(self) -> Tensor:
+        """The dense weight `[C_out, C_in/groups, *K]`, the product of the factors; gradients flow through."""
+        function = _weight(self.description)
+        return function(*[getattr(self, name) for name in function.arguments])
+
+    @classmethod
+    def from_conv(
+        cls,
+        conv: nn.Module,
+        rank: Rank,
+        *,
+        in_shape: Shape | None = None,
+        out_shape: Shape | None = None,
+        blocks: int | None = None,
+        iterations: int = 50,
+        planner: str = "auto",
+        autotune: bool = False,
+        batch_hint: int = 32,
+        decompose: bool = True,
+    ) -> Self:
+        """A layer with the fields of a convolution, whose factors come near its weight.
+
+        Args:
+            conv: an `nn.Conv1d` to `nn.Conv3d` or a `tnconv.nn.ConvNd`.
+            rank: as for the layer, as are the following but for two.
+            in_shape: as for the layer.
+            out_shape: likewise.
+            blocks: likewise.
+            iterations: sweeps of an alternating method, at most.
+            planner: as for the layer.
+            autotune: likewise.
+            batch_hint: likewise.
+            decompose: False draws the factors anew and copies the bias only.
+
+        Returns:
+            A layer with the dtype, device and training mode of the convolution.
+
+        Raises:
+            SpecError: the module is of another type or has what cannot be copied, or the rank does not fit.
+            PluginError: tensorly is needed and not installed.
+        """
+        layer: Any = conv
+        if not isinstance(conv, ConvNd):
+            ConvSpec.check_module(conv)
+        check_copied(conv, ConvSpec.rewritable, ("weight", "bias"))
+        dims = len(layer.kernel_size)
+        check_fixed(cls, cls.fixed, conv, dims)
+        weight: Tensor = layer.weight
+        build: Any = cls
+        made: Self = build(
+            *(() if cls.fixed else (dims,)),
+            layer.in_channels,
+            layer.out_channels,
+            layer.kernel_size,
+            layer.stride,
+            layer.padding,
+            layer.dilation,
+            layer.groups,
+            layer.bias is not None,
+            layer.padding_mode,
+            rank=rank,
+            in_shape=in_shape,
+            out_shape=out_shape,
+            blocks=blocks,
+            planner=planner,
+            autotune=autotune,
+            batch_hint=batch_hint,
+            device=weight.device,
+            dtype=weight.dtype,
+        )
+        made._take(weight, layer.bias, iterations if decompose else 0)
+        return made.train(conv.training)
+
+    @torch.no_grad()
+    def _take(self, weight: Tensor, bias: Tensor | None, iterations: int) -> None:
+        """Take over a weight, decomposed in up to `iterations`, not at all if 0, and a bias."""
+        if iterations:
+            family, shape = self.description.family, self.description.shape
+            dense = weight.detach().to("cpu", torch.float64)
+            for name, factor in balanced(family.decompose(dense, shape, self.ranks, iterations)).items():
+                getattr(self, name).copy_(factor)
+        for parameter in self.factors.values():
+            parameter.requires_grad_(weight.requires_grad)
+        if bias is not None and self.bias is not None:
+            self.bias.copy_(bias).requires_grad_(bias.requires_grad)
+
+    # -- the value -----------------------------------------------------------------------------------
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Convolve.
+
+        Args:
+            input: `[N, C_in, *I]` or `[C_in, *I]`.
+
+        Returns:
+            `[N, C_out, *O]` or `[C_out, *O]`.
+
+        Raises:
+            ArgumentError: the input has another number of axes or of channels, or another dtype or device.
+            SpecError: the kernel does not fit into the input.
+        """
+        sizes = without_batch(_checked(input, self.description.spec), len(self.kernel_size) + 1)
+        device = "cuda" if input.device.type == "cuda" else "cpu"
+        function = _layer(self.description, tuple(sizes[1:]), device)
+        single = len(sizes) == input.ndim
+        given = {"x": input.unsqueeze(0) if single else input}
+        tensors = [given[name] if name in given else getattr(self, name) for name in function.arguments]
+        if torch.is_autocast_enabled(input.device.type):
+            dtype = torch.get_autocast_dtype(input.device.type)
+            tensors = [cast(tensor, dtype) for tensor in tensors]
+        result = function(*tensors)
+        return result.squeeze(0) if single else result
+
+    def compiled(self, input_size: Ints) -> CompiledFunction:
+        """What computes inputs of a size, for its texts: network, plan, source.
+
+        Args:
+            input_size: spatial size, an int or one for each dimension.
+
+        Raises:
+            SpecError: the kernel does not fit.
+        """
+        sizes = self.description.spec.sizes_of(typed("input_size", input_size, SpecInts))
+        device = next(iter(self.factors.values())).device.type
+        return _layer(self.description, sizes, "cuda" if device == "cuda" else "cpu")
+
+    # -- what torch's module has -----------------------------------------------------------------------
+
+    @property
+    def in_channels(self) -> int:
+        """Channels of the input."""
+        return self.description.spec.in_channels
+
+    @property
+    def out_channels(self) -> int:
+        """Channels of the output."""
+        return self.description.spec.out_channels
+
+    @property
+    def kernel_size(self) -> Shape:
+        """Extents of the kernel."""
+        return self.description.shape.kernel
+
+    @property
+    def stride(self) -> Shape:
+        """Steps of the kernel."""
+        return self.description.spec.strides
+
+    @property
+    def padding(self) -> tuple[Any, ...]:
+        """Padding, an int for each dimension, or a pair where left and right differ."""
+        return symmetric(self.description.spec.paddings)
+
+    @property
+    def dilation(self) -> Shape:
+        """Distances between kernel cells."""
+        return self.description.spec.dilations
+
+    @property
+    def groups(self) -> int:
+        """Number of channel groups."""
+        return self.description.spec.groups
+
+    @property
+    def padding_mode(self) -> str:
+        """What is beyond the border."""
+        return self.description.spec.padding_mode
+
+    @property
+    def compression(self) -> float:
+        """Parameters of the factors over those of the dense weight."""
+        family, shape = self.description.family, self.description.shape
+        return family.parameters(shape, self.ranks) / shape.parameters
+
+    def extra_repr(self) -> str:
+        """The fields that are not at their defaults, the ranks, the parameters and the compression."""
+        shape = self.description.shape
+        text = [f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}"]
+        for name, default in (("stride", 1), ("padding", 0), ("dilation", 1)):
+            values = getattr(self, name)
+            text += [f"{name}={values}"] if any(value != default for value in values) else []
+        text += [f"groups={self.groups}"] if self.groups != 1 else []
+        text += [f"padding_mode={self.padding_mode!r}"] if self.padding_mode != "zeros" else []
+        text += ["bias=False"] if self.bias is None else []
+        text += [f"in_shape={shape.ins}, out_shape={shape.outs}"] if shape.reshaped else []
+        text.append(f"rank={_shown_ranks(self.ranks)}")
+        count = self.description.family.parameters(shape, self.ranks)
+        text.append(f"parameters={count} ({100 * self.compression:.3g}% of dense)")
+        return ", ".join(text)
+
+
+class _Fixed(TensorisedConv):
+    """The constructor of a class with a fixed number of dimensions: without `N`."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Ints,
+        stride: Ints = 1,
+        padding: Padding = 0,
+        dilation: Ints = 1,
+        groups: int = 1,
+        bias: bool = True,
+        padding_mode: str = "zeros",
+        *,
+        rank: Rank,
+        in_shape: Shape | None = None,
+        out_shape: Shape | None = None,
+        blocks: int | None = None,
+        planner: str = "auto",
+        autotune: bool = False,
+        batch_hint: int = 32,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        assert self.fixed is not None
+        super().__init__(
+            self.fixed,
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride,
+            padding,
+            dilation,
+            groups,
+            bias,
+            padding_mode,
+            rank=rank,
+            in_shape=in_shape,
+            out_shape=out_shape,
+            blocks=blocks,
+            planner=planner,
+            autotune=autotune,
+            batch_hint=batch_hint,
+            device=device,
+            dtype=dtype,
+        )
+
+
+class OfOneDimension(_Fixed):
+    """One spatial dimension."""
+
+    fixed = 1
+
+
+class OfTwoDimensions(_Fixed):
+    """Two spatial dimensions."""
+
+    fixed = 2
+
+
+class OfThreeDimensions(_Fixed):
+    """Three spatial dimensions."""
+
+    fixed = 3
+
+
+def _check_dims(N: object) -> int:
+    dims = check_dims(N)
+    if dims > 3:
+        raise SpecError(f"N is {dims}; factorised convolutions have 1 to 3 spatial dimensions")
+    return dims
+
+
+def _with_blocks(family: Family, blocks: int | None) -> Family:
+    if blocks is None:
+        return family
+    if not hasattr(family, "blocks"):
+        raise SpecError(f"blocks={blocks!r} is for block terms, but this is {family.name!r}; leave it out")
+    changed: Any = family
+    made: Family = replace(changed, blocks=blocks)
+    return made
+
+
+def _checked(input: Any, spec: ConvSpec) -> torch.Size:
+    """The shape of an input that fits."""
+    if not isinstance(input, Tensor):
+        raise ArgumentError(f"input is a {type(input).__name__}, not a tensor; pass a torch.Tensor")
+    dims = spec.spatial_dims
+    if input.ndim not in (dims + 1, dims + 2):
+        raise ArgumentError(
+            f"input has {input.ndim} axes {tuple(input.shape)} but the layer has {dims} spatial dimension(s); give "
+            f"{dims + 2} axes, or {dims + 1} for one example"
+        )
+    channels = input.shape[-dims - 1]
+    if channels != spec.in_channels:
+        raise ArgumentError(
+            f"input {tuple(input.shape)} has {channels} channels but the layer takes {spec.in_channels}; change one"
+        )
+    return input.shape
+
+
+def _shown_ranks(ranks: Mapping[str, int]) -> str:
+    values = tuple(ranks.values())
+    return str(values[0]) if len(set(values)) == 1 else str(values)

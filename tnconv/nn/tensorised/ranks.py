@@ -1,0 +1,78 @@
+"""What `rank=` means: an int, a fraction of the dense parameters, or one rank for each bond."""
+
+from tnconv.errors import SpecError
+from tnconv.nn.tensorised.factors import Family, Ranks, WeightShape
+from tnconv.spec.fields import shown
+
+Rank = int | float | tuple[int, ...]
+
+
+def resolve_ranks(rank: object, family: Family, shape: WeightShape) -> dict[str, int]:
+    """The rank of every bond.
+
+    Args:
+        rank: an int is the rank of every bond, cut at the largest that the bond can use; a float the fraction of
+            the dense weight's parameters that the factors have at most: the largest int for which that holds; a
+            tuple has one rank for each bond.
+        family: the kind of factorisation.
+        shape: of the weight.
+
+    Raises:
+        SpecError: the rank is not positive, too large for every bond, or no rank is small enough for the fraction.
+    """
+    limits = family.limits(shape)
+    if isinstance(rank, bool) or not isinstance(rank, int | float | list | tuple):
+        raise SpecError(
+            f"rank is {shown(rank)}; give an int, a fraction of the dense parameters such as 0.1, or a tuple with one "
+            f"rank for each of {', '.join(limits)}"
+        )
+    if isinstance(rank, int):
+        return _uniform(rank, limits)
+    if isinstance(rank, float):
+        return _fraction(rank, family, shape)
+    return _each(tuple(rank), limits)
+
+
+def _uniform(rank: int, limits: Ranks) -> dict[str, int]:
+    most = max(limits.values())
+    if not 1 <= rank <= most:
+        limit = "at least 1" if rank < 1 else f"at most {most}, the largest that a bond of this layer can use"
+        raise SpecError(f"rank is {shown(rank)} but must be {limit}; give another, or a fraction such as 0.1")
+    return {name: min(rank, limit) for name, limit in limits.items()}
+
+
+def _each(ranks: tuple[object, ...], limits: Ranks) -> dict[str, int]:
+    if len(ranks) != len(limits):
+        raise SpecError(
+            f"rank {shown(ranks)} has {len(ranks)} entries but there are {len(limits)} bonds, "
+            f"{', '.join(limits)}; give one for each"
+        )
+    found = {}
+    for (name, limit), rank in zip(limits.items(), ranks, strict=True):
+        if not isinstance(rank, int) or isinstance(rank, bool) or not 1 <= rank <= limit:
+            raise SpecError(f"rank of bond {name!r} is {shown(rank)}; give an int from 1 to {limit}")
+        found[name] = rank
+    return found
+
+
+def _fraction(fraction: float, family: Family, shape: WeightShape) -> dict[str, int]:
+    if not 0 < fraction <= 1:
+        raise SpecError(
+            f"rank is {fraction}, a fraction of the dense parameters, but not in (0, 1]; give one, or an int"
+        )
+    limits, allowed = family.limits(shape), fraction * shape.parameters
+
+    def fits(rank: int) -> bool:
+        return family.parameters(shape, _uniform(rank, limits)) <= allowed
+
+    low, high = 0, max(limits.values())
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle - 1)
+    if not low:
+        least = family.parameters(shape, _uniform(1, limits))
+        raise SpecError(
+            f"rank is {fraction}, at most {int(allowed)} of {shape.parameters} parameters, but rank 1 takes {least}; "
+            f"give at least {least / shape.parameters:.3g}, or another kind of factorisation"
+        )
+    return _uniform(low, limits)

@@ -1,0 +1,62 @@
+"""Tensor ring: the sites in a row, and the last joined to the first."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from tnconv import ir
+from tnconv.nn.tensorised import decompose
+from tnconv.nn.tensorised.factors import Factors, Family, Ranks, WeightShape, bond, parameter
+from tnconv.nn.tensorised.layer import OfOneDimension, OfThreeDimensions, OfTwoDimensions, TensorisedConv
+from tnconv.nn.tensorised.tensor_train import cut_limits, in_shape
+
+
+@dataclass(frozen=True, slots=True)
+class TensorRing(Family):
+    """`W[d, c, k1, k2] = Σ in[r0, c, r1] k1[r1, k1, r2] k2[r2, k2, r3] out[r3, d, r0]`.
+
+    Reshaped, `Σ f1[r0, d1, c1, r1] … kernel[rm, k1, k2, r0]`. With `r0 = 1` it is a tensor train.
+    """
+
+    name = "tr"
+
+    def limits(self, shape: WeightShape) -> dict[str, int]:
+        """The bonds `r0`, `r1`, …; `r0` closes the ring."""
+        cuts = cut_limits(shape.sites())
+        ends = list(cuts.values())
+        return {"r0": min(ends[0], ends[-1])} | cuts
+
+    def factors(self, shape: WeightShape, ranks: Ranks) -> list[ir.Tensor]:
+        """One a site, `[r_left, *site, r_right]`."""
+        bonds = [bond(name, ranks[name]) for name in self.limits(shape)]
+        bonds.append(bonds[0])
+        return [
+            parameter(site.name, bonds[place], *site.axes, bonds[place + 1])
+            for place, site in enumerate(shape.sites())
+        ]
+
+    def decompose(self, weight: Tensor, shape: WeightShape, ranks: Ranks, iterations: int) -> Factors:
+        """By singular value decompositions, or alternating least squares where the first axis is too short."""
+        sites = shape.sites()
+        wanted = [ranks[name] for name in self.limits(shape)]
+        found = decompose.tensor_ring(shape.arranged(weight, sites), wanted, iterations)
+        shaped = in_shape(found, sites, [*wanted, wanted[0]])
+        return {site.name: factor for site, factor in zip(sites, shaped, strict=True)}
+
+
+class TRConv(TensorisedConv):
+    """A convolution whose weight is a tensor ring; one rank a site, the first closes it. See `TensorisedConv`."""
+
+    family = TensorRing()
+
+
+class TRConv1d(OfOneDimension, TRConv):
+    """`TRConv` in one spatial dimension."""
+
+
+class TRConv2d(OfTwoDimensions, TRConv):
+    """`TRConv` in two spatial dimensions."""
+
+
+class TRConv3d(OfThreeDimensions, TRConv):
+    """`TRConv` in three spatial dimensions."""
