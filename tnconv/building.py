@@ -27,6 +27,7 @@ _CHECK_INSTANCES = 5
 _CHECK_DRAWS = 200
 _ORDERS = 6  # contraction orders that are tried for one size of the chunks
 _INDICES = 6  # indices that are tried for a slice
+_RIVALS = 5  # plans for which a program is written; each takes some milliseconds
 _DEPTH = 3  # indices that are sliced together
 
 
@@ -64,12 +65,12 @@ class Builder:
         hints = self.hints_of(network)
         return lambda plan, prefer: backend(plan, network, hints, prefer, self.device)
 
-    def rivals(self, network: Expression) -> list[Plan]:
+    def rivals(self, network: Expression, most: int = _RIVALS) -> list[Plan]:
         """The plans among which time decides; one where multiplications do."""
         options: dict[str, Any] = {"training": self.training, "frozen": self.frozen}
         hints = self.hints_of(network)
         if self.minimize == "time":
-            return rival_plans(network, planner=self.planner, hints=hints, **options)
+            return rival_plans(network, planner=self.planner, hints=hints, most=most, **options)
         return [make_plan(network, planner=self.planner, hints=hints, minimize=self.minimize, **options)]
 
     def fastest(self, network: Expression, prefer: Collection[str] = ()) -> tuple[Plan, Program]:

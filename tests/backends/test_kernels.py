@@ -35,7 +35,7 @@ class Forced(Kernel):
 
     def __init__(self, kernel: Kernel) -> None:
         self.kernel = kernel
-        self.takes_scaled = kernel.takes_scaled
+        self.takes_scaled, self.applies_scale = kernel.takes_scaled, kernel.applies_scale
         self.used = 0
 
     def accepts(self, problem: Problem) -> bool:
@@ -248,6 +248,48 @@ STEPS = {
       weight = parameter [d, c, k1]
       output         [n, d, o1]
     }""",
+    "depthwise weight gradient": """network t {
+      index [n=2, g=3, i1=9, k1=4, o1=4]
+      x  = input     [n, g, i1]
+      p1 = pattern   [i1 = 2*o1 + k1 - 1]
+      dy = cotangent [n, g, o1]
+      output         [g, k1]
+    }""",
+    "weight gradient of narrow groups": """network t {
+      index [n=2, g=4, c=3, d=2, i1=9, k1=3, o1=5]
+      x  = input     [n, (g c), i1]
+      p1 = pattern   [i1 = 2*o1 + k1 - 1]
+      dy = cotangent [n, (g d), o1]
+      output         [(g d), c, k1]
+    }""",
+    "weight gradient at stride 1": """network t {
+      index [n=2, c=3, d=1, i1=9, i2=8, k1=3, k2=2, o1=9, o2=6]
+      x  = input     [n, c, i1, i2]
+      p1 = pattern   [i1 = o1 + k1 - 1]
+      p2 = pattern   [i2 = o2 + 2*k2]
+      dy = cotangent [n, d, o1, o2]
+      output         [d, c, k1, k2]
+    }""",
+    "transposed, dilated": """network t {
+      index [n=2, c=2, d=3, i1=17, i2=12, k1=3, k2=2, o1=4, o2=5]
+      p1 = pattern   [i1 = 4*o1 + 2*k1 - 1]
+      p2 = pattern   [i2 = 2*o2 + 3*k2 - 2]
+      weight = parameter [d, c, k1, k2]
+      dy = cotangent [n, d, o1, o2]
+      output         [n, c, i1, i2]
+    }""",
+    "patchify": """network t {
+      index [n=2, c=2, d=3, k1=2, k2=3, o1=4, o2=5]
+      x  = input     [n, c, (o1 k1), (o2 k2)]
+      weight = parameter [d, c, k1, k2]
+      output         [n, d, o1, o2]
+    }""",
+    "gradient of patches, grouped": """network t {
+      index [n=2, g=2, c=2, d=3, k1=2, o1=4, o2=5]
+      x  = input     [n, (g c), (o1 k1), o2]
+      dy = cotangent [n, (g d), o1, o2]
+      output         [(g d), c, k1, 1]
+    }""",
     "fold, cropped on both sides": """network t {
       index [n=2, c=2, i1=4, i2=5, k1=3, k2=2, o1=3, o2=4]
       z  = input   [n, (c k1 k2), (o1 o2)]
@@ -332,8 +374,11 @@ DENSE = {
 }
 
 
-@pytest.mark.parametrize("op", ["forward", "input_vjp", "weight_vjp"])
-@pytest.mark.parametrize("name", RESNET)
+FASTER = (("stem", "input_vjp"), ("grouped", "weight_vjp"))
+NATIVE = [(name, op) for name in RESNET for op in ("forward", "input_vjp", "weight_vjp")]
+
+
+@pytest.mark.parametrize(("name", "op"), [case for case in NATIVE if case not in FASTER])
 def test_convolutions_stay_convolutions(name: str, op: str) -> None:
     function = tnconv.compile(RESNET[name], op)
     assert [choice.kernel for choice in function.program.choices] == ["convolution"]
@@ -346,16 +391,67 @@ def test_convolutions_stay_convolutions(name: str, op: str) -> None:
 
 @pytest.mark.parametrize("op", ["forward", "input_vjp", "weight_vjp", "unfold", "kfac_expand"])
 @pytest.mark.parametrize("name", DENSE)
-def test_layers_without_overlap_are_matrix_products(name: str, op: str) -> None:
+def test_layers_without_overlap_are_products(name: str, op: str) -> None:
+    """One product, or the native call on the arguments as they are; nothing is padded or unfolded."""
     function = tnconv.compile(DENSE[name], op)
-    assert {choice.kernel for choice in function.program.choices} == {"matmul"}
+    (kernel,) = {choice.kernel for choice in function.program.choices}
     body = function.source.split(":", 1)[1]
-    assert "F.conv" not in body and "weight_gradient(" not in body and ".unfold(" not in body
+    assert "F.pad(" not in body and ".unfold(" not in body
+    if kernel == "dense convolution":
+        assert "x.reshape(" not in body and "grad_output.reshape(" not in body, function.source
+    else:
+        assert kernel in ("matmul", "symmetric product")
+        assert "F.conv" not in body and "weight_gradient(" not in body
+
+
+SLOW = {
+    "gradient to three channels, strided": (RESNET["stem"], "input_vjp", "stride phases"),
+    "gradient to three channels": (layer(3, 64, 3, (56, 56), padding=1), "input_vjp", "matmul + fold"),
+    "to three channels": (layer(64, 3, 3, (56, 56), padding=1), "forward", "matmul + fold"),
+    "weight to three channels": (
+        layer(64, 3, 3, (56, 56), padding=1),
+        "weight_vjp",
+        "mirrored weight gradient",
+    ),
+    "weight of narrow groups": (
+        layer(128, 128, 3, (56, 56), padding=1, groups=32),
+        "weight_vjp",
+        "merged groups",
+    ),
+    "large depthwise kernel": (
+        layer(96, 96, 7, (56, 56), padding=3, groups=96),
+        "weight_vjp",
+        "depthwise forward convolution",
+    ),
+    "very large depthwise kernel": (
+        layer(96, 96, 31, (28, 28), padding=15, groups=96),
+        "forward",
+        "depthwise forward convolution",
+    ),
+    "dilated depthwise kernel": (
+        layer(64, 64, 3, (28, 28), padding=2, dilation=2, groups=64),
+        "input_vjp",
+        "depthwise forward convolution",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SLOW)
+def test_slow_native_calls_are_replaced(name: str) -> None:
+    spec, op, kernel = SLOW[name]
+    assert kernels(spec, op) == [kernel]
+    function = tnconv.compile(replace(spec, batch_size=2), op)
+    arguments = [
+        torch.randint(-2, 3, tuple(a.size for a in axes)).float()
+        for axes in function._signature.axes.values()
+    ]
+    with torch.no_grad():
+        assert torch.equal(function(*arguments), function(*(x.double() for x in arguments)).float())
 
 
 def test_kernels_of_the_factors() -> None:
     spec = RESNET["3x3"]
-    assert kernels(spec, "kfac_reduce") == ["window sum", "matmul"]
+    assert kernels(spec, "kfac_reduce") == ["window sum", "symmetric product"]
     assert kernels(spec, "kfac_expand") == ["lag correlation"]
     assert kernels(spec, "unfold") == ["window view + matmul"]
     assert kernels(spec, "bias_vjp") == ["matmul"]
@@ -367,7 +463,7 @@ def test_kernels_of_the_factors() -> None:
         # forward: N T D C K; the result
         ("3x3", "forward", 2 * 56**2 * 64 * 64 * 9, 2 * 64 * 56**2),
         ("stem", "forward", 2 * 112**2 * 64 * 3 * 49, 2 * 64 * 112**2),
-        ("grouped", "weight_vjp", 2 * 56**2 * 128 * 4 * 9, 128 * 4 * 9),
+        ("3x3", "weight_vjp", 2 * 56**2 * 64 * 64 * 9, 64 * 64 * 9),
         ("3x3 strided", "input_vjp", 2 * 28**2 * 128 * 64 * 9, 2 * 64 * 56**2),
         # one pass a window sum; the product of the sums
         ("3x3", "bias_vjp", 0, 64),
@@ -392,9 +488,9 @@ def test_unfold_writes_its_result_once() -> None:
 
 
 def test_product_of_one_input_with_itself_unfolds_it_once() -> None:
-    """The scale goes to the result: scaling one operand would make two of them."""
+    """The scale goes into the product: scaling one operand would make two of them."""
     function = tnconv.compile(tnconv.ConvSpec(7, 1, 3, (4, 5), padding=1), "kfac_expand", hints={"N": 2})
-    assert [choice.kernel for choice in function.program.choices] == ["window view + matmul"]
+    assert [choice.kernel for choice in function.program.choices] == ["symmetric product"]
     assert function.source.count("F.pad(") == 1 and function.source.count("rt.ratio(") == 1
     x = torch.randn(2, 7, 4, 5, dtype=torch.float64)
     a = torch.nn.functional.unfold(x, 3, padding=1)

@@ -159,7 +159,7 @@ def assert_source(source: str) -> None:
     last: dict[str, int] = {}
     deleted: dict[str, int] = {}
     written: dict[str, int] = {}
-    helpers = {"cell", "inside", "picked", "position", "target", "flat", "strip", "equal"}
+    helpers = {"cell", "inside", "picked", "position", "target", "flat", "strip", "strips", "equal"}
     for number, statement in enumerate(body):
         assert isinstance(statement, ast.Assign | ast.Delete | ast.Expr), ast.dump(statement)
         for name in (n for n in ast.walk(statement) if isinstance(n, ast.Name)):

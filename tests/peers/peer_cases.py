@@ -61,7 +61,7 @@ def case(spec: ConvSpec, n: int = 2, v: int = 2) -> Case:
 
 def pad(spec: ConvSpec, x: Tensor) -> Tensor:
     pairs = [side for pair in reversed(spec.paddings) for side in pair]
-    return F.pad(x, pairs, mode="circular" if spec.padding_mode == "circular" else "constant")
+    return F.pad(x, pairs, mode="constant" if spec.padding_mode == "zeros" else spec.padding_mode)
 
 
 def compiled(spec: ConvSpec, op: str, **options: Any) -> tnconv.CompiledFunction:

@@ -7,6 +7,7 @@ indices, as the axes of a network do, so `[n, (g c), i1]` needs no reshape befor
 import keyword
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import sympy
 
@@ -19,7 +20,7 @@ RESERVED = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Value:
     """A variable of the program.
 
@@ -35,7 +36,7 @@ class Value:
     contiguous: bool = True
     fresh: bool = False
 
-    @property
+    @cached_property
     def legs(self) -> tuple[Index, ...]:
         """All indices in order."""
         return tuple(i for dim in self.dims for i in dim)

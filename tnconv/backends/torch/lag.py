@@ -14,40 +14,54 @@ One axis. With `q = s / gcd(s, d)`, `e = d / gcd(s, d)` and `k = q·a + r`, a ta
     S[k + q·j, k' + q·j] = C[j] + Σ_{t in [O, O + e·j)} Z[t]
 
 One product of nearly all rows a chain, a few rows for each pair, and `S[k', k] = S[k, k']ᵀ`: at stride 1, K
-such products instead of the K² that unfolding takes. A line has t outermost, so a range of positions is a
-range of rows of one matrix: nothing is copied for a product, and padding is left out of the sums, not stored.
+such products instead of the K² that unfolding takes. A range of t is a range of rows of one matrix: nothing is
+copied for a product, and padding is left out of the sums, not stored.
 
-Two axes of stride 1 (*lag2*). The product that begins a chain along the last axis is a correlation along the
-other, and depends on `m = k1' - k1` alone but for the border: the cells that every tap reads, with all cells
-m·d further, plus the cells that only some taps read. With a gap of zeros after each line, a lag along both
-axes is one shift of the rows of one flat matrix, and the first factor is the same with other cells zero.
+Another axis, in *tiles*. P positions read a tile of `W = s·(P-1) + d·(K-1) + 1` cells, and the product of the
+tiles with themselves, `M[w, w']`, holds all that is wanted on its diagonals:
+
+    S[k, k'] = Σ_{o<P} M[s·o + d·k, s·o + d·k']
+
+P = 1 is unfolding; a larger P makes products wide that would be slow for few channels, and overlapping windows
+are copied less often.
+
+Two axes of stride 1 (*lag2*). The product that begins a chain along one axis is a correlation along the
+other, and depends on `m = k2' - k2` alone but for the border: the cells that all taps with that lag read, plus
+those that only some read. With a gap of zeros after each line, a lag along both axes is one shift of the
+columns of one flat matrix, and the first factor is the same with other cells zero.
 
 Nothing is subtracted, so rounding is that of unfolding whatever the border holds.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
-from itertools import pairwise
+from itertools import product as combinations
 from math import prod
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tnconv.backends.torch.gram import gram, may_write
 from tnconv.backends.torch.lag_schedule import (
     Axis,
     Block,
+    Shift,
     Term,
     block_list,
-    check_variant,
-    edge_spans,
-    fold_axes,
-    row_shift,
-    shared_span,
-    strip_cuts,
-    tap_pairs,
+    check_scheme,
+    flat_shift,
+    lag_axes,
+    shifts,
     zero_gap,
 )
+from tnconv.backends.torch.memory import new_empty
+
+_CHANNELS = -1  # beside the numbers of axes
+_LEAST_PIECE = 1024  # elements of a pair of taps that are worth a copy of their own
+
+Made = dict[tuple[int, int], Tensor]
+Taps = tuple[int, ...]
 
 
 def correlate(
@@ -60,6 +74,8 @@ def correlate(
     offset: Sequence[int],
     positions: Sequence[int],
     variant: str = "lag1",
+    tile: int = 1,
+    scale: float = 1.0,
 ) -> Tensor:
     """Sum of the products of each window of x with itself.
 
@@ -71,192 +87,338 @@ def correlate(
         dilation: of each axis.
         offset: of each axis, any integer: minus the padding on the left.
         positions: of each axis, at least 1; cells outside of x count as zero.
-        variant: `"lag2"` (last two strides 1), `"lag1"`, `"folded"` (last dilation 1) or `"windows"`;
+        variant: `"lag2"` (last two strides 1), `"lag1"` (the last axis but one) or `"windows"`;
             `choose` says which is fast, the result is the same. Nothing is conjugated.
+        tile: positions that are taken together along the last axis, a divisor of their number; not for lag2.
+        scale: of the result.
 
     Returns:
         `S[g, (c k1 ..), (c k1 ..)]`, summed over inputs and positions, not averaged.
 
     Raises:
-        ValueError: if there is no such variant or it does not take these axes.
+        ValueError: if there is no such variant or it does not take these axes, or no such tile.
     """
     numbers = zip(x.shape[2:], kernel_size, stride, dilation, offset, positions, strict=True)
     axes = tuple(Axis(*axis) for axis in numbers)
-    check_variant(variant, axes)
+    check_scheme(variant, tile, axes)
     for dim, axis in enumerate(axes, 2):
         low, high = axis.used()
         x = x.narrow(dim, low, high - low)
     axes = tuple(axis.cropped() for axis in axes)
-    if variant == "windows":
-        return _windows(x, groups, axes)
-    # Writing into views makes a slow backward pass: only where none will come.
-    in_place = not (torch.is_grad_enabled() and x.requires_grad)
-    run = {"lag2": _lag2, "lag1": _lag1, "folded": _folded_lag1}[variant]
-    return run(x, groups, axes, in_place)
+    if (
+        len(x) == 0 and scale != 1
+    ):  # a product of nothing is zero whatever its scale, but a mean over nothing is no number
+        return correlate_axes(x, groups, axes, variant, tile, 1.0) * scale
+    return correlate_axes(x, groups, axes, variant, tile, scale)
 
 
-def _windows(x: Tensor, groups: int, axes: tuple[Axis, ...]) -> Tensor:
-    """Unfold, then one product of the rows with themselves, in strips as it is symmetric."""
-    middle, end = 2 + len(axes), 2 + 2 * len(axes)
-    count, width = _extent(x, groups, axes)
-    view = _unfold(x, 2, axes).permute(1, *range(middle, end), 0, *range(2, middle))
-    rows = view.reshape(groups, width, count)
-    spans = list(pairwise(strip_cuts(width)))
-    strips = [torch.bmm(rows[:, a:b], rows[:, :b].transpose(1, 2)) for a, b in spans]
-    if len(spans) == 1:
-        return strips[0]
-    parts = [[strips[i], *(s[:, :, a:b].mT for s in strips[i + 1 :])] for i, (a, b) in enumerate(spans)]
-    return torch.cat([torch.cat(part, 2) for part in parts], 1)
+def correlate_axes(
+    x: Tensor, groups: int, axes: tuple[Axis, ...], variant: str, tile: int, scale: float
+) -> Tensor:
+    """`correlate` of the cells that are used."""
+    if variant == "lag2":
+        return _lag2(x, groups, axes, scale)
+    if variant == "lag1":
+        return _lag1(x, groups, axes, tile, scale)
+    return _windows(x, groups, axes, tile, scale)
 
 
-def _lag1(x: Tensor, groups: int, axes: tuple[Axis, ...], in_place: bool) -> Tensor:
-    """By lag along the last axis, the others unfolded into channels."""
-    last = axes[-1]
-    cells = _rows(x, groups, axes[:-1], kept=1)  # [g, i, n, o.., c, k..]
-    rows, width = _extent(x, groups, axes[:-1])
-    lines = []
-    for phase in range(min(last.phases, last.kernel)):
-        low, high = last.line(phase)
-        origin, step = last.dilation * phase + last.offset, last.stride
-        span = slice(step * low + origin, step * (high - 1) + origin + 1, step) if high > low else slice(0)
-        lines.append(cells[:, span].reshape(groups, (high - low) * rows, width))
+def _windows(x: Tensor, groups: int, axes: tuple[Axis, ...], tile: int, scale: float) -> Tensor:
+    """One product of all windows, or of all tiles, with themselves."""
+    order = (_CHANNELS, *range(len(axes)))
+    (matrix,) = _matrices(x, groups, axes, tile, order, None)
+    total = gram(matrix.mT[:, None], scale)
+    return total if tile == 1 else _assemble({(0, 0): total}, axes, tile, order, None)
 
-    def add(total: Tensor | None, term: Term) -> Tensor:
+
+def _lag1(x: Tensor, groups: int, axes: tuple[Axis, ...], tile: int, scale: float) -> Tensor:
+    """By lag along one axis, the others in tiles."""
+    (place,) = lag_axes("lag1", len(axes))
+    others = tuple(n for n in range(len(axes)) if n != place)
+    order = (*others, _CHANNELS) if tile == 1 else (_CHANNELS, *others)
+    lines = _matrices(x, groups, axes, tile, order, place)
+    rows = x.shape[0] * prod(axes[n].positions for n in others) // tile
+
+    def add(total: Tensor | None, term: Term, square: bool = False) -> Tensor:
         first = lines[term.phase][:, term.row * rows : (term.row + term.length) * rows]
+        if square:
+            return gram(first.mT[:, None], scale)
         second = lines[term.phase_2][:, term.row_2 * rows : (term.row_2 + term.length) * rows]
-        return _add(total, first, second)
+        return _add(total, first, second, scale)
 
-    made: dict[tuple[int, int], Tensor] = {}
+    made: Made = {}
     common: Tensor | None = None
-    for block in block_list(last):
-        common = add(None if block.starts else common, block.common)
+    for block in block_list(axes[place]):
+        if block.starts:
+            common = add(None, block.common, square=block.tap == block.tap_2)
+        elif block.common.length:
+            common = add(common, block.common)
+        assert common is not None
         made[block.tap, block.tap_2] = add(common, block.own) if block.own else common
-    return _assemble(made, last.kernel, 1, in_place)
+    channels = x.shape[1] // groups
+    if tile > 1 or groups * channels**2 < _LEAST_PIECE or not may_write(x):
+        return _assemble(made, axes, tile, order, place)
+    side = (*(axes[n].kernel for n in others), channels)
+
+    def part(taps: Taps, taps_2: Taps) -> Tensor:
+        if taps[place] > taps_2[place]:
+            return part(taps_2, taps).mT
+        block = made[taps[place], taps_2[place]].reshape(groups, *side, *side)
+        rows, columns = ([t for n, t in enumerate(each) if n != place] for each in (taps, taps_2))
+        return _at(block, rows, columns)
+
+    return _placed(part, axes, write=True)
 
 
-def _folded_lag1(x: Tensor, groups: int, axes: tuple[Axis, ...], in_place: bool) -> Tensor:
-    """`_lag1` with the phases of the last axis as channels: `k = stride·a + r`, r next to the channels."""
-    last, folded = axes[-1], fold_axes(axes)
-    cells, kernel, stride = folded[-1].size, folded[-1].kernel, last.stride
-    x = F.pad(x, (-last.offset, cells * stride + last.offset - last.size))
-    x = x.reshape(*x.shape[:-1], cells, stride).movedim(-1, 2).flatten(1, 2)
-    out = _lag1(x, groups, folded, in_place)
-    width = out.shape[1] // (stride * kernel)
-    inner = prod(a.kernel for a in axes[:-1])
-    taps = (width // inner, stride, inner, kernel)  # (c, r, k.., a)
-    out = out.reshape(groups, *taps, *taps).permute(0, 1, 3, 4, 2, 5, 7, 8, 6)
-    out = out.reshape(groups, width, kernel * stride, width, kernel * stride)
-    return out[:, :, : last.kernel, :, : last.kernel].reshape(
-        groups, width * last.kernel, width * last.kernel
-    )
+def _matrices(
+    x: Tensor,
+    groups: int,
+    axes: tuple[Axis, ...],
+    tile: int,
+    order: tuple[int, ...],
+    lag: int | None,
+) -> list[Tensor]:
+    """One matrix `[g, rows, columns]` a phase of the lag axis: rows are (cells, n, tiles), columns as in `order`.
 
-
-def _lag2(x: Tensor, groups: int, axes: tuple[Axis, ...], in_place: bool) -> Tensor:
-    """By lag along the last two axes, the others unfolded into channels."""
-    first, last = grid = axes[-2], axes[-1]
-    rows, width = _extent(x, groups, axes[:-2])
-    cells = _rows(x, groups, axes[:-2], kept=2).reshape(groups, last.size, first.size, rows * width)
-    cells = F.pad(cells, (0, 0, 0, zero_gap(first)))
-    cells = cells.view(groups, last.size, first.size + zero_gap(first), rows, width)
-
-    @cache
-    def column(low: int, length: int) -> Tensor:
-        """Cells of the last axis with their windows along the other, `[g, (i2 o1 rows), (k1 c)]`."""
-        view = _unfold(cells[:, low : low + length, : first.size], 2, (first,)).movedim(-1, -2)
-        return view.reshape(groups, length * first.positions * rows, first.kernel * width)
-
-    def add(total: Tensor, term: Term) -> Tensor:
-        return _add(total, column(term.row, term.length), column(term.row_2, term.length))
-
-    shared = shared_span(first)
-    pitch = cells.shape[2]
-    inner = F.pad(cells[:, :, slice(*shared)], (0, 0, 0, 0, shared[0], pitch - shared[1])) if shared else None
-    made: dict[tuple[int, int], Tensor] = {}
-    common = cells
-    for block in block_list(last):
-        common = _start(cells, inner, grid, block) if block.starts else add(common, block.common)
-        made[block.tap, block.tap_2] = add(common, block.own) if block.own else common
-    return _assemble(made, last.kernel, first.kernel, in_place)
-
-
-def _start(cells: Tensor, inner: Tensor | None, grid: tuple[Axis, Axis], block: Block) -> Tensor:
-    """The beginning of a chain, `[g, (k1 c), (k1 c)]`, from cells `[g, i2, i1, rows, c]`.
-
-    `inner` are the cells that every tap of the first axis reads, the others zero; None if there are none.
+    They lie in memory with the columns outermost where the last axis is unfolded, so that the runs of what is
+    copied are long: its positions, else the cells of a tile.
     """
-    rows, term = cells.shape[3], block.common
-    symmetric = block.tap == block.tap_2
-    taps = range(grid[0].kernel)
-    flat = cells.flatten(1, 3)
-    flat_inner = flat if inner is None else inner.flatten(1, 3)
-    near = cells[:, term.row : term.row + term.length]
-    far = cells[:, term.row_2 : term.row_2 + term.length]
-    whole: dict[int, Tensor] = {}
-    parts: dict[tuple[int, int], Tensor] = {}
-    for tap, tap_2 in tap_pairs(grid[0].kernel, symmetric=symmetric):
-        lag = tap_2 - tap
-        if lag not in whole:
-            start, partner, count = (
-                (rows * v for v in row_shift(grid, term, lag)) if inner is not None else (0, 0, 0)
-            )
-            whole[lag] = _add(None, flat_inner[:, start : start + count], flat[:, partner : partner + count])
-        total, ahead = whole[lag], grid[0].dilation * lag
-        for low, high in edge_spans(grid[0], tap, tap_2):
-            left, right = near[:, :, low:high], far[:, :, low + ahead : high + ahead]
-            total = _add(total, left.flatten(1, 3), right.flatten(1, 3))
-        parts[tap, tap_2] = total
-        if symmetric and tap_2 > tap:
-            parts[tap_2, tap] = total.transpose(1, 2)
-    return torch.cat([torch.cat([parts[k, k_2] for k_2 in taps], 2) for k in taps], 1)
+    view = _view(x, groups, axes, tile, () if lag is None else (lag,))
+    others = [n for n in range(len(axes)) if n != lag]
+    taps = {n: 3 + len(axes) + count for count, n in enumerate(others)} | {_CHANNELS: 2}
+    columns = [taps[n] for n in order]
+    cells = [] if lag is None else [3 + lag]
+    rows = [*cells, 0, *(3 + n for n in others)]
+    outermost = tile == 1
+    view = view.permute(1, *(columns + rows if outermost else rows + columns))
+    dim = 1 + len(columns) if outermost else 1
+    width = prod(view.shape[1 : 1 + len(columns)] if outermost else view.shape[1 + len(rows) :])
+    parts = [view] if lag is None else [_line(view, dim, axes[lag], p) for p in range(_phases(axes[lag]))]
+    if outermost:
+        return [part.reshape(groups, width, prod(part.shape[dim:])).mT for part in parts]
+    return [part.reshape(groups, prod(part.shape[1 : 1 + len(rows)]), width) for part in parts]
 
 
-def _extent(x: Tensor, groups: int, unfolded: tuple[Axis, ...]) -> tuple[int, int]:
-    """Rows and columns of one cell after some axes are unfolded: (n o..) and (c k..)."""
-    rows = x.shape[0] * prod(a.positions for a in unfolded)
-    return rows, x.shape[1] // groups * prod(a.kernel for a in unfolded)
+def _phases(axis: Axis) -> int:
+    return min(axis.phases, axis.kernel)
 
 
-def _rows(x: Tensor, groups: int, unfolded: tuple[Axis, ...], kept: int) -> Tensor:
-    """A view with the kept last axes outermost, the last of all first: `[g, i.., n, o.., c, k..]`."""
-    count = len(unfolded)
-    x = _unfold(x, 2, unfolded)
-    x = x.view(x.shape[0], groups, x.shape[1] // groups, *x.shape[2:])  # [n, g, c, o.., i.., k..]
-    middle, end = 3 + count, 3 + count + kept
-    return x.permute(1, *range(end - 1, middle - 1, -1), 0, *range(3, middle), 2, *range(end, end + count))
+def _line(view: Tensor, dim: int, axis: Axis, phase: int) -> Tensor:
+    """The cells of one phase along a dimension."""
+    low, high = axis.line(phase)
+    if high <= low:
+        return view.narrow(dim, 0, 0)
+    origin = axis.dilation * phase + axis.offset
+    first, last = axis.stride * low + origin, axis.stride * (high - 1) + origin
+    return view[(slice(None),) * dim + (slice(first, last + 1, axis.stride),)]
 
 
-def _unfold(x: Tensor, dim: int, axes: tuple[Axis, ...]) -> Tensor:
-    """Pad the dimensions from `dim` on and exchange their cells for positions; the taps come last."""
-    amounts = [(-a.offset, a.reach + a.offset - a.size) for a in axes]
+def _view(x: Tensor, groups: int, axes: tuple[Axis, ...], tile: int, kept: tuple[int, ...]) -> Tensor:
+    """Windows of all axes but those that are kept: `[n, g, c, cells or windows of each axis.., their cells..]`."""
+    amounts = [(0, 0) if n in kept else (-a.offset, a.reach + a.offset - a.size) for n, a in enumerate(axes)]
+    tiles = [*(1 for _ in axes[:-1]), tile]
+    if tile > 1:
+        left, right = amounts[-1]
+        last = axes[-1]
+        amounts[-1] = left, right + last.stride * (last.positions - tile) + last.tile(tile) - last.reach
     if any(amount != (0, 0) for amount in amounts):
-        rest = [0] * (2 * (x.dim() - dim - len(axes)))
-        x = F.pad(x, [*rest, *(v for amount in reversed(amounts) for v in amount)])
-    for place, axis in enumerate(axes, dim):
-        x = x.unfold(place, axis.dilation * (axis.kernel - 1) + 1, axis.stride)[..., :: axis.dilation]
-    return x
+        x = F.pad(x, [v for amount in reversed(amounts) for v in amount])
+    for place, (axis, positions) in enumerate(zip(axes, tiles, strict=True)):
+        if place not in kept:
+            x = _unfolded(x, 2 + place, axis, positions)
+    return x.reshape(x.shape[0], groups, x.shape[1] // groups, *x.shape[2:])
 
 
-def _add(total: Tensor | None, first: Tensor, second: Tensor) -> Tensor:
-    """`total + firstᵀ second` for each group; a plain product is faster than a batch of one."""
+def _unfolded(x: Tensor, dim: int, axis: Axis, positions: int) -> Tensor:
+    """Exchange the padded cells of a dimension for tiles of so many positions; their cells come last."""
+    if positions == 1:
+        return x.unfold(dim, axis.dilation * (axis.kernel - 1) + 1, axis.stride)[..., :: axis.dilation]
+    return x.unfold(dim, axis.tile(positions), axis.stride * positions)
+
+
+def _lag2(x: Tensor, groups: int, axes: tuple[Axis, ...], scale: float) -> Tensor:
+    """By lag along the last two axes, the others unfolded into channels."""
+    place, along = lag_axes("lag2", len(axes))
+    grid = _Grid(x, groups, axes, scale)
+    made: dict[tuple[int, int], Made] = {}
+    common: Made = {}
+    for block in block_list(axes[place]):
+        if block.starts:
+            common = grid.start(block)
+        elif block.common.length:
+            common = grid.add(common, block.common)
+        made[block.tap, block.tap_2] = grid.add(common, block.own) if block.own else common
+    side = (*(a.kernel for a in axes[:place]), x.shape[1] // groups)
+
+    def part(taps: Taps, taps_2: Taps) -> Tensor:
+        if taps[place:] > taps_2[place:]:
+            return part(taps_2, taps).mT
+        block = made[taps[place], taps_2[place]][taps[along], taps_2[along]].reshape(groups, *side, *side)
+        return _at(block, taps[:place], taps_2[:place])
+
+    return _placed(part, axes, may_write(x))
+
+
+class _Grid:
+    """The cells `[g, (k.. c), i1, (n o..), i2 and a gap of zeros]` of two axes that go by lag.
+
+    Products are made for pairs of taps of the last axis, `[g, (k.. c), (k.. c)]`; where both taps of the other
+    axis are one, for those in ascending order, of which the others are mirror images.
+    """
+
+    def __init__(self, x: Tensor, groups: int, axes: tuple[Axis, ...], scale: float) -> None:
+        *others, _, self.line = axes
+        count = len(others)
+        view = _view(x, groups, axes, 1, (count, count + 1))
+        first, last = 3 + count, 4 + count
+        order = (1, *range(last + 1, view.dim()), 2, first, 0, *range(3, first), last)
+        cells = F.pad(view.permute(order), (0, zero_gap(self.line)))
+        size, pitch = axes[-2].size, cells.shape[-1]
+        self.rows = x.shape[0] * prod(a.positions for a in others)
+        width = x.shape[1] // groups * prod(a.kernel for a in others)
+        self.cells = cells.reshape(groups, width, size, self.rows, pitch)
+        self.flat, self.scale = self.cells.flatten(2), scale
+        self.masked = cache(self._masked)
+        self.columns = cache(self._columns)
+
+    def _masked(self, span: tuple[int, int]) -> Tensor:
+        """The flat cells, those outside of a range of the last axis zero."""
+        low, high = span
+        return F.pad(self.cells[..., low:high], (low, self.cells.shape[-1] - high)).flatten(2)
+
+    def _columns(self, low: int, length: int) -> tuple[Tensor, ...]:
+        """Some lines as each tap of the last axis reads them, `[g, (lines rows o2), (k.. c)]`."""
+        axis, cells = self.line, self.cells[:, :, low : low + length, :, : self.line.size]
+        cells = F.pad(cells, (-axis.offset, axis.reach + axis.offset - axis.size))
+        return tuple(
+            cells.narrow(-1, axis.dilation * tap, axis.positions).flatten(2).mT for tap in range(axis.kernel)
+        )
+
+    def add(self, parts: Made, term: Term) -> Made:
+        """Add the products of some lines, with all their windows."""
+        first, second = self.columns(term.row, term.length), self.columns(term.row_2, term.length)
+        return {(k, j): _add(part, first[k], second[j], self.scale) for (k, j), part in parts.items()}
+
+    def start(self, block: Block) -> Made:
+        """The beginning of a chain."""
+        symmetric = block.tap == block.tap_2
+        parts: Made = {}
+        for shift in shifts(self.line, symmetric):
+            whole = self._whole(block, shift, symmetric)
+            for tap, tap_2, edges in shift.pairs:
+                total = whole
+                for low, high in edges:
+                    total = self._edge(total, block.common, shift.lag, low, high)
+                parts[tap, tap_2] = self._edge(None, block.common, 0, 0, 0) if total is None else total
+        return parts
+
+    def _whole(self, block: Block, shift: Shift, symmetric: bool) -> Tensor | None:
+        """The product of all cells that every pair of taps of a lag reads."""
+        if shift.inner is None:
+            return None
+        start, partner, count = flat_shift(self.line, block.common, shift.lag, self.rows)
+        first = self.masked(shift.inner) if shift.masked else self.flat
+        first = first[:, :, start : start + count]
+        if symmetric and shift.lag == 0:
+            return gram(first[:, None], self.scale)
+        return _add(None, first.mT, self.flat[:, :, partner : partner + count].mT, self.scale)
+
+    def _edge(self, total: Tensor | None, term: Term, lag: int, low: int, high: int) -> Tensor:
+        """Add the products of a range of the cells of each line."""
+        ahead = self.line.dilation * lag
+        first = self.cells[:, :, term.row : term.row + term.length, :, low:high]
+        second = self.cells[:, :, term.row_2 : term.row_2 + term.length, :, low + ahead : high + ahead]
+        return _add(total, first.flatten(2).mT, second.flatten(2).mT, self.scale)
+
+
+def _at(block: Tensor, rows: Sequence[int], columns: Sequence[int]) -> Tensor:
+    """`[g, c, c]` for taps of the rows and taps of the columns of `[g, k.., c, k.., c]`."""
+    for tap in rows:
+        block = block.select(1, tap)
+    for tap in columns:
+        block = block.select(2, tap)
+    return block
+
+
+def _placed(part: Callable[[Taps, Taps], Tensor], axes: tuple[Axis, ...], write: bool) -> Tensor:
+    """`[g, (c k1 ..), (c k1 ..)]` from `[g, c, c]` for each pair of taps: written once, each into its place."""
+    kernel = [a.kernel for a in axes]
+    taps = list(combinations(*map(range, kernel)))
+    some = part(taps[0], taps[0])
+    groups, channels = some.shape[:2]
+    width = channels * len(taps)
+    if not write:
+        stack = torch.stack([part(k, j) for k in taps for j in taps])
+        stack = stack.reshape(len(taps), len(taps), groups, channels, channels)
+        return stack.permute(2, 3, 0, 4, 1).reshape(groups, width, width)
+    out = new_empty(some, (groups, channels, len(taps), channels, len(taps)))
+    for row, k in enumerate(taps):
+        for column, j in enumerate(taps):
+            out[:, :, row, :, column].copy_(part(k, j))
+    return out.reshape(groups, width, width)
+
+
+def _add(total: Tensor | None, first: Tensor, second: Tensor, scale: float) -> Tensor:
+    """`total + scale · firstᵀ second` for each group; a plain product is faster than a batch of one."""
     one = first.shape[0] == 1
+    if total is None and scale == 1:
+        return torch.mm(first[0].t(), second[0])[None] if one else torch.bmm(first.mT, second)
+    beta = 1
     if total is None:
-        return torch.mm(first[0].t(), second[0])[None] if one else torch.bmm(first.transpose(1, 2), second)
+        total, beta = first.new_zeros(()).expand(len(first), 1, 1), 0
+    # Integers take no scale that is a float.
+    alpha = 1 if scale == 1 else scale
     if one:
-        return torch.addmm(total[0], first[0].t(), second[0])[None]
-    return torch.baddbmm(total, first.transpose(1, 2), second)
+        return torch.addmm(total[0], first[0].t(), second[0], beta=beta, alpha=alpha)[None]
+    return torch.baddbmm(total, first.mT, second, beta=beta, alpha=alpha)
 
 
-def _assemble(made: dict[tuple[int, int], Tensor], taps: int, inner: int, in_place: bool) -> Tensor:
-    """Blocks `[g, (k1 c), (k1 c)]` for tap <= tap_2 to one matrix `[g, (c k1 k2), (c k1 k2)]`; k1 < inner."""
-    groups, size, _ = made[0, 0].shape
-    width = size // inner
-    split = (groups, inner, width, inner, width)
-    pairs = tap_pairs(taps, symmetric=False)
-    blocks = [(made[k, j] if k <= j else made[j, k].mT).reshape(split) for k, j in pairs]
-    if in_place:
-        out = blocks[0].new_empty(groups, width, inner, taps, width, inner, taps)
-        for (k, j), block in zip(pairs, blocks, strict=True):
-            out[:, :, :, k, :, :, j].copy_(block.permute(0, 2, 1, 4, 3))
-    else:
-        out = torch.stack(blocks, 1).reshape(groups, taps, taps, *split[1:]).permute(0, 4, 3, 1, 6, 5, 2)
-    return out.reshape(groups, size * taps, size * taps)
+def _assemble(
+    made: Made, axes: tuple[Axis, ...], tile: int, order: tuple[int, ...], lag: int | None
+) -> Tensor:
+    """Blocks for tap <= tap_2 of the lag axis, rows and columns as in `order`, to `[g, (c k1 ..), (c k1 ..)]`."""
+    some = next(iter(made.values()))
+    kernel = [a.kernel for a in axes]
+    others = prod(axes[n].kernel for n in order if n != _CHANNELS)
+    cells = others // kernel[-1] * axes[-1].tile(tile) if tile > 1 else others
+    groups, channels = some.shape[0], some.shape[1] // cells
+    if tile > 1:
+        made = _diagonals(made, axes[-1], tile)
+    width, depth = channels * prod(kernel), len(order)
+    side = [channels if n == _CHANNELS else kernel[n] for n in order]
+    wanted = (_CHANNELS, *range(len(axes)))
+    if lag is None:
+        places = [1 + order.index(n) for n in wanted]
+        out = made[0, 0].reshape(groups, *side, *side).permute(0, *places, *(depth + p for p in places))
+        return out.reshape(groups, width, width)
+    # Side by side in memory lie the second taps, then the columns' channels: what a copy into place runs along.
+    taps, before = range(kernel[lag]), prod(side[: order.index(_CHANNELS)])
+
+    def row(tap: int) -> Tensor:
+        blocks = [made[tap, k] if k >= tap else made[k, tap].mT for k in taps]
+        return torch.stack([b.reshape(groups, others * channels, before, -1) for b in blocks], 2)
+
+    stack = torch.stack([row(tap) for tap in taps]).reshape(len(taps), groups, *side, len(taps), *side)
+    rows = [2 + order.index(n) if n != lag else 0 for n in wanted]
+    columns = [2 + depth + (order.index(n) + 1 if n != lag else 0) for n in wanted]
+    return stack.permute(1, *rows, *columns).reshape(groups, width, width)
+
+
+def _diagonals(made: Made, axis: Axis, tile: int) -> Made:
+    """From products of the cells of tiles to those of taps: the sums of diagonals of each block.
+
+    The cells are the last of the rows and the columns.
+    """
+    cells, reach = axis.tile(tile), axis.dilation * (axis.kernel - 1) + 1
+    read = axis.stride * (tile - 1) + reach
+    folded: dict[int, Tensor] = {}
+    for block in made.values():
+        if id(block) in folded:
+            continue
+        groups, width, _ = block.shape
+        view = block.reshape(groups, width // cells, cells, width // cells, cells)
+        for dim in (2, 4):  # [g, c, o, c, o, k, k]
+            view = view.narrow(dim, 0, read).unfold(dim, reach, axis.stride)[..., :: axis.dilation]
+        sums = view.diagonal(0, 2, 4).sum(-1).transpose(2, 3)  # [g, c, k, c, k]
+        folded[id(block)] = sums.flatten(3).flatten(1, 2)
+    return {pair: folded[id(block)] for pair, block in made.items()}

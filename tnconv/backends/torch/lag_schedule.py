@@ -6,12 +6,21 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from itertools import pairwise
 from math import gcd, prod
 from typing import Literal, NamedTuple, TypedDict, Unpack
 
-Variant = Literal["lag2", "lag1", "folded", "windows"]
-VARIANTS: tuple[Variant, ...] = ("lag2", "lag1", "folded", "windows")
+from tnconv.backends.torch import gram
+from tnconv.backends.torch.profile import DEFAULT, Profile
+
+Variant = Literal["lag2", "lag1", "windows"]
+VARIANTS: tuple[Variant, ...] = ("lag2", "lag1", "windows")
+
+_MOST_TILE, _MOST_WIDTH = 64, 768  # positions of a tile, columns of a product of tiles
+_ALIGNED = 4  # products whose columns are a multiple of it are up to twice as fast
+_LEAST_WIDTH = 16  # channels of a group that make lag2's many products worth it
+_BETTER = 0.9  # of what is simple, where two are alike
+_RUN = 6  # cells that take as long to begin a run of a copy as they take to be copied
+_GROUP = 0.2  # microseconds that a product of a batch takes by itself
 
 
 class Numbers(TypedDict):
@@ -26,6 +35,18 @@ class Numbers(TypedDict):
     dilation: Sequence[int]
     offset: Sequence[int]
     positions: Sequence[int]
+
+
+class Scheme(NamedTuple):
+    """How `correlate` goes about it.
+
+    Args:
+        variant: `"lag2"`, `"lag1"` or `"windows"`.
+        tile: positions along the last axis that are unfolded together.
+    """
+
+    variant: Variant
+    tile: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +91,13 @@ class Axis:
         low = max(0, -(origin // self.stride))
         last = self.positions + self.step * ((self.kernel - 1 - phase) // self.phases)
         return low, max(low, min(last, (self.size - 1 - origin) // self.stride + 1))
+
+    def tile(self, positions: int) -> int:
+        """Cells of a tile of so many positions: with several, more than they read, so that products are aligned."""
+        if positions == 1:
+            return self.kernel
+        read = self.stride * (positions - 1) + self.dilation * (self.kernel - 1) + 1
+        return -(-read // _ALIGNED) * _ALIGNED
 
 
 class Term(NamedTuple):
@@ -122,8 +150,14 @@ def _chain(axis: Axis, tap: int, tap_2: int) -> list[Block]:
     return chain if shared and _rows_of(chain) < _rows_of(whole) else whole
 
 
+def terms_of(blocks: Iterable[Block]) -> list[Term]:
+    """The products of some blocks: of no rows is none, unless a chain begins with it."""
+    terms = [b.common for b in blocks if b.starts or b.common.length]
+    return terms + [b.own for b in blocks if b.own]
+
+
 def _rows_of(blocks: Iterable[Block]) -> int:
-    return sum(b.common.length + (b.own.length if b.own else 0) for b in blocks)
+    return sum(term.length for term in terms_of(blocks))
 
 
 def _term(axis: Axis, tap: int, tap_2: int, span: tuple[int, int]) -> Term:
@@ -136,28 +170,54 @@ def _term(axis: Axis, tap: int, tap_2: int, span: tuple[int, int]) -> Term:
     return Term(phase, low - start if length else 0, phase_2, low - start_2 if length else 0, length)
 
 
-def shared_span(axis: Axis) -> tuple[int, int] | None:
-    """Along an axis of stride 1: the cells that every tap reads; None if there is none."""
-    low = max(0, axis.dilation * (axis.kernel - 1) + axis.offset)
-    high = min(axis.size, axis.offset + axis.positions)
-    return (low, high) if low < high else None
+class Shift(NamedTuple):
+    """The pairs of taps of an axis of stride 1 that are one lag apart.
+
+    Args:
+        lag: of the taps.
+        inner: range of the cells that all pairs read, and no other pair of cells so far apart; None if there is none.
+        masked: whether there are more such cells than the inner ones.
+        pairs: (tap, tap_2, ranges of the cells that the pair reads besides the inner ones).
+    """
+
+    lag: int
+    inner: tuple[int, int] | None
+    masked: bool
+    pairs: tuple[tuple[int, int, tuple[tuple[int, int], ...]], ...]
 
 
-def edge_spans(axis: Axis, tap: int, tap_2: int) -> tuple[tuple[int, int], ...]:
-    """Along an axis of stride 1: the cells that a tap reads, with a partner, outside of the shared span."""
-    lag = axis.dilation * (tap_2 - tap)
-    low = max(0, -lag, axis.dilation * tap + axis.offset)
-    high = min(axis.size, axis.size - lag, axis.dilation * tap + axis.offset + axis.positions)
-    shared = shared_span(axis)
-    spans = ((low, min(high, shared[0])), (max(low, shared[1]), high)) if shared else ((low, high),)
-    return tuple((a, b) for a, b in spans if b > a)
+@lru_cache(maxsize=512)
+def shifts(axis: Axis, symmetric: bool) -> tuple[Shift, ...]:
+    """The lags of an axis of stride 1, none negative if `symmetric`."""
+    found: dict[int, list[tuple[int, int]]] = {}
+    for tap, tap_2 in tap_pairs(axis.kernel, symmetric):
+        found.setdefault(tap_2 - tap, []).append((tap, tap_2))
+    return tuple(_shift(axis, lag, pairs) for lag, pairs in found.items())
 
 
-def row_shift(grid: tuple[Axis, Axis], term: Term, lag: int) -> tuple[int, int, int]:
-    """First cell, first partner and number of cells of a lag's product, on the flat grid with gaps."""
-    pitch = grid[0].size + zero_gap(grid[0])
-    partner = term.row_2 * pitch + grid[0].dilation * lag
-    return term.row * pitch, partner, max(0, min(term.length * pitch, grid[1].size * pitch - partner))
+def _shift(axis: Axis, lag: int, pairs: list[tuple[int, int]]) -> Shift:
+    every = max(0, -axis.dilation * lag), min(axis.size, axis.size - axis.dilation * lag)
+    spans = [
+        (
+            max(every[0], axis.dilation * tap + axis.offset),
+            min(every[1], axis.dilation * tap + axis.offset + axis.positions),
+        )
+        for tap, _ in pairs
+    ]
+    low, high = max(a for a, _ in spans), min(b for _, b in spans)
+    if low >= high:
+        return Shift(
+            lag, None, False, tuple((*pair, _ranges(span)) for pair, span in zip(pairs, spans, strict=True))
+        )
+    edges = [_ranges((first, low), (high, last)) for first, last in spans]
+    masked = (low, high) != every
+    return Shift(
+        lag, (low, high), masked, tuple((*pair, edge) for pair, edge in zip(pairs, edges, strict=True))
+    )
+
+
+def _ranges(*ranges: tuple[int, int]) -> tuple[tuple[int, int], ...]:
+    return tuple((low, high) for low, high in ranges if low < high)
 
 
 def zero_gap(axis: Axis) -> int:
@@ -165,81 +225,130 @@ def zero_gap(axis: Axis) -> int:
     return axis.dilation * (axis.kernel - 1)
 
 
+def flat_shift(axis: Axis, term: Term, lag: int, rows: int) -> tuple[int, int, int]:
+    """First cell, first partner and number of cells of a lag's product, on lines of `rows` short lines with gaps.
+
+    `axis` is the one along the short lines; the partner's line is never before the cell's, as in `block_list`.
+    """
+    pitch = (axis.size + zero_gap(axis)) * rows
+    shift = axis.dilation * lag
+    start, partner, count = term.row * pitch, term.row_2 * pitch + shift, term.length * pitch
+    before = max(0, -partner)  # a lag backwards from the first cell: its partner is in no line
+    return start + before, partner + before, max(0, count - before - max(0, shift))
+
+
 def tap_pairs(kernel: int, symmetric: bool) -> list[tuple[int, int]]:
     """The pairs of taps of which the others are mirror images, or all."""
     return [(tap, tap_2) for tap in range(kernel) for tap_2 in range(tap if symmetric else 0, kernel)]
 
 
+def lag_axes(variant: Variant, count: int) -> tuple[int, ...]:
+    """The axes that go by lag, of so many; the last is along the lines, if there are two."""
+    return {"lag2": (count - 2, count - 1), "lag1": (max(0, count - 2),), "windows": ()}[variant]
+
+
 def _fits(variant: str, axes: tuple[Axis, ...]) -> bool:
     """Whether a variant takes these axes."""
-    if variant == "lag2":
-        return len(axes) > 1 and axes[-1].stride == 1 == axes[-2].stride
-    return variant != "folded" or axes[-1].dilation == 1
+    return variant != "lag2" or (len(axes) > 1 and axes[-1].stride == 1 == axes[-2].stride)
 
 
-def check_variant(variant: str, axes: tuple[Axis, ...]) -> None:
-    """Refuse a variant that does not take these axes, with the reason."""
+def _tiled(variant: str, axes: tuple[Axis, ...]) -> list[int]:
+    """The tiles that a variant takes."""
+    positions = axes[-1].positions
+    if variant == "lag2" or (variant == "lag1" and len(axes) == 1):
+        return [1]
+    return [tile for tile in range(1, positions + 1) if positions % tile == 0]
+
+
+def check_scheme(variant: str, tile: int, axes: tuple[Axis, ...]) -> None:
+    """Refuse what does not take these axes, with the reason."""
     if variant not in VARIANTS:
         raise ValueError(f"no variant {variant!r}; pass one of {', '.join(VARIANTS)}")
     if not _fits(variant, axes):
-        stride, dilation = tuple(a.stride for a in axes), tuple(a.dilation for a in axes)
-        needs = "the last axis of dilation 1" if variant == "folded" else "two axes, the last two of stride 1"
+        stride = tuple(a.stride for a in axes)
         raise ValueError(
-            f"variant {variant!r} needs {needs}, but the stride is {stride} and the dilation {dilation}; "
+            f"variant {variant!r} needs two axes, the last two of stride 1, but the stride is {stride}; "
             "pass 'lag1', or what choose() returns"
+        )
+    if tile not in _tiled(variant, axes):
+        raise ValueError(
+            f"variant {variant!r} with {axes[-1].positions} positions along the last of {len(axes)} axes "
+            f"takes no tile of {tile}; pass one of {_tiled(variant, axes)}, or what choose() returns"
         )
 
 
-def strip_cuts(width: int) -> list[int]:
-    """Where "windows" cuts the rows of its result; narrow products are slower than twice the work."""
-    parts = 4 if width >= 96 else 1
-    return [width * part // parts for part in range(parts + 1)]
-
-
-def fold_axes(axes: tuple[Axis, ...]) -> tuple[Axis, ...]:
-    """The axes after the phases of the last stride have become channels."""
-    last = axes[-1]
-    kernel = -(-last.kernel // last.stride)
-    cells = last.positions + kernel - 1
-    return (*axes[:-1], Axis(cells, kernel, 1, 1, 0, last.positions))
-
-
-def choose(**numbers: Unpack[Numbers]) -> Variant:
-    """The variant of `correlate` to take, by rules fitted to times of two CPU cores in float32.
+def choose(profile: Profile = DEFAULT, **numbers: Unpack[Numbers]) -> Scheme:
+    """How `correlate` is predicted to be fastest, with one thread or several.
 
     Args:
+        profile: rates of the machine.
         numbers: of the call, by name; a representative `batch` if it is not known.
 
     Returns:
-        `"lag2"`, `"lag1"`, `"folded"` (lag1 with the phases of a stride as channels: fewer, wider
-        products) or `"windows"`, where no lag is worth its many small products.
+        The scheme: `"lag2"` where channels are many, `"lag1"`, with a tile where they are few, `"windows"` where no
+        lag is worth its many small products; with a tile of one position that is im2col.
     """
-    axes, width = _axes(numbers), numbers["channels"] // numbers["groups"]
-    last, rows = axes[-1], width * prod(a.kernel for a in axes[:-1])
-    count = {v: _multiplications(v, numbers, axes) for v in VARIANTS if _fits(v, axes)}
-    if "lag2" in count and min(a.kernel for a in axes[-2:]) > 1 and count["lag2"] < count["lag1"]:
-        cells = numbers["batch"] * numbers["channels"] * prod(numbers["positions"])
-        if width >= 16 and cells >= 128_000:
-            return "lag2"
-    if last.kernel <= last.phases or rows < (7 if last.kernel >= 7 * last.phases else 20):
-        return "windows"
-    variant: Variant = "folded" if last.stride > 1 and last.dilation == 1 and width <= 8 else "lag1"
-    return variant if count[variant] < count["windows"] else "windows"
+    axes, wide = _axes(numbers), numbers["channels"] >= _LEAST_WIDTH * numbers["groups"]
+    variants = [v for v in VARIANTS if _fits(v, axes) and (v != "lag2" or wide)]
+    schemes = [s for v in variants for s in _schemes(v, numbers, axes)]
+    return min(schemes, key=lambda s: _seconds(s, numbers, axes, profile))
 
 
-def multiplications(variant: Variant, **numbers: Unpack[Numbers]) -> int:
-    """The exact number of scalar multiplications in the matrix products of `correlate`, over all groups.
+def predicted(scheme: Scheme, profile: Profile = DEFAULT, **numbers: Unpack[Numbers]) -> float:
+    """Microseconds that `correlate` is predicted to take.
 
     Args:
-        variant: as for `correlate`.
+        scheme: how it goes about it.
+        profile: rates of the machine.
+        numbers: of the call, by name.
+    """
+    return _seconds(scheme, numbers, _axes(numbers), profile)
+
+
+def multiplications(scheme: Scheme, **numbers: Unpack[Numbers]) -> int:
+    """The exact number of scalar multiplications in the products of `correlate` over cells, over all groups.
+
+    What is done to the products afterwards, as summing diagonals of tiles, is not counted.
+
+    Args:
+        scheme: how it goes about it.
         numbers: of the call, by name.
 
     Raises:
         ValueError: as `correlate` does, if there is no such variant or it does not take these axes.
     """
     axes = _axes(numbers)
-    check_variant(variant, axes)
-    return _multiplications(variant, numbers, axes)
+    check_scheme(*scheme, axes)
+    groups = numbers["groups"]
+    return sum(
+        gram.multiplications(groups, p.width, p.rows) if p.symmetric else groups * p.rows * p.width**2
+        for p in _products(scheme, numbers, axes)
+    )
+
+
+def buffers(scheme: Scheme, **numbers: Unpack[Numbers]) -> list[tuple[str, int, int]]:
+    """What `correlate` needs besides input and result: (what, elements of one input, elements whatever the batch).
+
+    Args:
+        scheme: how it goes about it.
+        numbers: of the call, by name; `batch` is not looked at.
+    """
+    axes, by_lag = _axes(numbers), lag_axes(scheme.variant, len(numbers["sizes"]))
+    channels, groups = numbers["channels"], numbers["groups"]
+    padded = channels * prod(a.size if n in by_lag else a.reach for n, a in enumerate(axes))
+    cells = channels * prod(a.positions // p * a.tile(p) for a, p in rest(scheme, axes))
+    if by_lag:
+        axis = axes[by_lag[0]]
+        cells *= sum(b - a for a, b in (axis.line(p) for p in range(min(axis.phases, axis.kernel))))
+    for place in by_lag[1:]:  # twice, once with zeros in place of cells that only some taps read
+        cells *= 2 * (axes[place].size + zero_gap(axes[place]))
+    found = [("padding", padded, 0), ("cells", cells, 0)]
+    width = channels // groups * _tile_cells(scheme, axes)
+    if not by_lag:
+        return found + ([("products of tiles", 0, 2 * groups * width**2)] if scheme.tile > 1 else [])
+    blocks = len(block_list(axes[by_lag[0]]))
+    columns = width * (axes[by_lag[1]].kernel if len(by_lag) > 1 else 1)
+    return [*found, ("blocks", 0, 2 * groups * blocks * columns**2)]
 
 
 def _axes(numbers: Numbers) -> tuple[Axis, ...]:
@@ -248,28 +357,95 @@ def _axes(numbers: Numbers) -> tuple[Axis, ...]:
     return tuple(Axis(*axis).cropped() for axis in zip(*(numbers[name] for name in names), strict=True))
 
 
-def _multiplications(variant: str, numbers: Numbers, axes: tuple[Axis, ...]) -> int:
+def _schemes(variant: Variant, numbers: Numbers, axes: tuple[Axis, ...]) -> list[Scheme]:
+    """The variant with all tiles that may be worth it."""
     width = numbers["channels"] // numbers["groups"]
-    if variant == "folded":
-        variant, width, axes = "lag1", width * axes[-1].stride, fold_axes(axes)
-    unfolded = axes[: len(axes) - {"lag2": 2, "lag1": 1, "windows": 0}[variant]]
-    rows = numbers["groups"] * numbers["batch"] * prod(a.positions for a in unfolded)
-    width *= prod(a.kernel for a in unfolded)
-    if variant == "windows":
-        return rows * sum((high - low) * high for low, high in pairwise(strip_cuts(width)))
-    blocks = block_list(axes[-1])
-    if variant == "lag1":
-        return rows * width**2 * _rows_of(blocks)
-    grid = axes[-2], axes[-1]
-    starts = [b for b in blocks if b.starts]
-    cells = sum(_grid_cells(grid, b) for b in starts)
-    columns = (_rows_of(blocks) - sum(b.common.length for b in starts)) * grid[0].positions
-    return rows * width**2 * (cells + columns * grid[0].kernel ** 2)
+    found = [Scheme(variant, tile) for tile in _tiled(variant, axes) if tile <= _MOST_TILE]
+    return [s for s in found if s.tile == 1 or width * _tile_cells(s, axes) <= _MOST_WIDTH]
 
 
-def _grid_cells(grid: tuple[Axis, Axis], block: Block) -> int:
-    """Rows of all the products that `lag._start` computes, per row of a cell."""
-    pairs = tap_pairs(grid[0].kernel, symmetric=block.tap == block.tap_2)
-    lags = {tap_2 - tap for tap, tap_2 in pairs} if shared_span(grid[0]) else set()
-    edges = sum(high - low for pair in pairs for low, high in edge_spans(grid[0], *pair))
-    return sum(row_shift(grid, block.common, lag)[2] for lag in lags) + edges * block.common.length
+def rest(scheme: Scheme, axes: tuple[Axis, ...]) -> list[tuple[Axis, int]]:
+    """The axes that do not go by lag, with the positions of a tile."""
+    by_lag = lag_axes(scheme.variant, len(axes))
+    tiles = [*(1 for _ in axes[:-1]), scheme.tile]
+    return [(a, p) for n, (a, p) in enumerate(zip(axes, tiles, strict=True)) if n not in by_lag]
+
+
+def _tile_cells(scheme: Scheme, axes: tuple[Axis, ...]) -> int:
+    return prod(a.tile(p) for a, p in rest(scheme, axes))
+
+
+class _Product(NamedTuple):
+    """A product `[width, rows] x [rows, width]` for each group."""
+
+    rows: int
+    width: int
+    symmetric: bool
+
+
+def _products(scheme: Scheme, numbers: Numbers, axes: tuple[Axis, ...]) -> list[_Product]:
+    by_lag = lag_axes(scheme.variant, len(axes))
+    width = numbers["channels"] // numbers["groups"] * _tile_cells(scheme, axes)
+    rows = numbers["batch"] * prod(a.positions // p for a, p in rest(scheme, axes))
+    if not by_lag:
+        return [_Product(rows, width, True)]
+    blocks = block_list(axes[by_lag[0]])
+    if len(by_lag) == 1:
+        squares = {id(b.common) for b in blocks if b.starts and b.tap == b.tap_2}
+        return [_Product(rows * t.length, width, id(t) in squares) for t in terms_of(blocks)]
+    line = axes[by_lag[1]]
+    made: list[_Product] = []
+    for block in blocks:
+        symmetric = block.tap == block.tap_2
+        if block.starts:
+            made += [_Product(count, width, same) for count, same in _grid_rows(line, block, rows)]
+        added = [] if block.starts or not block.common.length else [block.common]
+        pairs = len(tap_pairs(line.kernel, symmetric))
+        for term in added + ([block.own] if block.own else []):
+            made += [_Product(rows * term.length * line.positions, width, False)] * pairs
+    return made
+
+
+def _grid_rows(line: Axis, block: Block, rows: int) -> list[tuple[int, bool]]:
+    """Rows of all the products that `lag._Grid.start` computes, and whether one is of a matrix with itself."""
+    found: list[tuple[int, bool]] = []
+    for shift in shifts(line, block.tap == block.tap_2):
+        if shift.inner:
+            same = block.tap == block.tap_2 and shift.lag == 0
+            found.append((flat_shift(line, block.common, shift.lag, rows)[2], same))
+        edges = [edge for *_, ranges in shift.pairs for edge in ranges]
+        found += [(block.common.length * rows * (high - low), False) for low, high in edges]
+    return found
+
+
+def _seconds(scheme: Scheme, numbers: Numbers, axes: tuple[Axis, ...], profile: Profile) -> float:
+    """Predicted microseconds."""
+    groups, by_lag = numbers["groups"], lag_axes(scheme.variant, len(axes))
+    per_group = numbers["channels"] // groups
+    products = _products(scheme, numbers, axes)
+    total = 8 * profile.call
+    for made in products:
+        count = (
+            gram.multiplications(groups, made.width, made.rows)
+            if made.symmetric
+            else groups * made.rows * made.width**2
+        )
+        total += 2 * profile.call + (groups * _GROUP if groups > 1 else 0)
+        total += count / profile.matmul / gram.efficiency(made.width, made.rows, scheme.tile == 1)
+        total += profile.copying(groups * made.width**2 / 4)
+    cells = numbers["batch"] * numbers["channels"]
+    for axis, positions in rest(scheme, axes):
+        cells *= axis.positions // positions * axis.tile(positions)
+    for place in by_lag:
+        axis = axes[place]
+        cells *= max(1, axis.size * min(axis.phases, axis.kernel) // axis.stride)
+    short = _RUN / axes[-1].tile(scheme.tile) if scheme.tile > 1 else 0  # runs of few cells are copied slowly
+    total += profile.copying(cells * (0.8 + short))
+    result = groups * (per_group * prod(a.kernel for a in axes)) ** 2
+    if scheme.variant == "windows" and scheme.tile == 1:
+        return _BETTER * total
+    if scheme.tile > 1:
+        blocks = len(block_list(axes[by_lag[0]])) if by_lag else 1
+        taps = (per_group * _tile_cells(scheme, axes) // axes[-1].tile(scheme.tile) * axes[-1].kernel) ** 2
+        total += blocks * (4 * profile.call + profile.copying(0.6 * groups * taps * scheme.tile))
+    return total + profile.copying(1.2 * result)

@@ -111,7 +111,7 @@ def window_sums(x: Tensor, kept: Terms, summed: Terms, offset: int) -> Tensor:
         return shared[:, None].expand(-1, matrix.shape[1], -1)
     edges = torch.stack([x[:, cell] for cell in few])  # [e, b, a]
     rest = torch.mm(torch.cat((matrix[:low], matrix[high:])).T, edges.flatten(1))
-    return (rest.unflatten(1, shared.shape) + shared).transpose(0, 1)
+    return (rest.view(len(rest), *shared.shape) + shared).transpose(0, 1)
 
 
 @lru_cache(maxsize=512)

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from tnconv.backends.torch.emit import Emitter, Value
 from tnconv.backends.torch.profile import DEFAULT, Profile
@@ -43,6 +43,11 @@ class Problem:
         for index in indices:
             total *= evaluate(index.size, self.hints)
         return total
+
+    @cached_property
+    def memo(self) -> dict[str, Any]:
+        """What kernels have found out about the problem, by a name of their own: several ask the same."""
+        return {}
 
     @cached_property
     def open(self) -> frozenset[Index]:

@@ -86,6 +86,13 @@ class Roles:
 
 def find_roles(problem: Problem) -> Roles | None:
     """The role that a step has; None if its relations do not agree on one."""
+    if "roles" not in problem.memo:
+        problem.memo["roles"] = _find_roles(problem)
+    found: Roles | None = problem.memo["roles"]
+    return found
+
+
+def _find_roles(problem: Problem) -> Roles | None:
     if len(problem.operands) != 2 or not problem.relations:
         return None
     links: list[Link] = []

@@ -70,7 +70,7 @@ class WindowSum(Kernel):
         if value.legs[-2:] != lefts:
             return False
         kept = problem.count(x for r in relations for _, x in r.terms if x in problem.open)
-        return (_PLANE * kept - 1) * problem.count(lefts) < _LEAST_PLANE
+        return max(_PLANE * kept - 1, _PLANE) * problem.count(lefts) < _LEAST_PLANE
 
     @staticmethod
     def _plane(problem: Problem, relations: Sequence[Relational], value: Value, em: Emitter) -> Value:
@@ -81,7 +81,7 @@ class WindowSum(Kernel):
             arguments.append(f"({size}, {kept}, {summed}, {offset})")
             made += tuple(x for _, x in relation.terms if x in problem.open)
         strips = em.scalar(
-            "strips",
+            "strip",
             f"rt.strips({arguments[0]}, {arguments[1]}, {value.name}.dtype, {value.name}.device)",
             [value.name],
         )

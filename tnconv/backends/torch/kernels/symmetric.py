@@ -57,7 +57,7 @@ class SymmetricProduct(Kernel):
         if not found.relations:
             return _BETTER * (Contract().cost(problem) - saved / profile.matmul)
         mirrored = groups * rows * rows / 4 if saved else 0
-        made = (every - saved) / profile.matmul / (gram.efficiency(rows) if rows < _FEW_ROWS else 1)
+        made = (every - saved) / profile.matmul / (gram.efficiency(rows, length) if rows < _FEW_ROWS else 1)
         return _BETTER * (4 * profile.call + profile.copying(1.5 * groups * length * rows + mirrored) + made)
 
     def multiplications(self, problem: Problem) -> Size | None:

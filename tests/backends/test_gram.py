@@ -1,0 +1,379 @@
+"""Products of a value with itself against plain ones, the memory of large results, and window sums."""
+
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_kernels import assert_every_kernel, single_step
+from test_lag import Products
+from torch import Tensor
+
+import tnconv
+from tnconv.backends.reference import evaluate
+from tnconv.backends.torch import memory, runtime
+from tnconv.backends.torch.gram import efficiency, gram, may_write, multiplications, row_cuts
+from tnconv.backends.torch.lower import kernel_table, lower_with
+from tnconv.ir import Network, parse_network
+
+
+def plain(x: Tensor, scale: float = 1.0) -> Tensor:
+    return torch.einsum("gnrt,gnst->grs", x, x) * scale
+
+
+SHAPES = {
+    "small": (1, 1, 5, 7),
+    "one product a cell": (1, 6, 5, 1),
+    "examples side by side": (1, 3, 40, 6),
+    "examples added up": (1, 4, 16, 64),
+    "examples added up in the result": (1, 3, 96, 128),
+    "blocks of rows": (1, 1, 260, 900),
+    "blocks of rows, examples added up": (1, 2, 150, 1500),
+    "strips": (1, 5, 1152, 1),
+    "strips do not fit": (1, 5, 1030, 1),
+    "one product a cell of a large result": (1, 1, 1152, 1),
+    "groups": (6, 2, 9, 8),
+    "groups, examples added up": (5, 3, 4, 20),
+    "large groups": (2, 1, 160, 700),
+    "no example": (2, 0, 3, 4),
+    "no row": (1, 2, 0, 4),
+    "no group": (0, 2, 3, 4),
+    "nothing summed": (1, 2, 3, 0),
+}
+
+
+@pytest.mark.parametrize("order", ["g n r t", "n g r t", "n r g t", "r t g n"])
+@pytest.mark.parametrize("name", SHAPES)
+def test_every_way_is_one_product(name: str, order: str) -> None:
+    """Whatever the layout in memory, recorded or not."""
+    torch.manual_seed(0)
+    letters = order.split()
+    sizes = dict(zip("gnrt", SHAPES[name], strict=True))
+    x = torch.randn([sizes[i] for i in letters], dtype=torch.float64).permute(
+        [letters.index(i) for i in "gnrt"]
+    )
+    for scale in (1.0, -0.3):
+        want = plain(x, scale)
+        torch.testing.assert_close(gram(x, scale), want, rtol=1e-11, atol=1e-11)
+        recorded = gram(x.detach().requires_grad_(), scale)
+        assert recorded.requires_grad
+        torch.testing.assert_close(recorded.detach(), want, rtol=1e-11, atol=1e-11)
+    with Products() as products:
+        gram(x)
+    groups, count, rows, length = x.shape
+    assert products.count == multiplications(groups, rows, count * length)
+
+
+def test_half_is_computed_and_the_other_half_is_its_mirror_image() -> None:
+    x = torch.randn(1, 1, 576, 784)
+    got = gram(x, 0.1)
+    low = row_cuts(576, 784)[-2]
+    assert torch.equal(got[0, :low, low:], got[0, low:, :low].T)
+    torch.testing.assert_close(got, got.mT)
+    every = 576 * 576 * 784
+    assert every / 2 < multiplications(1, 576, 784) < 0.6 * every
+    cuts = row_cuts(576, 784)
+    assert (cuts[0], cuts[-1]) == (0, 576)
+    assert cuts == sorted(cuts)
+    assert row_cuts(64, 10**6) == [0, 64]
+    assert row_cuts(576, 8) == [0, 576]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.complex128])
+def test_dtypes(dtype: torch.dtype) -> None:
+    """Complex values are not conjugated; sums in half precision are rounded once."""
+    torch.manual_seed(0)
+    wide = torch.complex128 if dtype.is_complex else torch.float64
+    for shape in ((1, 3, 8, 40), (1, 1, 200, 600), (1, 4, 1024, 1), (3, 2, 8, 40)):
+        x = torch.randn(shape, dtype=dtype)
+        want = plain(x.to(wide), 0.5)
+        got = gram(x, 0.5)
+        assert got.dtype == dtype
+        tolerance = {torch.bfloat16: 1e-2, torch.float32: 1e-5}.get(dtype, 1e-12)
+        assert (got.to(wide) - want).abs().max() < tolerance * want.abs().max()
+
+
+def test_derivatives_and_transforms() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(2, 3, 2, 2, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x: gram(x, 0.5), (x,))
+    assert torch.autograd.gradgradcheck(lambda x: gram(x, 0.5), (x,))
+    y, tangent = torch.randn(2, 3, 1, 2, 130, 90, dtype=torch.float64)
+    want = torch.stack([plain(one, 0.5) for one in y])
+    torch.testing.assert_close(torch.vmap(lambda one: gram(one, 0.5))(y), want)
+    _, pushed = torch.func.jvp(lambda y: gram(y[0], 0.5), (y,), (tangent,))
+    cross = torch.einsum("gnrt,gnst->grs", y[0], tangent[0]) * 0.5
+    torch.testing.assert_close(pushed, cross + cross.mT)
+    with torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(y[0], tangent[0])
+        assert not may_write(dual)
+        found = torch.autograd.forward_ad.unpack_dual(gram(dual, 0.5)).tangent
+        torch.testing.assert_close(found, cross + cross.mT)
+
+
+def test_stays_on_the_device() -> None:
+    for shape in SHAPES.values():
+        got = gram(torch.empty(shape, device="meta"), 0.5)
+        assert (got.device.type, got.shape) == ("meta", (shape[0], shape[2], shape[2]))
+
+
+def test_mean_over_nothing_is_no_number() -> None:
+    assert gram(torch.ones(1, 0, 3, 4), float("nan")).isnan().all()
+
+
+def test_narrow_and_unaligned_products_are_slower() -> None:
+    assert efficiency(27, 999) < efficiency(28, 999) < efficiency(512, 999) < 1
+    assert efficiency(8, 999, outermost=False) < efficiency(8, 999) < efficiency(16, 999)
+    assert 0 < efficiency(3, 0) < efficiency(3, 999)
+
+
+# -- memory ------------------------------------------------------------------------------------------
+
+
+def test_large_results_have_memory_of_their_own() -> None:
+    rows = 3000
+    assert rows * rows * 4 > memory.LARGEST_REUSED
+    x = torch.randn(3, rows)
+    out = memory.new_empty(x, (rows, rows))
+    assert (out.shape, out.dtype, out.stride()) == ((rows, rows), x.dtype, (rows, 1))
+    torch.mm(x.t(), x, out=out)
+    kept = out[1:3].clone()
+    view = out[1:3]
+    del out
+    torch.testing.assert_close(view, kept)
+    got = gram(x.view(1, 3, rows, 1), 0.5)
+    torch.testing.assert_close(got[0], torch.mm(x.t(), x) * 0.5)
+    got.add_(1).requires_grad_()
+
+
+def test_small_results_and_other_devices_use_the_allocator() -> None:
+    for x in (torch.ones(2), torch.ones(2, device="meta"), torch.nn.Parameter(torch.ones(2))):
+        out = memory.new_empty(x, (3, 4))
+        assert (out.shape, out.device, out.dtype) == ((3, 4), x.device, x.dtype)
+        assert out.untyped_storage().resizable()
+    assert memory.new_empty(torch.ones(2, device="meta"), (5000, 5000)).is_meta
+
+
+def test_kernels_without_huge_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "_HUGE", None)
+    assert memory.new_empty(torch.ones(2), (3000, 3000)).untyped_storage().resizable()
+    monkeypatch.setattr(memory, "_HUGE", -1)  # which no kernel knows
+    assert memory.new_empty(torch.ones(2), (3000, 3000)).untyped_storage().resizable()
+
+
+# -- the kernel --------------------------------------------------------------------------------------
+
+
+@st.composite
+def squares(draw: st.DrawFn) -> Network:
+    """A value times itself: any batch, groups and windows, legs in any order, some of one cell."""
+    dims = draw(st.integers(0, 2))
+    sizes = {name: draw(st.integers(1, 3)) for name in "ngct"}
+    relations, positions, taps, cells, shared = [], [], [], [], draw(st.booleans())
+    for axis in range(1, dims + 1):
+        sizes |= {f"i{axis}": draw(st.integers(1, 6)), f"k{axis}": draw(st.integers(1, 3))}
+        sizes[f"o{axis}"] = draw(st.integers(1, 3))
+        stride, dilation = (draw(st.sampled_from((1, 1, 2, 3, -1))) for _ in "sd")
+        relations.append((axis, _relation(stride, dilation, axis, draw(st.integers(-3, 3)))))
+        positions.append(f"o{axis}")
+        taps.append(f"k{axis}")
+        cells.append(f"i{axis}")
+    alone = {"c", *taps, *cells} | (set() if shared else set(positions[:1]))
+    first = draw(st.permutations(["n", "g", "c", "t", *cells]))
+    kept = ["g", "c", *taps] + ([] if shared else positions[:1]) + (["n"] if draw(st.booleans()) else [])
+
+    def second(text: str) -> str:
+        for name in sorted(alone, key=len, reverse=True):
+            text = text.replace(name, f"{name}_2")
+        return text
+
+    names = [*sizes, *(second(name) for name in sizes if name in alone)]
+    index = ", ".join(f"{name}={sizes[name.removesuffix('_2')]}" for name in names)
+    output = draw(st.permutations([*kept, *(second(name) for name in kept if name in alone)]))
+    lines = [f"p{axis} = pattern [i{axis} = {text}]" for axis, text in relations]
+    lines += [f"q{axis} = pattern [{second(f'i{axis}')} = {second(text)}]" for axis, text in relations]
+    return parse_network(
+        f"""network square {{
+          index [{index}]
+          x = input [{", ".join(first)}]
+          y = input{{of=x}} [{", ".join(map(second, first))}]
+          {chr(10).join(lines)}
+          s = scale [{draw(st.sampled_from(("1", "3/7")))}]
+          output [{", ".join(output)}]
+        }}"""
+    )
+
+
+@settings(max_examples=60)
+@given(network=squares())
+def test_every_kernel_agrees_on_squares(network: Network) -> None:
+    assert (
+        "symmetric_product" in assert_every_kernel(network)
+        or len(network.output) < 2
+        or not_mirrored(network)
+    )
+
+
+def _relation(stride: int, dilation: int, axis: int, offset: int) -> str:
+    return (
+        f"{stride}*o{axis} {dilation:+}*k{axis} {offset:+}".replace("+", "+ ").replace("-", "- ").lstrip("- ")
+    )
+
+
+def not_mirrored(network: Network) -> bool:
+    """Whether the position of one copy is open, and windows of the other cannot be read the same way."""
+    return any(name.name.startswith("o") for name in network.open_indices)
+
+
+def test_kernel_is_not_taken_for_two_values() -> None:
+    text = """network t {{
+      index [n=4, a=3, b=3]
+      x = input [{first}]
+      y = input{of} [{second}]
+      output [{output}]
+    }}"""
+    for first, second, output, of, want in (
+        ("n, a", "n, b", "a, b", "{of=x}", True),
+        ("n, a", "n, b", "a, b", "", False),  # two arguments
+        ("a, b", "b, a", "a, b", "{of=x}", False),  # a row is a column too
+        ("n, a", "n, b", "a", "{of=x}", False),  # a column is summed
+        ("n, a", "n, a", "n", "{of=x}", False),  # no row
+    ):
+        network = parse_network(text.format(first=first, second=second, output=output, of=of))
+        used = assert_every_kernel(network)
+        assert ("symmetric_product" in used) == want, (first, second, output, of)
+
+
+def test_multiplications_of_the_factors() -> None:
+    """What is computed is what the program says: a third of im2col at stride 1, half where a product is its mirror."""
+    layers: list[tuple[Any, dict[str, Any], float]] = [
+        ((64, 8, 3, (56, 56)), {"padding": 1}, 1 / 3),
+        ((64, 8, 5, (32, 32)), {"padding": 2}, 1 / 5),
+        ((128, 8, 3, (28, 28)), {"padding": 1, "groups": 2}, 1 / 3),
+        ((576, 8, 1, (16, 16)), {}, 0.6),
+        ((128, 8, 3, (28, 28)), {"padding": 1, "stride": 2}, 0.6),
+        ((256, 8, 2, (16, 16)), {"stride": 2}, 0.6),
+    ]
+    for arguments, options, share in layers:
+        spec = tnconv.ConvSpec(*arguments, **options, batch_size=4)
+        function = tnconv.compile(spec, "kfac_expand")
+        (choice,) = function.program.choices
+        channels, _, kernel, size = arguments
+        groups, stride, padding = (
+            options.get(name, one) for name, one in (("groups", 1), ("stride", 1), ("padding", 0))
+        )
+        positions = ((size[0] + 2 * padding - kernel) // stride + 1) ** 2
+        unfolded = 4 * positions * (channels * kernel**2) ** 2 // groups
+        border = 1 + 2 * kernel / size[0] if stride == 1 and kernel > 1 else 1
+        assert choice.multiplications is not None
+        assert isinstance(choice.multiplications, int)
+        assert 0 < choice.multiplications <= unfolded * share * border
+        with Products(strict=False) as products:
+            function.program.function(torch.randn(4, channels, *size))
+        assert products.count == choice.multiplications
+
+
+def test_multiplications_with_a_symbol() -> None:
+    function = tnconv.compile(tnconv.ConvSpec(576, 8, 1, (16, 16)), "kfac_expand", hints={"N": 4})
+    (choice,) = function.program.choices
+    fixed = tnconv.compile(tnconv.ConvSpec(576, 8, 1, (16, 16), batch_size=4), "kfac_expand")
+    count: Any = choice.multiplications
+    assert count.subs(dict.fromkeys(count.free_symbols, 4)) == fixed.program.choices[0].multiplications
+
+
+# -- window sums -------------------------------------------------------------------------------------
+
+
+@given(st.data())
+@settings(max_examples=60)
+def test_window_sums_are_products_with_the_strip(data: st.DataObject) -> None:
+    size = data.draw(st.integers(1, 60))
+    few = st.integers(1, 4)
+    kept = tuple(
+        (data.draw(st.integers(-3, 3).filter(bool)), data.draw(few))
+        for _ in range(data.draw(st.integers(0, 2)))
+    )
+    summed = ((data.draw(st.sampled_from((1, 1, 1, 2, -1))), data.draw(st.integers(1, 80))),)
+    offset = data.draw(st.integers(-20, 20))
+    x = torch.randn(3, size, 2, dtype=torch.float64)
+    strip = runtime.strip(size, kept, summed, offset, x.dtype, x.device)
+    want = torch.einsum("bia,ik->bka", x, strip)
+    for least in (0, 1 << 18):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(runtime, "_LEAST_CELLS", least)
+            patch.setattr(runtime, "_LEAST_SHARED", 1)
+            torch.testing.assert_close(runtime.window_sums(x, kept, summed, offset), want)
+    low, high = runtime._shared(size, kept, summed, offset)
+    assert (strip[low:high] == 1).all()
+
+
+def test_strips_of_two_axes() -> None:
+    one, two = (6, ((1, 3),), ((2, 3),), -1), (5, ((2, 2),), ((1, 4),), 0)
+    both = runtime.strips(one, two, torch.float64, torch.device("cpu"))
+    first, second = (runtime.strip(*axis, torch.float64, torch.device("cpu")) for axis in (one, two))
+    want = torch.einsum("ik,jl->ijkl", first, second).reshape(30, 6)
+    assert torch.equal(both, want)
+
+
+@pytest.mark.parametrize("size", [(12, 10), (64, 60), (7, 80)])
+@pytest.mark.parametrize("kernel", [1, 3, 4])
+def test_both_ways_to_sum_windows(size: tuple[int, int], kernel: int) -> None:
+    """Small images by one product for both axes, others axis by axis."""
+    text = f"""network t {{
+      index [n=2, c=3, i1={size[0]}, i2={size[1]}, k1={kernel}, k2={kernel}, o1={size[0]}, o2={size[1] // 2}]
+      x  = input   [n, c, i1, i2]
+      p1 = pattern [i1 = o1 + k1 - 1]
+      p2 = pattern [i2 = 2*o2 + k2 - 1]
+      output       [n, c, k1, k2]
+    }}"""
+    network = parse_network(text)
+    program = lower_with(
+        single_step(network), {n: kernel_table()[n] for n in ("window_sum", "gather_scatter")}, {}
+    )
+    assert ("rt.strips(" in program.source) == (size != (64, 60) or kernel == 1)
+    x = torch.randn(2, 3, *size, dtype=torch.float64)
+    want = np.asarray(evaluate(network, {"x": x.numpy()}))
+    np.testing.assert_allclose(program.function(x).numpy(), want, rtol=1e-12, atol=1e-12)
+
+
+def test_kfac_reduce_of_every_layer_needs_its_result_and_little_else() -> None:
+    """The result and 5% of the unfolded input: counted, and what PyTorch allocates besides the result."""
+    layers = [
+        (64, 3, (56, 56), 1, 1),
+        (3, 7, (64, 64), 2, 1),
+        (256, 3, (14, 14), 1, 1),
+        (32, 3, (32, 32), 1, 32),
+        (64, 3, (8, 8), 1, 64),
+    ]
+    for (channels, kernel, size, stride, groups), batch in itertools.product(layers, (1, 8)):
+        spec = tnconv.ConvSpec(
+            channels,
+            groups,
+            kernel,
+            size,
+            stride=stride,
+            padding=kernel // 2,
+            groups=groups,
+            batch_size=batch,
+        )
+        function = tnconv.compile(spec, "kfac_reduce")
+        x = torch.randn(batch, channels, *size)
+        with torch.profiler.profile(profile_memory=True) as profile:
+            result = function(x)
+        unfolded = batch * channels * kernel**2 * (size[0] // stride) * (size[1] // stride)
+        assert function.cost.peak_elements <= result.numel() + 0.05 * unfolded
+        taken = peak_of(profile)
+        assert taken <= 4 * (result.numel() + 0.05 * unfolded) + 1024
+
+
+def peak_of(profile: Any) -> int:
+    """Most bytes that were allocated at a time."""
+    events = [e for e in profile.profiler.kineto_results.events() if e.name() == "[memory]"]
+    now = most = 0
+    for event in sorted(events, key=lambda e: e.start_ns()):
+        now += event.nbytes()
+        most = max(most, now)
+    return most

@@ -1,0 +1,174 @@
+"""Products of a matrix with its own transposition, `Σ x xᵀ`: half of one is computed, the other half copied.
+
+Blocks of rows of the lower half are products that write straight into the result, the upper half is their
+transposition. That pays from about a hundred rows; the narrower the blocks, the less is computed twice, and
+the slower each product. Where autograd, `vmap` or a compiler records what happens, nothing is written in place.
+"""
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from tnconv.backends.torch.memory import new_empty
+
+# Measured on one and two CPU cores in float32.
+_LEAST_ROWS, _LEAST_SUM = 112, 64  # from here on the half may pay
+_NARROW, _WIDE = 48, 256  # rows of a block
+_RATE, _CALL = 45_000, 14  # multiplications a microsecond, microseconds of a call
+_MIRROR_NEAR, _MIRROR_FAR, _NEAR_ROWS = (
+    3_000,
+    1_000,
+    2_000,
+)  # elements a microsecond, of a result that fits in a cache
+_NARROW_HALF, _ODD_HALF = 14, 40  # columns at which a product runs at half of the rate; of a width not 4 n
+_SHORT_HALF = 40  # products that a cell sums, at which a narrow one runs at half of its rate
+_NARROWEST = 10  # columns of a product that runs at another rate
+_LEAST_GROUP = 2_000_000  # multiplications of one group that are worth calls of their own
+_FEW_CELLS = 1 << 17  # results of several examples that stay in the cache until they are added up
+_THIN_SUM, _THIN_ROWS, _STRIPS = 24, 1024, (32, 48, 36, 64, 24, 16)  # a product that is bound by writing it
+_HALF = 2  # bytes
+
+
+def may_write(x: Tensor) -> bool:
+    """Whether results may be written in place: nothing records or maps what happens to `x`."""
+    if torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(x):
+        return False
+    return not (torch.is_grad_enabled() and x.requires_grad) and forward_ad._current_level < 0
+
+
+def gram(x: Tensor, scale: float = 1.0) -> Tensor:
+    """`scale · Σ_n x xᵀ` for each group, without conjugation.
+
+    Args:
+        x: `[g, n, r, t]`; what is summed, n and t, may be split in the way that copies least.
+        scale: of the result.
+
+    Returns:
+        `[g, r, r]`, symmetric; its rows are products over n and t.
+    """
+    groups, count, rows, length = x.shape
+    if not may_write(x):
+        flat = _merged(x)
+        product = torch.mm(flat[0], flat[0].t())[None] if groups == 1 else torch.bmm(flat, flat.mT)
+        return product if scale == 1 else product * scale
+    if not x.numel():
+        zeros = x.new_zeros(groups, rows, rows)
+        return zeros if scale == 1 else zeros * scale
+    apart = count > 1 and rows <= length and x.dtype.itemsize > _HALF
+    whole = len(row_cuts(rows, count * length)) == 2
+    if groups == 1 and whole and not apart and rows < _THIN_ROWS:
+        return _small(x, scale)
+    if groups > 1 and not _halves(rows, count * length, groups):
+        return _by_batch(x, apart, scale)
+    if groups == 1 and apart and whole and count * rows * rows <= _FEW_CELLS:
+        return _times(torch.bmm(x[0], x[0].mT).sum(0, keepdim=True), scale)
+    parts = x if apart else _merged(x)[:, None]
+    out = new_empty(x, (groups, rows, rows))
+    for group, result in zip(parts.unbind(), out.unbind(), strict=True):
+        strip = next((w for w in _STRIPS if rows % w == 0), 0)
+        if len(group) == 1 and 1 < group.shape[2] <= _THIN_SUM and rows >= _THIN_ROWS and strip:
+            _write_strips(result, group[0], strip, scale)
+        else:
+            _write(result, group, scale)
+    return out
+
+
+def row_cuts(rows: int, length: int) -> list[int]:
+    """Where `gram` cuts the rows of its result; `length` is the number of products that a cell sums."""
+    if rows < _LEAST_ROWS or length < _LEAST_SUM:
+        return [0, rows]
+    width = min(max(_NARROW, -(-rows // 8 // 16) * 16), _WIDE)
+    cuts = [*range(0, rows, width), rows]
+    saved = length * (rows * rows - _lower(cuts)) // _RATE
+    mirrored = rows * rows // (_MIRROR_NEAR if rows < _NEAR_ROWS else _MIRROR_FAR)
+    return cuts if saved > _CALL * len(cuts) + mirrored else [0, rows]
+
+
+def _lower(cuts: list[int]) -> int:
+    """Cells of the blocks that are computed."""
+    return sum((b - a) * b for a, b in pairwise(cuts))
+
+
+def multiplications(groups: int, rows: int, length: int) -> int:
+    """The exact number of scalar multiplications in the products of `gram`.
+
+    Args:
+        groups: number of groups.
+        rows: of a result.
+        length: number of products that a cell sums.
+    """
+    if groups > 1 and not _halves(rows, length, groups):
+        return groups * rows * rows * length
+    return groups * length * _lower(row_cuts(rows, length))
+
+
+def efficiency(width: int, length: int, outermost: bool = True) -> float:
+    """The share of the rate of large products that a product reaches whose result has so many columns and rows.
+
+    Args:
+        width: of the result.
+        length: number of products that a cell sums.
+        outermost: whether what is summed lies side by side in memory, and not the columns.
+    """
+    if width <= _NARROWEST:
+        short = (length + 1) / (length + 1 + _SHORT_HALF)
+        return short * (min(0.3, 0.07 * width) if outermost else 0.012 * width)
+    return width / (width + (_NARROW_HALF if width % 4 == 0 else _ODD_HALF))
+
+
+def _halves(rows: int, length: int, groups: int) -> bool:
+    """Whether a group is large enough for calls of its own."""
+    return groups == 1 or (rows >= _LEAST_ROWS and rows * rows * length >= _LEAST_GROUP)
+
+
+def _merged(x: Tensor) -> Tensor:
+    """`[g, r, (n t)]`."""
+    return x[:, 0] if x.shape[1] == 1 else x.transpose(1, 2).flatten(2)
+
+
+def _small(x: Tensor, scale: float) -> Tensor:
+    """One product of one group, in few calls."""
+    _, count, rows, length = x.shape
+    if length == 1:
+        flat = x.reshape(count, rows).t()
+    else:
+        flat = x.reshape(rows, length) if count == 1 else x[0].transpose(0, 1).flatten(1)
+    return torch.addmm(flat.new_empty(()), flat, flat.t(), beta=0, alpha=scale)[None]
+
+
+def _times(result: Tensor, scale: float) -> Tensor:
+    return result if scale == 1 else result.mul_(scale)
+
+
+def _by_batch(x: Tensor, apart: bool, scale: float) -> Tensor:
+    """One batched product: of groups, or of groups and examples if their sum behind it is cheaper than a copy."""
+    if not apart:
+        flat = _merged(x)
+        if 1 not in flat.stride()[1:]:  # torch would go through the batch one by one
+            flat = flat.contiguous()
+        return _times(torch.bmm(flat, flat.mT), scale)
+    groups, count, rows, length = x.shape
+    flat = x.transpose(0, 1).reshape(count * groups, rows, length)
+    return _times(torch.bmm(flat, flat.mT).view(count, groups, rows, rows).sum(0), scale)
+
+
+def _write(out: Tensor, parts: Tensor, scale: float) -> None:
+    """Write one group's product `[r, r]` from `[n, r, t]`."""
+    first, *others = parts.unbind()
+    cuts = row_cuts(len(out), parts.shape[0] * parts.shape[2])
+    for low, high in pairwise(cuts):
+        block = out[low:high, :high]
+        torch.addmm(block, first[low:high], first[:high].t(), beta=0, alpha=scale, out=block)
+        for part in others:
+            torch.addmm(block, part[low:high], part[:high].t(), alpha=scale, out=block)
+        if low:
+            out[:low, low:high] = block[:, :low].t()
+
+
+def _write_strips(out: Tensor, x: Tensor, width: int, scale: float) -> None:
+    """Write `[r, r]` from `[r, t]` with a short sum: one product of few rows each is written at the speed of memory."""
+    strips = x.reshape(len(x) // width, width, x.shape[1])
+    result = out.view(len(x) // width, width, len(x))
+    torch.baddbmm(result, strips, x.t().expand(len(strips), -1, -1), beta=0, alpha=scale, out=result)
