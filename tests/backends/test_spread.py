@@ -41,7 +41,7 @@ def layers(draw: st.DrawFn) -> dict[str, Any]:
     }
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=40, deadline=None, derandomize=True)
 @given(layer=layers())
 def test_transposed_convolutions(layer: dict[str, Any]) -> None:
     outer, inner, groups = *layer["channels"], layer["groups"]
@@ -60,7 +60,7 @@ def test_transposed_convolutions(layer: dict[str, Any]) -> None:
         assert torch.equal(spread.by_fold(image, weight, groups=groups, **options), want)
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=30, deadline=None, derandomize=True)
 @given(layer=layers())
 def test_convolutions_at_stride_one(layer: dict[str, Any]) -> None:
     outer, inner, groups = *layer["channels"], layer["groups"]
@@ -88,7 +88,7 @@ WEIGHT_GRADIENTS: tuple[Callable[..., Tensor], ...] = (
 )
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=40, deadline=None, derandomize=True)
 @given(layer=layers(), far=st.booleans())
 def test_depthwise_convolutions(layer: dict[str, Any], far: bool) -> None:
     """Also with padding that the native code has no room for."""

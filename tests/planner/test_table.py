@@ -71,7 +71,7 @@ def test_both_writers_fill_the_same_table(seed, leaves, objective, symbol):
         assert fast.lefts == slow.lefts
 
 
-@pytest.mark.parametrize("objective", OBJECTIVES, ids=str)
+@pytest.mark.parametrize("objective", OBJECTIVES, ids=range(len(OBJECTIVES)))
 @pytest.mark.parametrize(
     "network",
     [conv_chain(8, dims=2), deep_chain(8), matrices(8), hypergraph(0, 8, 14), hypergraph(1, 8, 26)],
@@ -136,7 +136,7 @@ def test_twelve_tensors_take_the_fast_writer_and_a_part_of_the_sets():
     assert price(model, table.tree(model.everything)) == table.price(model.everything)
 
 
-@pytest.mark.parametrize("objective", OBJECTIVES, ids=str)
+@pytest.mark.parametrize("objective", OBJECTIVES, ids=range(len(OBJECTIVES)))
 @pytest.mark.parametrize("seed", range(6))
 def test_near_trees_are_the_cheapest_of_all_up_to_three_times_the_best(seed, objective):
     network = random_problem(7000 + seed, 5)

@@ -17,6 +17,7 @@ from tnconv.backends.torch.memory import new_empty
 _LEAST_ROWS, _LEAST_SUM = 112, 64  # from here on the half may pay
 _NARROW, _WIDE = 48, 256  # rows of a block
 _RATE, _CALL = 45_000, 14  # multiplications a microsecond, microseconds of a call
+_WORTH = 0.93  # of the time of the whole
 _MIRROR_NEAR, _MIRROR_FAR, _NEAR_ROWS = (
     3_000,
     1_000,
@@ -26,7 +27,7 @@ _NARROW_HALF, _ODD_HALF = 14, 40  # columns at which a product runs at half of t
 _SHORT_HALF = 40  # products that a cell sums, at which a narrow one runs at half of its rate
 _NARROWEST = 10  # columns of a product that runs at another rate
 _LEAST_GROUP = 2_000_000  # multiplications of one group that are worth calls of their own
-_FEW_CELLS = 1 << 17  # results of several examples that stay in the cache until they are added up
+_FEW_CELLS = 1 << 19  # results of several examples that stay in the cache until they are added up
 _THIN_SUM, _THIN_ROWS, _STRIPS = 24, 1024, (32, 48, 36, 64, 24, 16)  # a product that is bound by writing it
 _HALF = 2  # bytes
 
@@ -56,7 +57,7 @@ def gram(x: Tensor, scale: float = 1.0) -> Tensor:
     if not x.numel():
         zeros = x.new_zeros(groups, rows, rows)
         return zeros if scale == 1 else zeros * scale
-    apart = count > 1 and rows <= length and x.dtype.itemsize > _HALF
+    apart = count > 1 and 2 * rows <= length and x.dtype.itemsize > _HALF
     whole = len(row_cuts(rows, count * length)) == 2
     if groups == 1 and whole and not apart and rows < _THIN_ROWS:
         return _small(x, scale)
@@ -81,9 +82,10 @@ def row_cuts(rows: int, length: int) -> list[int]:
         return [0, rows]
     width = min(max(_NARROW, -(-rows // 8 // 16) * 16), _WIDE)
     cuts = [*range(0, rows, width), rows]
-    saved = length * (rows * rows - _lower(cuts)) // _RATE
-    mirrored = rows * rows // (_MIRROR_NEAR if rows < _NEAR_ROWS else _MIRROR_FAR)
-    return cuts if saved > _CALL * len(cuts) + mirrored else [0, rows]
+    whole = length * rows * rows / (_RATE * efficiency(rows, length))
+    halves = length * _lower(cuts) / (_RATE * efficiency(width, length)) + _CALL * len(cuts)
+    mirrored = rows * rows / (_MIRROR_NEAR if rows < _NEAR_ROWS else _MIRROR_FAR)
+    return cuts if halves + mirrored < _WORTH * whole else [0, rows]
 
 
 def _lower(cuts: list[int]) -> int:

@@ -33,9 +33,8 @@ columns of one flat matrix, and the first factor is the same with other cells ze
 Nothing is subtracted, so rounding is that of unfolding whatever the border holds.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache
-from itertools import product as combinations
 from math import prod
 
 import torch
@@ -43,25 +42,20 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tnconv.backends.torch.gram import gram, may_write
+from tnconv.backends.torch.lag_assemble import CHANNELS, Made, Taps, assemble, at_taps, place_blocks
 from tnconv.backends.torch.lag_schedule import (
     Axis,
     Block,
     Shift,
     Term,
     block_list,
-    check_scheme,
     flat_shift,
-    lag_axes,
     shifts,
     zero_gap,
 )
-from tnconv.backends.torch.memory import new_empty
+from tnconv.backends.torch.lag_scheme import check_scheme, lag_axes
 
-_CHANNELS = -1  # beside the numbers of axes
 _LEAST_PIECE = 1024  # elements of a pair of taps that are worth a copy of their own
-
-Made = dict[tuple[int, int], Tensor]
-Taps = tuple[int, ...]
 
 
 def correlate(
@@ -125,17 +119,17 @@ def correlate_axes(
 
 def _windows(x: Tensor, groups: int, axes: tuple[Axis, ...], tile: int, scale: float) -> Tensor:
     """One product of all windows, or of all tiles, with themselves."""
-    order = (_CHANNELS, *range(len(axes)))
+    order = (CHANNELS, *range(len(axes)))
     (matrix,) = _matrices(x, groups, axes, tile, order, None)
     total = gram(matrix.mT[:, None], scale)
-    return total if tile == 1 else _assemble({(0, 0): total}, axes, tile, order, None)
+    return total if tile == 1 else assemble({(0, 0): total}, axes, tile, order, None)
 
 
 def _lag1(x: Tensor, groups: int, axes: tuple[Axis, ...], tile: int, scale: float) -> Tensor:
     """By lag along one axis, the others in tiles."""
     (place,) = lag_axes("lag1", len(axes))
     others = tuple(n for n in range(len(axes)) if n != place)
-    order = (*others, _CHANNELS) if tile == 1 else (_CHANNELS, *others)
+    order = (*others, CHANNELS) if tile == 1 else (CHANNELS, *others)
     lines = _matrices(x, groups, axes, tile, order, place)
     rows = x.shape[0] * prod(axes[n].positions for n in others) // tile
 
@@ -157,7 +151,7 @@ def _lag1(x: Tensor, groups: int, axes: tuple[Axis, ...], tile: int, scale: floa
         made[block.tap, block.tap_2] = add(common, block.own) if block.own else common
     channels = x.shape[1] // groups
     if tile > 1 or groups * channels**2 < _LEAST_PIECE or not may_write(x):
-        return _assemble(made, axes, tile, order, place)
+        return assemble(made, axes, tile, order, place)
     side = (*(axes[n].kernel for n in others), channels)
 
     def part(taps: Taps, taps_2: Taps) -> Tensor:
@@ -165,9 +159,9 @@ def _lag1(x: Tensor, groups: int, axes: tuple[Axis, ...], tile: int, scale: floa
             return part(taps_2, taps).mT
         block = made[taps[place], taps_2[place]].reshape(groups, *side, *side)
         rows, columns = ([t for n, t in enumerate(each) if n != place] for each in (taps, taps_2))
-        return _at(block, rows, columns)
+        return at_taps(block, rows, columns)
 
-    return _placed(part, axes, write=True)
+    return place_blocks(part, axes, write=True)
 
 
 def _matrices(
@@ -185,7 +179,7 @@ def _matrices(
     """
     view = _view(x, groups, axes, tile, () if lag is None else (lag,))
     others = [n for n in range(len(axes)) if n != lag]
-    taps = {n: 3 + len(axes) + count for count, n in enumerate(others)} | {_CHANNELS: 2}
+    taps = {n: 3 + len(axes) + count for count, n in enumerate(others)} | {CHANNELS: 2}
     columns = [taps[n] for n in order]
     cells = [] if lag is None else [3 + lag]
     rows = [*cells, 0, *(3 + n for n in others)]
@@ -254,9 +248,9 @@ def _lag2(x: Tensor, groups: int, axes: tuple[Axis, ...], scale: float) -> Tenso
         if taps[place:] > taps_2[place:]:
             return part(taps_2, taps).mT
         block = made[taps[place], taps_2[place]][taps[along], taps_2[along]].reshape(groups, *side, *side)
-        return _at(block, taps[:place], taps_2[:place])
+        return at_taps(block, taps[:place], taps_2[:place])
 
-    return _placed(part, axes, may_write(x))
+    return place_blocks(part, axes, may_write(x))
 
 
 class _Grid:
@@ -331,33 +325,6 @@ class _Grid:
         return _add(total, first.flatten(2).mT, second.flatten(2).mT, self.scale)
 
 
-def _at(block: Tensor, rows: Sequence[int], columns: Sequence[int]) -> Tensor:
-    """`[g, c, c]` for taps of the rows and taps of the columns of `[g, k.., c, k.., c]`."""
-    for tap in rows:
-        block = block.select(1, tap)
-    for tap in columns:
-        block = block.select(2, tap)
-    return block
-
-
-def _placed(part: Callable[[Taps, Taps], Tensor], axes: tuple[Axis, ...], write: bool) -> Tensor:
-    """`[g, (c k1 ..), (c k1 ..)]` from `[g, c, c]` for each pair of taps: written once, each into its place."""
-    kernel = [a.kernel for a in axes]
-    taps = list(combinations(*map(range, kernel)))
-    some = part(taps[0], taps[0])
-    groups, channels = some.shape[:2]
-    width = channels * len(taps)
-    if not write:
-        stack = torch.stack([part(k, j) for k in taps for j in taps])
-        stack = stack.reshape(len(taps), len(taps), groups, channels, channels)
-        return stack.permute(2, 3, 0, 4, 1).reshape(groups, width, width)
-    out = new_empty(some, (groups, channels, len(taps), channels, len(taps)))
-    for row, k in enumerate(taps):
-        for column, j in enumerate(taps):
-            out[:, :, row, :, column].copy_(part(k, j))
-    return out.reshape(groups, width, width)
-
-
 def _add(total: Tensor | None, first: Tensor, second: Tensor, scale: float) -> Tensor:
     """`total + scale · firstᵀ second` for each group; a plain product is faster than a batch of one."""
     one = first.shape[0] == 1
@@ -371,54 +338,3 @@ def _add(total: Tensor | None, first: Tensor, second: Tensor, scale: float) -> T
     if one:
         return torch.addmm(total[0], first[0].t(), second[0], beta=beta, alpha=alpha)[None]
     return torch.baddbmm(total, first.mT, second, beta=beta, alpha=alpha)
-
-
-def _assemble(
-    made: Made, axes: tuple[Axis, ...], tile: int, order: tuple[int, ...], lag: int | None
-) -> Tensor:
-    """Blocks for tap <= tap_2 of the lag axis, rows and columns as in `order`, to `[g, (c k1 ..), (c k1 ..)]`."""
-    some = next(iter(made.values()))
-    kernel = [a.kernel for a in axes]
-    others = prod(axes[n].kernel for n in order if n != _CHANNELS)
-    cells = others // kernel[-1] * axes[-1].tile(tile) if tile > 1 else others
-    groups, channels = some.shape[0], some.shape[1] // cells
-    if tile > 1:
-        made = _diagonals(made, axes[-1], tile)
-    width, depth = channels * prod(kernel), len(order)
-    side = [channels if n == _CHANNELS else kernel[n] for n in order]
-    wanted = (_CHANNELS, *range(len(axes)))
-    if lag is None:
-        places = [1 + order.index(n) for n in wanted]
-        out = made[0, 0].reshape(groups, *side, *side).permute(0, *places, *(depth + p for p in places))
-        return out.reshape(groups, width, width)
-    # Side by side in memory lie the second taps, then the columns' channels: what a copy into place runs along.
-    taps, before = range(kernel[lag]), prod(side[: order.index(_CHANNELS)])
-
-    def row(tap: int) -> Tensor:
-        blocks = [made[tap, k] if k >= tap else made[k, tap].mT for k in taps]
-        return torch.stack([b.reshape(groups, others * channels, before, -1) for b in blocks], 2)
-
-    stack = torch.stack([row(tap) for tap in taps]).reshape(len(taps), groups, *side, len(taps), *side)
-    rows = [2 + order.index(n) if n != lag else 0 for n in wanted]
-    columns = [2 + depth + (order.index(n) + 1 if n != lag else 0) for n in wanted]
-    return stack.permute(1, *rows, *columns).reshape(groups, width, width)
-
-
-def _diagonals(made: Made, axis: Axis, tile: int) -> Made:
-    """From products of the cells of tiles to those of taps: the sums of diagonals of each block.
-
-    The cells are the last of the rows and the columns.
-    """
-    cells, reach = axis.tile(tile), axis.dilation * (axis.kernel - 1) + 1
-    read = axis.stride * (tile - 1) + reach
-    folded: dict[int, Tensor] = {}
-    for block in made.values():
-        if id(block) in folded:
-            continue
-        groups, width, _ = block.shape
-        view = block.reshape(groups, width // cells, cells, width // cells, cells)
-        for dim in (2, 4):  # [g, c, o, c, o, k, k]
-            view = view.narrow(dim, 0, read).unfold(dim, reach, axis.stride)[..., :: axis.dilation]
-        sums = view.diagonal(0, 2, 4).sum(-1).transpose(2, 3)  # [g, c, k, c, k]
-        folded[id(block)] = sums.flatten(3).flatten(1, 2)
-    return {pair: folded[id(block)] for pair, block in made.items()}

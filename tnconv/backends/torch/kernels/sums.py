@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tnconv.backends.torch import lag_schedule
+from tnconv.backends.torch import lag_scheme
 from tnconv.backends.torch.emit import Emitter, Value, singles
 from tnconv.backends.torch.kernels.base import Kernel, Problem
 from tnconv.backends.torch.kernels.contract import presum
@@ -45,10 +45,15 @@ class WindowSum(Kernel):
         return None
 
     def cost(self, problem: Problem) -> float:
-        """One pass over the operand, a little more for the products."""
+        """One pass over the operand, and the products, each of which leaves fewer cells to the next."""
         profile = problem.profile
         cells = problem.count(problem.operands[0].legs)
-        return 3 * profile.call * len(problem.relations) + profile.copying(cells / 4)
+        total = 3 * profile.call * len(problem.relations) + profile.copying(cells / 4)
+        for relation in (r for r in (self._solved(problem, r) for r in problem.relations) if r):
+            kept = problem.count(x for _, x in relation.terms if x in problem.open)
+            total += cells * kept / profile.matmul
+            cells = cells * kept // max(1, problem.count((relation.left,)))
+        return total
 
     def emit(self, problem: Problem, em: Emitter) -> Value:
         """Write one product an axis, the first axis first, or one for two axes of a small image."""
@@ -145,8 +150,8 @@ class LagCorrelation(Kernel):
     def cost(self, problem: Problem) -> float:
         """What the fastest scheme is predicted to take."""
         numbers = _numbers(problem)
-        scheme = lag_schedule.choose(problem.profile, **numbers)
-        return lag_schedule.predicted(scheme, problem.profile, **numbers)
+        scheme = lag_scheme.choose(problem.profile, **numbers)
+        return lag_scheme.predicted(scheme, problem.profile, **numbers)
 
     def multiplications(self, problem: Problem) -> Size | None:
         """Those of the scheme, as it is at the representative sizes; linear in the number of examples."""
@@ -155,7 +160,7 @@ class LagCorrelation(Kernel):
         if not all(isinstance(i.size, int) for i in (*found.groups, *found.channels)):
             return None
         numbers = _numbers(problem)
-        counted = lag_schedule.multiplications(lag_schedule.choose(problem.profile, **numbers), **numbers)
+        counted = lag_scheme.multiplications(lag_scheme.choose(problem.profile, **numbers), **numbers)
         each, rest = divmod(counted, max(1, problem.count(found.batch)))
         return None if rest else normal(each * product(i.size for i in found.batch))
 
@@ -164,7 +169,7 @@ class LagCorrelation(Kernel):
         found = _find_lag(problem)
         assert found is not None
         numbers = _numbers(problem)
-        scheme = lag_schedule.choose(problem.profile, **numbers)
+        scheme = lag_scheme.choose(problem.profile, **numbers)
         value = em.arrange(
             problem.operands[0], (found.batch, (*found.groups, *found.channels), *singles(found.images))
         )
@@ -178,12 +183,12 @@ class LagCorrelation(Kernel):
         rows = (*found.channels, *found.kernels)
         columns = tuple(found.mirror[i] for i in rows)
         batch = product(i.size for i in found.batch)
-        for what, each, rest in lag_schedule.buffers(scheme, **numbers):
+        for what, each, rest in lag_scheme.buffers(scheme, **numbers):
             em.allocated(what, normal(each * batch + rest))
         return em.assign("factor", text, [value.name], (found.groups, rows, columns), fresh=True)
 
 
-def _numbers(problem: Problem) -> lag_schedule.Numbers:
+def _numbers(problem: Problem) -> lag_scheme.Numbers:
     """What decides how much work there is, at the representative sizes."""
     found = _find_lag(problem)
     assert found is not None

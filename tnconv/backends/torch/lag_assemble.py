@@ -1,0 +1,93 @@
+"""From the blocks that `lag` computes for pairs of taps to one matrix `[g, (c k1 ..), (c k1 ..)]`."""
+
+from collections.abc import Callable, Sequence
+from itertools import product as combinations
+from math import prod
+
+import torch
+from torch import Tensor
+
+from tnconv.backends.torch.lag_schedule import Axis
+from tnconv.backends.torch.memory import new_empty
+
+CHANNELS = -1  # beside the numbers of axes
+Made = dict[tuple[int, int], Tensor]
+Taps = tuple[int, ...]
+
+
+def at_taps(block: Tensor, rows: Sequence[int], columns: Sequence[int]) -> Tensor:
+    """`[g, c, c]` for taps of the rows and taps of the columns of `[g, k.., c, k.., c]`."""
+    for tap in rows:
+        block = block.select(1, tap)
+    for tap in columns:
+        block = block.select(2, tap)
+    return block
+
+
+def place_blocks(part: Callable[[Taps, Taps], Tensor], axes: tuple[Axis, ...], write: bool) -> Tensor:
+    """`[g, (c k1 ..), (c k1 ..)]` from `[g, c, c]` for each pair of taps: written once, each into its place."""
+    kernel = [a.kernel for a in axes]
+    taps = list(combinations(*map(range, kernel)))
+    some = part(taps[0], taps[0])
+    groups, channels = some.shape[:2]
+    width = channels * len(taps)
+    if not write:
+        stack = torch.stack([part(k, j) for k in taps for j in taps])
+        stack = stack.reshape(len(taps), len(taps), groups, channels, channels)
+        return stack.permute(2, 3, 0, 4, 1).reshape(groups, width, width)
+    out = new_empty(some, (groups, channels, len(taps), channels, len(taps)))
+    for row, k in enumerate(taps):
+        for column, j in enumerate(taps):
+            out[:, :, row, :, column].copy_(part(k, j))
+    return out.reshape(groups, width, width)
+
+
+def assemble(
+    made: Made, axes: tuple[Axis, ...], tile: int, order: tuple[int, ...], lag: int | None
+) -> Tensor:
+    """Blocks for tap <= tap_2 of the lag axis, rows and columns as in `order`, to `[g, (c k1 ..), (c k1 ..)]`."""
+    some = next(iter(made.values()))
+    kernel = [a.kernel for a in axes]
+    others = prod(axes[n].kernel for n in order if n != CHANNELS)
+    cells = others // kernel[-1] * axes[-1].tile(tile) if tile > 1 else others
+    groups, channels = some.shape[0], some.shape[1] // cells
+    if tile > 1:
+        made = _diagonals(made, axes[-1], tile)
+    width, depth = channels * prod(kernel), len(order)
+    side = [channels if n == CHANNELS else kernel[n] for n in order]
+    wanted = (CHANNELS, *range(len(axes)))
+    if lag is None:
+        places = [1 + order.index(n) for n in wanted]
+        out = made[0, 0].reshape(groups, *side, *side).permute(0, *places, *(depth + p for p in places))
+        return out.reshape(groups, width, width)
+    # Side by side in memory lie the second taps, then the columns' channels: what a copy into place runs along.
+    taps, before = range(kernel[lag]), prod(side[: order.index(CHANNELS)])
+
+    def row(tap: int) -> Tensor:
+        blocks = [made[tap, k] if k >= tap else made[k, tap].mT for k in taps]
+        return torch.stack([b.reshape(groups, others * channels, before, -1) for b in blocks], 2)
+
+    stack = torch.stack([row(tap) for tap in taps]).reshape(len(taps), groups, *side, len(taps), *side)
+    rows = [2 + order.index(n) if n != lag else 0 for n in wanted]
+    columns = [2 + depth + (order.index(n) + 1 if n != lag else 0) for n in wanted]
+    return stack.permute(1, *rows, *columns).reshape(groups, width, width)
+
+
+def _diagonals(made: Made, axis: Axis, tile: int) -> Made:
+    """From products of the cells of tiles to those of taps: the sums of diagonals of each block.
+
+    The cells are the last of the rows and the columns.
+    """
+    cells, reach = axis.tile(tile), axis.dilation * (axis.kernel - 1) + 1
+    read = axis.stride * (tile - 1) + reach
+    folded: dict[int, Tensor] = {}
+    for block in made.values():
+        if id(block) in folded:
+            continue
+        groups, width, _ = block.shape
+        view = block.reshape(groups, width // cells, cells, width // cells, cells)
+        for dim in (2, 4):  # [g, c, o, c, o, k, k]
+            view = view.narrow(dim, 0, read).unfold(dim, reach, axis.stride)[..., :: axis.dilation]
+        sums = view.diagonal(0, 2, 4).sum(-1).transpose(2, 3)  # [g, c, k, c, k]
+        folded[id(block)] = sums.flatten(3).flatten(1, 2)
+    return {pair: folded[id(block)] for pair, block in made.items()}

@@ -1,0 +1,265 @@
+"""How `lag.correlate` goes about a layer: variants, their exact counts, and which is predicted to be fastest.
+
+Nothing here touches a tensor, so the compiler decides with it and tests count with it.
+"""
+
+from collections.abc import Sequence
+from math import prod
+from typing import Literal, NamedTuple, TypedDict, Unpack
+
+from tnconv.backends.torch import gram
+from tnconv.backends.torch.lag_schedule import (
+    Axis,
+    Block,
+    block_list,
+    flat_shift,
+    shifts,
+    tap_pairs,
+    terms_of,
+    zero_gap,
+)
+from tnconv.backends.torch.profile import DEFAULT, Profile
+
+Variant = Literal["lag2", "lag1", "windows"]
+VARIANTS: tuple[Variant, ...] = ("lag2", "lag1", "windows")
+
+_MOST_TILE, _MOST_WIDTH = 64, 768  # positions of a tile, columns of a product of tiles
+_LEAST_WIDTH = 16  # channels of a group that make lag2's many products worth it
+_BETTER = 0.9  # of what is simple, where two are alike
+_RUN = 6  # cells that take as long to begin a run of a copy as they take to be copied
+_GROUP = 0.2  # microseconds that a product of a batch takes by itself
+
+
+class Numbers(TypedDict):
+    """What decides how much work `correlate` has: the input's sizes (of all groups), and its arguments."""
+
+    batch: int
+    channels: int
+    groups: int
+    sizes: Sequence[int]
+    kernel_size: Sequence[int]
+    stride: Sequence[int]
+    dilation: Sequence[int]
+    offset: Sequence[int]
+    positions: Sequence[int]
+
+
+class Scheme(NamedTuple):
+    """How `correlate` goes about it.
+
+    Args:
+        variant: `"lag2"`, `"lag1"` or `"windows"`.
+        tile: positions along the last axis that are unfolded together.
+    """
+
+    variant: Variant
+    tile: int = 1
+
+
+def lag_axes(variant: Variant, count: int) -> tuple[int, ...]:
+    """The axes that go by lag, of so many; the last is along the lines, if there are two."""
+    return {"lag2": (count - 2, count - 1), "lag1": (max(0, count - 2),), "windows": ()}[variant]
+
+
+def _fits(variant: str, axes: tuple[Axis, ...]) -> bool:
+    """Whether a variant takes these axes."""
+    return variant != "lag2" or (len(axes) > 1 and axes[-1].stride == 1 == axes[-2].stride)
+
+
+def _tiled(variant: str, axes: tuple[Axis, ...]) -> list[int]:
+    """The tiles that a variant takes."""
+    positions = axes[-1].positions
+    if variant == "lag2" or (variant == "lag1" and len(axes) == 1):
+        return [1]
+    return [tile for tile in range(1, positions + 1) if positions % tile == 0]
+
+
+def check_scheme(variant: str, tile: int, axes: tuple[Axis, ...]) -> None:
+    """Refuse what does not take these axes, with the reason."""
+    if variant not in VARIANTS:
+        raise ValueError(f"no variant {variant!r}; pass one of {', '.join(VARIANTS)}")
+    if not _fits(variant, axes):
+        stride = tuple(a.stride for a in axes)
+        raise ValueError(
+            f"variant {variant!r} needs two axes, the last two of stride 1, but the stride is {stride}; "
+            "pass 'lag1', or what choose() returns"
+        )
+    if tile not in _tiled(variant, axes):
+        raise ValueError(
+            f"variant {variant!r} with {axes[-1].positions} positions along the last of {len(axes)} axes "
+            f"takes no tile of {tile}; pass one of {_tiled(variant, axes)}, or what choose() returns"
+        )
+
+
+def choose(profile: Profile = DEFAULT, **numbers: Unpack[Numbers]) -> Scheme:
+    """How `correlate` is predicted to be fastest, with one thread or several.
+
+    Args:
+        profile: rates of the machine.
+        numbers: of the call, by name; a representative `batch` if it is not known.
+
+    Returns:
+        The scheme: `"lag2"` where channels are many, `"lag1"`, with a tile where they are few, `"windows"` where no
+        lag is worth its many small products; with a tile of one position that is im2col.
+    """
+    axes, wide = _axes(numbers), numbers["channels"] >= _LEAST_WIDTH * numbers["groups"]
+    variants = [v for v in VARIANTS if _fits(v, axes) and (v != "lag2" or wide)]
+    schemes = [s for v in variants for s in _schemes(v, numbers, axes)]
+    return min(schemes, key=lambda s: _seconds(s, numbers, axes, profile))
+
+
+def predicted(scheme: Scheme, profile: Profile = DEFAULT, **numbers: Unpack[Numbers]) -> float:
+    """Microseconds that `correlate` is predicted to take.
+
+    Args:
+        scheme: how it goes about it.
+        profile: rates of the machine.
+        numbers: of the call, by name.
+    """
+    return _seconds(scheme, numbers, _axes(numbers), profile)
+
+
+def multiplications(scheme: Scheme, **numbers: Unpack[Numbers]) -> int:
+    """The exact number of scalar multiplications in the products of `correlate` over cells, over all groups.
+
+    What is done to the products afterwards, as summing diagonals of tiles, is not counted.
+
+    Args:
+        scheme: how it goes about it.
+        numbers: of the call, by name.
+
+    Raises:
+        ValueError: as `correlate` does, if there is no such variant or it does not take these axes.
+    """
+    axes = _axes(numbers)
+    check_scheme(*scheme, axes)
+    groups = numbers["groups"]
+    return sum(
+        gram.multiplications(groups, p.width, p.rows) if p.symmetric else groups * p.rows * p.width**2
+        for p in _products(scheme, numbers, axes)
+    )
+
+
+def buffers(scheme: Scheme, **numbers: Unpack[Numbers]) -> list[tuple[str, int, int]]:
+    """What `correlate` needs besides input and result: (what, elements of one input, elements whatever the batch).
+
+    Args:
+        scheme: how it goes about it.
+        numbers: of the call, by name; `batch` is not looked at.
+    """
+    axes, by_lag = _axes(numbers), lag_axes(scheme.variant, len(numbers["sizes"]))
+    channels, groups = numbers["channels"], numbers["groups"]
+    padded = channels * prod(a.size if n in by_lag else a.reach for n, a in enumerate(axes))
+    cells = channels * prod(a.positions // p * a.tile(p) for a, p in rest(scheme, axes))
+    if by_lag:
+        axis = axes[by_lag[0]]
+        cells *= sum(b - a for a, b in (axis.line(p) for p in range(min(axis.phases, axis.kernel))))
+    for place in by_lag[1:]:  # twice, once with zeros in place of cells that only some taps read
+        cells *= 2 * (axes[place].size + zero_gap(axes[place]))
+    found = [("padding", padded, 0), ("cells", cells, 0)]
+    width = channels // groups * _tile_cells(scheme, axes)
+    if not by_lag:
+        return found + ([("products of tiles", 0, 2 * groups * width**2)] if scheme.tile > 1 else [])
+    blocks = len(block_list(axes[by_lag[0]]))
+    columns = width * (axes[by_lag[1]].kernel if len(by_lag) > 1 else 1)
+    return [*found, ("blocks", 0, 2 * groups * blocks * columns**2)]
+
+
+def _axes(numbers: Numbers) -> tuple[Axis, ...]:
+    names: tuple[Literal["sizes", "kernel_size", "stride", "dilation", "offset", "positions"], ...]
+    names = ("sizes", "kernel_size", "stride", "dilation", "offset", "positions")
+    return tuple(Axis(*axis).cropped() for axis in zip(*(numbers[name] for name in names), strict=True))
+
+
+def _schemes(variant: Variant, numbers: Numbers, axes: tuple[Axis, ...]) -> list[Scheme]:
+    """The variant with all tiles that may be worth it."""
+    width = numbers["channels"] // numbers["groups"]
+    found = [Scheme(variant, tile) for tile in _tiled(variant, axes) if tile <= _MOST_TILE]
+    return [s for s in found if s.tile == 1 or width * _tile_cells(s, axes) <= _MOST_WIDTH]
+
+
+def rest(scheme: Scheme, axes: tuple[Axis, ...]) -> list[tuple[Axis, int]]:
+    """The axes that do not go by lag, with the positions of a tile."""
+    by_lag = lag_axes(scheme.variant, len(axes))
+    tiles = [*(1 for _ in axes[:-1]), scheme.tile]
+    return [(a, p) for n, (a, p) in enumerate(zip(axes, tiles, strict=True)) if n not in by_lag]
+
+
+def _tile_cells(scheme: Scheme, axes: tuple[Axis, ...]) -> int:
+    return prod(a.tile(p) for a, p in rest(scheme, axes))
+
+
+class _Product(NamedTuple):
+    """A product `[width, rows] x [rows, width]` for each group."""
+
+    rows: int
+    width: int
+    symmetric: bool
+
+
+def _products(scheme: Scheme, numbers: Numbers, axes: tuple[Axis, ...]) -> list[_Product]:
+    by_lag = lag_axes(scheme.variant, len(axes))
+    width = numbers["channels"] // numbers["groups"] * _tile_cells(scheme, axes)
+    rows = numbers["batch"] * prod(a.positions // p for a, p in rest(scheme, axes))
+    if not by_lag:
+        return [_Product(rows, width, True)]
+    blocks = block_list(axes[by_lag[0]])
+    if len(by_lag) == 1:
+        squares = {id(b.common) for b in blocks if b.starts and b.tap == b.tap_2}
+        return [_Product(rows * t.length, width, id(t) in squares) for t in terms_of(blocks)]
+    line = axes[by_lag[1]]
+    made: list[_Product] = []
+    for block in blocks:
+        symmetric = block.tap == block.tap_2
+        if block.starts:
+            made += [_Product(count, width, same) for count, same in _grid_rows(line, block, rows)]
+        added = [] if block.starts or not block.common.length else [block.common]
+        pairs = len(tap_pairs(line.kernel, symmetric))
+        for term in added + ([block.own] if block.own else []):
+            made += [_Product(rows * term.length * line.positions, width, False)] * pairs
+    return made
+
+
+def _grid_rows(line: Axis, block: Block, rows: int) -> list[tuple[int, bool]]:
+    """Rows of all the products that `lag._Grid.start` computes, and whether one is of a matrix with itself."""
+    found: list[tuple[int, bool]] = []
+    for shift in shifts(line, block.tap == block.tap_2):
+        if shift.inner:
+            same = block.tap == block.tap_2 and shift.lag == 0
+            found.append((flat_shift(line, block.common, shift.lag, rows)[2], same))
+        edges = [edge for *_, ranges in shift.pairs for edge in ranges]
+        found += [(block.common.length * rows * (high - low), False) for low, high in edges]
+    return found
+
+
+def _seconds(scheme: Scheme, numbers: Numbers, axes: tuple[Axis, ...], profile: Profile) -> float:
+    """Predicted microseconds."""
+    groups, by_lag = numbers["groups"], lag_axes(scheme.variant, len(axes))
+    per_group = numbers["channels"] // groups
+    products = _products(scheme, numbers, axes)
+    total = 8 * profile.call
+    for made in products:
+        count = (
+            gram.multiplications(groups, made.width, made.rows)
+            if made.symmetric
+            else groups * made.rows * made.width**2
+        )
+        total += 2 * profile.call + (groups * _GROUP if groups > 1 else 0)
+        total += count / profile.matmul / gram.efficiency(made.width, made.rows, scheme.tile == 1)
+        total += profile.copying(groups * made.width**2 / 4)
+    cells = numbers["batch"] * numbers["channels"]
+    for axis, positions in rest(scheme, axes):
+        cells *= axis.positions // positions * axis.tile(positions)
+    for place in by_lag:
+        axis = axes[place]
+        cells *= max(1, axis.size * min(axis.phases, axis.kernel) // axis.stride)
+    short = _RUN / axes[-1].tile(scheme.tile) if scheme.tile > 1 else 0  # runs of few cells are copied slowly
+    total += profile.copying(cells * (0.8 + short))
+    result = groups * (per_group * prod(a.kernel for a in axes)) ** 2
+    if scheme.variant == "windows" and scheme.tile == 1:
+        return _BETTER * total
+    if scheme.tile > 1:
+        blocks = len(block_list(axes[by_lag[0]])) if by_lag else 1
+        taps = (per_group * _tile_cells(scheme, axes) // axes[-1].tile(scheme.tile) * axes[-1].kernel) ** 2
+        total += blocks * (4 * profile.call + profile.copying(0.6 * groups * taps * scheme.tile))
+    return total + profile.copying(1.2 * result)
