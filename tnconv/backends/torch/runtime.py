@@ -40,7 +40,10 @@ Terms = tuple[tuple[int, int], ...]
 _BACKWARD = torch.ops.aten.convolution_backward.default
 _WEIGHT_ALONE = (False, True, False)
 _HALF = 2  # bytes
-_LEAST_SHARED, _LEAST_CELLS = 40, 1 << 18  # cells of an axis and of an input whose shared cells are summed first
+_LEAST_SHARED, _LEAST_CELLS = (
+    40,
+    1 << 18,
+)  # cells of an axis and of an input whose shared cells are summed first
 LEAST_CALL = 1_000_000  # multiplications that are worth a call of their own
 _MOST_SLICES, _LEAST_SLICE, _MOST_ADDED = 1024, 4096, 128
 
