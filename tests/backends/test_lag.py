@@ -181,7 +181,9 @@ def test_gradients(case: str) -> None:
     x = torch.randn(2, channels, *axes["sizes"], dtype=torch.float64, requires_grad=True)
     for scheme in accepted(axes):
         assert torch.autograd.gradcheck(
-            lambda x, s=scheme: correlate(x, groups=groups, **without_sizes(axes), **s._asdict()), (x,)
+            lambda x, s=scheme: correlate(x, groups=groups, **without_sizes(axes), **s._asdict()),
+            (x,),
+            fast_mode=True,
         )
 
 
@@ -242,6 +244,17 @@ def test_many_channels_are_put_together_piece_by_piece(gradient: bool) -> None:
                 (one,) = torch.autograd.grad(got, x, cotangent)
                 (two,) = torch.autograd.grad(want, x, cotangent, retain_graph=True)
                 torch.testing.assert_close(one, two, rtol=1e-12, atol=1e-12)
+
+
+def test_compiles_as_a_whole() -> None:
+    """Without a compiler behind it: what `torch.compile` reads is one graph."""
+    axes = square(6, 3, 1, 1)
+    x = torch.randn(2, 4, 6, 6, dtype=torch.float64)
+    for scheme in accepted(axes):
+        torch._dynamo.reset()
+        options = {**without_sizes(axes), **scheme._asdict(), "groups": 2, "scale": 0.5}
+        compiled = torch.compile(lambda x, o=options: correlate(x, **o), backend="eager", fullgraph=True)
+        torch.testing.assert_close(compiled(x), dense(x, 2, axes) * 0.5)
 
 
 def test_second_derivative() -> None:

@@ -34,7 +34,6 @@ Nothing is subtracted, so rounding is that of unfolding whatever the border hold
 """
 
 from collections.abc import Sequence
-from functools import cache
 from math import prod
 
 import torch
@@ -131,7 +130,7 @@ def _lag1(x: Tensor, groups: int, axes: tuple[Axis, ...], tile: int, scale: floa
     others = tuple(n for n in range(len(axes)) if n != place)
     order = (*others, CHANNELS) if tile == 1 else (CHANNELS, *others)
     lines = _matrices(x, groups, axes, tile, order, place)
-    rows = x.shape[0] * prod(axes[n].positions for n in others) // tile
+    rows = x.shape[0] * prod([axes[n].positions for n in others]) // tile
 
     def add(total: Tensor | None, term: Term, square: bool = False) -> Tensor:
         first = lines[term.phase][:, term.row * rows : (term.row + term.length) * rows]
@@ -268,20 +267,28 @@ class _Grid:
         order = (1, *range(last + 1, view.dim()), 2, first, 0, *range(3, first), last)
         cells = F.pad(view.permute(order), (0, zero_gap(self.line)))
         size, pitch = axes[-2].size, cells.shape[-1]
-        self.rows = x.shape[0] * prod(a.positions for a in others)
-        width = x.shape[1] // groups * prod(a.kernel for a in others)
+        self.rows = x.shape[0] * prod([a.positions for a in others])
+        width = x.shape[1] // groups * prod([a.kernel for a in others])
         self.cells = cells.reshape(groups, width, size, self.rows, pitch)
         self.flat, self.scale = self.cells.flatten(2), scale
-        self.masked = cache(self._masked)
-        self.columns = cache(self._columns)
+        self._masked: dict[tuple[int, int], Tensor] = {}
+        self._columns: dict[tuple[int, int], tuple[Tensor, ...]] = {}
 
-    def _masked(self, span: tuple[int, int]) -> Tensor:
+    def masked(self, span: tuple[int, int]) -> Tensor:
         """The flat cells, those outside of a range of the last axis zero."""
         low, high = span
-        return F.pad(self.cells[..., low:high], (low, self.cells.shape[-1] - high)).flatten(2)
+        if span not in self._masked:
+            cells = F.pad(self.cells[..., low:high], (low, self.cells.shape[-1] - high))
+            self._masked[span] = cells.flatten(2)
+        return self._masked[span]
 
-    def _columns(self, low: int, length: int) -> tuple[Tensor, ...]:
+    def columns(self, low: int, length: int) -> tuple[Tensor, ...]:
         """Some lines as each tap of the last axis reads them, `[g, (lines rows o2), (k.. c)]`."""
+        if (low, length) not in self._columns:
+            self._columns[low, length] = self._read(low, length)
+        return self._columns[low, length]
+
+    def _read(self, low: int, length: int) -> tuple[Tensor, ...]:
         axis, cells = self.line, self.cells[:, :, low : low + length, :, : self.line.size]
         cells = F.pad(cells, (-axis.offset, axis.reach + axis.offset - axis.size))
         return tuple(

@@ -48,7 +48,7 @@ def assemble(
     """Blocks for tap <= tap_2 of the lag axis, rows and columns as in `order`, to `[g, (c k1 ..), (c k1 ..)]`."""
     some = next(iter(made.values()))
     kernel = [a.kernel for a in axes]
-    others = prod(axes[n].kernel for n in order if n != CHANNELS)
+    others = prod([axes[n].kernel for n in order if n != CHANNELS])
     cells = others // kernel[-1] * axes[-1].tile(tile) if tile > 1 else others
     groups, channels = some.shape[0], some.shape[1] // cells
     if tile > 1:
