@@ -15,7 +15,6 @@ _CENTIMETRES = 1 / 44  # of a pixel
 _POINTS = 0.75  # of a pixel
 _BETWEEN_TERMS = 60.0
 _ANCHORS = {"start": "base west", "middle": "base", "end": "base east"}
-_ROLES = ("input", "parameter", "cotangent", "tangent", "pattern")
 _SPECIAL = re.compile(r"[&%$#_{}\\~^×*]")
 _WORDS = {
     "\\": r"\textbackslash{}",

@@ -5,7 +5,7 @@ import re
 import zlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import sympy
 import torch
@@ -86,6 +86,15 @@ def lower_with(
     return _Lowering(plan, kernels, hints, prefer, profile).program()
 
 
+class _Ready(NamedTuple):
+    """A step as kernels see it, what is done behind it, and the kernel that was chosen with all that were asked."""
+
+    problem: Problem
+    after: list[Relational]
+    kernel: Kernel
+    candidates: tuple[tuple[str, float], ...]
+
+
 class _Lowering:
     def __init__(
         self,
@@ -117,13 +126,14 @@ class _Lowering:
         for step in self.plan.steps:
             if step.result in streamed:
                 continue
+            ready = self._ready(step)
             user = square_of(self.plan, step)
-            value = self._squared(step, user) if user else None
+            value = self._squared(step, user, ready) if user else None
             if user is not None and value is not None:
                 streamed.add(user.result)
                 self.values[user.result] = (value, user.output)
             else:
-                self.values[step.result] = (self._step(step), step.output)
+                self.values[step.result] = (self._step(step, ready), step.output)
             self.workspace += [(step.result, what, size) for what, size in self.em.workspace]
             self.em.workspace.clear()
         result = self._total()
@@ -139,9 +149,13 @@ class _Lowering:
 
     # -- one step --------------------------------------------------------------------------------
 
-    def _step(self, step: Step) -> Value:
+    def _ready(self, step: Step) -> "_Ready":
+        """A step as a problem, and the kernel that was chosen for it."""
         problem, after = self._prepare(step)
-        kernel, candidates = self._choose(problem)
+        return _Ready(problem, after, *self._choose(problem))
+
+    def _step(self, step: Step, ready: "_Ready") -> Value:
+        problem, after, kernel, candidates = ready
         made = kernel.multiplications(problem)
         self.choices.append(Choice(step.result, kernel.name, candidates, made))
         scale = _scale_text(step.scale, self.em) if step.scale != 1 else None
@@ -167,10 +181,9 @@ class _Lowering:
                 value = scatter(self.em, value, relation, ())
         return value
 
-    def _squared(self, step: Step, user: Step) -> Value | None:
+    def _squared(self, step: Step, user: Step, ready: "_Ready") -> Value | None:
         """The sum of the squares of a product that is never in memory as a whole; None where it had better be."""
-        problem, after = self._prepare(step)
-        kernel, candidates = self._choose(problem)
+        problem, after, kernel, candidates = ready
         if after or not isinstance(kernel, Windows | Contract) or not worth_streaming(problem):
             return None
         if isinstance(kernel, Windows):
