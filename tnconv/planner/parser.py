@@ -10,7 +10,8 @@
       return result
     }
 
-The value of a plan with slices may be scaled: `return result * scale(1/N)`.
+The value of a plan with slices may be scaled: `return result * scale(1/N)`. What else is returned follows after
+commas: `return result, t1`.
 
 A step is its result, then operands, relations and a scale joined by `*`; `1` stands for none of them.
 """
@@ -62,12 +63,17 @@ def parse_plan(text: str) -> Plan:
     while lines.peek() and not lines.peek().startswith("return "):
         line = lines.next()
         steps.append(lines.guard(lambda line=line: _step(line, indices, values)))  # type: ignore[misc]
-    total, _, number = lines.next().removeprefix("return ").partition(" * scale(")
+    value, *others = lines.next().removeprefix("return ").split(", ")
+    total, _, number = value.partition(" * scale(")
     scale = lines.guard(lambda: sympy.sympify(parse_expression(number.removesuffix(")") or "1")))
-    results = tuple(part.strip() for part in total.split("+"))
     lines.expect("}")
     lines.end()
-    return Plan(name, arguments, tuple(steps), results, hints, slices, scale)
+    also = tuple(map(_sum, others))
+    return Plan(name, arguments, tuple(steps), _sum(total), hints, slices, scale, also)
+
+
+def _sum(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split("+"))
 
 
 def _arguments(lines: Lines) -> dict[str, tuple[Size, ...]]:

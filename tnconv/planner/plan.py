@@ -136,6 +136,8 @@ class Plan:
         arguments: the shape of every argument, sizes by axis, in the order of a call.
         steps: in order; each reads arguments and earlier results.
         results: names of the steps whose results add up to the value; one but for a Sum.
+        also: further values that are returned after it, each the sum of some steps: what a backward pass will read
+            again, or, of a backward pass, the gradients of the arguments after the first.
         hints: what the size symbols counted as when the plan was chosen; 32 for those not named.
         slices: the indices that are cut into chunks, for each of which all steps run. Sizes of steps and arguments
             are those of a chunk; counts of the plan are those of the whole.
@@ -152,6 +154,7 @@ class Plan:
     hints: Mapping[str, int] = field(default_factory=dict)
     slices: tuple[Slice, ...] = ()
     scale: sympy.Expr = sympy.S.One
+    also: tuple[tuple[str, ...], ...] = ()
 
     def __post_init__(self) -> None:
         known: dict[str, tuple[Size, ...]] = dict(self.arguments)
@@ -163,12 +166,17 @@ class Plan:
                     f"step {step.result!r} has the name of an argument or an earlier step; rename it"
                 )
             known[step.result] = tuple(axis.size for axis in step.output)
-        for result in self.results:
+        for result in self.returned:
             if result not in known:
                 raise PlanError(f"result {result!r} is not computed by any step")
 
     def __str__(self) -> str:
         return format_plan(self)
+
+    @property
+    def returned(self) -> tuple[str, ...]:
+        """The names of all steps whose results are returned, or part of what is."""
+        return (*self.results, *(name for names in self.also for name in names))
 
     @cached_property
     def indices(self) -> tuple[Index, ...]:
@@ -230,7 +238,7 @@ class Plan:
             last[step.result] = place
             for operand in step.operands:
                 last[operand.source] = place
-        for result in self.results:
+        for result in self.returned:
             last[result] = len(self.steps)
         for place, _ in enumerate(self.steps):
             yield tuple(s for s in self.steps[: place + 1] if last[s.result] >= place)

@@ -29,5 +29,6 @@ def format_plan(plan: "Plan") -> str:
         counts = f"{step.multiplications} multiplications, {step.elements} elements"
         lines.append(f"{format_step(step)}   # {counts}")
     scale = f" * scale({plan.scale})" if plan.scale != 1 else ""
-    lines.append(f"return {' + '.join(plan.results)}{scale}")
+    others = "".join(f", {' + '.join(names)}" for names in plan.also)
+    lines.append(f"return {' + '.join(plan.results)}{scale}{others}")
     return "\n".join([f"plan {plan.name} {{", *(f"  {line}" for line in lines), "}"])

@@ -5,7 +5,7 @@ indices, as the axes of a network do, so `[n, (g c), i1]` needs no reshape befor
 """
 
 import keyword
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -235,6 +235,10 @@ class Emitter:
         """Whether no other value has this memory, so that it may be changed in place."""
         return value.fresh and self.owner(value.name) not in self._shared
 
+    def keep(self, value: Value) -> None:
+        """Let nothing be written into the memory of a value: somebody reads it after the program."""
+        self._shared.add(self.owner(value.name))
+
     def allocated(self, what: str, size: Size) -> None:
         """Record a buffer that a kernel needs besides operands and result, in elements."""
         self.workspace.append((what, size))
@@ -308,9 +312,9 @@ class Emitter:
         """The value with one dimension an index, in the order given."""
         return self.arrange(value, singles(indices))
 
-    def finish(self, result: str) -> list[Statement]:
-        """The statements with `del` after each variable's last use; arguments and the result are kept."""
-        written = {s.writes for s in self.statements if s.writes} - {result}
+    def finish(self, results: Collection[str]) -> list[Statement]:
+        """The statements with `del` after each variable's last use; arguments and the results are kept."""
+        written = {s.writes for s in self.statements if s.writes} - set(results)
         last: dict[str, int] = {}
         for place, statement in enumerate(self.statements):
             for name in (*statement.reads, statement.writes):

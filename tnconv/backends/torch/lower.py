@@ -83,7 +83,7 @@ def lower_with(
     Raises:
         LoweringError: a size symbol is on no argument, or a size is not a polynomial.
     """
-    return _Lowering(plan, kernels, hints, prefer, profile).program()
+    return Lowering(plan, kernels, hints, prefer, profile).program()
 
 
 class _Ready(NamedTuple):
@@ -95,7 +95,18 @@ class _Ready(NamedTuple):
     candidates: tuple[tuple[str, float], ...]
 
 
-class _Lowering:
+class Lowering:
+    """Writes the program of a plan; arguments as for `lower_with`.
+
+    Args:
+        plan: likewise.
+        kernels: likewise.
+        hints: likewise.
+        prefer: likewise.
+        profile: likewise.
+        given: arguments that another program hands over in its own layout, with their axes; see `handed_over`.
+    """
+
     def __init__(
         self,
         plan: Plan,
@@ -103,26 +114,64 @@ class _Lowering:
         hints: Mapping[str, int],
         prefer: Collection[str],
         profile: Profile,
+        given: Mapping[str, tuple[Value, tuple[Axis, ...]]] | None = None,
     ) -> None:
         self.plan, self.kernels, self.prefer, self.profile = plan, kernels, frozenset(prefer), profile
+        given = given or {}
         taken: set[str] = set()
         self.python: dict[str, str] = {}
         for argument in plan.arguments:
             self.python[argument] = fresh(argument, taken | RESERVED)
             taken.add(self.python[argument])
-        self.bindings = _bindings(plan)
+        self.bindings = _bindings(plan, given)
         self.hints = {b.symbol: hints.get(b.symbol, DEFAULT_HINT) for b in self.bindings}
         symbols = {}
         for name in sorted(self.hints):
             symbols[name] = fresh(name, taken | RESERVED)
             taken.add(symbols[name])
         self.em = Emitter(taken, self.hints, symbols)
-        self.values: dict[str, tuple[Value, tuple[Axis, ...]]] = {}
+        self.values = {
+            name: (replace(value, name=self.python[name], fresh=False), axes)
+            for name, (value, axes) in given.items()
+        }
         self.choices: list[Choice] = []
         self.workspace: list[tuple[str, str, Size]] = []
 
-    def program(self) -> Program:
+    def program(self, as_they_are: bool = False) -> Program:
+        """The program.
+
+        Args:
+            as_they_are: whether what the plan returns after its value is handed over in the layout that it has.
+        """
+        self._run()
+        results = [self._unaliased(self._total(self.plan.results))]
+        for names in self.plan.also:
+            if as_they_are:
+                results.append(self.values[names[0]][0])
+            else:
+                results.append(self._unaliased(self._total(names), results))
+        # A function called `torch` would hide the module.
+        name = fresh(re.sub(r"\W", "_", self.plan.name), {*RESERVED})
+        source = self._source(name, [result.name for result in results])
+        function = _compile(name, source)
+        return Program(
+            name, source, tuple(self.plan.arguments), tuple(self.choices), tuple(self.workspace), function
+        )
+
+    def handed_over(self, names: Collection[str]) -> dict[str, tuple[Value, tuple[Axis, ...]]]:
+        """The results of some steps as `given` of another lowering."""
+        return {name: self.values[name] for name in names}
+
+    def _unaliased(self, result: Value, others: Sequence[Value] = ()) -> Value:
+        """A result that shares memory with no argument, nor with another result: nobody expects that."""
+        taken = {*self.python.values(), *(self.em.owner(other.name) for other in others)}
+        if self.em.owner(result.name) not in taken:
+            return result
+        return self.em.derive(result, "result", f"{result.name}.clone()", result.dims, copied=True)
+
+    def _run(self) -> None:
         streamed: set[str] = set()
+        kept = {name for names in self.plan.also for name in names}
         for step in self.plan.steps:
             if step.result in streamed:
                 continue
@@ -134,18 +183,10 @@ class _Lowering:
                 self.values[user.result] = (value, user.output)
             else:
                 self.values[step.result] = (self._step(step, ready), step.output)
+            if step.result in kept:
+                self.em.keep(self.values[step.result][0])
             self.workspace += [(step.result, what, size) for what, size in self.em.workspace]
             self.em.workspace.clear()
-        result = self._total()
-        if self.em.owner(result.name) in self.python.values():  # nobody expects a result to be an argument
-            result = self.em.derive(result, "result", f"{result.name}.clone()", result.dims, copied=True)
-        # A function called `torch` would hide the module.
-        name = fresh(re.sub(r"\W", "_", self.plan.name), {*RESERVED})
-        source = self._source(name, result)
-        function = _compile(name, source)
-        return Program(
-            name, source, tuple(self.plan.arguments), tuple(self.choices), tuple(self.workspace), function
-        )
 
     # -- one step --------------------------------------------------------------------------------
 
@@ -319,9 +360,9 @@ class _Lowering:
 
     # -- the result ------------------------------------------------------------------------------
 
-    def _total(self) -> Value:
-        """The sum of the results, laid out as the output says."""
-        first, *others = self.plan.results
+    def _total(self, results: Sequence[str]) -> Value:
+        """The sum of some results, laid out as the output says."""
+        first, *others = results
         total = self._laid_out(first, wide=not others)
         axes = self.values[first][1]
         for name in others:
@@ -348,7 +389,7 @@ class _Lowering:
         read = [o.source for step in self.plan.steps for o in step.operands]
         owners = {name: self.em.owner(value.name) for name, (value, _) in self.values.items()}
         alone = list(owners.values()).count(owners[result]) == 1
-        return alone and result not in read and self.plan.results.count(result) == 1
+        return alone and result not in read and self.plan.returned.count(result) == 1
 
     def _laid_out(self, name: str, *, wide: bool) -> Value:
         """A result with the dimensions of its output axes; size 1 where it is broadcast, unless `wide`."""
@@ -399,12 +440,12 @@ class _Lowering:
 
     # -- text ------------------------------------------------------------------------------------
 
-    def _source(self, name: str, result: Value) -> str:
+    def _source(self, name: str, results: Sequence[str]) -> str:
         head = [f"def {name}({', '.join(self.python.values())}):"]
         for found in self.bindings:
             head.append(f"    {self.em.symbols[found.symbol]} = {_binding_text(found, self.python, self.em)}")
-        body = [_line(s) for s in self.em.finish(result.name)]
-        return "\n".join([*head, *body, f"    return {result.name}"]) + "\n"
+        body = [_line(s) for s in self.em.finish(results)]
+        return "\n".join([*head, *body, f"    return {', '.join(results)}"]) + "\n"
 
 
 def _line(statement: Statement) -> str:
@@ -412,13 +453,13 @@ def _line(statement: Statement) -> str:
     return f"{text:<{_COMMENT_COLUMN}}  # {statement.comment}" if statement.comment else text
 
 
-def _bindings(plan: Plan) -> tuple[Binding, ...]:
-    """How every size symbol of a plan is read off an argument's shape.
+def _bindings(plan: Plan, given: Collection[str]) -> tuple[Binding, ...]:
+    """How every size symbol of a plan is read off the shape of an argument that is not given in a layout of its own.
 
     Raises:
         LoweringError: a symbol is on no axis that gives it away.
     """
-    found = bindings(plan.arguments)
+    found = bindings({name: sizes for name, sizes in plan.arguments.items() if name not in given})
     used = {s.name for step in plan.steps for s in step.scale.free_symbols}
     used |= {name for step in plan.steps for i in step.indices for name in symbol_names(i.size)}
     missing = sorted(used - {b.symbol for b in found})

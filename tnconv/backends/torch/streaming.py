@@ -46,7 +46,7 @@ class Squares:
 def square_of(plan: Plan, step: Step) -> Step | None:
     """The step that multiplies the result of a step by itself, leg by leg, if nothing else reads it."""
     users = [s for s in plan.steps if any(o.source == step.result for o in s.operands)]
-    if len(users) != 1 or step.result in plan.results or step.scale != 1:
+    if len(users) != 1 or step.result in plan.returned or step.scale != 1:
         return None
     (user,) = users
     if len(user.operands) != 2 or user.relations or user.operands[0] != user.operands[1]:
