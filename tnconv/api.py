@@ -12,11 +12,10 @@ from torch import Tensor
 from tnconv import ops
 from tnconv.backends import reference
 from tnconv.backends.available import check_memory
-from tnconv.backends.base import Program
 from tnconv.backends.torch.signature import Signature
-from tnconv.backends.tuning import Trial
+from tnconv.backends.torch.training import TrainedProgram
 from tnconv.batches import BatchAxes
-from tnconv.building import Builder, check_program
+from tnconv.building import Builder, Built, check_program
 from tnconv.errors import OperationError, PlanError
 from tnconv.inspect.draw import draw, to_svg
 from tnconv.inspect.explain import Explanation, explain
@@ -24,10 +23,9 @@ from tnconv.inspect.report import report
 from tnconv.ir import Expression, Network, Size, Sum, evaluate
 from tnconv.ir.index import normal
 from tnconv.passes import Pipeline, Stage, exact_check
-from tnconv.planner import Plan
 from tnconv.planner.memory import parse_memory, program_peak
 from tnconv.planner.objective import Objective
-from tnconv.spec import as_spec
+from tnconv.spec import Layer, as_spec
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +66,8 @@ class CompiledFunction:
         plan: in which order.
         program: how, with the kernel of each step.
         trials: what `autotune=True` has timed.
+        spec: the layer; None where a network was given.
+        built: plan and program, and the planned backward pass.
     """
 
     def __init__(
@@ -75,16 +75,16 @@ class CompiledFunction:
         op: str,
         network: Expression,
         stages: tuple[Stage, ...],
-        plan: Plan,
-        program: Program,
+        built: Built,
         batch: BatchAxes | None = None,
-        trials: tuple[Trial, ...] = (),
+        spec: Layer | None = None,
     ) -> None:
-        self.op, self.network, self.stages, self.plan, self.program = op, network, stages, plan, program
+        self.op, self.network, self.stages, self.spec = op, network, stages, spec
+        self.plan, self.program, self.trials = built.plan, built.program, built.trials
         self.arguments: tuple[str, ...] = network.arguments
         self._signature = Signature.of(network)
-        self._function = program.function
-        self.trials = trials
+        self._function: Callable[..., Tensor] = built.backward or built.program.function
+        self.built = built
         self._batch = batch
         self._known: dict[Any, Callable[..., Tensor]] = {}
 
@@ -134,6 +134,14 @@ class CompiledFunction:
     def source(self) -> str:
         """The generated Python source."""
         return self.program.source
+
+    @property
+    def backward(self) -> TrainedProgram | None:
+        """In training, the programs of both passes: `backward.trained` has their plans, `backward.source` the text.
+
+        None without `training=True`, and where the backward pass is left to autograd.
+        """
+        return self.built.backward.made if self.built.backward else None
 
     @cached_property
     def cost(self) -> Cost:
@@ -208,7 +216,8 @@ def compile(
         memory_limit: most memory that a call may take besides its arguments, in bytes or as `"512MiB"`, for
             tensors of torch's default dtype. Symbolic sizes count as their hints. What torch's own kernels take
             as scratch does not count, nor what autograd keeps. Where no order fits, indices are cut into chunks
-            (`plan.slices`).
+            (`plan.slices`). With `training=True` what is saved for the backward pass counts, and what does not fit
+            is computed again there (checkpointing).
         verify: `"exact"` compares small integer instances before and after every pass, and of the program.
         hints: representative integers for size symbols, for choices by cost; 32 if left out.
         device: whose rates decide between kernels, `"cpu"` or `"cuda"`; see `tnconv calibrate`. Tensors may be
@@ -216,7 +225,8 @@ def compile(
         autotune: time the programs that are predicted to be fastest once, on this device with sizes at the hints,
             and keep the winner, also in the cache folder for later processes.
         minimize: `"time"` takes the plan that is predicted to be fastest, `"multiplications"` one of those with fewest.
-        training: that of forward and backward together: a step counts once more for each operand that needs a gradient.
+        training: that of forward and backward together. The backward pass is planned too: see
+            `CompiledFunction.backward`. `torch.func`, forward mode and second derivatives go by autograd.
         frozen: names of the arguments that need none in training; all others do, inputs too.
 
     Returns:
@@ -238,7 +248,8 @@ def compile(
         raise OperationError(f"verify={verify!r} is not known; use 'exact' or None")
     options = _options(groups, bias)
     operation = ops.get(op)
-    forward = _forward(source, operation, options, input_size)
+    spec = _spec(source, input_size)
+    forward = _forward(source, spec, operation, options)
     check = exact_check(reference.evaluate) if verify else None
     derived, first = Pipeline.parse(_derivation(operation, forward, convention, options)).run(forward, check)
     derived = _named(derived, source, operation.name)
@@ -251,30 +262,33 @@ def compile(
     judged = Objective.of(minimize, training, frozen)
     builder = Builder(rewrite, planner, backend, dict(hints or {}), device, minimize, training, judged.frozen)
     network, second = rewrite.run(derived, check)
-    trials: tuple[Trial, ...] = ()
     if memory_limit is not None:
-        plan, program = builder.within(network, parse_memory(memory_limit))
+        built = builder.within(network, parse_memory(memory_limit))
     elif autotune:
-        plan, program, trials = builder.tuned(network)
+        built = builder.tuned(network)
     else:
-        plan, program = builder.fastest(network)
+        built = builder.fastest(network)
     if verify:
-        check_program(derived, builder, {choice.kernel for choice in program.choices})
+        check_program(derived, builder, {choice.kernel for choice in built.program.choices})
     batch = None if isinstance(source, Network | Sum) else BatchAxes.of(derived)
-    return CompiledFunction(operation.name, network, (*first, *second), plan, program, batch, trials)
+    return CompiledFunction(operation.name, network, (*first, *second), built, batch, spec)
 
 
-def _forward(
-    source: object, operation: ops.Operation, options: ops.Options, input_size: int | tuple[int, ...] | None
-) -> Expression:
-    if isinstance(source, Network | Sum):
-        if input_size is not None:
-            raise OperationError(
-                "input_size is given with a network, which has its sizes already; leave it out"
-            )
-        return source
+def _spec(source: object, input_size: int | tuple[int, ...] | None) -> Layer | None:
+    """The spec of a layer or a module; None for a network."""
+    if not isinstance(source, Network | Sum):
+        return as_spec(source, input_size)
+    if input_size is not None:
+        raise OperationError("input_size is given with a network, which has its sizes already; leave it out")
+    return None
+
+
+def _forward(source: Any, spec: Layer | None, operation: ops.Operation, options: ops.Options) -> Expression:
+    if spec is None:
+        network: Expression = source
+        return network
     joint = True if options.joint and not operation.factor else operation.bias
-    return as_spec(source, input_size).network(bias=joint)
+    return spec.network(bias=joint)
 
 
 def _options(groups: str, bias: str) -> ops.Options:

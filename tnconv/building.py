@@ -1,8 +1,8 @@
 """From a rewritten network to the plan and the program that are kept: by predicted time, by trial, within a limit."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -12,8 +12,9 @@ from tnconv import plugins
 from tnconv.backends import reference
 from tnconv.backends.base import Backend, Program
 from tnconv.backends.torch.sliced import loop_over_chunks
-from tnconv.backends.tuning import Lower, Trial, tune
-from tnconv.errors import LoweringError, PassError, PlanError
+from tnconv.backends.torch.training import TrainedProgram, WithBackward
+from tnconv.backends.tuning import Trial, tune
+from tnconv.errors import LoweringError, PassError
 from tnconv.ir import Expression, evaluate
 from tnconv.passes import Pipeline
 from tnconv.passes.shrink import shrink
@@ -29,6 +30,23 @@ _ORDERS = 6  # contraction orders that are tried for one size of the chunks
 _INDICES = 6  # indices that are tried for a slice
 _RIVALS = 5  # plans for which a program is written; each takes some milliseconds
 _DEPTH = 3  # indices that are sliced together
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """What is kept of all that was tried.
+
+    Args:
+        plan: the order.
+        program: how.
+        trials: what autotuning has timed.
+        backward: the same function with planned backward passes, in training.
+    """
+
+    plan: Plan
+    program: Program
+    trials: tuple[Trial, ...] = ()
+    backward: WithBackward | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +77,7 @@ class Builder:
         """An integer for every size symbol of a network."""
         return {name: self.hints.get(name, DEFAULT_HINT) for name in network.symbols}
 
-    def lowering(self, network: Expression) -> Lower:
+    def lowering(self, network: Expression) -> Callable[[Plan, tuple[str, ...]], Program]:
         """What writes the program of a plan of the network, with kernels to prefer."""
         backend: Backend = plugins.get(plugins.BACKENDS, self.backend)
         hints = self.hints_of(network)
@@ -73,21 +91,59 @@ class Builder:
             return rival_plans(network, planner=self.planner, hints=hints, most=most, **options)
         return [make_plan(network, planner=self.planner, hints=hints, minimize=self.minimize, **options)]
 
-    def fastest(self, network: Expression, prefer: Collection[str] = ()) -> tuple[Plan, Program]:
+    def fastest(self, network: Expression, prefer: Collection[str] = ()) -> Built:
         """The rival that is predicted to take the least time."""
-        lower = self.lowering(network)
-        made = [(plan, lower(plan, tuple(prefer))) for plan in self.rivals(network)]
-        return min(made, key=lambda pair: self.predicted(*pair))
-
-    def predicted(self, plan: Plan, program: Program) -> float:
-        """Microseconds; in training a step takes once more what it takes for each operand that needs a gradient."""
+        prefer, lower = tuple(prefer), self.lowering(network)
         if not self.training:
-            return program.predicted
-        moving = moving_operands(plan.steps, self.frozen)
-        return sum(choice.predicted * (1 + moving.get(choice.step, 2)) for choice in program.choices)
+            made = [Built(plan, lower(plan, prefer)) for plan in self.rivals(network)]
+            return min(made, key=lambda built: built.program.predicted)
+        plan = min(self.rivals(network), key=lambda plan: self._both_passes(network, plan, prefer))
+        return self._trained(network, plan, lower(plan, prefer), prefer)
 
-    def within(self, network: Expression, limit: int) -> tuple[Plan, Program]:
+    def _both_passes(self, network: Expression, plan: Plan, prefer: tuple[str, ...]) -> float:
+        """Microseconds of both passes; where the backward one is left to autograd, a step takes once more what it takes
+        for each operand that needs a gradient."""
+        try:
+            return self._training(network, plan, prefer)(self._moving(plan)).predicted
+        except LoweringError:
+            choices = self.lowering(network)(plan, prefer).choices
+            moving = moving_operands(plan.steps, self.frozen)
+            return sum(choice.predicted * (1 + moving.get(choice.step, 2)) for choice in choices)
+
+    def _moving(self, plan: Plan) -> list[str]:
+        return [name for name in plan.arguments if name not in self.frozen]
+
+    def _training(
+        self, network: Expression, plan: Plan, prefer: tuple[str, ...], recomputed: tuple[str, ...] = ()
+    ) -> Callable[[Collection[str]], TrainedProgram]:
+        """What makes the programs of both passes for the arguments that need a gradient."""
+        hints, own = self.hints_of(network), self.backend == "torch"
+
+        def build(needed: Collection[str]) -> TrainedProgram:
+            if not own:
+                raise LoweringError(
+                    f"backend {self.backend!r} plans no backward pass; autograd goes through its own"
+                )
+            return TrainedProgram(plan, needed, hints, prefer, self.device, recomputed)
+
+        return build
+
+    def _trained(
+        self,
+        network: Expression,
+        plan: Plan,
+        program: Program,
+        prefer: tuple[str, ...] = (),
+        recomputed: tuple[str, ...] = (),
+        trials: tuple[Trial, ...] = (),
+    ) -> Built:
+        build = self._training(network, plan, prefer, recomputed)
+        return Built(plan, program, trials, WithBackward(program, build, self._moving(plan)))
+
+    def within(self, network: Expression, limit: int) -> Built:
         """The fastest plan where that fits; the first that does; or one that runs in a loop over chunks.
+
+        In training, what is saved for the backward pass counts, and what does not fit is computed again in it.
 
         Args:
             network: what is computed.
@@ -98,18 +154,44 @@ class Builder:
         """
         hints, itemsize = self.hints_of(network), torch.get_default_dtype().itemsize
         room = limit // itemsize
-        plan, program = self.fastest(network)
-        if evaluate(program_peak(plan, program.workspace), hints) <= room:
-            return plan, program
         peaks: list[int] = []
-        for plan, program, peak in self._orders(network, hints):
-            if peak <= room:
-                return plan, program
-            peaks.append(peak)
-        sliced = self._sliced(network, room, peaks)
+        fastest = self.fastest(network)
+        first = evaluate(program_peak(fastest.plan, fastest.program.workspace), hints)
+        for plan, program, peak in chain(
+            [(fastest.plan, fastest.program, first)], self._orders(network, hints)
+        ):
+            if peak > room:
+                peaks.append(peak)
+            elif not self.training:
+                return Built(plan, program)
+            elif found := self._checkpointed(network, plan, program, room, peaks):
+                return found
+        sliced = None if self.training else self._sliced(network, room, peaks)
         if sliced is None:
             raise does_not_fit(min(peaks), len(peaks), limit, itemsize, network.symbols, "plans")
-        return sliced
+        return Built(*sliced)
+
+    def _checkpointed(
+        self, network: Expression, plan: Plan, program: Program, room: int, peaks: list[int]
+    ) -> Built | None:
+        """Both passes within a limit: what is largest and quickest to make is saved last, and made again instead."""
+        hints = self.hints_of(network)
+        times = {choice.step: choice.predicted for choice in program.choices}
+        again: tuple[str, ...] = ()
+        while True:
+            try:
+                made = self._training(network, plan, (), again)(self._moving(plan))
+            except LoweringError:  # autograd keeps what it keeps: nothing is known of its memory
+                return None
+            peak = evaluate(made.peak, hints)
+            if peak <= room:
+                return self._trained(network, plan, program, (), again)
+            peaks.append(peak)
+            if not made.trained.saved:
+                return None
+            sizes = {step.result: step.elements_at(hints) for step in plan.steps}
+            worst = max(made.trained.saved, key=lambda name: sizes[name] / (1 + times.get(name, 0.0)))
+            again = (*again, worst)
 
     def _orders(self, network: Expression, hints: Mapping[str, int]) -> Iterator[tuple[Plan, Program, int]]:
         """Programs for less and less memory, each with the elements at its peak."""
@@ -192,19 +274,24 @@ class Builder:
                 break
         return best
 
-    def tuned(self, network: Expression) -> tuple[Plan, Program, tuple[Trial, ...]]:
-        """The plan and the program that are fastest on this machine, for torch's default dtype.
+    def tuned(self, network: Expression) -> Built:
+        """The plan and the program that are fastest on this machine, of both passes in training; for the default dtype.
 
         Raises:
-            PlanError: for training, of which a trial would be a forward only.
+            LoweringError: for training, the backward pass cannot be planned.
         """
-        if self.training:
-            raise PlanError(
-                "autotune=True and training=True are given together; take one: autotuning times the forward alone"
-            )
-        hints = self.hints_of(network)
-        plans = self.rivals(network)
-        return tune(network, plans, self.lowering(network), hints, self.device, torch.get_default_dtype())
+        hints, dtype = self.hints_of(network), torch.get_default_dtype()
+        plans, lower = self.rivals(network), self.lowering(network)
+        if not self.training:
+            plan, prefer, trials = tune(str(network), plans, lower, hints, self.device, dtype)
+            return Built(plan, lower(plan, prefer), trials)
+
+        def both(plan: Plan, prefer: tuple[str, ...]) -> TrainedProgram:
+            return self._training(network, plan, prefer)(self._moving(plan))
+
+        task = f"{network} trained but for {sorted(self.frozen)}"
+        plan, prefer, trials = tune(task, plans, both, hints, self.device, dtype)
+        return self._trained(network, plan, lower(plan, prefer), prefer, trials=trials)
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,8 +342,11 @@ def check_program(derived: Expression, builder: Builder, kernels: Collection[str
             continue
         arrays = _integers(rewritten, rng)  # the passes were checked; they may change the value
         want = np.asarray(reference.evaluate(rewritten, arrays), dtype=np.float64)
-        program = builder.fastest(rewritten, kernels)[1]
+        built = builder.fastest(rewritten, kernels)
+        program = built.program
         _compare(rewritten, program, arrays, want)
+        if built.backward is not None:
+            _compare_backward(rewritten, built.backward, arrays)
         if np.any(want):
             telling += 1
             missing -= {choice.kernel for choice in program.choices}
@@ -281,6 +371,27 @@ def _compare(
             f"the program of a small instance has a value that differs from the reference:\n{network}\n"
             f"{program.source}\nreference {want.ravel()[:8]} ..., program {got.ravel()[:8]} ..."
         )
+
+
+def _compare_backward(
+    network: Expression, function: WithBackward, arrays: Mapping[str, np.ndarray[Any, Any]]
+) -> None:
+    """Compare planned gradients with those of autograd, for a cotangent that differs from cell to cell."""
+    program = function.program
+    tensors = [torch.from_numpy(arrays[n]).requires_grad_(n in function.moving) for n in program.arguments]
+    wanted = [tensor for tensor in tensors if tensor.requires_grad]
+    both = []
+    for call in (program.function, function):
+        value = call(*tensors)
+        cotangent = torch.arange(value.numel(), dtype=value.dtype).sub_(value.numel() // 2).view_as(value)
+        both.append(torch.autograd.grad(value, wanted, cotangent) if wanted else ())
+    for want, got in zip(*both, strict=True):
+        if not torch.allclose(want, got, rtol=1e-9, atol=1e-9):
+            source = function.source
+            raise LoweringError(
+                f"a planned gradient of a small instance differs from autograd's:\n{network}\n{source}\n"
+                f"autograd {want.flatten()[:8].tolist()} ..., planned {got.flatten()[:8].tolist()} ..."
+            )
 
 
 def _integers(network: Expression, rng: np.random.Generator) -> dict[str, np.ndarray[Any, Any]]:

@@ -33,7 +33,7 @@ class EinsumFunction(CompiledFunction):
     """
 
     def __init__(self, equation: str, network: Network, compiled: CompiledFunction) -> None:
-        super().__init__(compiled.op, compiled.network, compiled.stages, compiled.plan, compiled.program)
+        super().__init__(compiled.op, compiled.network, compiled.stages, compiled.built)
         self.equation = equation
         canonical = self.arguments
         self.arguments = tuple(operand_name(number) for number in range(len(canonical)))
@@ -224,4 +224,6 @@ def _frozen(value: Any) -> Any:
     """The value with tuples for dicts and lists, as a part of a key."""
     if isinstance(value, Mapping):
         return ("dict", *((name, _frozen(each)) for name, each in value.items()))
+    if isinstance(value, set):
+        return frozenset(value)
     return tuple(map(_frozen, value)) if isinstance(value, list | tuple) else value

@@ -8,6 +8,7 @@ from random_networks import all_trees, plan_with_tree
 from test_search import conv_chain, random_problem
 
 import tnconv
+from tnconv.backends.torch.training import TrainedProgram
 from tnconv.building import Builder
 from tnconv.errors import PlanError
 from tnconv.ir import evaluate, parse_network
@@ -188,20 +189,13 @@ def test_compile_takes_an_objective_and_training():
         tnconv.conv_einsum_expression(text, *shapes, minimize="flops")
 
 
-def test_training_weighs_the_predicted_time_of_each_step():
-    network = LAYERS["tt"]
+def test_training_takes_the_plan_whose_passes_together_are_predicted_to_be_fastest():
     builder = Builder(Pipeline.parse("default"), "auto", "torch", {}, "cpu", training=True)
-    plan, program = builder.fastest(network)
-    assert builder.predicted(plan, program) == pytest.approx(3 * program.predicted)
-    frozen = Builder(
-        Pipeline.parse("default"), "auto", "torch", {}, "cpu", training=True, frozen=frozenset({"x1"})
-    )
-    assert program.predicted < frozen.predicted(plan, program) < 3 * program.predicted
-
-
-def test_autotuning_and_training_exclude_each_other():
-    with pytest.raises(PlanError, match="autotune=True and training=True are given together; take one"):
-        tnconv.compile(torch.nn.Conv2d(2, 2, 3, bias=False), input_size=(5, 5), autotune=True, training=True)
+    network = LAYERS["tt"]
+    built = builder.fastest(network)
+    both = [TrainedProgram(plan, plan.arguments, {}).predicted for plan in builder.rivals(network)]
+    assert built.backward.made.predicted == min(both)
+    assert built.program.predicted < min(both)
 
 
 def test_random_trees_never_beat_the_best():

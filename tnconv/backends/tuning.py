@@ -10,13 +10,14 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
 import msgspec
 import torch
 
-from tnconv.backends.base import Program
+from tnconv.backends.base import Choice
 from tnconv.backends.torch.profile import cache_folder
-from tnconv.ir import Expression, Size, evaluate
+from tnconv.ir import Size, evaluate
 from tnconv.planner import Plan
 
 _ROUNDS = 7
@@ -24,7 +25,32 @@ _LEAST_SECONDS = 2e-3
 _MOST_PROGRAMS = 6
 _NEAR = 4.0  # a kernel that is predicted to take more than this times the best is not tried
 
-Lower = Callable[[Plan, tuple[str, ...]], Program]
+
+class Timed(Protocol):
+    """What can be timed: a program, or those of a forward and a backward pass."""
+
+    @property
+    def source(self) -> str:
+        """Its text; what has the same is timed once."""
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """Names of what the function takes."""
+
+    @property
+    def choices(self) -> tuple[Choice, ...]:
+        """The kernels of its steps."""
+
+    @property
+    def predicted(self) -> float:
+        """Microseconds."""
+
+    @property
+    def function(self) -> Callable[..., Any]:
+        """What is timed."""
+
+
+Lower = Callable[[Plan, tuple[str, ...]], Timed]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,24 +82,24 @@ class Winner(msgspec.Struct, frozen=True):
 
 
 def tune(
-    network: Expression,
+    task: str,
     plans: Sequence[Plan],
     lower: Lower,
     hints: Mapping[str, int],
     device: str,
     dtype: torch.dtype,
-) -> tuple[Plan, Program, tuple[Trial, ...]]:
-    """The plan and the program that are fastest on this machine, and all that were tried.
+) -> tuple[Plan, tuple[str, ...], tuple[Trial, ...]]:
+    """The plan that is fastest on this machine, the kernels that it prefers, and all that were tried.
 
     Args:
-        network: what is computed.
+        task: what is computed, as text.
         plans: rivals, as of `rival_plans`.
         lower: writes the program of a plan with preferred kernels.
         hints: an integer for every size symbol.
         device: where the timing runs.
         dtype: of the arguments.
     """
-    path, key = cache_folder() / "autotune.json", digest(network, hints, device, dtype)
+    path, key = cache_folder() / "autotune.json", digest(task, hints, device, dtype)
     known = read_winners(path)
     winner = known.get(key)
     if winner is None or winner.best.plan >= len(plans):
@@ -81,14 +107,13 @@ def tune(
         winner = Winner(found)
         _write(path, read_winners(path) | {key: winner})
     best = winner.best
-    plan = plans[best.plan]
-    return plan, lower(plan, best.prefer), tuple(winner.trials)
+    return plans[best.plan], best.prefer, tuple(winner.trials)
 
 
-def digest(network: Expression, hints: Mapping[str, int], device: str, dtype: torch.dtype) -> str:
+def digest(task: str, hints: Mapping[str, int], device: str, dtype: torch.dtype) -> str:
     """What a decision depends on, in short."""
     threads = torch.get_num_threads() if device.startswith("cpu") else 0
-    parts = (str(network), sorted(hints.items()), device, dtype, threads, torch.__version__)
+    parts = (task, sorted(hints.items()), device, dtype, threads, torch.__version__)
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:24]
 
 
@@ -124,7 +149,7 @@ def _measured(
     ]
 
 
-def _candidates(plans: Sequence[Plan], lower: Lower) -> Iterable[tuple[int, tuple[str, ...], Program]]:
+def _candidates(plans: Sequence[Plan], lower: Lower) -> Iterable[tuple[int, tuple[str, ...], Timed]]:
     """Each plan with the kernels chosen by cost, and with one kernel preferred that comes near; no source twice."""
     seen: set[str] = set()
     for number, plan in enumerate(plans):

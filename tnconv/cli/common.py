@@ -22,7 +22,7 @@ from tnconv.spec.load import LayerSpec
 
 DIFFERENT, ERROR = 1, 2
 _WIDTH_WITHOUT_TERMINAL = 160
-NETWORK_SUFFIX = ".tn"
+NETWORK_SUFFIX, SPEC_SUFFIXES = ".tn", (".toml", ".json")
 
 
 class Commands(TyperGroup):
@@ -48,7 +48,10 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
-    help="A symbolic tensor-network compiler for convolutions.",
+    help=(
+        "A symbolic tensor-network compiler for convolutions. A layer is a file with the fields of its spec, which "
+        "`tnconv compile --help` shows; a network is a file with its text, as `--show network` prints it."
+    ),
     epilog=(
         "Example: tnconv compile layer.toml --op kfac_reduce --show source --draw layer.svg --report layer.html. "
         "Status: 0 done, 1 networks differ, 2 an error."
@@ -65,7 +68,15 @@ def read_source(path: Path) -> LayerSpec | Expression:
     Raises:
         TnconvError: the file cannot be read or is neither.
     """
-    return read_network(path) if path.suffix.lower() == NETWORK_SUFFIX else load_spec(path)
+    suffix = path.suffix.lower()
+    if suffix == NETWORK_SUFFIX:
+        return read_network(path)
+    if suffix not in SPEC_SUFFIXES:
+        raise TnconvError(
+            f"file {str(path)!r} has suffix {suffix!r}; give a layer as {' or '.join(SPEC_SUFFIXES)}, or the text of "
+            f"a network as {NETWORK_SUFFIX}"
+        )
+    return load_spec(path)
 
 
 def read_network(path: Path) -> Expression:

@@ -92,11 +92,18 @@ def compile_spec(
         str | None, typer.Option(help="Most memory besides the arguments, as 512MiB.")
     ] = None,
     passes: Annotated[str, typer.Option(help="Rewriting passes, as 'default | my_pass'.")] = "default",
-    planner: Annotated[str, typer.Option(help="auto, dp, cotengra, left-to-right.")] = "auto",
+    planner: Annotated[
+        str, typer.Option(help="auto, dp, cotengra, left-to-right, or that of a plug-in.")
+    ] = "auto",
+    backend: Annotated[str, typer.Option(help="torch, reference, or that of a plug-in.")] = "torch",
     minimize: Annotated[Minimize, typer.Option(help="What the plan has least of.")] = Minimize.TIME,
     training: Annotated[
         bool, typer.Option("--training", help="Plan for forward and backward together.")
     ] = False,
+    frozen: Annotated[
+        list[str] | None,
+        typer.Option(help="An argument that needs no gradient in training; may be given again."),
+    ] = None,
     device: Device = "cpu",
     autotune: Autotune = False,
     verify: Annotated[
@@ -115,8 +122,10 @@ def compile_spec(
         memory_limit=memory_limit,
         passes=passes,
         planner=planner,
+        backend=backend,
         minimize=minimize.value,
         training=training,
+        frozen=frozen or (),
         device=device,
         autotune=autotune,
         verify="exact" if verify else None,

@@ -1,13 +1,14 @@
 """`tnconv ops` and `tnconv passes`: what there is."""
 
-from dataclasses import MISSING, Field, fields
-from typing import Any
+import typer
 
 from tnconv import ops, passes
 from tnconv.cli.common import app, print_json, print_table
 from tnconv.cli.compile import AsJson
-from tnconv.inspect.look import first_line
+from tnconv.inspect import page as registry
+from tnconv.inspect.docstrings import first_line
 from tnconv.ops import page
+from tnconv.passes import Pass
 
 
 @app.command(name="ops", epilog="Example: tnconv ops --json")
@@ -23,29 +24,23 @@ def list_operations(as_json: AsJson = False) -> None:
 
 @app.command(name="passes", epilog="Example: tnconv passes --json")
 def list_passes(as_json: AsJson = False) -> None:
-    """List the passes with their options, what they do, and their rules."""
-    kinds = [(name, passes.get(name)) for name in passes.available()]
+    """List the passes with their options and what they do, and the rules of those that rewrite."""
+    kinds = {name: passes.get(name) for name in passes.available()}
     if as_json:
-        print_json([_record(name, kind) for name, kind in kinds])
+        print_json([registry.record(name, kind) for name, kind in kinds.items()])
         return
-    print_table(("pass", "what it does"), ((f"{n}{_options(k)}", first_line(k)) for n, k in kinds))
+    print_table(("pass", "what it does"), ((f"{n}{_options(k)}", first_line(k)) for n, k in kinds.items()))
+    typer.echo()
+    print_table(
+        ("rule", "of the pass", "what it does"),
+        ((each.name, name, each.sentence) for name, kind in kinds.items() for each in registry.rules(kind)),
+    )
 
 
-def _record(name: str, kind: Any) -> dict[str, Any]:
-    return {
-        "name": name,
-        "options": {f.name: _default(f) for f in fields(kind)},
-        "does": first_line(kind),
-        "preserves_value": kind.preserves_value,
-        "rules": {each.name: each.sentence for each in getattr(kind, "rules", ())},
-    }
-
-
-def _default(field: "Field[Any]") -> str | None:
-    return None if field.default in (MISSING, None) else str(field.default)
-
-
-def _options(kind: Any) -> str:
+def _options(kind: type[Pass]) -> str:
     """The options of a pass with their defaults, such as `{index, over=x}`."""
-    shown = [f.name if f.default in (MISSING, None, ()) else f"{f.name}={f.default}" for f in fields(kind)]
+    shown = [
+        name if default in (None, "none", "[]") else f"{name}={default}"
+        for name, default, _ in registry.options(kind)
+    ]
     return f"{{{', '.join(shown)}}}" if shown else ""

@@ -6,12 +6,16 @@ from typing import Any, Protocol
 
 from tnconv.backends.base import Program
 from tnconv.backends.tuning import Trial
+from tnconv.inspect.docstrings import first_line
 from tnconv.ir import Expression, Size, evaluate
 from tnconv.ir.index import symbol_names
 from tnconv.passes import Pass, Stage, available, get
 from tnconv.passes.rewrite import Rule
 from tnconv.passes.text import split_pass
 from tnconv.planner import DEFAULT_HINT, Plan
+from tnconv.spec import Layer
+
+_RAISED = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 class Compiled(Protocol):
@@ -23,21 +27,23 @@ class Compiled(Protocol):
     plan: Plan
     program: Program
     trials: tuple[Trial, ...]
+    spec: Layer | None
 
     @property
     def cost(self) -> Any:
         """Exact counts of a call."""
 
 
+def equation_of(function: Compiled) -> str | None:
+    """The equation that a function was compiled from; None where it was a layer or a network."""
+    equation: str | None = getattr(function, "equation", None)
+    return equation
+
+
 def pass_of(stage: Stage) -> type[Pass] | None:
     """The class of the pass that made a stage; None where it is no longer registered."""
     name, _ = split_pass(stage.text)
     return get(name) if name in available() else None
-
-
-def first_line(kind: type[Pass]) -> str:
-    """What a pass does, in a sentence: the first line of its docstring."""
-    return (kind.__doc__ or "").strip().partition("\n")[0]
 
 
 def sentences(stage: Stage) -> tuple[str, ...]:
@@ -51,8 +57,9 @@ def sentences(stage: Stage) -> tuple[str, ...]:
 
 
 def count_text(size: Size) -> str:
-    """A count for people: thousands apart, `·` for a product."""
-    text = str(size).replace("**", "^").replace("*", "·")
+    """A count for people: thousands apart, `·` for a product, powers raised."""
+    text = re.sub(r"\*\*(\d+)", lambda found: found[1].translate(_RAISED), str(size))
+    text = text.replace("**", "^").replace("*", "·")
     return re.sub(r"\d{5,}", lambda found: f"{int(found[0]):,}".replace(",", "\u202f"), text)
 
 

@@ -1,12 +1,12 @@
 """A report on a compiled function: one HTML file that needs nothing else and no network access.
 
-The operation, every stage with diagrams before and after, the contraction tree, memory over steps, the kernels
-that competed, and the source. The parts come from the other files of this room; this one puts them together.
+What was compiled, the operation, every stage with diagrams before and after, the contraction tree, memory over
+steps, the kernels that competed, and the source. The parts come from the other files of this room; this one puts
+them together.
 """
 
 import math
-import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from html import escape
 from pathlib import Path
 
@@ -16,12 +16,15 @@ from tnconv.inspect.compare import changed_names, side_by_side
 from tnconv.inspect.draw import STYLE, to_svg, write_text
 from tnconv.inspect.highlight import highlighted
 from tnconv.inspect.look import Compiled, count_text, sentences
+from tnconv.inspect.markup import Html, code, details, prose, table
 from tnconv.inspect.memory import Moment, memory_over_steps, memory_svg, shades
+from tnconv.inspect.origin import origin
 from tnconv.inspect.tree import tree_svg
 from tnconv.ir import Expression
 from tnconv.passes import Stage
 
 SECTIONS = {
+    "origin": "Compiled from",
     "operation": "Operation",
     "stages": "Stages",
     "tree": "Contraction tree",
@@ -47,7 +50,7 @@ def report(function: Compiled, path: str | Path) -> None:
 def to_html(function: Compiled) -> str:
     """The report as HTML text; the same function gives the same text."""
     title = escape(function.network.name)
-    parts = (_operation, _stages, _tree, _memory, _kernels, _source)
+    parts = (origin, _operation, _stages, _tree, _memory, _kernels, _source)
     sections = "".join(
         f'<section id="{key}"><h2>{name}</h2>{make(function)}</section>'
         for (key, name), make in zip(SECTIONS.items(), parts, strict=True)
@@ -96,23 +99,24 @@ def _at_hints(function: Compiled) -> str:
 
 
 def _operation(function: Compiled) -> str:
-    first = function.stages[0].before if function.stages else function.network
-    known = ops.get(function.op) if function.op in ops.available() else None
-    formula = (
-        f"<p>{_code(known.formula)} with result axes {_code(known.legs)} <span class='hint'>({escape(known.reference)})"
-        "</span></p>"
-        if known is not None
-        else ""
-    )
-    shapes = _table(
+    shapes = table(
         ("argument", "shape"),
         (((name, f"[{', '.join(map(str, sizes))}]"), "") for name, sizes in function.plan.arguments.items()),
     )
-    same = first == function.network
     return (
-        f"{formula}{to_svg(function.network, style=False)}{shapes}"
-        + _details("the network that was given", str(first), is_open=same)
-        + ("" if same else _details("the network after all passes", str(function.network)))
+        f'{_formula(function)}<div class="wide">{to_svg(function.network, style=False)}</div>{shapes}'
+        + details("the network after all passes", str(function.network))
+    )
+
+
+def _formula(function: Compiled) -> str:
+    """What the operation is; the forward of a network is the network, whatever a layer's is."""
+    if function.op not in ops.available() or (function.spec is None and function.op == "forward"):
+        return ""
+    known = ops.get(function.op)
+    return (
+        f"<p>{code(known.formula)}, for one spatial dimension. The axes of the result are {code(known.legs)}. "
+        f'<span class="hint">{escape(known.reference)}</span></p>'
     )
 
 
@@ -142,7 +146,7 @@ def _tab(number: int, stage: Stage, selected: bool) -> str:
 
 def _stage(number: int, stage: Stage, selected: bool, count: int) -> str:
     hidden = "" if selected else " hidden"
-    said = "".join(f"<p>{_prose(text)}</p>" for text in sentences(stage))
+    said = "".join(f"<p>{prose(text)}</p>" for text in sentences(stage))
     notes = "".join(f"<li>{escape(note)}</li>" for note in stage.notes)
     return (
         f'<div class="stage" id="stage{number}" role="tabpanel" aria-labelledby="tab{number}"{hidden}>'
@@ -188,13 +192,13 @@ def _tree(function: Compiled) -> str:
         '<p class="hint">Arguments on the left, results to the right, each with its axes, multiplications, elements '
         f"and kernel. The bar is the share of all multiplications; a thick line is read twice.{_chunks(function)}</p>"
         f'<div class="wide" tabindex="0">{tree_svg(function.plan, kernels)}</div>'
-        + _details("the plan as text", str(function.plan))
+        + details("the plan as text", str(function.plan))
     )
 
 
 def _chunks(function: Compiled) -> str:
     cut = "; ".join(map(str, function.plan.slices))
-    return f" All steps run for each chunk, with its counts: {_code(cut)}." if cut else ""
+    return f" All steps run for each chunk, with its counts: {code(cut)}." if cut else ""
 
 
 def _memory(function: Compiled) -> str:
@@ -223,7 +227,7 @@ def _kernels(function: Compiled) -> str:
     return (
         f'<p class="hint">Kernels that accept a step, by predicted time{escape(_at_hints(function))}; bars on a '
         "logarithmic scale.</p>"
-        + _table(("step", "kernel", "predicted", "", "buffers"), rows)
+        + table(("step", "kernel", "predicted", "", "buffers"), rows)
         + _trials(function)
     )
 
@@ -233,7 +237,7 @@ def _candidates(function: Compiled, choice: Choice) -> Iterator[tuple[tuple[str,
     longest = max(math.log10(1 + t) for _, t in ordered) or 1.0
     for place, (name, time) in enumerate(ordered):
         css = "chosen" if name == choice.kernel else "lost"
-        bar = f'\0<span class="time" style="width:{100 * math.log10(1 + time) / longest:.1f}%"></span>'
+        bar = Html(f'<span class="time" style="width:{100 * math.log10(1 + time) / longest:.1f}%"></span>')
         buffers = ", ".join(
             f"{what}: {count_text(n)}" for step, what, n in function.program.workspace if step == choice.step
         )
@@ -263,46 +267,17 @@ def _trials(function: Compiled) -> str:
         )
         for t in sorted(function.trials, key=lambda t: t.measured)
     )
-    table = _table(("plan", "kernels preferred", "predicted", "measured"), rows)
-    return f"<h3 style='margin-top:20px'>Autotuned: programs that were timed</h3>{table}"
+    timed = table(("plan", "kernels preferred", "predicted", "measured"), rows)
+    return f"<h3 style='margin-top:20px'>Autotuned: programs that were timed</h3>{timed}"
 
 
 def _source(function: Compiled) -> str:
     return f'<pre class="source" tabindex="0">{highlighted(function.program.source)}</pre>'
 
 
-# -- pieces ------------------------------------------------------------------------------------------
-
-
 def _microseconds(time: float) -> str:
+    if time >= 3.6e9:
+        return "over an hour"
     if time >= 1e6:
         return f"{time / 1e6:.3g} s"
     return f"{time / 1e3:.3g} ms" if time >= 1e3 else f"{time:.3g} µs"
-
-
-def _prose(text: str) -> str:
-    """A sentence of a docstring, with `names` as code."""
-    return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text))
-
-
-def _code(text: str) -> str:
-    return f"<code>{escape(text)}</code>"
-
-
-def _details(summary: str, text: str, is_open: bool = False) -> str:
-    state = " open" if is_open else ""
-    return f"<details{state}><summary>{escape(summary)}</summary><pre>{escape(text)}</pre></details>"
-
-
-def _table(header: Iterable[str], rows: Iterable[tuple[tuple[str, ...], str]]) -> str:
-    """A table; a cell that starts with a zero character is HTML."""
-    head = "".join(f"<th>{escape(cell)}</th>" for cell in header)
-    body = "".join(
-        f'<tr class="{css}">'
-        + "".join(
-            f'<td class="bar">{c[1:]}</td>' if c.startswith("\0") else f"<td>{escape(c)}</td>" for c in cells
-        )
-        + "</tr>"
-        for cells, css in rows
-    )
-    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'

@@ -5,13 +5,15 @@ downwards; `to_svg(network, pos=...)` takes them back.
 """
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
-from tnconv.inspect.look import Compiled, sentences
+from tnconv.inspect.look import Compiled, equation_of, sentences
 from tnconv.inspect.scene import Scene, Shape, Text, scene_of
 from tnconv.ir import Axis, Delta, Expression, Network, Node, Pattern, Scale, Size, Sum, Tensor
 from tnconv.passes import Stage
 from tnconv.planner import Step, format_step
+from tnconv.spec import Layer
 
 FORMAT = 1
 
@@ -24,13 +26,16 @@ def snapshot(of: Compiled | Expression) -> dict[str, Any]:
 
     Returns:
         For a network its `name`, `text` and `terms`, each with its `nodes`, `indices`, `output` and positions. For a
-        function that under `network`, and `op`, `stages`, `plan`, `kernels`, `trials` and `source`.
+        function that under `network`, and `op`, `spec`, `equation`, `stages`, `plan`, `kernels`, `trials` and
+        `source`; `spec` has the fields that a spec file has, and is None where the function is of no layer.
     """
     if isinstance(of, Network | Sum):
         return {"format": FORMAT, **_expression(of)}
     return {
         "format": FORMAT,
         "op": of.op,
+        "spec": None if of.spec is None else _spec(of.spec),
+        "equation": equation_of(of),
         "network": _expression(of.network),
         "stages": [_stage(s) for s in of.stages],
         "plan": _plan(of),
@@ -93,7 +98,12 @@ def _at(positions: Mapping[str, tuple[float, float]], name: str) -> dict[str, An
     return {} if found is None else {"at": [round(found[0], 1), round(found[1], 1)]}
 
 
-# -- stages, plan, kernels ---------------------------------------------------------------------------
+# -- layer, stages, plan, kernels --------------------------------------------------------------------
+
+
+def _spec(spec: Layer) -> dict[str, Any]:
+    layer: Any = spec
+    return {"kind": spec.kind} | asdict(layer)
 
 
 def _stage(stage: Stage) -> dict[str, Any]:

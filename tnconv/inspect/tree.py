@@ -1,6 +1,7 @@
 """The contraction tree of a plan as SVG: arguments on the left, each step with its sizes and multiplications.
 
-A result that is read twice is drawn once, with a line to each reader. The bar in a box is its share of all
+A result that is read twice is drawn once, with a line to each reader. A line that goes past a column has a place there
+between the boxes. The bar in a box is its share of all
 multiplications, sizes at the hints.
 """
 
@@ -14,13 +15,13 @@ from tnconv.ir.printer import format_axes
 from tnconv.planner import Plan, Step
 
 _GAP_X, _GAP_Y, _PAD = 46.0, 14.0, 12.0
-_HEIGHT, _LEAF_HEIGHT = 62.0, 40.0
+_HEIGHT, _LEAF_HEIGHT, _WAY_HEIGHT = 62.0, 40.0, 2.0
 _MOST_CHARACTERS = 46
 
 
 @dataclass(eq=False)
 class _Card:
-    """A box of the tree: an argument or the result of a step."""
+    """A box of the tree: an argument or the result of a step. `end` is where its column ends."""
 
     name: str
     lines: tuple[str, ...]
@@ -30,6 +31,7 @@ class _Card:
     column: int = 0
     x: float = 0.0
     y: float = 0.0
+    end: float = 0.0
 
     @property
     def width(self) -> float:
@@ -40,6 +42,22 @@ class _Card:
         return _LEAF_HEIGHT if self.share is None else _HEIGHT
 
 
+@dataclass(eq=False)
+class _Way:
+    """Where a line goes past the cards of a column, from its left to its right."""
+
+    behind: "_Card | _Way"
+    column: int
+    x: float = 0.0
+    y: float = 0.0
+    end: float = 0.0
+    width: float = 0.0
+    height: float = _WAY_HEIGHT
+
+
+Ways = dict[tuple[str, str], list[_Way]]  # by source and reader
+
+
 def tree_svg(plan: Plan, kernels: Mapping[str, str] | None = None) -> str:
     """The tree as an SVG element of a page; it has no colours of its own but classes.
 
@@ -48,10 +66,12 @@ def tree_svg(plan: Plan, kernels: Mapping[str, str] | None = None) -> str:
         kernels: name of the kernel of each step.
     """
     cards = _cards(plan, kernels or {})
-    _place(cards)
+    ways = _ways(cards)
+    every: list[_Card | _Way] = [*cards.values(), *(way for found in ways.values() for way in found)]
+    _place(every, cards)
     width = max(c.x + c.width for c in cards.values()) + 2
-    height = max(c.y + c.height / 2 for c in cards.values()) + 2
-    parts = [_edge(cards[source], card) for card in cards.values() for source in card.inputs]
+    height = max(c.y + c.height / 2 for c in every) + 2
+    parts = [_edge(cards[source], found, cards[reader]) for (source, reader), found in ways.items()]
     parts += [piece for card in cards.values() for piece in _elements(card)]
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" class="tree" width="{number(width)}" height="{number(height)}" '
@@ -92,40 +112,61 @@ def _short(text: str, most: int = _MOST_CHARACTERS) -> str:
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
-def _place(cards: Mapping[str, _Card]) -> None:
-    """Columns by depth; each step beside the middle of what it reads, none over another."""
-    columns: list[list[_Card]] = [[] for _ in range(max(c.column for c in cards.values()) + 1)]
+def _ways(cards: Mapping[str, _Card]) -> Ways:
+    """For every line the columns that it goes past, none for one that ends in the next."""
+    found: Ways = {}
     for card in cards.values():
-        columns[card.column].append(card)
+        for source in card.inputs:
+            at: _Card | _Way = cards[source]
+            found[source, card.name] = ways = []
+            for column in range(at.column + 1, card.column):
+                at = _Way(at, column)
+                ways.append(at)
+    return found
+
+
+def _place(every: Sequence[_Card | _Way], cards: Mapping[str, _Card]) -> None:
+    """Columns by depth; each step beside the middle of what it reads, none over another, no line over a card."""
+    columns: list[list[_Card | _Way]] = [[] for _ in range(max(c.column for c in every) + 1)]
+    for each in every:
+        columns[each.column].append(each)
     x = 1.0
     for column in columns:
-        for card in column:
-            card.x = x
-        x += max((c.width for c in column), default=0.0) + _GAP_X
+        widest = max((c.width for c in column), default=0.0)
+        for each in column:
+            each.x, each.end = x, x + widest
+        x += widest + _GAP_X
         _stack(column, cards)
 
 
-def _stack(column: Sequence[_Card], cards: Mapping[str, _Card]) -> None:
-    wanted = {c.name: _middle([cards[i] for i in c.inputs]) for c in column}
+def _stack(column: Sequence[_Card | _Way], cards: Mapping[str, _Card]) -> None:
+    wanted = {
+        id(c): c.behind.y if isinstance(c, _Way) else _middle([cards[i] for i in c.inputs]) for c in column
+    }
     bottom = 1.0
-    for card in sorted(column, key=lambda c: wanted[c.name]):
-        card.y = max(wanted[card.name], bottom + card.height / 2)
-        bottom = card.y + card.height / 2 + _GAP_Y
+    for each in sorted(column, key=lambda c: wanted[id(c)]):
+        each.y = max(wanted[id(each)], bottom + each.height / 2)
+        bottom = each.y + each.height / 2 + _GAP_Y
 
 
 def _middle(cards: Sequence[_Card]) -> float:
     return sum(c.y for c in cards) / len(cards) if cards else 0.0
 
 
-def _edge(source: _Card, card: _Card) -> str:
-    x1, y1, x2, y2 = source.x + source.width, source.y, card.x, card.y
-    twice = card.inputs.count(source.name) > 1
-    middle = (x1 + x2) / 2
-    points = ((x1, y1), (middle, y1), (middle, y2), (x2, y2))
-    start, *controls = (f"{number(x)} {number(y)}" for x, y in points)
-    path = f"M{start}C{' '.join(controls)}"
-    css = "edge twice" if twice else "edge"
+def _edge(source: _Card, ways: Sequence[_Way], card: _Card) -> str:
+    path = f"M{number(source.x + source.width)} {number(source.y)}"
+    at: _Card | _Way = source
+    onwards: list[_Card | _Way] = [*ways, card]
+    for each in onwards:
+        path += f"H{number(at.end)}{_curve(at.end, at.y, each.x, each.y)}"
+        at = each
+    css = "edge twice" if card.inputs.count(source.name) > 1 else "edge"
     return f'<path class="{css}" d="{path}"><title>{escape(source.name)} → {escape(card.name)}</title></path>'
+
+
+def _curve(x1: float, y1: float, x2: float, y2: float) -> str:
+    middle = (x1 + x2) / 2
+    return "C" + " ".join(f"{number(x)} {number(y)}" for x, y in ((middle, y1), (middle, y2), (x2, y2)))
 
 
 def _elements(card: _Card) -> Iterator[str]:

@@ -77,13 +77,15 @@ def main(arguments: Sequence[str]) -> None:
 # -- tables ------------------------------------------------------------------------------------------
 
 
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table of Markdown; `|` in a cell is a letter."""
     lines = (" | ".join(cell.replace("|", "\\|") for cell in line) for line in (header, *rows))
     first, *others = (f"| {line} |" for line in lines)
     return "\n".join([first, "|" + "---|" * len(header), *others])
 
 
-def _code(texts: Iterable[str]) -> str:
+def code(texts: Iterable[str]) -> str:
+    """Names as code, separated by commas, or a dash."""
     return ", ".join(f"`{text}`" for text in texts) or NONE
 
 
@@ -98,30 +100,30 @@ def _operations() -> str:
     )
     rows = (
         (
-            _code([o.name, *aliases(o.name)]),
+            code([o.name, *aliases(o.name)]),
             f"`{o.formula}`",
-            _code(_derived(o, LAYERS[0]).arguments),
+            code(_derived(o, LAYERS[0]).arguments),
             f"`{o.legs}`",
-            _code(options(o)),
+            code(options(o)),
             o.reference,
         )
         for o in operations()
     )
-    return _table(header, rows)
+    return table(header, rows)
 
 
 def _conventions() -> str:
     """A row for each convention; those that scale everything alike share one."""
     factors = {o.factor: o.name for o in operations() if o.factor}
     names: dict[tuple[str, ...], list[str]] = {}
-    for name, table in CONVENTIONS.items():
-        cells = tuple(_scaled(_RAW[f], table[f]) if f in table else NONE for f in factors)
+    for name, scales in CONVENTIONS.items():
+        cells = tuple(_scaled(_RAW[f], scales[f]) if f in scales else NONE for f in factors)
         names.setdefault(cells, []).append(name)
     header = ("`convention=`", *(f"`{name}`" for name in factors.values()))
     rows = (
-        (_code(found) + (" (default)" if DEFAULT in found else ""), *cells) for cells, found in names.items()
+        (code(found) + (" (default)" if DEFAULT in found else ""), *cells) for cells, found in names.items()
     )
-    return _table(header, rows)
+    return table(header, rows)
 
 
 def _scaled(raw: str, scale: str) -> str:
@@ -135,10 +137,10 @@ def _layers() -> str:
         network = spec.network(bias=False)
         axes = {t.name: format_axes(t.axes) for t in network.terms[0].nodes if isinstance(t, Tensor)}
         weight = f"`{axes['weight']}`" if "weight" in axes else NONE
-        modules = _code(f"nn.{module.__name__}" for module in spec.modules)
+        modules = code(f"nn.{module.__name__}" for module in spec.modules)
         name = f"`{type(spec).__name__}`{_variant(spec)}"
         rows.append((name, modules, f"`{axes['x']}`", weight, f"`{format_axes(network.output)}`"))
-    return _table(("layer", "modules", "`x`", "`weight`", "`y`"), rows)
+    return table(("layer", "modules", "`x`", "`weight`", "`y`"), rows)
 
 
 def _which() -> str:
@@ -147,7 +149,7 @@ def _which() -> str:
     for operation in operations():
         layers = tuple(f"`{type(spec).__name__}`{_variant(spec)}" for spec in LAYERS if _has(operation, spec))
         groups.setdefault(layers, []).append(operation.name)
-    return "\n".join(f"- {', '.join(layers)}: {_code(names)}." for layers, names in groups.items())
+    return "\n".join(f"- {', '.join(layers)}: {code(names)}." for layers, names in groups.items())
 
 
 def _variant(spec: Layer) -> str:

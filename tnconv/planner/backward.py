@@ -38,9 +38,7 @@ class Trained:
     saved: tuple[str, ...]
 
 
-def with_backward(
-    plan: Plan, needed: Collection[str], recomputed: Collection[str] = ()
-) -> Trained | None:
+def with_backward(plan: Plan, needed: Collection[str], recomputed: Collection[str] = ()) -> Trained | None:
     """The plan with that of its backward pass.
 
     Args:
@@ -97,7 +95,9 @@ class _Backward:
         derived = Differentiate(wrt=source, cotangent=self.cotangent).apply(step.network).network
         for term in derived.terms:
             sources = {self.cotangent: cotangent}
-            reads = {i for t in term.tensors for i in t.indices} | {i for p in term.patterns for i in p.indices}
+            reads = {i for t in term.tensors for i in t.indices} | {
+                i for p in term.patterns for i in p.indices
+            }
             if source in self.forward and not set(term.open_indices) <= reads:
                 return False
             for tensor in term.tensors:
@@ -110,8 +110,9 @@ class _Backward:
 
     def _step(self, name: str, term: Network, sources: dict[str, str]) -> Step:
         operands = tuple(Operand(sources.get(t.argument, t.argument), t.axes) for t in term.tensors)
-        factors = count_factors(operands, term.patterns, self.values)
-        return Step(name, operands, tuple(term.patterns), term.output, term.scale, factors)
+        relations = tuple(replace(p, name=f"r{number}") for number, p in enumerate(term.patterns, 1))
+        factors = count_factors(operands, relations, self.values)
+        return Step(name, operands, relations, term.output, term.scale, factors)
 
     def _provide(self, source: str) -> None:
         """Take a value from the forward pass, or compute it again."""
@@ -138,7 +139,12 @@ class _Backward:
         shapes |= {name: tuple(axis.size for axis in self.forward[name].output) for name in saved}
         first, *others = (tuple(self.gradients[name]) for name in self.needed)
         backward = Plan(
-            f"{self.plan.name}.backward", shapes, tuple(self.steps), first, dict(self.plan.hints), also=tuple(others)
+            f"{self.plan.name}.backward",
+            shapes,
+            tuple(self.steps),
+            first,
+            dict(self.plan.hints),
+            also=tuple(others),
         )
         forward = replace(self.plan, also=tuple((name,) for name in saved))
         return Trained(forward, backward, self.cotangent, self.needed, saved)

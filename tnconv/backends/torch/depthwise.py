@@ -80,7 +80,8 @@ def weight_gradient(
     )
     for axis, size in enumerate(kernel, 2):  # a stride that skips the last cells leaves room for more of them
         result = result.narrow(axis, 0, size)
-    return result.reshape(examples, *shape).sum(0)
+    result = result.reshape(examples, *shape)
+    return result[0] if examples == 1 else result.sum(0)
 
 
 def transposed(

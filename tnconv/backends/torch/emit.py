@@ -78,7 +78,7 @@ class Emitter:
         taken: Python names in use, such as the arguments.
         hints: representative integers for the size symbols, used in choices by cost.
         symbols: Python name of each size symbol.
-        biasable: the expression of a value with `{bias}` where a vector over its second dimension may go.
+        biasable: the expression of a value with `{bias}` where a vector over some indices of it may go, and these.
     """
 
     taken: set[str]
@@ -86,7 +86,7 @@ class Emitter:
     symbols: Mapping[str, str]
     statements: list[Statement] = field(default_factory=list)
     workspace: list[tuple[str, Size]] = field(default_factory=list)
-    biasable: dict[str, str] = field(default_factory=dict)
+    biasable: dict[str, tuple[str, tuple[Index, ...]]] = field(default_factory=dict)
     _known: dict[str, str] = field(default_factory=dict)
     _roots: dict[str, str] = field(default_factory=dict)
     _owner: dict[str, str] = field(default_factory=dict)
@@ -193,16 +193,19 @@ class Emitter:
         self.statements.append(Statement(f"{name} = {expression}", tuple(reads), name))
         return name
 
-    def add_bias(self, value: Value, bias: Value) -> bool:
-        """Let the call that made `value` add an argument over its second dimension; False if it cannot."""
+    def add_bias(self, value: Value, bias: Value, indices: tuple[Index, ...]) -> bool:
+        """Let the call that made `value`, or what it is a view of, add an argument over `indices`; False if it cannot."""
+        root = self.owner(value.name)
         made = {s.writes for s in self.statements}
-        read = {self.owner(r) for s in self.statements for r in s.reads}
-        if value.name not in self.biasable or len(bias.dims) != 1 or bias.name in made:
+        text, channels = self.biasable.get(root, ("", None))
+        if channels != indices or len(bias.dims) != 1 or bias.name in made or not self.private(value):
             return False
-        if not self.private(value) or value.name in read:
+        readers = [s for s in self.statements if any(self.owner(r) == root for r in s.reads)]
+        if any(s.writes is None or self.owner(s.writes) != root for s in readers):
             return False
-        statement = next(s for s in self.statements if s.writes == value.name)
-        statement.text = f"{value.name} = {self.biasable.pop(value.name).format(bias=f', {bias.name}')}"
+        statement = next(s for s in self.statements if s.writes == root)
+        statement.text = f"{root} = {text.format(bias=f', {bias.name}')}"
+        del self.biasable[root]
         statement.reads = (*statement.reads, bias.name)
         return True
 
@@ -225,7 +228,7 @@ class Emitter:
         stale = {s.writes for s in self.statements if any(self.owner(r) == owner for r in s.reads)}
         stale |= {name for name in self._known.values() if self.owner(name) == owner}
         self._known = {text: name for text, name in self._known.items() if name not in stale}
-        self.biasable = {n: text for n, text in self.biasable.items() if self.owner(n) != owner}
+        self.biasable = {n: found for n, found in self.biasable.items() if self.owner(n) != owner}
 
     def owner(self, name: str) -> str:
         """The variable whose memory a variable shares, as far as views are known: itself, or what it views."""

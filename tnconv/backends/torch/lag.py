@@ -52,7 +52,7 @@ from tnconv.backends.torch.lag_schedule import (
     shifts,
     zero_gap,
 )
-from tnconv.backends.torch.lag_scheme import check_scheme, lag_axes
+from tnconv.backends.torch.lag_scheme import check_scheme, inputs_last, lag_axes
 
 _LEAST_PIECE = 1024  # elements of a pair of taps that are worth a copy of their own
 
@@ -173,15 +173,17 @@ def _matrices(
 ) -> list[Tensor]:
     """One matrix `[g, rows, columns]` a phase of the lag axis: rows are (cells, n, tiles), columns as in `order`.
 
-    They lie in memory with the columns outermost where the last axis is unfolded, so that the runs of what is
-    copied are long: its positions, else the cells of a tile.
+    They lie in memory so that the runs of what is copied are long: with the columns outermost where the last axis
+    is unfolded, else its tiles' cells innermost; rows in the order (cells, tiles, n) where that has longer runs.
     """
-    view = _view(x, groups, axes, tile, () if lag is None else (lag,))
+    last = tile == 1 and inputs_last(x.shape[0], [axes[n].positions for n in range(len(axes)) if n != lag])
+    view = _view(x, groups, axes, tile, () if lag is None else (lag,), last=last)
     others = [n for n in range(len(axes)) if n != lag]
     taps = {n: 3 + len(axes) + count for count, n in enumerate(others)} | {CHANNELS: 2}
     columns = [taps[n] for n in order]
     cells = [] if lag is None else [3 + lag]
-    rows = [*cells, 0, *(3 + n for n in others)]
+    positions = [3 + n for n in others]
+    rows = [*cells, *positions, 0] if last else [*cells, 0, *positions]
     outermost = tile == 1
     view = view.permute(1, *(columns + rows if outermost else rows + columns))
     dim = 1 + len(columns) if outermost else 1
@@ -206,16 +208,25 @@ def _line(view: Tensor, dim: int, axis: Axis, phase: int) -> Tensor:
     return view[(slice(None),) * dim + (slice(first, last + 1, axis.stride),)]
 
 
-def _view(x: Tensor, groups: int, axes: tuple[Axis, ...], tile: int, kept: tuple[int, ...]) -> Tensor:
-    """Windows of all axes but those that are kept: `[n, g, c, cells or windows of each axis.., their cells..]`."""
+def _view(
+    x: Tensor, groups: int, axes: tuple[Axis, ...], tile: int, kept: tuple[int, ...], *, last: bool = False
+) -> Tensor:
+    """Windows of all axes but those that are kept: `[n, g, c, cells or windows of each axis.., their cells..]`.
+
+    With `last`, of a copy with the inputs innermost in memory.
+    """
     amounts = [(0, 0) if n in kept else (-a.offset, a.reach + a.offset - a.size) for n, a in enumerate(axes)]
     tiles = [*(1 for _ in axes[:-1]), tile]
     if tile > 1:
         left, right = amounts[-1]
-        last = axes[-1]
-        amounts[-1] = left, right + last.stride * (last.positions - tile) + last.tile(tile) - last.reach
-    if any(amount != (0, 0) for amount in amounts):
-        x = F.pad(x, [v for amount in reversed(amounts) for v in amount])
+        end = axes[-1]
+        amounts[-1] = left, right + end.stride * (end.positions - tile) + end.tile(tile) - end.reach
+    padding = [v for amount in reversed(amounts) for v in amount]
+    if last:
+        x = x.movedim(0, -1)
+        x = (F.pad(x, [0, 0, *padding]) if any(padding) else x.contiguous()).movedim(-1, 0)
+    elif any(padding):
+        x = F.pad(x, padding)
     for place, (axis, positions) in enumerate(zip(axes, tiles, strict=True)):
         if place not in kept:
             x = _unfolded(x, 2 + place, axis, positions)

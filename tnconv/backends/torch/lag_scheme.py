@@ -18,7 +18,7 @@ from tnconv.backends.torch.lag_schedule import (
     terms_of,
     zero_gap,
 )
-from tnconv.backends.torch.profile import DEFAULT, Profile
+from tnconv.backends.torch.profile import DEFAULT, Profile, beginnings
 
 Variant = Literal["lag2", "lag1", "windows"]
 VARIANTS: tuple[Variant, ...] = ("lag2", "lag1", "windows")
@@ -26,6 +26,7 @@ VARIANTS: tuple[Variant, ...] = ("lag2", "lag1", "windows")
 _MOST_TILE, _MOST_WIDTH = 64, 768  # positions of a tile, columns of a product of tiles
 _LEAST_WIDTH = 16  # channels of a group that make lag2's many products worth it
 _BETTER = 0.9  # of what is simple, where two are alike
+_TURNED = 0.25  # of the time of a copy of windows, that of the inputs in another order
 _RUN = 6  # cells that take as long to begin a run of a copy as they take to be copied
 _GROUP = 0.2  # microseconds that a product of a batch takes by itself
 
@@ -140,6 +141,22 @@ def multiplications(scheme: Scheme, **numbers: Unpack[Numbers]) -> int:
     )
 
 
+def inputs_last(inputs: int, positions: Sequence[int]) -> bool:
+    """Whether windows of so many inputs, at so many positions along each axis, are copied faster with these innermost.
+
+    That takes a copy of the inputs, which have fewer cells than their windows.
+    """
+    if not positions or not inputs:
+        return False
+    return _beginnings(inputs, positions, last=True) < _beginnings(inputs, positions, last=False)
+
+
+def _beginnings(inputs: int, positions: Sequence[int], *, last: bool) -> float:
+    """The beginnings of runs and rows of runs, as cells for each cell of a window, and the copy of the inputs."""
+    order = [*positions, inputs] if last else [inputs, *positions]
+    return beginnings(order[-1], order[-2]) + (_TURNED if last else 0)
+
+
 def buffers(scheme: Scheme, **numbers: Unpack[Numbers]) -> list[tuple[str, int, int]]:
     """What `correlate` needs besides input and result: (what, elements of one input, elements whatever the batch).
 
@@ -232,6 +249,18 @@ def _grid_rows(line: Axis, block: Block, rows: int) -> list[tuple[int, bool]]:
     return found
 
 
+def _short_runs(scheme: Scheme, batch: int, axes: tuple[Axis, ...]) -> float:
+    """How much longer a copy takes, a cell, because its runs are short: in cells."""
+    if scheme.variant == "lag2":
+        return 0.0
+    if scheme.tile > 1:
+        return _RUN / axes[-1].tile(scheme.tile)
+    positions = [axis.positions for axis, _ in rest(scheme, axes)]
+    if not positions:
+        return 0.0
+    return _beginnings(max(1, batch), positions, last=inputs_last(batch, positions))
+
+
 def _seconds(scheme: Scheme, numbers: Numbers, axes: tuple[Axis, ...], profile: Profile) -> float:
     """Predicted microseconds."""
     groups, by_lag = numbers["groups"], lag_axes(scheme.variant, len(axes))
@@ -253,8 +282,7 @@ def _seconds(scheme: Scheme, numbers: Numbers, axes: tuple[Axis, ...], profile: 
     for place in by_lag:
         axis = axes[place]
         cells *= max(1, axis.size * min(axis.phases, axis.kernel) // axis.stride)
-    short = _RUN / axes[-1].tile(scheme.tile) if scheme.tile > 1 else 0  # runs of few cells are copied slowly
-    total += profile.copying(cells * (0.8 + short))
+    total += profile.copying(cells * (0.8 + _short_runs(scheme, numbers["batch"], axes)))
     result = groups * (per_group * prod(a.kernel for a in axes)) ** 2
     if scheme.variant == "windows" and scheme.tile == 1:
         return _BETTER * total

@@ -368,7 +368,7 @@ class Lowering:
         for name in others:
             value, axes = self.values[name]
             biased = len(axes) > 1 and value.legs == axes[1].indices and self._private(first)
-            if biased and self.em.add_bias(total, value):
+            if biased and self.em.add_bias(total, value, self.values[first][1][1].indices):
                 continue
             value = self._laid_out(name, wide=False)
             dims = tuple(a or b for a, b in zip(total.dims, value.dims, strict=True))

@@ -16,6 +16,10 @@ import torch
 
 from tnconv.errors import LoweringError
 
+# Cells that take as long to be copied as it takes to begin a run of neighbours, or a row of such runs.
+_RUN, _ROW = 2.4, 14.0
+# Caches hold so many times the nearest one; cells that are read in order, against those that are written in another.
+_FAR, _STREAM = 3, 2.5
 _DEFAULTS = Path(__file__).with_name("profiles.json")
 
 
@@ -35,7 +39,7 @@ class Profile(msgspec.Struct, frozen=True):
     """
 
     matmul: float = 40_000.0
-    convolution: float = 40_000.0
+    convolution: float = 48_000.0
     depthwise: float = 4_000.0
     copy: float = 800.0
     gather: float = 60.0
@@ -47,6 +51,20 @@ class Profile(msgspec.Struct, frozen=True):
     def copying(self, cells: float) -> float:
         """Predicted microseconds to write that many cells anew."""
         return cells / self.copy
+
+    def streaming(self, *cells: float) -> float:
+        """Predicted microseconds to read or write operands of so many cells each, those that no cache holds."""
+        return sum(count for count in cells if count > _FAR * self.cache) / (_STREAM * self.copy)
+
+
+def beginnings(run: float, runs: float) -> float:
+    """How much longer a copy takes, a cell, because of its beginnings: in cells.
+
+    Args:
+        run: cells that are read and written at one distance from each other.
+        runs: such runs at one distance from each other.
+    """
+    return _RUN / run + _ROW / (run * runs)
 
 
 DEFAULT = Profile()

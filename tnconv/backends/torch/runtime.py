@@ -15,9 +15,11 @@ from tnconv.backends.torch.lag import correlate
 
 __all__ = [
     "add",
+    "axis_sums",
     "correlate",
     "depthwise",
     "depthwise_weight_gradient",
+    "depthwise_weight_gradients",
     "dot",
     "gram",
     "grouped",
@@ -44,7 +46,11 @@ _LEAST_SHARED, _LEAST_CELLS = (
     40,
     1 << 18,
 )  # cells of an axis and of an input whose shared cells are summed first
-LEAST_CALL = 1_000_000  # multiplications that are worth a call of their own
+_LEAST_CALL, _LARGE = (
+    1_000_000,
+    1 << 22,
+)  # multiplications of an example, cells of a result that are worth calls
+_FEW_CHANNELS, _LEAST_FEW = 8, 4_000_000  # channels of a group that are slow in one call, and multiplications
 _MOST_SLICES, _LEAST_SLICE, _MOST_ADDED = 1024, 4096, 128
 
 
@@ -174,9 +180,27 @@ def depthwise_weight_gradient(
     gradient: Tensor, image: Tensor, shape: tuple[int, ...], *, groups: int, **options: Any
 ) -> Tensor:
     """`weight_gradient` with one channel a group, as a forward convolution where that is the quicker one."""
-    if groups and depthwise.quick(gradient, image):
+    if not math.prod(shape):
+        return _empty(shape, gradient, image)
+    if depthwise.quick(gradient, image):
         return depthwise.weight_gradient(gradient, image, shape, groups=groups, **options)
     return weight_gradient(gradient, image, shape, groups=groups, **options)
+
+
+def depthwise_weight_gradients(
+    gradient: Tensor, image: Tensor, shape: tuple[int, ...], **options: Any
+) -> Tensor:
+    """`depthwise_weight_gradient` for each of several gradients of one image.
+
+    Args:
+        gradient: `[v, n, c, *positions]`.
+        image: `[n, c, *cells]`.
+        shape: of the result, `[v, c, 1, *kernel]`.
+        options: of `depthwise_weight_gradient`.
+    """
+    if not len(gradient):
+        return _empty(shape, gradient, image)
+    return torch.stack([depthwise_weight_gradient(y, image, shape[1:], **options) for y in gradient])
 
 
 def merged_weight_gradient(
@@ -221,7 +245,7 @@ def weight_gradients(
 ) -> Tensor:
     """Weight gradients of several examples, which lie one behind the other in the groups.
 
-    Large ones are computed one by one, in native calls without groups; small ones in one call.
+    Large ones are computed one by one, in native calls without groups, the others in one call; see `worth_calls`.
 
     Args:
         gradient: `[1, (n g d), *positions]`.
@@ -231,8 +255,8 @@ def weight_gradients(
         examples: `n`.
         options: of `weight_gradient`.
     """
-    work = math.prod(shape) * math.prod(gradient.shape[2:])
-    if examples < 2 or work < examples * LEAST_CALL:
+    cells = math.prod(shape)
+    if not worth_calls(examples, shape[1], cells * math.prod(gradient.shape[2:]), cells):
         return weight_gradient(gradient, image, shape, groups=groups, **options)
     size = (shape[0] // examples, *shape[1:])
     pairs = zip(gradient.chunk(examples, 1), image.chunk(examples, 1), strict=True)
@@ -244,6 +268,20 @@ def weight_gradients(
     for place, part in enumerate(parts, 1):
         result[place].copy_(part)
     return result.flatten(0, 1)
+
+
+def worth_calls(examples: int, channels: int, work: int, cells: int) -> bool:
+    """Whether weight gradients of several examples are quicker one by one than as groups of one native call.
+
+    Args:
+        examples: number of them.
+        channels: input channels of a group.
+        work: multiplications of all.
+        cells: of the result.
+    """
+    if examples < 2 or work < examples * _LEAST_CALL:
+        return False
+    return cells >= _LARGE or (channels < _FEW_CHANNELS and work >= examples * _LEAST_FEW)
 
 
 def grouped(
@@ -368,6 +406,18 @@ def slice_sum(windows: Tensor, places: tuple[int, ...]) -> Tensor:
     for part in slices:
         total += part
     return total
+
+
+def axis_sums(x: Tensor, places: tuple[int, ...]) -> Tensor:
+    """The sum over several short dimensions, one after another: torch sums short rows slowly.
+
+    Args:
+        x: any shape.
+        places: the dimensions that are summed, ascending.
+    """
+    for place in reversed(places):
+        x = slice_sum(x, (place,))
+    return x
 
 
 def ratio(numerator: float, denominator: float) -> float:

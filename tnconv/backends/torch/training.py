@@ -12,12 +12,15 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from tnconv.backends.base import Program
+from tnconv.backends.base import Choice, Program
 from tnconv.backends.torch.lower import Lowering, kernel_table
 from tnconv.backends.torch.profile import profile_of
 from tnconv.errors import LoweringError
+from tnconv.ir import Size, evaluate
+from tnconv.ir.index import normal, symbol_names
 from tnconv.planner.backward import Trained, with_backward
-from tnconv.planner.plan import Plan
+from tnconv.planner.memory import program_peak
+from tnconv.planner.plan import DEFAULT_HINT, Plan
 
 Flags = tuple[bool, ...]
 
@@ -47,7 +50,7 @@ class TrainedProgram:
         recomputed: Collection[str] = (),
     ) -> None:
         self.plan, self.recomputed = plan, tuple(recomputed)
-        self._how: tuple[Any, ...] = (kernel_table(), hints, prefer, profile_of(device))
+        self._how = kernel_table(), hints, prefer, profile_of(device)
         self.trained = self._with_backward(needed)
         lowering = Lowering(self.trained.forward, *self._how)
         self.forward = lowering.program(as_they_are=True)
@@ -63,9 +66,55 @@ class TrainedProgram:
         return self._backwards[key]
 
     @property
+    def arguments(self) -> tuple[str, ...]:
+        """Names of the arguments of the forward pass."""
+        return self.forward.arguments
+
+    @property
     def predicted(self) -> float:
         """Microseconds that both passes are predicted to take."""
         return self.forward.predicted + self.backward.predicted
+
+    @property
+    def choices(self) -> tuple[Choice, ...]:
+        """The kernels of both passes."""
+        return (*self.forward.choices, *self.backward.choices)
+
+    @property
+    def source(self) -> str:
+        """The text of both passes."""
+        return f"{self.forward.source}\n\n{self.backward.source}"
+
+    @property
+    def peak(self) -> Size:
+        """Most elements alive at once in either pass besides the arguments and the cotangent: what is saved is."""
+        elements = {step.result: step.elements for step in self.plan.steps}
+        saved = sum((elements[name] for name in self.trained.saved), 0)
+        forward = program_peak(self.trained.forward, self.forward.workspace)
+        backward = normal(saved + program_peak(self.trained.backward, self.backward.workspace))
+        hints = {name: self.plan.hints.get(name, DEFAULT_HINT) for name in symbol_names(forward + backward)}
+        return max(forward, backward, key=lambda size: evaluate(size, hints))
+
+    def function(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        """Both passes in turn, for a cotangent of ones: the gradients."""
+        value, saved = self.run(*tensors)
+        return self.gradients(tensors, saved, torch.ones_like(value), self.trained.needed)
+
+    def run(self, *tensors: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """The value, and what the backward pass needs besides the arguments."""
+        found: Any = self.forward.function(*tensors)
+        return (found[0], found[1:]) if self.trained.saved else (found, ())
+
+    def gradients(
+        self, tensors: Sequence[Tensor], saved: Sequence[Tensor], cotangent: Tensor, needed: Sequence[str]
+    ) -> tuple[Tensor, ...]:
+        """The gradients of some of the arguments, in order."""
+        program = self.backward_of(needed)
+        known = dict(zip(self.arguments, tensors, strict=True))
+        known |= dict(zip(self.trained.saved, saved, strict=True))
+        known[self.trained.cotangent] = cotangent
+        found: Any = program.function(*[known[name] for name in program.arguments])
+        return found if len(needed) > 1 else (found,)
 
     def _with_backward(self, needed: Collection[str]) -> Trained:
         made = with_backward(self.plan, needed, self.recomputed)
@@ -86,11 +135,28 @@ class WithBackward:
     Args:
         program: computes the value.
         build: makes the programs for a set of arguments that need a gradient.
+        moving: the arguments that are expected to.
     """
 
-    def __init__(self, program: Program, build: Callable[[Collection[str]], TrainedProgram]) -> None:
-        self.program, self._build = program, build
+    def __init__(
+        self,
+        program: Program,
+        build: Callable[[Collection[str]], TrainedProgram],
+        moving: Collection[str],
+    ) -> None:
+        self.program, self.moving, self._build = program, tuple(moving), build
         self._made: dict[Flags, TrainedProgram | None] = {}
+
+    @property
+    def made(self) -> TrainedProgram | None:
+        """The programs for the arguments that are expected to need a gradient; None where autograd does it."""
+        flags = tuple(name in self.moving for name in self.program.arguments)
+        return self._made[flags] if flags in self._made else self._make(flags)
+
+    @property
+    def source(self) -> str:
+        """The text of both passes; of the program alone where autograd does the backward one."""
+        return self.made.source if self.made else self.program.source
 
     def __call__(self, *tensors: Tensor) -> Tensor:
         """The value."""
@@ -120,33 +186,30 @@ def _unusual(tensors: Sequence[Tensor]) -> bool:
     kind = tensors[0].device.type
     if torch.is_autocast_enabled(kind) or any(tensor.is_complex() for tensor in tensors):
         return True
-    return any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors)
+    unpack: Any = forward_ad.unpack_dual
+    return any(unpack(tensor).tangent is not None for tensor in tensors)
 
 
 class _Planned(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, made: TrainedProgram, program: Program, *tensors: Tensor) -> Tensor:  # type: ignore[override]
-        found = made.forward.function(*tensors)
-        value, saved = (found[0], found[1:]) if made.trained.saved else (found, ())
+    def forward(ctx: Any, made: TrainedProgram, program: Program, *tensors: Tensor) -> Tensor:
+        value, saved = made.run(*tensors)
         ctx.made, ctx.program = made, program
         ctx.save_for_backward(*tensors, *saved)
         return value
 
     @staticmethod
-    def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
         count = len(ctx.program.arguments)
         tensors, saved = ctx.saved_tensors[:count], ctx.saved_tensors[count:]
         flags = ctx.needs_input_grad[2:]
-        if torch.is_grad_enabled():  # create_graph=True: autograd can differentiate once more, this function cannot
+        if (
+            torch.is_grad_enabled()
+        ):  # create_graph=True: autograd can differentiate once more, this function cannot
             gradients = _by_autograd(ctx.program, tensors, flags, cotangent)
         else:
             needed = [name for name, flag in zip(ctx.program.arguments, flags, strict=True) if flag]
-            program = ctx.made.backward_of(needed)
-            known = dict(zip(ctx.program.arguments, tensors, strict=True))
-            known |= dict(zip(ctx.made.trained.saved, saved, strict=True))
-            known[ctx.made.trained.cotangent] = cotangent
-            found = program.function(*[known[name] for name in program.arguments])
-            gradients = found if len(needed) > 1 else (found,)
+            gradients = ctx.made.gradients(tensors, saved, cotangent, needed)
         rest = iter(gradients)
         return (None, None, *[next(rest) if flag else None for flag in flags])
 

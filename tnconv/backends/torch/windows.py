@@ -141,11 +141,17 @@ def _one_window(em: Emitter, value: Value, relation: Relational, padded: Index) 
         dim = rank + number
     if flips:
         expression += f".flip({flips})"
-    return _diagonals(em, value, "windows", expression, made)
+    return _diagonals(em, value, "windows", expression, made, copied=bool(flips))
 
 
 def _diagonals(
-    em: Emitter, value: Value, suffix: str, expression: str, made: list[tuple[Index, ...]]
+    em: Emitter,
+    value: Value,
+    suffix: str,
+    expression: str,
+    made: list[tuple[Index, ...]],
+    *,
+    copied: bool = False,
 ) -> Value:
     """Write an expression; dimensions that carry one index twice are matched by their diagonal."""
     contiguous = False
@@ -154,7 +160,7 @@ def _diagonals(
         second = made.index(twice, first + 1)
         expression += f".diagonal(0, {first}, {second})"
         made = [dim for p, dim in enumerate(made) if p not in (first, second)] + [twice]
-    return em.derive(value, suffix, expression, tuple(made), contiguous=contiguous)
+    return em.derive(value, suffix, expression, tuple(made), contiguous=contiguous, copied=copied)
 
 
 def diagonal(em: Emitter, value: Value, delta: Delta, wanted: Sequence[Index]) -> Value:

@@ -53,7 +53,10 @@ class Description:
 
 
 @kept
-def _layer(description: Description, sizes: Shape, device: str) -> CompiledFunction:
+def _layer(
+    description: Description, sizes: Shape, device: str, still: frozenset[str] | None
+) -> CompiledFunction:
+    """The function of a layer; for training, where all but the arguments of `still` need a gradient, if that is given."""
     spec = replace(description.spec, input_size=sizes)
     name = f"{description.family.name}_conv{spec.spatial_dims}d"
     network = layer_network(spec, description.weight_network(), name)
@@ -63,6 +66,8 @@ def _layer(description: Description, sizes: Shape, device: str) -> CompiledFunct
         hints={"N": description.batch_hint},
         device=device,
         autotune=description.autotune,
+        training=still is not None,
+        frozen=still or (),
     )
 
 
@@ -290,28 +295,35 @@ class TensorisedConv(nn.Module):
         """
         sizes = without_batch(_checked(input, self.description.spec), len(self.kernel_size) + 1)
         device = "cuda" if input.device.type == "cuda" else "cpu"
-        function = _layer(self.description, tuple(sizes[1:]), device)
         single = len(sizes) == input.ndim
-        given = {"x": input.unsqueeze(0) if single else input}
-        tensors = [given[name] if name in given else getattr(self, name) for name in function.arguments]
+        given = dict(self.named_parameters(recurse=False)) | {"x": input.unsqueeze(0) if single else input}
+        still: frozenset[str] | None = frozenset(n for n, tensor in given.items() if not tensor.requires_grad)
+        if len(still or ()) == len(given) or not torch.is_grad_enabled():
+            still = None
+        function = _layer(self.description, tuple(sizes[1:]), device, still)
+        tensors = [given[name] for name in function.arguments]
         if torch.is_autocast_enabled(input.device.type):
             dtype = torch.get_autocast_dtype(input.device.type)
-            tensors = [cast(tensor, dtype) for tensor in tensors]
-        result = function(*tensors)
+            with torch.autocast(input.device.type, enabled=False):
+                result = function(*[cast(tensor, dtype) for tensor in tensors])
+        else:
+            result = function(*tensors)
         return result.squeeze(0) if single else result
 
-    def compiled(self, input_size: Ints) -> CompiledFunction:
+    def compiled(self, input_size: Ints, training: bool = False) -> CompiledFunction:
         """What computes inputs of a size, for its texts: network, plan, source.
 
         Args:
             input_size: spatial size, an int or one for each dimension.
+            training: what is run where input and factors need gradients; else where none does.
 
         Raises:
             SpecError: the kernel does not fit.
         """
         sizes = self.description.spec.sizes_of(typed("input_size", input_size, SpecInts))
         device = next(iter(self.factors.values())).device.type
-        return _layer(self.description, sizes, "cuda" if device == "cuda" else "cpu")
+        still: frozenset[str] | None = frozenset() if training else None
+        return _layer(self.description, sizes, "cuda" if device == "cuda" else "cpu", still)
 
     # -- what torch's module has -----------------------------------------------------------------------
 

@@ -5,17 +5,22 @@ The layout is chosen so that as little as possible is copied: a left leg in fron
 contracted leg in front (the batch of its weight gradient) may be summed behind a batched product.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from tnconv.backends.torch.emit import Emitter, Value, singles
+from tnconv.backends.torch.emit import Emitter, Value, flatten, singles
 from tnconv.backends.torch.kernels.base import Kernel, Problem
+from tnconv.backends.torch.profile import beginnings
 from tnconv.ir import Index
 
 Legs = tuple[Index, ...]
 # A product with a short sum and many rows is bound by writing its result; the runtime has a form for it.
 THIN_SUM, THIN_ROWS = 64, 2048
 NARROW = 16
+SLOWER, NARROWEST = 1.3, 6.5  # the narrower, the slower they get; at most so much
+FEW_CELLS = 8  # of each of several axes with others between them, which are summed one after another
+# Windows overlap, so that most of what a copy of them reads is in a cache: of the time of another copy.
+OVERLAPPING = 0.6
 # An expanded operand is brought into the library's own layout for each batch, faster than a copy.
 PACKED = 0.35
 
@@ -50,7 +55,11 @@ def presum(em: Emitter, value: Value, keep: frozenset[Index]) -> Value:
         value = em.isolate(value, gone)
     places = [p for p, dim in enumerate(value.dims) if set(dim) & set(gone)]
     dims = tuple(dim for p, dim in enumerate(value.dims) if p not in places)
-    return em.derive(value, "sum", f"{value.name}.sum({places})", dims, copied=True)
+    text = f"{value.name}.sum({places})"
+    apart = places[-1] - places[0] >= len(places)
+    if apart and all(em.count(value.dims[p]) <= FEW_CELLS for p in places):
+        text = f"rt.axis_sums({value.name}, {tuple(places)})"
+    return em.derive(value, "sum", text, dims, copied=True)
 
 
 class Contract(Kernel):
@@ -75,10 +84,12 @@ class Contract(Kernel):
         alone = [i for i in (*split.left, *split.right) if i in problem.open]
         if not alone:  # one pass over both, another where their layouts differ
             return 2 * profile.call + profile.copying(every / 2 if a.legs == b.legs else every)
+        sizes = [problem.count(legs) for legs in (a.legs, b.legs, problem.output)]
         return (
             profile.call
             + every / profile.matmul
             + profile.copying(min(c.copied for c in _candidates(problem)))
+            + profile.streaming(*sizes)
         )
 
     def emit(self, problem: Problem, em: Emitter) -> Value:
@@ -188,9 +199,15 @@ class Candidate:
 
 
 def _transposed(em: Emitter, value: Value, dims: tuple[Legs, ...]) -> Value:
-    """Arrange for a matrix product: a transposition of the last two dimensions stays a view."""
+    """Arrange for a matrix product: a transposition of the last two dimensions stays a view.
+
+    What has to be copied is copied with the last two dimensions in the order of longer runs.
+    """
     swapped = (*dims[:-2], dims[-1], dims[-2])
-    if value.legs == tuple(i for d in swapped for i in d):
+    turned = value.legs == flatten(swapped)
+    if not turned and value.legs != flatten(dims) and not all(_adjacent(value, d) for d in dims):
+        turned = _slowness(value, swapped, em.count) < _slowness(value, dims, em.count)
+    if turned:
         flat = em.arrange(value, swapped)
         return em.derive(flat, "t", f"{flat.name}.mT", dims, contiguous=False)
     return em.arrange(value, dims)
@@ -212,6 +229,8 @@ def _layouts(problem: Problem, a: Value, b: Value) -> list[Candidate]:
         return found
     for value, own, tag in ((a, split.left, "b"), (b, split.right, "a")):
         front = _front(value, own, summed)
+        if len(front) == len(own):  # the first of them alone, so that the result may have the others last
+            front = front[:1]
         if front and len(front) < len(own):
             rest = tuple(i for i in own if i not in front)
             legs = (rest, split.right) if tag == "b" else (split.left, rest)
@@ -246,7 +265,9 @@ def _make(
     for value, groups in ((a, (batch, left, summed)), (b, (batch, summed, right))):
         own = [tuple(i for i in g if i in value.legs) for g in groups]
         if not all(_adjacent(value, g) for g in own):
-            copied += problem.count(value.legs)
+            swapped = (own[0], own[2], own[1])
+            slowness = min(_slowness(value, dims, problem.count) for dims in (own, swapped))
+            copied += problem.count(value.legs) * slowness
     if expand:
         copied += _packed(problem, a if expand == "a" else b, batch, left if expand == "a" else summed)
     result = (*batch, *left, *right)
@@ -256,8 +277,9 @@ def _make(
         wanted = tuple(i for i in problem.output if i in result)
         if wanted != result:
             copied += problem.count(result)
-    # Products of narrow matrices run slower: by a third at 48 columns, which is worth a copy.
-    narrow = NARROW / min(problem.count(left), problem.count(right))
+    # Products of narrow matrices run slower: by a third at 48 columns, which is worth a copy; less so with few rows.
+    narrow = NARROW / problem.count(right) + NARROW / (4 * problem.count(left))
+    narrow = min(NARROWEST, max(narrow, narrow**SLOWER))
     copied += narrow * problem.count((*batch, *summed, *left, *right)) / profile.matmul * profile.copy
     return Candidate(a, b, batch, summed, left, right, expand, extra, copied)
 
@@ -268,6 +290,19 @@ def _packed(problem: Problem, value: Value, batch: Legs, rows: Legs) -> float:
         return 0.0
     turned = bool(value.legs) and value.legs[0] not in rows
     return (2 if turned else 1) * PACKED * problem.count((*batch, *value.legs))
+
+
+def _slowness(value: Value, dims: Sequence[Legs], count: Callable[[Iterable[Index]], int]) -> float:
+    """How long it takes to copy a cell of a value into a layout, against a copy in long runs."""
+    wanted = [i for i in flatten(tuple(dims)) if count((i,)) > 1]
+    runs: list[list[Index]] = []
+    for index in reversed(wanted):
+        if runs and _adjacent(value, (index, runs[-1][0])):
+            runs[-1].insert(0, index)
+        else:
+            runs.append([index])
+    run, rows = (count(legs) for legs in (*runs, (), ())[:2])
+    return (1.0 if value.contiguous else OVERLAPPING) + beginnings(run, rows)
 
 
 def _adjacent(value: Value, legs: Legs) -> bool:

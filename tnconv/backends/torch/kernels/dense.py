@@ -18,6 +18,7 @@ Legs = tuple[Index, ...]
 # The legs of an image: examples, groups, channels, then up to three positions, each with its kernel leg or without.
 _IMAGE = re.compile(r"(p*)(g*)(q*)((?:pq?){1,3})")
 LEAST_IMAGE = 100  # positions
+RATE = 0.83  # of a convolution with large kernels
 # A native input gradient of a 1x1 layer against its forward call.
 _TRANSPOSED = 0.75
 
@@ -134,13 +135,14 @@ class DenseConvolution(Kernel):
         channels = problem.count(layer.inner), problem.count(layer.outer)
         narrow = layer.role == "transposed convolution"
         wide = channels[0] if narrow else min(channels) if layer.groups else max(channels)
-        rate = profile.convolution * min(1.0, wide / profile.lanes)
+        rate = RATE * profile.convolution * min(1.0, wide / profile.lanes)
         if narrow:
             rate *= _TRANSPOSED / (1 + NARROW / min(problem.count(layer.positions), wide))
         every = problem.count(dict.fromkeys((*problem.operands[0].legs, *problem.operands[1].legs)))
         copied = problem.count(flatten(layer.weight)) / 2
         copied += sum(problem.count(v.legs) for v in problem.operands if not v.contiguous)
-        return 2 * profile.call + every / rate + profile.copying(copied)
+        sizes = [problem.count(legs) for legs in (*(v.legs for v in problem.operands), problem.output)]
+        return 2 * profile.call + every / rate + profile.copying(copied) + profile.streaming(*sizes)
 
     def emit(self, problem: Problem, em: Emitter) -> Value:
         """Write one native call."""
@@ -174,7 +176,7 @@ class DenseConvolution(Kernel):
         text = f"{name}({x.name}, {y.name}{{bias}}{options})"
         dims = layer.image if transposed else layer.result
         made = em.assign("convolved", text.format(bias=""), [x.name, y.name], dims, fresh=True)
-        em.biasable[made.name] = text
+        em.biasable[made.name] = text, dims[1]
         return made
 
 

@@ -5,19 +5,21 @@ from math import gcd, prod
 from typing import ClassVar
 
 from tnconv.backends.torch.emit import Emitter, Value
+from tnconv.backends.torch.kernels.axes import as_linked
 from tnconv.backends.torch.kernels.base import Kernel, Problem
-from tnconv.backends.torch.kernels.convolution import (
+from tnconv.backends.torch.kernels.link import (
     NATIVE_DIMENSIONS,
     OUTPUT,
     Roles,
     find_roles,
     integer,
     multiplications,
-    native,
     plain_split,
 )
+from tnconv.backends.torch.kernels.native import native
 from tnconv.ir import Index, Size, product
 
+RATE = 0.83  # of a convolution's
 # Of the rate of a weight gradient with many output channels.
 MIRRORED = 0.7
 MERGED = (2, 4)
@@ -43,10 +45,10 @@ class _Call(Kernel):
         )
 
     def cost(self, problem: Problem) -> float:
-        """The multiplications, and the passes behind them."""
+        """The multiplications, the passes behind them, and what is copied into the native layout."""
         roles = find_roles(problem)
         assert roles is not None
-        return self._cost(problem, roles)
+        return self._cost(problem, roles) + problem.profile.copying(as_linked(problem, roles).copied)
 
     @abstractmethod
     def _cost(self, problem: Problem, roles: Roles) -> float:
@@ -123,7 +125,9 @@ class Phases(_Call):
         full = min(1.0, problem.count(s.right) * prod(phases) / profile.lanes)
         calls = (6 + 4 * prod(phases)) * profile.call
         written = profile.copying(2.5 * problem.count(problem.output))
-        return calls + multiplications(problem, roles) * wasted / (profile.convolution * full) + written
+        return (
+            calls + multiplications(problem, roles) * wasted / (RATE * profile.convolution * full) + written
+        )
 
     def _buffer(self, problem: Problem, roles: Roles) -> Size:
         return product(i.size for i in problem.output)
@@ -148,7 +152,7 @@ class Mirrored(_Call):
     def _cost(self, problem: Problem, roles: Roles) -> float:
         profile = problem.profile
         channels = problem.count(plain_split(problem, roles).left)
-        rate = MIRRORED * profile.convolution * min(1.0, channels / profile.lanes)
+        rate = RATE * MIRRORED * profile.convolution * min(1.0, channels / profile.lanes)
         written = 1.5 * problem.count(problem.output)
         return 6 * profile.call + multiplications(problem, roles) / rate + profile.copying(written)
 
@@ -180,7 +184,7 @@ class Merged(_Call):
         full = min(1.0, merged * problem.count(s.right) / profile.lanes)
         every = merged * multiplications(problem, roles)
         written = (merged + 1) * problem.count(problem.output)
-        return 6 * profile.call + every / (profile.convolution * full) + profile.copying(written)
+        return 6 * profile.call + every / (RATE * profile.convolution * full) + profile.copying(written)
 
     def _buffer(self, problem: Problem, roles: Roles) -> Size:
         return product(i.size for i in problem.output) * (self._merged(problem, roles) or 1)

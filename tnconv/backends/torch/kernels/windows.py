@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from tnconv.backends.torch.emit import Emitter, Value, singles
 from tnconv.backends.torch.kernels.base import Kernel, Problem
-from tnconv.backends.torch.kernels.contract import contract, presum
+from tnconv.backends.torch.kernels.contract import Contract, contract, presum
 from tnconv.backends.torch.windows import broadcast, cells, gather, inside, pad, ramp, resized, scatter, span
 from tnconv.errors import LoweringError
 from tnconv.ir import Index, Pattern, Relational, solve
@@ -49,26 +49,55 @@ class Windows(Kernel):
         return bool(problem.relations) and bool(problem.operands) and window_relations(problem) is not None
 
     def cost(self, problem: Problem) -> float:
-        """The copy of the windows, and the product over them."""
+        """The padding, the sums over positions, and the product of the windows, which copies them."""
         profile = problem.profile
-        made = self._legs(problem)
-        copied = sum(problem.count(legs) for legs in made)
-        every = problem.count(dict.fromkeys(i for legs in made for i in legs)) if len(made) > 1 else 0
-        return 4 * profile.call + profile.copying(2 * copied) + every / profile.matmul
+        total, operands = 3 * profile.call, []
+        for place, (value, made) in enumerate(zip(problem.operands, self._legs(problem), strict=True)):
+            if made == value.legs:
+                operands.append(value)
+                continue
+            lonely = self._lonely(problem, place)
+            total += profile.copying(problem.count(value.legs) / 2 + self._added(problem, value, lonely))
+            legs = tuple(i for i in made if i not in lonely)
+            operands.append(Value(value.name, singles(legs), contiguous=bool(lonely)))
+        if len(operands) == 1:
+            return total + profile.copying(problem.count(operands[0].legs))
+        return total + Contract().cost(replace(problem, operands=tuple(operands), relations=()))
 
     def emit(self, problem: Problem, em: Emitter) -> Value:
         """Write the window views and the product."""
         return contract(self.opened(problem, em), em)
 
     def opened(self, problem: Problem, em: Emitter) -> Problem:
-        """Write the window views; return the product that is left."""
+        """Write the window views; return the product that is left.
+
+        What is summed over windows alone is summed along one axis after another: K1 + K2 slices, not K1 K2.
+        """
         relations = window_relations(problem)
         assert relations is not None
         operands = []
-        for place, value in enumerate(problem.operands):
-            windows = gather(em, value, [r for r in relations if r.left in value.legs])
-            operands.append(_summed(em, windows, self._lonely(problem, place)))
+        for place, operand in enumerate(problem.operands):
+            value, lonely = operand, self._lonely(problem, place)
+            rest = [r for r in relations if r.left in value.legs]
+            single = [i for i in lonely if problem.uses(i) == 1]
+            for relation in [r for r in rest if any(i in single for i in r.indices)]:
+                windows = gather(em, value, [relation])
+                value = _summed(em, windows, [i for i in relation.indices if i in single])
+                rest.remove(relation)
+            operands.append(_summed(em, gather(em, value, rest), [i for i in lonely if i not in single]))
         return replace(problem, operands=tuple(operands), relations=())
+
+    @staticmethod
+    def _added(problem: Problem, value: Value, lonely: Sequence[Index]) -> float:
+        """The cells of the slices that are added up, one axis after another; a slice is read, not copied."""
+        cells, added = problem.count(value.legs), 0.0
+        for relation in window_relations(problem) or ():
+            gone = problem.count(i for i in relation.indices if i in lonely)
+            if relation.left in value.legs and gone > 1:
+                cells = cells * problem.count(x for _, x in relation.terms) // problem.count((relation.left,))
+                added += cells / 2
+                cells //= gone
+        return added
 
     @staticmethod
     def _lonely(problem: Problem, place: int) -> tuple[Index, ...]:
@@ -79,13 +108,17 @@ class Windows(Kernel):
 
     @staticmethod
     def _legs(problem: Problem) -> list[tuple[Index, ...]]:
+        """The legs of each operand's windows, in order: the term with the longest step is where the cells were."""
         relations = window_relations(problem) or ()
         made = []
         for value in problem.operands:
-            own = [r for r in relations if r.left in value.legs]
-            lefts = {r.left for r in own}
-            legs = [i for i in value.legs if i not in lefts] + [x for r in own for _, x in r.terms]
-            made.append(tuple(dict.fromkeys(legs)))
+            steps = {
+                r.left: [x for _, x in sorted(r.terms, key=lambda t: -abs(t[0]))]
+                for r in relations
+                if r.left in value.legs
+            }
+            front = [i for leg in value.legs for i in steps.get(leg, [leg])[:1]]
+            made.append(tuple(dict.fromkeys((*front, *(i for terms in steps.values() for i in terms[1:])))))
         return made
 
 

@@ -1,0 +1,220 @@
+"""The text of a native convolution call in each role: layouts, padding by hand, options."""
+
+from dataclasses import dataclass, replace
+
+from tnconv.backends.torch.emit import Dims, Emitter, Value
+from tnconv.backends.torch.kernels.axes import Arranged, arranged, as_linked
+from tnconv.backends.torch.kernels.base import Problem
+from tnconv.backends.torch.kernels.contract import Split, presum
+from tnconv.backends.torch.kernels.link import OUTPUT, Roles
+from tnconv.backends.torch.windows import pad, resized
+from tnconv.ir import Index
+
+
+def native(
+    problem: Problem, roles: Roles, em: Emitter, callee: str = "", extra: str = "", *, apart: bool = False
+) -> Value:
+    """Write one native convolution call, or that of a `callee` which takes the same arguments, and `extra` ones.
+
+    With `apart`, the legs of a weight gradient that the image lacks are in front, not the output channels of a group.
+    """
+    both = frozenset(i for i in problem.operands[0].legs if i in problem.operands[1].legs)
+    keep = problem.open | problem.related | both
+    values = [presum(em, v, keep) for v in problem.operands]
+    flips = [(found.place[found.flip], found.flip) for found in roles.links if found.flip is not None]
+    for spot, value in enumerate(values):
+        values[spot] = _flipped(em, value, [flip for place, flip in flips if place == spot])
+    first, second = values[roles.first], values[1 - roles.first]
+    problem = replace(problem, operands=tuple(values))
+    # A callee of our own knows axes that have relations only.
+    made = as_linked(problem, roles) if callee else arranged(problem, roles)
+    call = _Call(em, made, first, second, callee, extra)
+    match roles.role:
+        case "convolution":
+            result = call.convolution()
+        case "transposed convolution":
+            result = call.transposed()
+        case _:
+            result = call.weight_gradient(apart)
+    return _flipped(em, result, [flip for place, flip in flips if place == OUTPUT])
+
+
+def _flipped(em: Emitter, value: Value, legs: list[Index]) -> Value:
+    """A copy of a value with some legs reversed."""
+    if not legs:
+        return value
+    value = em.isolate(value, legs)
+    text = f"{value.name}.flip({[value.position(leg) for leg in legs]})"
+    return em.derive(value, "flip", text, value.dims, contiguous=value.contiguous, copied=True)
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """The pieces of a native call."""
+
+    em: Emitter
+    arranged: Arranged
+    first: Value
+    second: Value
+    callee: str = ""
+    extra: str = ""
+
+    @property
+    def split(self) -> Split:
+        return self.arranged.split
+
+    @property
+    def rank(self) -> int:
+        return len(self.arranged.axes)
+
+    def _image(self, dims: Dims, positions: int, kernel: int) -> tuple[Value, str]:
+        """The image, padded by hand where the padding is not the same on both sides, and the native padding."""
+        native_padding: list[int] = []
+        by_hand: dict[Index, tuple[int, int]] = {}
+        for axis in self.arranged.axes:
+            step, dilation = axis.factors[positions], axis.factors[kernel]
+            reach = step * (axis.sizes[positions] - 1) + dilation * (axis.sizes[kernel] - 1) + 1
+            left, right = -axis.offset, reach - axis.sizes[self.arranged.image] + axis.offset
+            if left >= 0 and 0 <= left - right < step:  # torch ignores what is less than a step
+                native_padding.append(left)
+            else:
+                native_padding.append(0)
+                by_hand[axis.legs[self.arranged.image][0]] = (left, right)
+        image = self.em.arrange(self.first, dims)
+        return pad(self.em, image, by_hand), _tuple(native_padding)
+
+    def _groups(self) -> str:
+        return self.em.span(self.split.batch)
+
+    def _callee(self, name: str, out: Dims) -> str:
+        """The head of a call; one whose groups may be none goes through the runtime, as torch refuses it."""
+        if self.callee:
+            return f"{self.callee}("
+        native = f"F.{name}{self.rank}d"
+        if all(isinstance(i.size, int) for i in self.split.batch):
+            return f"{native}("
+        return f"rt.grouped({native}, {self.em.shape(out)}, "
+
+    def convolution(self) -> Value:
+        """`F.convNd`: batch (left), groups (batch), input channels (summed), output channels (right)."""
+        s, em, a = self.split, self.em, self.arranged
+        dims = (s.left, (*s.batch, *s.summed), *a.dims(a.image))
+        image, padding = self._image(dims, OUTPUT, a.kernel)
+        weight = em.arrange(self.second, ((*s.batch, *s.right), s.summed, *a.dims(a.kernel)))
+        options = _options(
+            every=bool(self.callee),
+            stride=a.factors(OUTPUT),
+            padding=padding,
+            dilation=a.factors(a.kernel),
+            groups=self._groups(),
+        )
+        out = (s.left, (*s.batch, *s.right), *a.dims(OUTPUT))
+        text = f"{self._callee('conv', out)}{image.name}, {weight.name}{{bias}}{options})"
+        text, out = self._as_it_lies(text, out)
+        made = em.assign("convolved", text.format(bias=""), [image.name, weight.name], out, fresh=True)
+        em.biasable[made.name] = text, (*s.batch, *s.right)
+        return made
+
+    def _as_it_lies(self, text: str, dims: Dims) -> tuple[str, Dims]:
+        """The call and its dimensions in the order of the memory: PyTorch keeps channels last where they are."""
+        if not self.arranged.channels_last or self.callee:
+            return text, dims
+        order = [0, *range(2, len(dims)), 1]
+        return f"{text}.permute({', '.join(map(str, order))})", tuple(dims[place] for place in order)
+
+    def transposed(self) -> Value:
+        """`F.conv_transposeNd`: the positions are the image, the output is what they reach."""
+        s, em, a = self.split, self.em, self.arranged
+        positions = a.roles.first
+        if a.channels_last and not self.callee and (turned := self._turned()):
+            return turned
+        paddings, extra, after = [], [], {}
+        spread: list[tuple[Index, ...]] = []
+        for axis in a.axes:
+            step, dilation = axis.factors[positions], axis.factors[a.kernel]
+            full = step * (axis.sizes[positions] - 1) + dilation * (axis.sizes[a.kernel] - 1) + 1
+            left = -axis.offset
+            right = full - left - axis.sizes[OUTPUT]  # cells that are cut off on the right, if positive
+            padding = max(0, left if 0 <= left - right < max(step, dilation) else min(left, right))
+            more = padding - right if padding == left and 0 <= padding - right < max(step, dilation) else 0
+            paddings.append(padding)
+            extra.append(more)
+            legs = axis.legs[OUTPUT]
+            cut = padding - left, padding - more - right
+            if cut != (0, 0):  # never so where legs are folded into one
+                legs = (resized(legs[0], full - 2 * padding + more),)
+                after[legs[0]] = cut
+            spread.append(legs)
+        image = em.arrange(self.first, (s.left, (*s.batch, *s.summed), *a.dims(positions)))
+        weight = em.arrange(self.second, ((*s.batch, *s.summed), s.right, *a.dims(a.kernel)))
+        options = _options(
+            every=bool(self.callee),
+            stride=a.factors(positions),
+            padding=_tuple(paddings),
+            output_padding=extra,
+            groups=self._groups(),
+            dilation=a.factors(a.kernel),
+        )
+        out = (s.left, (*s.batch, *s.right), *spread)
+        text = f"{self._callee('conv_transpose', out)}{image.name}, {weight.name}{options})"
+        text, out = self._as_it_lies(text, out)
+        return pad(em, em.assign("spread", text, [image.name, weight.name], out), after)
+
+    def _turned(self) -> Value | None:
+        """A transposed convolution at stride 1 as a convolution with the kernel turned round; None where it is not one.
+
+        With channels last PyTorch computes that up to twice as fast.
+        """
+        s, em, a = self.split, self.em, self.arranged
+        if not all(axis.folds(OUTPUT, a.kernel) for axis in a.axes):
+            return None
+        padding = [axis.factors[a.kernel] * (axis.sizes[a.kernel] - 1) + axis.offset for axis in a.axes]
+        if min(padding) < 0:
+            return None
+        image = em.arrange(self.first, (s.left, (*s.batch, *s.summed), *a.dims(a.roles.first)))
+        kernel = [i for legs in a.dims(a.kernel) for i in legs]
+        weight = em.isolate(self.second, kernel)
+        if kernel:
+            places = [weight.position(k) for k in kernel]
+            weight = em.derive(weight, "flip", f"{weight.name}.flip({places})", weight.dims, copied=True)
+        weight = em.arrange(weight, ((*s.batch, *s.right), s.summed, *a.dims(a.kernel)))
+        options = _options(
+            every=False, padding=_tuple(padding), dilation=a.factors(a.kernel), groups=self._groups()
+        )
+        out = (s.left, (*s.batch, *s.right), *a.dims(OUTPUT))
+        text = f"{self._callee('conv', out)}{image.name}, {weight.name}{options})"
+        text, out = self._as_it_lies(text, out)
+        return em.assign("spread", text, [image.name, weight.name], out, fresh=True)
+
+    def weight_gradient(self, apart: bool) -> Value:
+        """The weight gradient of `convolution_backward`: the summed legs are its batch."""
+        s, em, a = self.split, self.em, self.arranged
+        positions = 1 - a.roles.first
+        dims = (s.summed, (*s.batch, *s.left), *a.dims(a.image))
+        image, padding = self._image(dims, positions, OUTPUT)
+        front, channels = ((s.right,), s.batch) if apart else ((), (*s.batch, *s.right))
+        gradient = em.arrange(self.second, (*front, s.summed, channels, *a.dims(positions)))
+        out = (*front, channels, s.left, *a.dims(OUTPUT))
+        several = s.batch and not s.summed and not self.callee  # a gradient for each example
+        callee = self.callee or ("rt.weight_gradients" if several else "rt.weight_gradient")
+        text = (
+            f"{callee}({gradient.name}, {image.name}, {em.shape(out)}, stride={_tuple(a.factors(positions))}, "
+            f"padding={padding}, dilation={_tuple(a.factors(OUTPUT))}, groups={self._groups()}{self.extra}"
+            f"{f', examples={em.span(s.batch[:1])}' if several else ''})"
+        )
+        return em.assign("weight_gradient", text, [gradient.name, image.name], out)
+
+
+def _tuple(values: list[int]) -> str:
+    return f"({', '.join(map(str, values))}{',' if len(values) == 1 else ''})"
+
+
+def _options(*, every: bool, **options: list[int] | str) -> str:
+    """Keyword arguments of a native call; the defaults are left out, unless `every` is wanted."""
+    text = ""
+    for name, value in options.items():
+        neutral = 0 if name in ("padding", "output_padding") else 1
+        shown = value if isinstance(value, str) else _tuple(value)
+        if every or set(shown.strip("(),").replace(" ", "").split(",")) != {str(neutral)}:
+            text += f", {name}={shown}"
+    return text
