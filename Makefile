@@ -9,7 +9,7 @@ PEERS := $(VENV)/.peers
 DOCS := $(VENV)/.docs
 CHECKED := tnconv tests benchmarks examples
 
-.PHONY: help setup demo test plugin pages docs lint format types bench clean
+.PHONY: help setup demo test plugin pages docs lint format types bench bench-quick bench-tensorised clean
 .DEFAULT_GOAL := help
 
 help: ## say what the targets do
@@ -35,6 +35,7 @@ plugin: $(STAMP) ## install examples/plugin into a folder of its own, as a distr
 
 pages: $(STAMP) ## write what docs/ takes from tables and results, its pictures, and what its code prints
 	$(BIN)/python -m tnconv.ops.page docs/operations.md
+	$(BIN)/python -m tnconv.inspect.page docs/reference/registry.md
 	$(BIN)/python -m benchmarks.page docs/benchmarks.md
 	$(BIN)/python examples/pictures.py docs
 	$(BIN)/python -m pytest tests/test_docs_code.py --update-golden
@@ -66,6 +67,9 @@ bench: $(PEERS) ## measure every operation of every layer against PyTorch and th
 
 bench-quick: $(PEERS) ## the same in a minute, for a few layers
 	$(BIN)/python -m benchmarks.bench --every 9 --rounds 7 --seconds 0.1 --no-memory $(ARGS)
+
+bench-tensorised: $(PEERS) ## the same for factorised convolutions, beside the dense layer and tensorly-torch (about 5 minutes)
+	$(BIN)/python -m benchmarks.tensorised --out benchmarks --plot docs/tensorised.svg $(ARGS)
 
 clean: ## remove everything that the other targets made
 	rm -rf $(VENV) build dist site *.egg-info examples/plugin/build examples/plugin/src/*.egg-info .hypothesis .mypy_cache .ruff_cache .pytest_cache

@@ -1,4 +1,4 @@
-"""The picture of the results: every layer's ratio to the strongest eager peer, operation by operation."""
+"""The pictures of the results: every layer's ratio to the strongest peer, by operation, or by compression."""
 
 import statistics
 from pathlib import Path
@@ -52,3 +52,42 @@ def _draw(axes: Any, rows: list[dict[str, Any]]) -> None:
     axes.set_ylabel("time over the strongest eager peer's")
     axes.set_title("Every layer's ratio, below 1 is faster; bars: geometric means", fontsize=10)
     axes.legend(title="layers", frameon=False, loc="lower left")
+
+
+def plot_factorised(rows: list[dict[str, Any]], path: Path) -> None:
+    """Write the picture of `benchmarks.tensorised`: ratios to the fastest peer by compression, for each way."""
+    ways = list(rows[0]["ratios"])
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(9, 4), facecolor="white", layout="constrained")
+        for axes, way in zip(figure.subplots(1, len(ways), sharey=True), ways, strict=True):
+            _draw_factorised(axes, rows, way)
+        figure.savefig(path, format="svg", metadata={"Date": None, "Creator": None})
+
+
+def _draw_factorised(axes: Any, rows: list[dict[str, Any]], way: str) -> None:
+    kinds = list(dict.fromkeys(r["kind"] for r in rows))
+    shares = sorted({r["compression"] for r in rows})
+    worst = [max(r["ratios"][way].values()) for r in rows]
+    for number, kind in enumerate(kinds):
+        points = [
+            (shares.index(r["compression"]) + 0.15 * (number - (len(kinds) - 1) / 2), ratio)
+            for r, ratio in zip(rows, worst, strict=True)
+            if r["kind"] == kind
+        ]
+        axes.scatter(*zip(*points, strict=True), s=16, color=_COLOURS[number], linewidths=0, label=kind)
+    for place, share in enumerate(shares):
+        found = [ratio for r, ratio in zip(rows, worst, strict=True) if r["compression"] == share]
+        mean = statistics.geometric_mean(found)
+        axes.hlines(mean, place - 0.4, place + 0.4, color="black", linewidth=1.8)
+        axes.annotate(f"{mean:.2f}", (place + 0.2, mean), xytext=(0, 3), textcoords="offset points", fontsize=8)
+    axes.axhline(1, color="black", linewidth=0.8, linestyle="--")
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(FixedLocator(_TICKS))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.set_xticks(range(len(shares)), [f"{share:.0%}" for share in shares])
+    axes.set_xlabel("parameters, of the dense layer's")
+    axes.set_title(f"{way}, geometric mean {statistics.geometric_mean(worst):.2f}", fontsize=10)
+    if axes.get_subplotspec().is_first_col():
+        axes.set_ylabel("time over the fastest peer's")
+        axes.legend(frameon=False)

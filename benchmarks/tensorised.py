@@ -4,7 +4,8 @@
 
 For each layer, kind of factorisation and compression: the time of a forward pass and of forward and backward, all
 calls in turn (`benchmarks.timing`), and the multiplications of the plan beside those of the best of all orders.
-Writes tensorised.json and TENSORISED.md.
+Writes tensorised.json and TENSORISED.md, and a picture with `--plot`. The fastest peer is that of each case; the
+dense layer has a weight of its own and nothing to rebuild.
 """
 
 import argparse
@@ -24,6 +25,7 @@ from rich.progress import track
 from torch import Tensor, nn
 
 from benchmarks.machine import describe
+from benchmarks.plot import plot_factorised
 from benchmarks.timing import race
 from tnconv.ir import evaluate
 from tnconv.nn.tensorised import KINDS, TensorisedConv
@@ -229,6 +231,7 @@ def main(argv: Sequence[str] | None = None) -> list[Row]:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--autotune", action="store_true")
     parser.add_argument("--out", type=Path, help="a folder for tensorised.json and TENSORISED.md")
+    parser.add_argument("--plot", type=Path, help="an SVG file for the picture")
     options = parser.parse_args(argv)
     torch.set_num_threads(options.threads)
     cases = list(product(options.layers, options.kinds, options.compressions))
@@ -239,6 +242,8 @@ def main(argv: Sequence[str] | None = None) -> list[Row]:
         rows.append(measure(kind, channels, compression, options))
         if options.out is not None:  # what is there already survives an interruption
             save(rows, machine, options)
+    if options.plot is not None:
+        plot_factorised([asdict(row) for row in rows], options.plot)
     if options.out is None:
         console.print(report(rows, machine, options.batch), markup=False)
     return rows

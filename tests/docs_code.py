@@ -18,6 +18,7 @@ from tnconv.errors import TnconvError
 
 DOCS = Path(__file__).parent.parent / "docs"
 ELLIPSIS = "…"
+_GAP = re.compile(r" {2,}#")
 _BLOCK = re.compile(r"^```(\w+)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -94,10 +95,11 @@ def _run(page: str, path: Path, scope: dict[str, Any]) -> Iterator[Ran]:
 
 
 def matches(quoted: str, output: str) -> bool:
-    """Whether an output is what a page says, whose lines `…` stand for any lines."""
-    parts = [re.escape(line) if line.strip() != ELLIPSIS else None for line in quoted.splitlines()]
+    """Whether an output is what a page says, whose lines `…` stand for any lines; the gap before a comment may differ."""
+    lines = _GAP.sub("  #", quoted).splitlines()
+    parts = [re.escape(line) if line.strip() != ELLIPSIS else None for line in lines]
     pattern = "".join(r"(?:.*\n)*?" if part is None else part + r"\n" for part in parts)
-    return re.fullmatch(pattern, output) is not None
+    return re.fullmatch(pattern, _GAP.sub("  #", output)) is not None
 
 
 def updated(page: str, ran: list[Ran]) -> str:

@@ -1,5 +1,6 @@
 """The command line: what it prints, and one red line with status 2 for errors of tnconv."""
 
+import inspect
 import json
 import os
 import re
@@ -109,6 +110,8 @@ def test_passes_lists_every_pass_with_its_first_line():
     assert set(passes.available()) <= words
     for name in passes.available():
         assert (passes.get(name).__doc__ or "").split()[0] in result.stdout
+    rules = {tuple(line.split()[:2]) for line in result.stdout.partition("\nrule ")[2].splitlines()}
+    assert ("merge_pair", "merge_indices") in rules and ("absorb_delta", "absorb_deltas") in rules
 
 
 @pytest.mark.parametrize(
@@ -199,6 +202,23 @@ def test_options_of_compile_are_those_of_the_function(layer):
     assert result.stdout.strip() != tnconv.compile(spec, "kfac_expand").source.strip()
 
 
+def test_every_option_of_compile_is_on_the_command_line():
+    options = set(inspect.signature(tnconv.compile).parameters) - {"source", "input_size", "hints"}
+    shown = run("compile", "--help").stdout
+    assert [name for name in options if f"--{name.replace('_', '-')} " not in shown] == []
+
+
+def test_backend_and_frozen(layer):
+    result = run("compile", layer, "--backend", "reference", "--show", "source")
+    assert (
+        result.stdout.strip() == tnconv.compile(tnconv.load_spec(layer), backend="reference").source.strip()
+    )
+    given = ["--training", "--frozen", "x", "--frozen", "weight", "--show", "plan"]
+    assert run("compile", layer, *given).exit_code == 0
+    result = run("compile", layer, "--training", "--frozen", "jam")
+    assert (result.exit_code, "'jam'" in result.stderr) == (2, True)
+
+
 def test_compile_checks_exactly(layer, monkeypatch):
     seen = []
     compile = tnconv.compile
@@ -248,6 +268,11 @@ def test_a_network_file_that_is_none_says_so(tmp_path):
     result = run("inspect", file)
     assert result.exit_code == 2
     assert re.match(r"error: network file '.*a.tn' cannot be read: .*; check the path\n", result.stderr)
+    result = run("inspect", tmp_path / "a.txt")
+    assert re.match(
+        r"error: file '.*a.txt' has suffix '.txt'; give a layer as .toml or .json, or the text of a network as .tn\n",
+        result.stderr,
+    )
     file.write_text("jam")
     result = run("inspect", file)
     assert result.exit_code == 2
@@ -328,7 +353,10 @@ def test_passes_as_json():
     found = json.loads(run("passes", "--json").stdout)
     assert [entry["name"] for entry in found] == list(passes.available())
     by_name = {entry["name"]: entry for entry in found}
-    assert list(by_name["differentiate"]["options"]) == ["wrt", "cotangent", "tangent"]
+    options = by_name["differentiate"]["options"]
+    assert list(options) == ["wrt", "cotangent", "tangent"]
+    assert options["wrt"] == {"default": None, "means": "the argument."}
+    assert options["tangent"]["default"] == "none"
     assert by_name["dense"]["preserves_value"] and not by_name["differentiate"]["preserves_value"]
     assert any(sentence.endswith("is a grouped axis.") for sentence in by_name["dense"]["rules"].values())
 

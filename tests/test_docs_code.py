@@ -1,4 +1,4 @@
-"""The code of every page of docs/ runs, prints what the page says, and draws the pictures that it shows."""
+"""The code of README.md and of every page of docs/ runs, prints what the page says, and draws the pictures that it shows."""
 
 import ast
 import re
@@ -21,6 +21,8 @@ from tnconv import cli, plugins
 from tnconv.backends.torch import profile
 
 PAGES = sorted(DOCS.rglob("*.md"))
+README = DOCS.parent / "README.md"
+GENERATED = {"operations.md", "benchmarks.md", "registry.md"}
 PICTURES = DOCS / "pictures"
 
 
@@ -39,7 +41,7 @@ def shipped_rates(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[N
     profile.profile_of.cache_clear()
 
 
-@pytest.mark.parametrize("path", PAGES, ids=lambda p: str(p.relative_to(DOCS)))
+@pytest.mark.parametrize("path", [README, *PAGES], ids=lambda p: str(p.relative_to(DOCS.parent)))
 def test_code(path: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     scope: dict[str, Any] = {"__name__": "__docs__"}
     ran = run_page(path, scope)
@@ -58,6 +60,18 @@ def test_code(path: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Non
         assert labels(old) == labels(new), f"{picture.name} is not what the page draws; run `make pages`"
     for cell in right_cells(path):
         eval(compile(cell, str(path), "eval"), scope)
+
+
+def test_every_output_that_is_quoted_is_compared() -> None:
+    """Also every message of an error: a text stands right behind the code that prints or raises it."""
+    for path in [README, *(p for p in PAGES if p.name not in GENERATED)]:
+        found = docs_code.blocks(path.read_text(encoding="utf-8"))
+        for before, block in zip([None, *found], found, strict=False):
+            checked = before is not None and before.language == "python" and block.follows
+            assert block.language != "text" or checked, f"{path.name}:{block.line} is behind no code"
+        quoted = "".join(block.text for block in found if block.language == "text")
+        for message in re.findall(r"tnconv\.errors\.\w+: .*", path.read_text(encoding="utf-8")):
+            assert message in quoted, f"{path.name} says {message!r} outside of a text that is compared"
 
 
 def shown(name: str) -> Path:
@@ -112,9 +126,11 @@ LAYER = "in_channels = 4\nout_channels = 6\nkernel_size = 3\ninput_size = [9, 9]
 
 def test_commands_run(tmp_path: Path) -> None:
     (tmp_path / "layer.toml").write_text(LAYER)
+    for name in ("before.tn", "after.tn"):
+        (tmp_path / name).write_text(str(tnconv.load_spec(tmp_path / "layer.toml").network()))
     lines = [
         line
-        for path in PAGES
+        for path in [README, *PAGES]
         for block in docs_code.blocks(path.read_text(encoding="utf-8"))
         if block.language == "sh"
         for line in block.text.splitlines()
@@ -130,9 +146,7 @@ def test_pages_are_short_and_listed() -> None:
     nav = yaml.load((DOCS.parent / "mkdocs.yml").read_text(encoding="utf-8"), Loader=_Loader)["nav"]
     assert sorted(_files(nav)) == sorted(str(p.relative_to(DOCS)) for p in PAGES)
     quoted = re.compile(r"```text[^\n]*\n.*?```", re.DOTALL)
-    texts = {
-        p.name: quoted.sub("", p.read_text(encoding="utf-8")) for p in PAGES if p.name != "operations.md"
-    }
+    texts = {p.name: quoted.sub("", p.read_text(encoding="utf-8")) for p in PAGES if p.name not in GENERATED}
     assert [name for name, text in texts.items() if len(text.splitlines()) > 200] == []
 
 
@@ -157,8 +171,16 @@ def test_public_names_are_in_the_reference() -> None:
     assert set(tnconv.__all__) - named == set()
 
 
+def test_the_guide_shows_the_file_of_the_template() -> None:
+    page, file = DOCS / "plugins.md", DOCS.parent / "examples" / "plugin" / "pyproject.toml"
+    (shown,) = (b for b in docs_code.blocks(page.read_text(encoding="utf-8")) if b.language == "toml")
+    lines = iter(file.read_text(encoding="utf-8").splitlines())
+    assert [line for line in shown.text.splitlines() if line and line not in lines] == []  # in this order
+
+
 def test_outputs_are_compared_line_by_line() -> None:
     assert matches("a\n…\nd\n", "a\nb\nc\nd\n") and matches("a\n…\nd\n", "a\nd\n")
+    assert matches("a  # b\n", "a      # b\n") and not matches("a  # b\n", "a # b\n")
     assert not matches("a\n…\nd\n", "a\nb\nc\n") and not matches("a\n", "a\nb\n")
     page = "x\n\n```python\nprint('a\\nb\\nc')\n```\n\n```text\na\n…\n```\n"
     (block, quoted) = docs_code.blocks(page)

@@ -118,6 +118,23 @@ def test_a_snapshot_is_json_with_everything_in_it(function):
         assert all("at" in n for n in term["nodes"] if n["kind"] != "scale")
 
 
+@pytest.mark.parametrize(
+    "spec",
+    [ConvSpec(4, 6, 3, (5, 4), padding=((0, 1), (1, 0)), bias=True), tnconv.PoolSpec("C", 2, 6)],
+    ids=lambda spec: spec.kind,
+)
+def test_the_layer_of_a_snapshot_is_a_spec_file(spec, tmp_path):
+    found = snapshot(tnconv.compile(spec))
+    assert found["equation"] is None
+    (tmp_path / "layer.json").write_text(json.dumps(found["spec"]))
+    assert tnconv.load_spec(tmp_path / "layer.json") == spec
+
+
+def test_a_snapshot_has_the_equation():
+    function = tnconv.einsum_expression("i, i -> ", (3,), (3,))
+    assert snapshot(function)["equation"] == "i, i -> " and snapshot(function)["spec"] is None
+
+
 def test_positions_of_a_snapshot_can_be_given_back():
     network = SPEC.network(bias=False)
     (term,) = snapshot(network)["terms"]
@@ -201,7 +218,7 @@ def test_counts_for_people():
     assert count_text(1234567) == "1\u202f234\u202f567"
     assert count_text(999) == "999"
     n = symbol("N")
-    assert count_text(331776 * n**2) == "331\u202f776·N^2"
+    assert count_text(331776 * n**2) == "331\u202f776·N²"
 
 
 # -- tree and memory ---------------------------------------------------------------------------------
@@ -227,6 +244,38 @@ def test_the_tree_has_every_argument_step_and_count(function):
     for element in root.iter(f"{SVG}text"):
         width = width_of(element.text or "", TEXT if element.get("class") == "name" else SMALL)
         assert float(element.get("x")) + width <= float(root.get("width"))
+
+
+def points_of(path: str):
+    """Points on a path of `M`, `C` and `H`."""
+    x, y = (float(v) for v in re.match(r"M(\S+) ([^CH]+)", path).groups())
+    for letter, text in re.findall(r"([CH])([^CH]+)", path):
+        numbers = [float(v) for v in text.split()]
+        ends = (
+            [(x, y), *zip(numbers[::2], numbers[1::2], strict=True)]
+            if letter == "C"
+            else [(x, y)] * 3 + [(numbers[0], y)]
+        )
+        for step in range(21):
+            t = step / 20
+            weights = ((1 - t) ** 3, 3 * t * (1 - t) ** 2, 3 * t**2 * (1 - t), t**3)
+            yield tuple(sum(w * p[axis] for w, p in zip(weights, ends, strict=True)) for axis in (0, 1))
+        x, y = ends[-1]
+
+
+@pytest.mark.parametrize(
+    "op", ["hessian_diagonal_bl89_input", "gradient_norm", "weight_vjp", "kfac_grad_expand"]
+)
+@pytest.mark.parametrize("planner", ["auto", "left-to-right"])
+def test_no_line_of_the_tree_crosses_a_card(op, planner):
+    root = ET.fromstring(tree_svg(tnconv.compile(SPEC, op, planner=planner).plan))
+    cards = [e for e in root.iter(f"{SVG}rect") if "card" in (e.get("class") or "")]
+    boxes = [[float(e.get(k)) for k in ("x", "y", "width", "height")] for e in cards]
+    lines = [e.get("d") for e in root.iter(f"{SVG}path")]
+    assert lines
+    for x, y in (point for line in lines for point in points_of(line)):
+        assert y <= float(root.get("height"))
+        assert not any(a + 0.1 < x < a + w - 0.1 and b < y < b + h for a, b, w, h in boxes)
 
 
 def test_the_peak_of_memory_is_that_of_the_cost(function):

@@ -6,13 +6,14 @@ import os
 import re
 import shutil
 import subprocess
-from dataclasses import replace
+from dataclasses import MISSING, fields, replace
 from pathlib import Path
 
 import pytest
+import torch
 
 import tnconv
-from tnconv import ConvSpec, LinearSpec
+from tnconv import ConvSpec, ConvTransposeSpec, LinearSpec, PoolSpec, UnfoldSpec
 from tnconv.backends.tuning import Trial
 from tnconv.errors import TnconvError
 from tnconv.inspect.report import SECTIONS, report, to_html
@@ -50,6 +51,63 @@ def test_everything_is_said(function):
     assert "The rest of the network without one node." in text  # what `cut` does
     changed = sum(stage.changed for stage in function.stages)
     assert page.count("<h3>before</h3>") == page.count("<h3>after</h3>") == changed
+
+
+SPECS = (
+    SPEC,
+    ConvTransposeSpec(4, 6, 3, 5, stride=2, output_padding=1),
+    LinearSpec(3, 4, input_size=(2,), bias=True),
+    PoolSpec("C", 2, (6,)),
+    UnfoldSpec(3, 2, (6, 6), dilation=2),
+)
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.kind)
+def test_every_field_of_the_layer_is_shown(spec):
+    page = origin(to_html(tnconv.compile(spec)))
+    assert plain(page).startswith(f"Compiled from{type(spec).__name__}: {type(spec).__doc__.splitlines()[0]}")
+    rows = re.findall(
+        r'<tr class="(given|default)"><td>(\w+)</td><td>(.*?)</td><td>(.*?)</td><td>(.*?)</td>', page
+    )
+    assert [name for _, name, *_ in rows] == [field.name for field in fields(spec)]
+    for css, name, value, default, meaning in rows:
+        (field,) = (each for each in fields(spec) if each.name == name)
+        assert plain(value) == repr(getattr(spec, name))
+        assert plain(default) == ("–" if field.default is MISSING else repr(field.default))
+        assert css == ("default" if getattr(spec, name) == field.default else "given")
+        assert plain(meaning).endswith(".")
+    assert str(tnconv.compile(spec, passes="none").network) in plain(page)
+
+
+def test_a_field_at_its_default_is_not_marked():
+    page = origin(to_html(tnconv.compile(ConvSpec(6, 8, 3, 9, stride=1, padding="same"))))
+    assert '<tr class="default"><td>stride</td><td><code>1</code></td>' in page
+    assert (
+        '<tr class="given"><td>padding</td><td><code>&#x27;same&#x27;</code></td><td><code>0</code></td>'
+        in page
+    )
+
+
+def test_an_equation_or_a_network_is_shown_as_it_was_given():
+    page = origin(to_html(tnconv.einsum_expression("n c 2*h+r-3, k c r -> n k h", ("N", 3, 9), (4, 3, 3))))
+    assert "An equation:n c 2*h+r-3, k c r -> n k h" in plain(page) and "<tr" not in page
+    network = SPEC.network().terms[0].rename("mine")
+    page = to_html(tnconv.compile(network))
+    assert str(network) in plain(origin(page)) and "<tr" not in origin(page)
+    assert tnconv.ops.get("forward").formula not in plain(page)  # which says what the forward of a layer is
+    assert tnconv.ops.get("unfold").formula in plain(to_html(tnconv.compile(network, "unfold")))
+
+
+def test_a_module_is_shown_as_its_layer():
+    module = torch.nn.Conv2d(3, 4, 3, padding=1)
+    function = tnconv.compile(module, input_size=(8, 8))
+    assert function.spec == tnconv.spec_from_module(module, (8, 8))
+    assert "(8, 8)" in origin(to_html(function))
+
+
+def origin(page: str) -> str:
+    """The part about what was compiled."""
+    return page[page.index('<section id="origin"') : page.index('<section id="operation"')]
 
 
 def test_what_changed_is_marked(function):

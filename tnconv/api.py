@@ -12,8 +12,9 @@ from torch import Tensor
 from tnconv import ops
 from tnconv.backends import reference
 from tnconv.backends.available import check_memory
+from tnconv.backends.torch.constants import KeptProgram, WithConstants
 from tnconv.backends.torch.signature import Signature
-from tnconv.backends.torch.training import TrainedProgram
+from tnconv.backends.torch.training import TrainedProgram, WithBackward
 from tnconv.batches import BatchAxes
 from tnconv.building import Builder, Built, check_program
 from tnconv.errors import OperationError, PlanError
@@ -83,7 +84,7 @@ class CompiledFunction:
         self.plan, self.program, self.trials = built.plan, built.program, built.trials
         self.arguments: tuple[str, ...] = network.arguments
         self._signature = Signature.of(network)
-        self._function: Callable[..., Tensor] = built.backward or built.program.function
+        self._function: Callable[..., Tensor] = built.function or built.program.function
         self.built = built
         self._batch = batch
         self._known: dict[Any, Callable[..., Tensor]] = {}
@@ -141,7 +142,15 @@ class CompiledFunction:
 
         None without `training=True`, and where the backward pass is left to autograd.
         """
-        return self.built.backward.made if self.built.backward else None
+        return self.built.function.made if isinstance(self.built.function, WithBackward) else None
+
+    @property
+    def kept(self) -> KeptProgram | None:
+        """With `constant=`, the program in two parts: `kept.head` makes what `kept.body` is given in every call.
+
+        None without, and where nothing can be kept.
+        """
+        return self.built.function.kept if isinstance(self.built.function, WithConstants) else None
 
     @cached_property
     def cost(self) -> Cost:
@@ -199,6 +208,7 @@ def compile(
     minimize: str = "time",
     training: bool = False,
     frozen: Collection[str] = (),
+    constant: Collection[str] = (),
 ) -> CompiledFunction:
     """Compile an operation of a layer, or a network, to a function on tensors.
 
@@ -228,6 +238,9 @@ def compile(
         training: that of forward and backward together. The backward pass is planned too: see
             `CompiledFunction.backward`. `torch.func`, forward mode and second derivatives go by autograd.
         frozen: names of the arguments that need none in training; all others do, inputs too.
+        constant: names of the arguments that seldom change, such as weights at inference. What depends on them alone is
+            kept, with a copy of them that they are compared with in every call, and is free when a plan is chosen.
+            Where gradients are asked for all is computed. On a GPU the comparison waits for the device.
 
     Returns:
         A callable that takes tensors in torch's layout.
@@ -244,6 +257,11 @@ def compile(
             f"autotune=True and memory_limit={memory_limit!r} are given together; take one: a limit keeps to the plans "
             "that fit, whatever they take"
         )
+    if constant and memory_limit is not None:
+        raise PlanError(
+            f"constant={sorted(constant)} and memory_limit={memory_limit!r} are given together; take one: what is kept "
+            "takes memory between calls, which a limit says nothing about"
+        )
     if verify not in (None, "exact"):
         raise OperationError(f"verify={verify!r} is not known; use 'exact' or None")
     options = _options(groups, bias)
@@ -259,8 +277,18 @@ def compile(
             f"hint for {unknown[0]!r}, which is no size symbol of {derived.name!r}; it has {list(derived.symbols)}"
         )
     rewrite = Pipeline.parse(passes)
-    judged = Objective.of(minimize, training, frozen)
-    builder = Builder(rewrite, planner, backend, dict(hints or {}), device, minimize, training, judged.frozen)
+    judged = Objective.of(minimize, training, frozen, constant)
+    builder = Builder(
+        rewrite,
+        planner,
+        backend,
+        dict(hints or {}),
+        device,
+        minimize,
+        training,
+        judged.frozen,
+        judged.constant,
+    )
     network, second = rewrite.run(derived, check)
     if memory_limit is not None:
         built = builder.within(network, parse_memory(memory_limit))

@@ -1,7 +1,8 @@
 """From a rewritten network to the plan and the program that are kept: by predicted time, by trial, within a limit."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain, islice
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from tnconv import plugins
 from tnconv.backends import reference
 from tnconv.backends.base import Backend, Program
+from tnconv.backends.torch.constants import KeptProgram, WithConstants
 from tnconv.backends.torch.sliced import loop_over_chunks
 from tnconv.backends.torch.training import TrainedProgram, WithBackward
 from tnconv.backends.tuning import Trial, tune
@@ -40,13 +42,13 @@ class Built:
         plan: the order.
         program: how.
         trials: what autotuning has timed.
-        backward: the same function with planned backward passes, in training.
+        function: what is called in its place: with planned backward passes, or with what is kept of constants.
     """
 
     plan: Plan
     program: Program
     trials: tuple[Trial, ...] = ()
-    backward: WithBackward | None = None
+    function: WithBackward | WithConstants | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,7 @@ class Builder:
         minimize: "time", or "multiplications": the plan that has fewest.
         training: time and multiplications are those of forward and backward together.
         frozen: arguments that need no gradient in training.
+        constant: arguments that seldom change: what depends on them alone is kept.
     """
 
     passes: Pipeline
@@ -72,6 +75,7 @@ class Builder:
     minimize: str = "time"
     training: bool = False
     frozen: frozenset[str] = frozenset()
+    constant: frozenset[str] = frozenset()
 
     def hints_of(self, network: Expression) -> dict[str, int]:
         """An integer for every size symbol of a network."""
@@ -85,7 +89,11 @@ class Builder:
 
     def rivals(self, network: Expression, most: int = _RIVALS) -> list[Plan]:
         """The plans among which time decides; one where multiplications do."""
-        options: dict[str, Any] = {"training": self.training, "frozen": self.frozen}
+        options: dict[str, Any] = {
+            "training": self.training,
+            "frozen": self.frozen,
+            "constant": self.constant,
+        }
         hints = self.hints_of(network)
         if self.minimize == "time":
             return rival_plans(network, planner=self.planner, hints=hints, most=most, **options)
@@ -94,6 +102,10 @@ class Builder:
     def fastest(self, network: Expression, prefer: Collection[str] = ()) -> Built:
         """The rival that is predicted to take the least time."""
         prefer, lower = tuple(prefer), self.lowering(network)
+        if self.constant:
+            kept = [(plan, self._kept(network, plan, prefer)) for plan in self.rivals(network)]
+            plan, chosen = min(kept, key=lambda pair: pair[1].predicted)
+            return self._with_constants(plan, lower(plan, prefer), chosen)
         if not self.training:
             made = [Built(plan, lower(plan, prefer)) for plan in self.rivals(network)]
             return min(made, key=lambda built: built.program.predicted)
@@ -109,6 +121,22 @@ class Builder:
             choices = self.lowering(network)(plan, prefer).choices
             moving = moving_operands(plan.steps, self.frozen)
             return sum(choice.predicted * (1 + moving.get(choice.step, 2)) for choice in choices)
+
+    def _kept(self, network: Expression, plan: Plan, prefer: tuple[str, ...]) -> Program | KeptProgram:
+        """The program in two parts, or as a whole where nothing can be kept."""
+        try:
+            if self.backend == "torch":
+                return KeptProgram(plan, self.constant, self.hints_of(network), prefer, self.device)
+        except LoweringError:
+            pass
+        return self.lowering(network)(plan, prefer)
+
+    @staticmethod
+    def _with_constants(
+        plan: Plan, program: Program, kept: Program | KeptProgram, trials: tuple[Trial, ...] = ()
+    ) -> Built:
+        function = WithConstants(program, kept) if isinstance(kept, KeptProgram) else None
+        return Built(plan, program, trials, function)
 
     def _moving(self, plan: Plan) -> list[str]:
         return [name for name in plan.arguments if name not in self.frozen]
@@ -282,6 +310,11 @@ class Builder:
         """
         hints, dtype = self.hints_of(network), torch.get_default_dtype()
         plans, lower = self.rivals(network), self.lowering(network)
+        if self.constant:
+            task = f"{network} but for {sorted(self.constant)}"
+            keep = partial(self._kept, network)
+            plan, prefer, trials = tune(task, plans, keep, hints, self.device, dtype)
+            return self._with_constants(plan, lower(plan, prefer), keep(plan, prefer), trials)
         if not self.training:
             plan, prefer, trials = tune(str(network), plans, lower, hints, self.device, dtype)
             return Built(plan, lower(plan, prefer), trials)
@@ -345,8 +378,11 @@ def check_program(derived: Expression, builder: Builder, kernels: Collection[str
         built = builder.fastest(rewritten, kernels)
         program = built.program
         _compare(rewritten, program, arrays, want)
-        if built.backward is not None:
-            _compare_backward(rewritten, built.backward, arrays)
+        if isinstance(built.function, WithBackward):
+            _compare_backward(rewritten, built.function, arrays)
+        elif built.function is not None:
+            for _ in range(2):  # what is made, and what is kept
+                _compare(rewritten, replace(program, function=built.function), arrays, want)
         if np.any(want):
             telling += 1
             missing -= {choice.kernel for choice in program.choices}

@@ -17,6 +17,7 @@ from tnconv.backends.torch.emit import Emitter, Value
 from tnconv.backends.torch.kernels import Kernel, Problem
 from tnconv.backends.torch.lower import kernel_table, lower_with
 from tnconv.ir import Index, Network, Pattern, Tensor, group, parse_network
+from tnconv.ir import evaluate as evaluate_size
 from tnconv.ir.nodes import MODES
 from tnconv.planner import make_plan
 from tnconv.planner.plan import Operand, Plan, Step
@@ -226,6 +227,13 @@ STEPS = {
       dy = cotangent [n, (g d), o1, o2]
       output         [(g d), c, k1, k2]
     }""",
+    "windows of one operand that share what is summed": """network t {
+      index [n=2, i=6, i_2=6, k=3, k2=2, o=2, o_2=3]
+      x    = input   [n, i, i_2]
+      p1   = pattern [i = 2*o + k + k2]
+      p1_2 = pattern [i_2 = o_2 + k]
+      output         [n, o, o_2]
+    }""",
     "transposed and cropped by different amounts on both sides": """network t {
       index [n=1, c=1, d=1, i1=4, i2=4, k1=3, k2=2, o1=4, o2=4]
       p1 = pattern   [i1 = 3*k1 + o1 - 3]
@@ -366,6 +374,60 @@ RESNET = {
     "one dimension": layer(64, 64, 5, (100,), padding=2),
     "three dimensions": layer(16, 32, 3, (8, 28, 28), padding=1),
 }
+REVERSED = {
+    "kernel": ("n c 2*a-k+2 2*b-l+2, d c k l -> n d a b", (2, 3, 9, 9), (4, 3, 3, 3), "x2.flip([2, 3])"),
+    "one axis of the kernel": (
+        "n c 2*a-k+2 2*b+l, d c k l -> n d a b",
+        (2, 3, 9, 9),
+        (4, 3, 3, 3),
+        "x2.flip([2])",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REVERSED)
+def test_reversed_kernels_are_flipped(name: str) -> None:
+    """One native call on the images as they are, and one copy of the kernel."""
+    equation, image, kernel, flip = REVERSED[name]
+    function = tnconv.einsum_expression(equation, image, kernel, a=4, b=4)
+    assert [choice.kernel for choice in function.program.choices] == ["convolution"]
+    body = function.source.split(":", 1)[1]
+    assert body.count("flip(") == 1
+    assert flip in body
+    assert "F.pad(" not in body
+    assert "clone" not in body
+
+
+def test_a_flip_is_one_copy() -> None:
+    assert ".clone()" not in tnconv.einsum_expression("c -h+7 -> c h", (3, 8)).source
+
+
+def test_windows_are_copied_in_long_runs() -> None:
+    """Of a product over windows, the copy of the windows ends with the positions, not with three kernel cells."""
+    source = tnconv.compile(layer(96, 96, (1, 3), (8, 8), padding=(0, 1)), "per_example_weight_vjp").source
+    assert "reshape(N, 288, 64)" in source
+    assert ".mT" in source
+
+
+DEPTHWISE = layer(96, 96, 7, (14, 14), padding=3, groups=96)
+
+
+@pytest.mark.parametrize("op", ["per_example_weight_vjp", "gradient_norm", "ggn_diagonal", "ggn_gram"])
+def test_depthwise_gradients_of_examples(op: str) -> None:
+    """One forward convolution whose groups are examples and channels; one for each row of the root of a Hessian."""
+    function = tnconv.compile(DEPTHWISE, op)
+    assert function.program.choices[0].kernel == "depthwise forward convolution"
+    sizes = {"N": 2, "V": 3}
+    for empty in ("", *function.network.symbols):
+        shapes = [
+            tuple(evaluate_size(a.size, sizes | ({empty: 0} if empty else {})) for a in axes)
+            for axes in function._signature.axes.values()
+        ]
+        arguments = [torch.randint(-2, 3, shape).float() for shape in shapes]
+        with torch.no_grad():
+            assert torch.equal(function(*arguments), function(*(x.double() for x in arguments)).float())
+
+
 DENSE = {
     "1x1": layer(64, 256, 1, (56, 56)),
     "1x1 strided": layer(64, 128, 1, (56, 56), stride=2),

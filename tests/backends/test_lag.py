@@ -18,6 +18,7 @@ from tnconv.backends.torch.lag_scheme import (
     Scheme,
     buffers,
     choose,
+    inputs_last,
     multiplications,
     predicted,
 )
@@ -141,6 +142,19 @@ def test_every_variant_is_unfolding(axes: Axes, batch: int, groups: int, width: 
     chosen = choose(**numbers)
     assert Scheme(chosen.variant) in accepted(axes)
     assert axes["positions"][-1] % chosen.tile == 0
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("variant", ["windows", "lag1"])
+def test_many_inputs_at_few_positions_are_innermost(variant: str, stride: int) -> None:
+    """As where positions and kernel are exchanged: each example is a group, its channels are the inputs."""
+    axes = square(6, 3, stride, 1)
+    positions = axes["positions"] if variant == "windows" else axes["positions"][1:]
+    assert inputs_last(24, positions)
+    assert not inputs_last(2, positions)
+    x = torch.randn(2, 24, 6, 6, dtype=torch.float64).transpose(0, 1)
+    got = correlate(x, groups=2, **without_sizes(axes), variant=variant)
+    torch.testing.assert_close(got, dense(x, 2, axes), rtol=1e-11, atol=1e-11)
 
 
 EDGES = {

@@ -106,6 +106,12 @@ def test_depthwise_convolutions(layer: dict[str, Any], far: bool) -> None:
         runtime.depthwise_weight_gradient(gradient, image, shape, **options),
         runtime.weight_gradient(gradient, image, shape, **options),
     )
+    several = torch.stack([gradient, 2 - gradient])
+    assert torch.equal(
+        runtime.depthwise_weight_gradients(several, image, (2, *shape), **options),
+        torch.stack([runtime.weight_gradient(y, image, shape, **options) for y in several]),
+    )
+    assert runtime.depthwise_weight_gradients(several[:0], image, (0, *shape), **options).shape == (0, *shape)
     ones, none = (1,) * rank, (0,) * rank
     options |= {"stride": ones, "output_padding": none}
     try:

@@ -194,7 +194,7 @@ def test_training_takes_the_plan_whose_passes_together_are_predicted_to_be_faste
     network = LAYERS["tt"]
     built = builder.fastest(network)
     both = [TrainedProgram(plan, plan.arguments, {}).predicted for plan in builder.rivals(network)]
-    assert built.backward.made.predicted == min(both)
+    assert built.function.made.predicted == min(both)
     assert built.program.predicted < min(both)
 
 

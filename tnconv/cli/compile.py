@@ -104,6 +104,10 @@ def compile_spec(
         list[str] | None,
         typer.Option(help="An argument that needs no gradient in training; may be given again."),
     ] = None,
+    constant: Annotated[
+        list[str] | None,
+        typer.Option(help="An argument that seldom changes, such as a weight; may be given again."),
+    ] = None,
     device: Device = "cpu",
     autotune: Autotune = False,
     verify: Annotated[
@@ -126,6 +130,7 @@ def compile_spec(
         minimize=minimize.value,
         training=training,
         frozen=frozen or (),
+        constant=constant or (),
         device=device,
         autotune=autotune,
         verify="exact" if verify else None,

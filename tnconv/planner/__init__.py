@@ -33,6 +33,7 @@ def make_plan(
     minimize: str = "multiplications",
     training: bool = False,
     frozen: Collection[str] = (),
+    constant: Collection[str] = (),
 ) -> Plan:
     """Choose the order of the contractions of a network or a sum.
 
@@ -48,11 +49,12 @@ def make_plan(
         training: forward and backward together: the multiplications of a step count once more for each operand
             that needs a gradient.
         frozen: names of the arguments that need none in training; all others do, inputs too.
+        constant: names of the arguments that seldom change, such as weights: what depends on them alone is free.
 
     Raises:
         PlanError: there is no such planner, objective or argument, or a hint is not a positive integer.
     """
-    objective = Objective.of(minimize, training, frozen)
+    objective = Objective.of(minimize, training, frozen, constant)
     return next(build_plans(expression, planner, dict(hints or {}), objective))
 
 
@@ -64,6 +66,7 @@ def candidate_plans(
     minimize: str = "multiplications",
     training: bool = False,
     frozen: Collection[str] = (),
+    constant: Collection[str] = (),
 ) -> Iterator[Plan]:
     """Plans for less and less memory: `make_plan`'s first, then each with smaller intermediates.
 
@@ -79,11 +82,14 @@ def candidate_plans(
         minimize: as for `make_plan`.
         training: as for `make_plan`.
         frozen: as for `make_plan`.
+        constant: as for `make_plan`.
 
     Raises:
         PlanError: as for `make_plan`.
     """
-    return build_plans(expression, planner, dict(hints or {}), Objective.of(minimize, training, frozen))
+    return build_plans(
+        expression, planner, dict(hints or {}), Objective.of(minimize, training, frozen, constant)
+    )
 
 
 def rival_plans(
@@ -94,6 +100,7 @@ def rival_plans(
     most: int = 8,
     training: bool = False,
     frozen: Collection[str] = (),
+    constant: Collection[str] = (),
 ) -> list[Plan]:
     """Plans that may be the fastest: that with the fewest multiplications first.
 
@@ -109,9 +116,10 @@ def rival_plans(
         most: number of plans.
         training: as for `make_plan`.
         frozen: as for `make_plan`.
+        constant: as for `make_plan`.
 
     Raises:
         PlanError: as for `make_plan`.
     """
-    objective = Objective.of("multiplications", training, frozen)
+    objective = Objective.of("multiplications", training, frozen, constant)
     return build_rivals(expression, planner, dict(hints or {}), most, objective)

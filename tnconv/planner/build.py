@@ -30,7 +30,7 @@ def build_plans(
         PlanError: a size is not positive at the hints, or there is no such planner.
     """
     cap: int | None = None
-    _check_frozen(expression, objective)
+    _check_names(expression, objective)
 
     def orders(models: Sequence[Model], _term: int) -> list[Order]:
         return find_orders(models, planner, cap)
@@ -51,7 +51,7 @@ def build_rivals(
     Raises:
         PlanError: a size is not positive at the hints, or there is no such planner.
     """
-    _check_frozen(expression, objective)
+    _check_names(expression, objective)
     values = hint_values(expression.symbols, hints)
     best: list[list[tuple[int, Nested]]] = []
     others: list[list[_Rival]] = []
@@ -133,13 +133,14 @@ def _models(
     return [model.judged(objective) for model in models]
 
 
-def _check_frozen(expression: Expression, objective: Objective) -> None:
-    unknown = sorted(objective.frozen - set(expression.arguments))
-    if unknown:
-        raise PlanError(
-            f"frozen has {unknown[0]!r}, which is no argument of {expression.name!r}; it has "
-            f"{', '.join(expression.arguments)}"
-        )
+def _check_names(expression: Expression, objective: Objective) -> None:
+    for option, names in (("frozen", objective.frozen), ("constant", objective.constant)):
+        unknown = sorted(names - set(expression.arguments))
+        if unknown:
+            raise PlanError(
+                f"{option} has {unknown[0]!r}, which is no argument of {expression.name!r}; it has "
+                f"{', '.join(expression.arguments)}"
+            )
 
 
 def _build_plan(
@@ -222,7 +223,10 @@ class _Builder:
     def cost(self, objective: Objective) -> int:
         """Of all steps so far by an objective, at the values."""
         moving, total = moving_operands(self.steps, objective.frozen), 0
+        changing = moving_operands(self.steps, objective.constant)
         for step in self.steps:
+            if not changing[step.result]:
+                continue
             count = prod(extent_of(f, self.values) if f != 0 else 0 for f in step.factors)
             total += count * (1 + moving[step.result] if objective.training else 1)
             if objective.elements and len(step.operands) > 1:  # what prepares a leaf is in no price either

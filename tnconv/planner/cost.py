@@ -113,6 +113,7 @@ class Model:
         self.cap: int | None = None
         self.objective = Objective()
         self.trained = 0  # the leaves that need a gradient, as a mask
+        self.moving = -1  # the leaves that are not constant
         self.extents = list(problem.extents)
         self.count_leaves = len(problem.leaves)
         self.everything = (1 << self.count_leaves) - 1
@@ -449,12 +450,16 @@ class Model:
         """The same model where trees are judged by another objective."""
         made = copy(self)  # what is known about sets and cuts stays shared
         made.objective = objective
-        leaves = enumerate(self.problem.leaves)
-        made.trained = sum(1 << p for p, leaf in leaves if leaf.argument not in objective.frozen)
+        made.trained, made.moving = (
+            sum(1 << p for p, leaf in enumerate(self.problem.leaves) if leaf.argument not in still)
+            for still in (objective.frozen, objective.constant)
+        )
         return made
 
     def step_cost(self, left: int, right: int, result: State) -> int:
-        """Multiplications of a step, those of its backward with them where the objective says so."""
+        """Multiplications of a step, with those of its backward if the objective says so; 0 of constants alone."""
+        if not (left | right) & self.moving:
+            return 0
         count = self.price(left, right, result)
         if self.objective.training:
             count *= 1 + bool(left & self.trained) + bool(right & self.trained)
@@ -462,6 +467,8 @@ class Model:
 
     def step_costs(self, left: Ints, right: Ints, prices: Floats) -> Floats:
         """The same for many steps, from their multiplications."""
+        if self.objective.constant:
+            prices = np.where((left | right) & self.moving, prices, 0.0)
         if not self.objective.training:
             return prices
         moving = np.add(left & self.trained != 0, right & self.trained != 0, dtype=np.float64)
@@ -470,12 +477,13 @@ class Model:
 
     def passing_cost(self, leaves: int, size: int) -> int:
         """What it costs that `size` elements are written and read; the result is written in every tree."""
-        return 0 if leaves == self.everything else 2 * self.objective.elements * size
+        counts = leaves != self.everything and leaves & self.moving
+        return 2 * self.objective.elements * size if counts else 0
 
     def passing_costs(self, sizes: Floats, leaves: Ints) -> Floats:
         """The same for many sets."""
         passing: Floats = np.multiply(sizes, 2.0 * self.objective.elements)
-        passing[leaves == self.everything] = 0.0
+        passing[(leaves == self.everything) | (leaves & self.moving == 0)] = 0.0
         return passing
 
     # -- memory ----------------------------------------------------------------------------------

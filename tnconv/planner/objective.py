@@ -22,23 +22,33 @@ class Objective:
         elements: multiplications that an element of an operand or a result counts as; 0 counts multiplications only.
         training: forward and backward together.
         frozen: names of the arguments that need no gradient.
+        constant: names of the arguments that seldom change: what depends on them alone costs nothing.
     """
 
     elements: int = 0
     training: bool = False
     frozen: frozenset[str] = frozenset()
+    constant: frozenset[str] = frozenset()
 
     @classmethod
-    def of(cls, minimize: str, training: bool = False, frozen: Collection[str] = ()) -> "Objective":
+    def of(
+        cls,
+        minimize: str,
+        training: bool = False,
+        frozen: Collection[str] = (),
+        constant: Collection[str] = (),
+    ) -> "Objective":
         """The objective by name.
 
         Args:
             minimize: "multiplications", or "time": `multiplications + 32·elements`.
             training: forward and backward together.
             frozen: names of arguments that need no gradient; all others do.
+            constant: names of arguments that seldom change.
 
         Raises:
-            PlanError: there is no such objective, or arguments are frozen though nothing is trained.
+            PlanError: there is no such objective, or arguments are frozen though nothing is trained, or constant
+                though something is.
         """
         if minimize not in MINIMIZE:
             raise PlanError(f"minimize={minimize!r} is not known; use {' or '.join(map(repr, MINIMIZE))}")
@@ -46,6 +56,14 @@ class Objective:
             raise PlanError(
                 f"frozen={sorted(frozen)} is given without training=True; inference needs no gradient of any argument"
             )
-        if isinstance(frozen, str):
-            raise PlanError(f"frozen={frozen!r} is a str; give the names of arguments, as in ({frozen!r},)")
-        return cls(ELEMENTS if minimize == "time" else 0, training, frozenset(frozen))
+        if constant and training:
+            raise PlanError(
+                f"constant={sorted(constant)} and training=True are given together; take one: what is trained changes"
+            )
+        for option, names in (("frozen", frozen), ("constant", constant)):
+            if isinstance(names, str):
+                raise PlanError(
+                    f"{option}={names!r} is a str; give the names of arguments, as in ({names!r},)"
+                )
+        elements = ELEMENTS if minimize == "time" else 0
+        return cls(elements, training, frozenset(frozen), frozenset(constant))

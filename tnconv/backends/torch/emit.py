@@ -5,6 +5,7 @@ indices, as the axes of a network do, so `[n, (g c), i1]` needs no reshape befor
 """
 
 import keyword
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -15,6 +16,7 @@ from tnconv.errors import LoweringError
 from tnconv.ir import Index, Size, evaluate, fresh, product
 
 Dims = tuple[tuple[Index, ...], ...]
+_NAMES = re.compile(r"[^\W\d]\w*")
 RESERVED = frozenset(
     {*keyword.kwlist, *keyword.softkwlist, "torch", "F", "math", "rt", "int", "float", "sum", "range"}
 )
@@ -78,15 +80,18 @@ class Emitter:
         taken: Python names in use, such as the arguments.
         hints: representative integers for the size symbols, used in choices by cost.
         symbols: Python name of each size symbol.
+        constants: names of arguments; what is made of them alone is not changed in place, for it may be kept.
         biasable: the expression of a value with `{bias}` where a vector over some indices of it may go, and these.
     """
 
     taken: set[str]
     hints: Mapping[str, int]
     symbols: Mapping[str, str]
+    constants: frozenset[str] = frozenset()
     statements: list[Statement] = field(default_factory=list)
     workspace: list[tuple[str, Size]] = field(default_factory=list)
     biasable: dict[str, tuple[str, tuple[Index, ...]]] = field(default_factory=dict)
+    _texts: dict[sympy.Expr, str] = field(default_factory=dict)
     _known: dict[str, str] = field(default_factory=dict)
     _roots: dict[str, str] = field(default_factory=dict)
     _owner: dict[str, str] = field(default_factory=dict)
@@ -115,6 +120,11 @@ class Emitter:
         """A size as Python source."""
         if isinstance(size, int):
             return str(size)
+        if size not in self._texts:
+            self._texts[size] = self._written(size)
+        return self._texts[size]
+
+    def _written(self, size: sympy.Expr) -> str:
         renamed = size.subs({s: sympy.Symbol(self.symbols[s.name]) for s in size.free_symbols})
         text = sympy.pycode(renamed)
         if "math." in text or "/" in text:
@@ -194,7 +204,7 @@ class Emitter:
         return name
 
     def add_bias(self, value: Value, bias: Value, indices: tuple[Index, ...]) -> bool:
-        """Let the call that made `value`, or what it is a view of, add an argument over `indices`; False if it cannot."""
+        """Let the call that made `value`, or what it is a view of, add an argument over `indices`; False if not."""
         root = self.owner(value.name)
         made = {s.writes for s in self.statements}
         text, channels = self.biasable.get(root, ("", None))
@@ -236,6 +246,8 @@ class Emitter:
 
     def private(self, value: Value) -> bool:
         """Whether no other value has this memory, so that it may be changed in place."""
+        if self.constants and value.name in self._constant(frozenset()):
+            return False
         return value.fresh and self.owner(value.name) not in self._shared
 
     def keep(self, value: Value) -> None:
@@ -315,23 +327,56 @@ class Emitter:
         """The value with one dimension an index, in the order given."""
         return self.arrange(value, singles(indices))
 
-    def finish(self, results: Collection[str]) -> list[Statement]:
-        """The statements with `del` after each variable's last use; arguments and the results are kept."""
-        written = {s.writes for s in self.statements if s.writes} - set(results)
+    def parts(self) -> tuple[list[Statement], list[Statement]]:
+        """The statements that read nothing but constants, and the others."""
+        tainted: frozenset[str] = frozenset()
+        while True:
+            known = self._constant(tainted)
+            first, rest = [], []
+            for s in self.statements:
+                early = s.writes in known if s.writes else known.issuperset(s.reads)
+                (first if early else rest).append(s)
+            # What a later statement writes into is no constant, though it was made of one.
+            written = {self.owner(s.reads[0]) for s in rest if not s.writes} & {self.owner(n) for n in known}
+            if written <= tainted:
+                return first, rest
+            tainted |= written
+
+    def _constant(self, tainted: frozenset[str]) -> set[str]:
+        """The names of constants, and of what is computed of them alone outside memory that is `tainted`."""
+        found, symbols = set(self.constants), set(self.symbols.values())
+        for s in self.statements:
+            if (
+                not s.writes
+                or not s.reads
+                or not found.issuperset(s.reads)
+                or self.owner(s.writes) in tainted
+            ):
+                continue
+            if symbols.isdisjoint(_NAMES.findall(s.text)):
+                found.add(s.writes)
+        return found
+
+    def finish(
+        self, results: Collection[str], statements: Sequence[Statement] | None = None
+    ) -> list[Statement]:
+        """Statements, or all, with `del` after each variable's last use; arguments and the results are kept."""
+        statements = self.statements if statements is None else statements
+        written = {s.writes for s in statements if s.writes} - set(results)
         last: dict[str, int] = {}
-        for place, statement in enumerate(self.statements):
+        for place, statement in enumerate(statements):
             for name in (*statement.reads, statement.writes):
                 if name in written:
                     last[name] = place
         lines: list[Statement] = []
-        for place, statement in enumerate(self.statements):
+        for place, statement in enumerate(statements):
             lines.append(statement)
             dead = [
                 n
                 for n in dict.fromkeys((*statement.reads, statement.writes))
                 if n in last and last[n] == place
             ]
-            if dead and place < len(self.statements) - 1:
+            if dead and place < len(statements) - 1:
                 lines.append(Statement(f"del {', '.join(dead)}", (), None))
         return lines
 

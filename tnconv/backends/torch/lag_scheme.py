@@ -24,6 +24,7 @@ Variant = Literal["lag2", "lag1", "windows"]
 VARIANTS: tuple[Variant, ...] = ("lag2", "lag1", "windows")
 
 _MOST_TILE, _MOST_WIDTH = 64, 768  # positions of a tile, columns of a product of tiles
+_MOST_PRODUCTS = 20_000  # of a scheme; more are never worth their calls, and take seconds to count
 _LEAST_WIDTH = 16  # channels of a group that make lag2's many products worth it
 _BETTER = 0.9  # of what is simple, where two are alike
 _TURNED = 0.25  # of the time of a copy of windows, that of the inputs in another order
@@ -67,6 +68,11 @@ def _fits(variant: str, axes: tuple[Axis, ...]) -> bool:
     return variant != "lag2" or (len(axes) > 1 and axes[-1].stride == 1 == axes[-2].stride)
 
 
+def _pairs(variant: Variant, axes: tuple[Axis, ...]) -> int:
+    """About how many pairs of taps a variant takes apart."""
+    return prod((axes[place].kernel ** 2 + 1) // 2 for place in lag_axes(variant, len(axes)))
+
+
 def _tiled(variant: str, axes: tuple[Axis, ...]) -> list[int]:
     """The tiles that a variant takes."""
     positions = axes[-1].positions
@@ -104,7 +110,9 @@ def choose(profile: Profile = DEFAULT, **numbers: Unpack[Numbers]) -> Scheme:
         lag is worth its many small products; with a tile of one position that is im2col.
     """
     axes, wide = _axes(numbers), numbers["channels"] >= _LEAST_WIDTH * numbers["groups"]
-    variants = [v for v in VARIANTS if _fits(v, axes) and (v != "lag2" or wide)]
+    variants = [
+        v for v in VARIANTS if _fits(v, axes) and (v != "lag2" or wide) and _pairs(v, axes) <= _MOST_PRODUCTS
+    ]
     schemes = [s for v in variants for s in _schemes(v, numbers, axes)]
     return min(schemes, key=lambda s: _seconds(s, numbers, axes, profile))
 

@@ -105,6 +105,7 @@ class Lowering:
         prefer: likewise.
         profile: likewise.
         given: arguments that another program hands over in its own layout, with their axes; see `handed_over`.
+        constant: arguments that seldom change; see `in_two_parts`.
     """
 
     def __init__(
@@ -115,6 +116,7 @@ class Lowering:
         prefer: Collection[str],
         profile: Profile,
         given: Mapping[str, tuple[Value, tuple[Axis, ...]]] | None = None,
+        constant: Collection[str] = (),
     ) -> None:
         self.plan, self.kernels, self.prefer, self.profile = plan, kernels, frozenset(prefer), profile
         given = given or {}
@@ -129,7 +131,8 @@ class Lowering:
         for name in sorted(self.hints):
             symbols[name] = fresh(name, taken | RESERVED)
             taken.add(symbols[name])
-        self.em = Emitter(taken, self.hints, symbols)
+        constants = frozenset(self.python[name] for name in constant)
+        self.em = Emitter(taken, self.hints, symbols, constants)
         self.values = {
             name: (replace(value, name=self.python[name], fresh=False), axes)
             for name, (value, axes) in given.items()
@@ -137,26 +140,63 @@ class Lowering:
         self.choices: list[Choice] = []
         self.workspace: list[tuple[str, str, Size]] = []
 
-    def program(self, as_they_are: bool = False) -> Program:
+    def program(self, as_they_are: Collection[str] = ()) -> Program:
         """The program.
 
         Args:
-            as_they_are: whether what the plan returns after its value is handed over in the layout that it has.
+            as_they_are: results that are handed over in the layout that they have.
         """
-        self._run()
-        results = [self._unaliased(self._total(self.plan.results))]
-        for names in self.plan.also:
-            if as_they_are:
+        self._run(as_they_are)
+        results: list[Value] = []
+        for names in (self.plan.results, *self.plan.also):
+            if names[0] in as_they_are:
                 results.append(self.values[names[0]][0])
             else:
                 results.append(self._unaliased(self._total(names), results))
-        # A function called `torch` would hide the module.
-        name = fresh(re.sub(r"\W", "_", self.plan.name), {*RESERVED})
-        source = self._source(name, [result.name for result in results])
-        function = _compile(name, source)
-        return Program(
-            name, source, tuple(self.plan.arguments), tuple(self.choices), tuple(self.workspace), function
+        lines = self.em.finish([result.name for result in results])
+        return self._made("", dict(self.python), lines, [result.name for result in results], self.choices)
+
+    def in_two_parts(self, moving: Collection[str]) -> tuple[Program, Program]:
+        """The program that makes what depends on constants alone, and that which takes it behind the arguments.
+
+        Args:
+            moving: the steps that depend on something else.
+
+        Raises:
+            LoweringError: nothing depends on constants alone, or all does.
+        """
+        self._run(())
+        result = self._unaliased(self._total(self.plan.results)).name
+        first, rest = self.em.parts()
+        read = {name for s in rest for name in s.reads}
+        kept = [s.writes for s in first if s.writes in read and s.writes]
+        constants = {n: p for n, p in self.python.items() if any(p in s.reads for s in first)}
+        if not kept or result in {s.writes for s in first}:
+            raise LoweringError(
+                f"in {self.plan.name!r} nothing depends on the constants alone, or all does; leave constant= out"
+            )
+        choices = [choice for choice in self.choices if choice.step in moving]
+        others = [choice for choice in self.choices if choice.step not in moving]
+        taken = dict(self.python) | {name: name for name in kept}
+        return (
+            self._made("_kept", constants, self.em.finish(kept, first), kept, others),
+            self._made("", taken, self.em.finish([result], rest), [result], choices),
         )
+
+    def _made(
+        self,
+        suffix: str,
+        arguments: Mapping[str, str],
+        statements: Sequence[Statement],
+        results: Sequence[str],
+        choices: Sequence[Choice],
+    ) -> Program:
+        """The program of some statements."""
+        # A function called `torch` would hide the module.
+        name = fresh(re.sub(r"\W", "_", self.plan.name) + suffix, {*RESERVED})
+        source = self._source(name, arguments, statements, results)
+        function = _compile(name, source)
+        return Program(name, source, tuple(arguments), tuple(choices), tuple(self.workspace), function)
 
     def handed_over(self, names: Collection[str]) -> dict[str, tuple[Value, tuple[Axis, ...]]]:
         """The results of some steps as `given` of another lowering."""
@@ -169,9 +209,8 @@ class Lowering:
             return result
         return self.em.derive(result, "result", f"{result.name}.clone()", result.dims, copied=True)
 
-    def _run(self) -> None:
+    def _run(self, kept: Collection[str]) -> None:
         streamed: set[str] = set()
-        kept = {name for names in self.plan.also for name in names}
         for step in self.plan.steps:
             if step.result in streamed:
                 continue
@@ -440,11 +479,19 @@ class Lowering:
 
     # -- text ------------------------------------------------------------------------------------
 
-    def _source(self, name: str, results: Sequence[str]) -> str:
-        head = [f"def {name}({', '.join(self.python.values())}):"]
+    def _source(
+        self,
+        name: str,
+        arguments: Mapping[str, str],
+        statements: Sequence[Statement],
+        results: Sequence[str],
+    ) -> str:
+        head = [f"def {name}({', '.join(arguments.values())}):"]
         for found in self.bindings:
-            head.append(f"    {self.em.symbols[found.symbol]} = {_binding_text(found, self.python, self.em)}")
-        body = [_line(s) for s in self.em.finish(results)]
+            if found.argument in arguments:
+                symbol = self.em.symbols[found.symbol]
+                head.append(f"    {symbol} = {_binding_text(found, self.python, self.em)}")
+        body = [_line(s) for s in statements]
         return "\n".join([*head, *body, f"    return {', '.join(results)}"]) + "\n"
 
 

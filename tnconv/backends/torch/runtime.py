@@ -393,7 +393,7 @@ def _with_squares(total: Tensor | None, values: Tensor, places: tuple[int, ...])
 
 def slice_sum(windows: Tensor, places: tuple[int, ...]) -> Tensor:
     """The sum of a window view over some dimensions: slice by slice while these are large, for cells are near then."""
-    count = math.prod(windows.shape[p] for p in places)
+    count = math.prod([windows.shape[p] for p in places])
     if (
         not 0 < count <= _MOST_ADDED
         or windows.numel() < count * _LEAST_SLICE

@@ -53,7 +53,7 @@ class TrainedProgram:
         self._how = kernel_table(), hints, prefer, profile_of(device)
         self.trained = self._with_backward(needed)
         lowering = Lowering(self.trained.forward, *self._how)
-        self.forward = lowering.program(as_they_are=True)
+        self.forward = lowering.program(self.trained.saved)
         self._given = lowering.handed_over(self.trained.saved)
         self.backward = self._lowered(self.trained)
         self._backwards = {self.trained.needed: self.backward}

@@ -12,7 +12,7 @@ from tnconv.api import CompiledFunction, compile
 from tnconv.errors import ArgumentError, SpecError
 from tnconv.functional.calls import cast, kept, without_batch
 from tnconv.functional.types import Ints, Padding
-from tnconv.ir import Network
+from tnconv.ir import Expression, Network
 from tnconv.nn.conv import ConvNd
 from tnconv.nn.modules import any_input, check_copied, check_dims, check_fixed, kernel, symmetric
 from tnconv.nn.tensorised.decompose import balanced
@@ -56,7 +56,7 @@ class Description:
 def _layer(
     description: Description, sizes: Shape, device: str, still: frozenset[str] | None
 ) -> CompiledFunction:
-    """The function of a layer; for training, where all but the arguments of `still` need a gradient, if that is given."""
+    """The function of a layer; if `still` is given, for training where all but these need a gradient."""
     spec = replace(description.spec, input_size=sizes)
     name = f"{description.family.name}_conv{spec.spatial_dims}d"
     network = layer_network(spec, description.weight_network(), name)
@@ -68,7 +68,13 @@ def _layer(
         autotune=description.autotune,
         training=still is not None,
         frozen=still or (),
+        constant=_factors(network) if still is None and device == "cpu" else (),
     )
+
+
+def _factors(network: Expression) -> list[str]:
+    """The factors of a weight, which change seldom where nobody asks for gradients."""
+    return [name for name in network.arguments if name not in ("x", "bias")]
 
 
 @kept

@@ -18,6 +18,7 @@ Legs = tuple[Index, ...]
 THIN_SUM, THIN_ROWS = 64, 2048
 NARROW = 16
 SLOWER, NARROWEST = 1.3, 6.5  # the narrower, the slower they get; at most so much
+ALIKE = 0.1  # of the time of a product without copies, by which layouts differ that are about as good
 FEW_CELLS = 8  # of each of several axes with others between them, which are summed one after another
 # Windows overlap, so that most of what a copy of them reads is in a cache: of the time of another copy.
 OVERLAPPING = 0.6
@@ -98,13 +99,19 @@ class Contract(Kernel):
 
 
 def best_layout(problem: Problem) -> "Candidate | None":
-    """The layout that copies least, of a product of two operands with legs that one alone has; else None."""
+    """The layout that copies least, of a product of two operands with legs that one alone has; else None.
+
+    Of those that are about as good, the one whose result is nearest to the order of the output.
+    """
     a, b = problem.operands
     split = split_legs(a, b, problem.open)
     lonely = [i for i in (*split.left, *split.right) if i not in problem.open]
     if lonely or not split.summed or not (split.left or split.right):
         return None
-    return min(_candidates(problem), key=lambda c: (c.copied, c.disorder(problem.output)))
+    found, profile = _candidates(problem), problem.profile
+    alike = ALIKE * problem.count(dict.fromkeys((*a.legs, *b.legs))) / profile.matmul * profile.copy
+    most = min(c.copied for c in found) + alike
+    return min((c for c in found if c.copied <= most), key=lambda c: (c.disorder(problem.output), c.copied))
 
 
 def contract(problem: Problem, em: Emitter) -> Value:

@@ -57,7 +57,7 @@ class Windows(Kernel):
                 operands.append(value)
                 continue
             lonely = self._lonely(problem, place)
-            total += profile.copying(problem.count(value.legs) / 2 + self._added(problem, value, lonely))
+            total += profile.copying(problem.count(value.legs) / 2) + self._added(problem, value, lonely)
             legs = tuple(i for i in made if i not in lonely)
             operands.append(Value(value.name, singles(legs), contiguous=bool(lonely)))
         if len(operands) == 1:
@@ -89,15 +89,15 @@ class Windows(Kernel):
 
     @staticmethod
     def _added(problem: Problem, value: Value, lonely: Sequence[Index]) -> float:
-        """The cells of the slices that are added up, one axis after another; a slice is read, not copied."""
-        cells, added = problem.count(value.legs), 0.0
+        """Microseconds to add up slices, one axis after another; a slice is read, not copied."""
+        profile, cells, total = problem.profile, problem.count(value.legs), 0.0
         for relation in window_relations(problem) or ():
             gone = problem.count(i for i in relation.indices if i in lonely)
             if relation.left in value.legs and gone > 1:
                 cells = cells * problem.count(x for _, x in relation.terms) // problem.count((relation.left,))
-                added += cells / 2
+                total += 4 * profile.call + profile.copying(cells / 2)
                 cells //= gone
-        return added
+        return total
 
     @staticmethod
     def _lonely(problem: Problem, place: int) -> tuple[Index, ...]:
