@@ -13,6 +13,7 @@ from tnconv import plugins
 from tnconv.backends import reference
 from tnconv.backends.base import Backend, Program
 from tnconv.backends.torch.constants import KeptProgram, WithConstants
+from tnconv.backends.torch.lower import fastest_of
 from tnconv.backends.torch.sliced import loop_over_chunks
 from tnconv.backends.torch.training import TrainedProgram, WithBackward
 from tnconv.backends.tuning import Trial, tune
@@ -30,7 +31,7 @@ _CHECK_INSTANCES = 5
 _CHECK_DRAWS = 200
 _ORDERS = 6  # contraction orders that are tried for one size of the chunks
 _INDICES = 6  # indices that are tried for a slice
-_RIVALS = 5  # plans for which a program is written; each takes some milliseconds
+_RIVALS = 6  # plans for which a program is written; each takes some milliseconds
 _DEPTH = 3  # indices that are sliced together
 
 
@@ -106,6 +107,8 @@ class Builder:
             kept = [(plan, self._kept(network, plan, prefer)) for plan in self.rivals(network)]
             plan, chosen = min(kept, key=lambda pair: pair[1].predicted)
             return self._with_constants(plan, lower(plan, prefer), chosen)
+        if not self.training and self.backend == "torch":
+            return Built(*fastest_of(self.rivals(network), self.hints_of(network), prefer, self.device))
         if not self.training:
             made = [Built(plan, lower(plan, prefer)) for plan in self.rivals(network)]
             return min(made, key=lambda built: built.program.predicted)

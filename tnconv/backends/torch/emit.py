@@ -332,7 +332,8 @@ class Emitter:
         tainted: frozenset[str] = frozenset()
         while True:
             known = self._constant(tainted)
-            first, rest = [], []
+            first: list[Statement] = []
+            rest: list[Statement] = []
             for s in self.statements:
                 early = s.writes in known if s.writes else known.issuperset(s.reads)
                 (first if early else rest).append(s)

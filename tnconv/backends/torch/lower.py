@@ -5,6 +5,7 @@ import re
 import zlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
+from math import inf
 from typing import Any, NamedTuple
 
 import sympy
@@ -44,6 +45,30 @@ def lower(
         LoweringError: a size symbol is on no argument, or a size is not a polynomial.
     """
     return lower_with(plan, kernel_table(), hints, prefer, profile_of(device))
+
+
+def fastest_of(
+    plans: Sequence[Plan], hints: Mapping[str, int], prefer: Collection[str] = (), device: str = "cpu"
+) -> tuple[Plan, Program]:
+    """The plan whose program is predicted to be fastest, and that; the others are written until they are slower.
+
+    Raises:
+        LoweringError: as for `lower`.
+    """
+    table, profile = kernel_table(), profile_of(device)
+    best: tuple[Plan, Program] | None = None
+    for plan in plans:
+        limit = best[1].predicted if best else inf
+        try:
+            best = plan, Lowering(plan, table, hints, prefer, profile, limit=limit).program()
+        except _Slower:
+            continue
+    assert best is not None
+    return best
+
+
+class _Slower(Exception):
+    """A program is predicted to take longer than was allowed."""
 
 
 def kernel_table() -> dict[str, Kernel]:
@@ -106,6 +131,7 @@ class Lowering:
         profile: likewise.
         given: arguments that another program hands over in its own layout, with their axes; see `handed_over`.
         constant: arguments that seldom change; see `in_two_parts`.
+        limit: microseconds; what is predicted to take longer is given up.
     """
 
     def __init__(
@@ -117,7 +143,9 @@ class Lowering:
         profile: Profile,
         given: Mapping[str, tuple[Value, tuple[Axis, ...]]] | None = None,
         constant: Collection[str] = (),
+        limit: float = inf,
     ) -> None:
+        self.limit = limit
         self.plan, self.kernels, self.prefer, self.profile = plan, kernels, frozenset(prefer), profile
         given = given or {}
         taken: set[str] = set()
@@ -222,6 +250,8 @@ class Lowering:
                 self.values[user.result] = (value, user.output)
             else:
                 self.values[step.result] = (self._step(step, ready), step.output)
+            if sum(choice.predicted for choice in self.choices) >= self.limit:
+                raise _Slower
             if step.result in kept:
                 self.em.keep(self.values[step.result][0])
             self.workspace += [(step.result, what, size) for what, size in self.em.workspace]

@@ -45,7 +45,7 @@ class Problem:
         return total
 
     @cached_property
-    def memo(self) -> dict[str, Any]:
+    def memo(self) -> dict[Any, Any]:
         """What kernels have found out about the problem, by a name of their own: several ask the same."""
         return {}
 

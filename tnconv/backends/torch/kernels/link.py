@@ -151,6 +151,14 @@ def plain_split(problem: Problem, roles: Roles) -> Split:
 
 def split_without(problem: Problem, roles: Roles, taken: Collection[Index]) -> Split:
     """The same without the legs that are `taken` besides."""
+    key = f"split {roles.role} {roles.first}", frozenset(taken)
+    if key not in problem.memo:
+        problem.memo[key] = _split_without(problem, roles, taken)
+    found: Split = problem.memo[key]
+    return found
+
+
+def _split_without(problem: Problem, roles: Roles, taken: Collection[Index]) -> Split:
     spatial = {i for found in roles.links for i in found.place}.union(taken)
     split = split_legs(problem.operands[roles.first], problem.operands[1 - roles.first], problem.open)
     groups = (split.batch, split.summed, split.left, split.right)
