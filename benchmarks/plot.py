@@ -79,7 +79,9 @@ def _draw_factorised(axes: Any, rows: list[dict[str, Any]], way: str) -> None:
         found = [ratio for r, ratio in zip(rows, worst, strict=True) if r["compression"] == share]
         mean = statistics.geometric_mean(found)
         axes.hlines(mean, place - 0.4, place + 0.4, color="black", linewidth=1.8)
-        axes.annotate(f"{mean:.2f}", (place + 0.2, mean), xytext=(0, 3), textcoords="offset points", fontsize=8)
+        axes.annotate(
+            f"{mean:.2f}", (place + 0.2, mean), xytext=(0, 3), textcoords="offset points", fontsize=8
+        )
     axes.axhline(1, color="black", linewidth=0.8, linestyle="--")
     axes.set_yscale("log")
     axes.yaxis.set_major_locator(FixedLocator(_TICKS))

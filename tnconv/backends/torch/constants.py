@@ -72,6 +72,7 @@ class KeptProgram:
         if kept is None or not all(map(_same, kept[0], constants)):
             made = self.head.function(*constants)
             parts = made if isinstance(made, tuple) else (made,)
+            parts = tuple([part.contiguous() for part in parts])  # laid out as the calls like it, once
             kept = self._kept = [tensor.detach().clone() for tensor in constants], parts
         return self.body.function(*tensors, *kept[1])
 
