@@ -64,3 +64,21 @@ def test_rich_renders_it() -> None:
     console = Console(width=120, record=True, file=io.StringIO())
     console.print(tnconv.compile(SPEC, "kfac_expand").explain())
     assert "lag correlation" in console.export_text()
+
+
+def test_the_backward_pass_and_what_is_kept_are_shown(tmp_path):
+    trained = tnconv.compile(SPEC, training=True)
+    text = str(trained.explain())
+    assert "backward plan" in text and "grad_weight" in text
+    assert "backward plan" not in str(tnconv.compile(SPEC).explain())
+    equation = "n c i+k-1, c r, k r, d r -> n d i"
+    shapes = (2, 4, 8), (4, 3), (3, 3), (5, 3)
+    kept = tnconv.einsum_expression(equation, *shapes, i=8, constant=("x2", "x3", "x4"))
+    for function, headings in (
+        (trained, ("Backward pass", "the backward plan as text")),
+        (kept, ("Made once, and kept", "What then remains of a call")),
+    ):
+        path = tmp_path / "report.html"
+        function.report(path)
+        page = path.read_text(encoding="utf-8")
+        assert all(heading in page for heading in headings)

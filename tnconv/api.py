@@ -169,7 +169,11 @@ class CompiledFunction:
 
     def explain(self) -> Explanation:
         """What each pass did, the plan with its costs, the kernels: print it."""
-        return explain(self.op, self.network, self.stages, self.plan, self.program, self.cost, self.trials)
+        made = self.backward
+        backward = (made.trained.backward, made.backward) if made else None
+        return explain(
+            self.op, self.network, self.stages, self.plan, self.program, self.cost, self.trials, backward
+        )
 
     def draw(
         self,

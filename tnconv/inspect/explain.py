@@ -46,6 +46,7 @@ def explain(
     program: Program,
     cost: object,
     trials: Sequence[Trial] = (),
+    backward: tuple[Plan, Program] | None = None,
 ) -> Explanation:
     """The tables of one compiled function: stages, plan, kernels.
 
@@ -57,12 +58,17 @@ def explain(
         program: the kernel of each step.
         cost: printed as the first line.
         trials: what autotuning has timed.
+        backward: plan and program of the backward pass, where that is planned.
     """
     from rich.text import Text  # noqa: PLC0415 - see _table
 
     title = Text(f"{network.name} ({op}): {cost}", style="bold")
-    tables = (title, _stages(stages), _plan(plan, program), _kernels(program))
-    return Explanation((*tables, _trials(trials)) if trials else tables)
+    tables: list[Table | Text] = [title, _stages(stages), _plan("plan", plan, program), _kernels(program)]
+    if backward is not None:
+        tables += [_plan("backward plan", *backward), _kernels(backward[1])]
+    if trials:
+        tables.append(_trials(trials))
+    return Explanation(tuple(tables))
 
 
 def _stages(stages: Sequence[Stage]) -> "Table":
@@ -83,8 +89,8 @@ def _sizes(network: Expression) -> tuple[int, int]:
     return sum(len(t.nodes) for t in network.terms), sum(len(t.indices) for t in network.terms)
 
 
-def _plan(plan: Plan, program: Program) -> "Table":
-    table = _table("plan")
+def _plan(title: str, plan: Plan, program: Program) -> "Table":
+    table = _table(title)
     table.add_column("step", overflow="fold")
     table.add_column("multiplications", justify="right")
     table.add_column("elements", justify="right")

@@ -33,6 +33,14 @@ class Compiled(Protocol):
     def cost(self) -> Any:
         """Exact counts of a call."""
 
+    @property
+    def backward(self) -> Any:
+        """The programs of both passes in training; None without."""
+
+    @property
+    def kept(self) -> Any:
+        """The program in two parts, of constants and of the rest; None without."""
+
 
 def equation_of(function: Compiled) -> str | None:
     """The equation that a function was compiled from; None where it was a layer or a network."""

@@ -272,7 +272,26 @@ def _trials(function: Compiled) -> str:
 
 
 def _source(function: Compiled) -> str:
-    return f'<pre class="source" tabindex="0">{highlighted(function.program.source)}</pre>'
+    parts = [_program("", function.program.source)]
+    if function.backward is not None:
+        plan = details("the backward plan as text", str(function.backward.trained.backward))
+        parts.append(
+            _program(
+                "Forward pass, which saves what the backward one reads", function.backward.forward.source
+            )
+        )
+        parts.append(_program("Backward pass", function.backward.backward.source) + plan)
+    if function.kept is not None:
+        parts.append(
+            _program("Made once, and kept while the constants do not change", function.kept.head.source)
+        )
+        parts.append(_program("What then remains of a call", function.kept.body.source))
+    return "".join(parts)
+
+
+def _program(title: str, source: str) -> str:
+    heading = f"<h3>{escape(title)}</h3>" if title else ""
+    return f'{heading}<pre class="source" tabindex="0">{highlighted(source)}</pre>'
 
 
 def _microseconds(time: float) -> str:

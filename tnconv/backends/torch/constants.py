@@ -46,7 +46,7 @@ class KeptProgram:
         self.head, self.body = lowering.in_two_parts(moving)
         self.arguments = tuple(plan.arguments)
         self._places = [self.arguments.index(name) for name in self.head.arguments]
-        self._kept: tuple[list[Tensor], tuple[Tensor, ...]] | None = None
+        self._kept: tuple[list[Tensor], list[Tensor]] | None = None
         cells = sum(evaluate(product(plan.arguments[name]), hints) for name in self.head.arguments)
         self._compared = profile.copying(_READ * cells)
 
@@ -71,8 +71,8 @@ class KeptProgram:
         kept = self._kept
         if kept is None or not all(map(_same, kept[0], constants)):
             made = self.head.function(*constants)
-            parts = made if isinstance(made, tuple) else (made,)
-            parts = tuple([part.contiguous() for part in parts])  # laid out as the calls like it, once
+            parts = list(made) if isinstance(made, tuple) else [made]
+            parts = [part.contiguous() for part in parts]  # laid out as the calls like it, once
             kept = self._kept = [tensor.detach().clone() for tensor in constants], parts
         return self.body.function(*tensors, *kept[1])
 
