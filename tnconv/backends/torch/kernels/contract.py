@@ -57,7 +57,7 @@ def presum(em: Emitter, value: Value, keep: frozenset[Index]) -> Value:
     places = [p for p, dim in enumerate(value.dims) if set(dim) & set(gone)]
     dims = tuple(dim for p, dim in enumerate(value.dims) if p not in places)
     text = f"{value.name}.sum({places})"
-    apart = places[-1] - places[0] >= len(places)
+    apart = not value.contiguous and places[-1] - places[0] >= len(places)
     if apart and all(em.count(value.dims[p]) <= FEW_CELLS for p in places):
         text = f"rt.axis_sums({value.name}, {tuple(places)})"
     return em.derive(value, "sum", text, dims, copied=True)

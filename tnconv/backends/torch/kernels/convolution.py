@@ -9,6 +9,7 @@ from tnconv.backends.torch.depthwise import pads_slowly
 from tnconv.backends.torch.emit import Emitter, Value
 from tnconv.backends.torch.kernels.axes import arranged
 from tnconv.backends.torch.kernels.base import Kernel, Problem
+from tnconv.backends.torch.kernels.dense import LEAST_IMAGE
 from tnconv.backends.torch.kernels.link import (
     NATIVE_DIMENSIONS,
     OUTPUT,
@@ -27,6 +28,7 @@ NARROW_GROUPS = 0.4  # of the rate, in a weight gradient with groups of few chan
 INVERTED = 0.4  # of the rate, in a convolution whose kernel is larger than its result
 AGAIN = 0.35  # of the time of a copy, that of an image which is read once more
 TURNED = 1.2  # times a copy of a weight gradient: it is computed in another layout
+SMALL = 1.6  # times as long takes a weight gradient of small images
 CALL = 12  # plain calls that take as long as one of a weight gradient, with its copies of both operands
 INNER = 1.2  # times the rate, without what it takes to bring images into the library's own layout and back:
 IMAGES = 0.8  # times a copy of these, half of that where channels are last
@@ -128,6 +130,8 @@ class Convolution(Kernel):
             disordered = (*s.batch, *s.right, *s.left, *kernel) != problem.output
             images = image + problem.count(problem.operands[1 - roles.first].legs)
             copied = result * (TURNED + disordered) + IMAGES * images + made.copied
+            if _cells(problem, roles, 1 - roles.first) < LEAST_IMAGE:
+                every *= SMALL
             return calls * profile.call + every + profile.copying(copied)
         turned = IMAGES / 2 if made.channels_last else IMAGES
         return 2 * profile.call + every / INNER + profile.copying(turned * (image + result) + made.copied)
