@@ -41,17 +41,22 @@ def _draw(axes: Any, rows: list[dict[str, Any]]) -> None:
         axes.annotate(
             f"{mean:.2f}", (place + 0.38, mean), xytext=(1, 2), textcoords="offset points", fontsize=8
         )
-    axes.axhline(1, color="black", linewidth=0.8, linestyle="--")
-    axes.set_yscale("log")
-    axes.yaxis.set_major_locator(FixedLocator(_TICKS))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.yaxis.set_minor_formatter(NullFormatter())
+    _ratios(axes)
     axes.set_xticks(
         range(len(ops)), [op.replace("_weight_vjp", "\nweight_vjp") for op in ops], rotation=30, ha="right"
     )
     axes.set_ylabel("time over the strongest eager peer's")
     axes.set_title("Every layer's ratio, below 1 is faster; bars: geometric means", fontsize=10)
     axes.legend(title="layers", frameon=False, loc="lower left")
+
+
+def _ratios(axes: Any) -> None:
+    """A logarithmic axis of ratios, with a line at 1."""
+    axes.axhline(1, color="black", linewidth=0.8, linestyle="--")
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(FixedLocator(_TICKS))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def plot_factorised(rows: list[dict[str, Any]], path: Path) -> None:
@@ -82,11 +87,7 @@ def _draw_factorised(axes: Any, rows: list[dict[str, Any]], way: str) -> None:
         axes.annotate(
             f"{mean:.2f}", (place + 0.2, mean), xytext=(0, 3), textcoords="offset points", fontsize=8
         )
-    axes.axhline(1, color="black", linewidth=0.8, linestyle="--")
-    axes.set_yscale("log")
-    axes.yaxis.set_major_locator(FixedLocator(_TICKS))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.yaxis.set_minor_formatter(NullFormatter())
+    _ratios(axes)
     axes.set_xticks(range(len(shares)), [f"{share:.0%}" for share in shares])
     axes.set_xlabel("parameters, of the dense layer's")
     axes.set_title(f"{way}, geometric mean {statistics.geometric_mean(worst):.2f}", fontsize=10)

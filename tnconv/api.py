@@ -282,17 +282,7 @@ def compile(
         )
     rewrite = Pipeline.parse(passes)
     judged = Objective.of(minimize, training, frozen, constant)
-    builder = Builder(
-        rewrite,
-        planner,
-        backend,
-        dict(hints or {}),
-        device,
-        minimize,
-        training,
-        judged.frozen,
-        judged.constant,
-    )
+    builder = Builder(rewrite, planner, backend, dict(hints or {}), device, judged)
     network, second = rewrite.run(derived, check)
     if memory_limit is not None:
         built = builder.within(network, parse_memory(memory_limit))

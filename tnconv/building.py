@@ -23,6 +23,7 @@ from tnconv.passes import Pipeline
 from tnconv.passes.shrink import shrink
 from tnconv.planner import DEFAULT_HINT, Plan, candidate_plans, make_plan, rival_plans
 from tnconv.planner.memory import does_not_fit, program_peak
+from tnconv.planner.objective import Objective
 from tnconv.planner.plan import Slice, moving_operands
 from tnconv.planner.slicing import cut, of_one_chunk, size_of, sliceable, with_slices
 
@@ -62,10 +63,7 @@ class Builder:
         backend: name of a backend.
         hints: integers that size symbols count as; 32 for those not named.
         device: whose rates decide between kernels.
-        minimize: "time", or "multiplications": the plan that has fewest.
-        training: time and multiplications are those of forward and backward together.
-        frozen: arguments that need no gradient in training.
-        constant: arguments that seldom change: what depends on them alone is kept.
+        objective: what plans are judged by; where it counts time, that of their programs decides.
     """
 
     passes: Pipeline
@@ -73,10 +71,7 @@ class Builder:
     backend: str
     hints: dict[str, int]
     device: str
-    minimize: str = "time"
-    training: bool = False
-    frozen: frozenset[str] = frozenset()
-    constant: frozenset[str] = frozenset()
+    objective: Objective
 
     def hints_of(self, network: Expression) -> dict[str, int]:
         """An integer for every size symbol of a network."""
@@ -90,26 +85,28 @@ class Builder:
 
     def rivals(self, network: Expression, most: int = _RIVALS) -> list[Plan]:
         """The plans among which time decides; one where multiplications do."""
+        judged = self.objective
         options: dict[str, Any] = {
-            "training": self.training,
-            "frozen": self.frozen,
-            "constant": self.constant,
+            "planner": self.planner,
+            "hints": self.hints_of(network),
+            "training": judged.training,
+            "frozen": judged.frozen,
+            "constant": judged.constant,
         }
-        hints = self.hints_of(network)
-        if self.minimize == "time":
-            return rival_plans(network, planner=self.planner, hints=hints, most=most, **options)
-        return [make_plan(network, planner=self.planner, hints=hints, minimize=self.minimize, **options)]
+        if judged.elements:
+            return rival_plans(network, most=most, **options)
+        return [make_plan(network, minimize="multiplications", **options)]
 
     def fastest(self, network: Expression, prefer: Collection[str] = ()) -> Built:
         """The rival that is predicted to take the least time."""
         prefer, lower = tuple(prefer), self.lowering(network)
-        if self.constant:
+        if self.objective.constant:
             kept = [(plan, self._kept(network, plan, prefer)) for plan in self.rivals(network)]
             plan, chosen = min(kept, key=lambda pair: pair[1].predicted)
             return self._with_constants(plan, lower(plan, prefer), chosen)
-        if not self.training and self.backend == "torch":
+        if not self.objective.training and self.backend == "torch":
             return Built(*fastest_of(self.rivals(network), self.hints_of(network), prefer, self.device))
-        if not self.training:
+        if not self.objective.training:
             made = [Built(plan, lower(plan, prefer)) for plan in self.rivals(network)]
             return min(made, key=lambda built: built.program.predicted)
         plan = min(self.rivals(network), key=lambda plan: self._both_passes(network, plan, prefer))
@@ -122,14 +119,14 @@ class Builder:
             return self._training(network, plan, prefer)(self._moving(plan)).predicted
         except LoweringError:
             choices = self.lowering(network)(plan, prefer).choices
-            moving = moving_operands(plan.steps, self.frozen)
+            moving = moving_operands(plan.steps, self.objective.frozen)
             return sum(choice.predicted * (1 + moving.get(choice.step, 2)) for choice in choices)
 
     def _kept(self, network: Expression, plan: Plan, prefer: tuple[str, ...]) -> Program | KeptProgram:
         """The program in two parts, or as a whole where nothing can be kept."""
         try:
             if self.backend == "torch":
-                return KeptProgram(plan, self.constant, self.hints_of(network), prefer, self.device)
+                return KeptProgram(plan, self.objective.constant, self.hints_of(network), prefer, self.device)
         except LoweringError:
             pass
         return self.lowering(network)(plan, prefer)
@@ -142,7 +139,7 @@ class Builder:
         return Built(plan, program, trials, function)
 
     def _moving(self, plan: Plan) -> list[str]:
-        return [name for name in plan.arguments if name not in self.frozen]
+        return [name for name in plan.arguments if name not in self.objective.frozen]
 
     def _training(
         self, network: Expression, plan: Plan, prefer: tuple[str, ...], recomputed: tuple[str, ...] = ()
@@ -193,11 +190,11 @@ class Builder:
         ):
             if peak > room:
                 peaks.append(peak)
-            elif not self.training:
+            elif not self.objective.training:
                 return Built(plan, program)
             elif found := self._checkpointed(network, plan, program, room, peaks):
                 return found
-        sliced = None if self.training else self._sliced(network, room, peaks)
+        sliced = None if self.objective.training else self._sliced(network, room, peaks)
         if sliced is None:
             raise does_not_fit(min(peaks), len(peaks), limit, itemsize, network.symbols, "plans")
         return Built(*sliced)
@@ -313,19 +310,19 @@ class Builder:
         """
         hints, dtype = self.hints_of(network), torch.get_default_dtype()
         plans, lower = self.rivals(network), self.lowering(network)
-        if self.constant:
-            task = f"{network} but for {sorted(self.constant)}"
+        if self.objective.constant:
+            task = f"{network} but for {sorted(self.objective.constant)}"
             keep = partial(self._kept, network)
             plan, prefer, trials = tune(task, plans, keep, hints, self.device, dtype)
             return self._with_constants(plan, lower(plan, prefer), keep(plan, prefer), trials)
-        if not self.training:
+        if not self.objective.training:
             plan, prefer, trials = tune(str(network), plans, lower, hints, self.device, dtype)
             return Built(plan, lower(plan, prefer), trials)
 
         def both(plan: Plan, prefer: tuple[str, ...]) -> TrainedProgram:
             return self._training(network, plan, prefer)(self._moving(plan))
 
-        task = f"{network} trained but for {sorted(self.frozen)}"
+        task = f"{network} trained but for {sorted(self.objective.frozen)}"
         plan, prefer, trials = tune(task, plans, both, hints, self.device, dtype)
         return self._trained(network, plan, lower(plan, prefer), prefer, trials=trials)
 

@@ -69,7 +69,7 @@ def test_the_plan_counts_it_as_free():
 def test_gradients_and_transforms_go_through_the_whole_program():
     function, tensors = cp(), [tensor.requires_grad_() for tensor in operands()]
     runs = counted(function)
-    assert torch.autograd.gradcheck(function, tensors)
+    assert torch.autograd.gradcheck(function, tensors, fast_mode=True)
     many = torch.stack([tensors[1].detach(), 2 * tensors[1].detach()])
     rest = [tensor.detach() for tensor in tensors]
     both = torch.func.vmap(lambda w: function(rest[0], w, *rest[2:]))(many)
@@ -77,6 +77,14 @@ def test_gradients_and_transforms_go_through_the_whole_program():
     assert not runs
     torch.compile(function, backend="eager", fullgraph=True)(*rest)
     assert not runs
+
+
+def test_tensors_without_cells_and_other_modes():
+    function = cp()
+    assert function(*(tensor.to("meta") for tensor in operands())).shape == (2, 5, 8, 8)
+    with torch.inference_mode():
+        want = function(*operands())
+    torch.testing.assert_close(function(*operands()), want)
 
 
 def test_options_that_exclude_each_other():

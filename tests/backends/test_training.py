@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import tnconv
-from tnconv.backends.torch.training import WithBackward
+from tnconv.backends.torch.training import TrainedProgram, WithBackward
 from tnconv.errors import LoweringError, PlanError
 from tnconv.ir import evaluate
 from tnconv.nn.tensorised import KINDS
@@ -96,8 +96,8 @@ def test_only_what_is_asked_for_is_computed() -> None:
 
 def test_gradients_of_gradients_go_by_autograd() -> None:
     function, tensors = cp(), operands()
-    assert torch.autograd.gradcheck(function, tensors)
-    assert torch.autograd.gradgradcheck(function, tensors)
+    assert torch.autograd.gradcheck(function, tensors, fast_mode=True)
+    assert torch.autograd.gradgradcheck(function, tensors, fast_mode=True)
 
 
 def test_transforms_go_by_autograd() -> None:
@@ -119,6 +119,35 @@ def test_transforms_go_by_autograd() -> None:
     assert not is_planned(function(*operands(torch.complex128)))
     with torch.no_grad():
         assert function(*tensors).grad_fn is None
+
+
+def test_what_cannot_be_asked_for_alone_is_taken_from_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    function, tensors = cp(), operands()
+    value = function(*tensors)
+    want = torch.autograd.grad(value, tensors, torch.ones_like(value), retain_graph=True)
+
+    def refuse(*_: Any) -> Any:
+        raise LoweringError("no")
+
+    monkeypatch.setattr(TrainedProgram, "_with_backward", refuse)
+    first, last = torch.autograd.grad(value, [tensors[0], tensors[4]], torch.ones_like(value))
+    torch.testing.assert_close((first, last), (want[0], want[4]))
+
+
+def test_many_cotangents_at_once() -> None:
+    function, tensors = cp(), operands()
+    value = function(*tensors)
+    many = torch.randn(3, *value.shape, dtype=torch.float64)
+    got = torch.autograd.grad(value, tensors, many, is_grads_batched=True, retain_graph=True)
+    for place, cotangent in enumerate(many):
+        want = torch.autograd.grad(value, tensors, cotangent, retain_graph=True)
+        for ours, theirs in zip(got, want, strict=True):
+            torch.testing.assert_close(ours[place], theirs)
+
+
+def test_tensors_without_cells() -> None:
+    function = cp()
+    assert function(*(tensor.to("meta") for tensor in operands())).shape == (2, 5, 8, 8)
 
 
 def test_no_two_results_share_memory() -> None:

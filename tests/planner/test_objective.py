@@ -15,6 +15,7 @@ from tnconv.ir import evaluate, parse_network
 from tnconv.notation import convolution_network
 from tnconv.passes import Pipeline
 from tnconv.planner import candidate_plans, make_plan, rival_plans
+from tnconv.planner.objective import Objective
 from tnconv.planner.plan import moving_operands
 
 # Two ways to take x from r to u: by a merged kernel of 3x3, or by three taps along each axis.
@@ -156,7 +157,9 @@ def test_every_rival_has_the_value_of_the_network():
     tensors = {
         name: torch.randn(shape, dtype=torch.float64, generator=generator) for name, shape in shapes.items()
     }
-    lower = Builder(Pipeline.parse("default"), "auto", "torch", {}, "cpu").lowering(network)
+    lower = Builder(Pipeline.parse("default"), "auto", "torch", {}, "cpu", Objective.of("time")).lowering(
+        network
+    )
     values = []
     for plan in rival_plans(network):
         program = lower(plan, ())
@@ -190,7 +193,9 @@ def test_compile_takes_an_objective_and_training():
 
 
 def test_training_takes_the_plan_whose_passes_together_are_predicted_to_be_fastest():
-    builder = Builder(Pipeline.parse("default"), "auto", "torch", {}, "cpu", training=True)
+    builder = Builder(
+        Pipeline.parse("default"), "auto", "torch", {}, "cpu", Objective.of("time", training=True)
+    )
     network = LAYERS["tt"]
     built = builder.fastest(network)
     both = [TrainedProgram(plan, plan.arguments, {}).predicted for plan in builder.rivals(network)]

@@ -19,6 +19,7 @@ from tnconv.ir import evaluate, parse, parse_network
 from tnconv.passes import Pipeline
 from tnconv.planner import make_plan, parse_plan
 from tnconv.planner.memory import format_memory, program_peak
+from tnconv.planner.objective import Objective
 from tnconv.planner.plan import Slice
 from tnconv.planner.slicing import cut, sliceable
 
@@ -214,7 +215,7 @@ def test_a_sliced_program_maps_over_examples(op):
     part, symbol_name, scale = cut(network, "n")
     plan = make_plan(part, hints={"N": 4, symbol_name: 2})
     plan = replace(plan, slices=(Slice(symbol_name, network.terms[0].index("n").size, 2),), scale=scale)
-    builder = Builder(Pipeline.parse("default"), "auto", "torch", {}, "cpu")
+    builder = Builder(Pipeline.parse("default"), "auto", "torch", {}, "cpu", Objective.of("time"))
     from tnconv.backends.torch.sliced import loop_over_chunks  # noqa: PLC0415 - its only use here
     from tnconv.planner.slicing import of_one_chunk  # noqa: PLC0415
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from tnconv.backends.base import Choice, Program
 from tnconv.backends.torch.lower import Lowering, kernel_table
 from tnconv.backends.torch.profile import profile_of
+from tnconv.backends.torch.training import are_plain
 from tnconv.ir import evaluate, product
 from tnconv.planner.plan import Plan, moving_operands
 
@@ -96,6 +97,6 @@ class WithConstants:
     def __call__(self, *tensors: Tensor) -> Tensor:
         """The value."""
         recorded = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
-        if recorded or torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+        if recorded or not are_plain(tensors):
             return self.program.function(*tensors)
         return self.kept.function(*tensors)

@@ -23,6 +23,7 @@ from tnconv.planner.memory import program_peak
 from tnconv.planner.plan import DEFAULT_HINT, Plan
 
 Flags = tuple[bool, ...]
+_PLAIN = (Tensor, torch.nn.Parameter)
 
 
 class TrainedProgram:
@@ -56,13 +57,16 @@ class TrainedProgram:
         self.forward = lowering.program(self.trained.saved)
         self._given = lowering.handed_over(self.trained.saved)
         self.backward = self._lowered(self.trained)
-        self._backwards = {self.trained.needed: self.backward}
+        self._backwards: dict[tuple[str, ...], Program | None] = {self.trained.needed: self.backward}
 
-    def backward_of(self, needed: Sequence[str]) -> Program:
-        """The program for the gradients of some of the arguments."""
+    def backward_of(self, needed: Sequence[str]) -> Program | None:
+        """The program for the gradients of some of the arguments; None where these tell not all sizes by themselves."""
         key = tuple(needed)
         if key not in self._backwards:
-            self._backwards[key] = self._lowered(self._with_backward(key))
+            try:
+                self._backwards[key] = self._lowered(self._with_backward(key))
+            except LoweringError:
+                self._backwards[key] = None
         return self._backwards[key]
 
     @property
@@ -110,6 +114,15 @@ class TrainedProgram:
     ) -> tuple[Tensor, ...]:
         """The gradients of some of the arguments, in order."""
         program = self.backward_of(needed)
+        if program is None:
+            every = dict(
+                zip(
+                    self.trained.needed,
+                    self.gradients(tensors, saved, cotangent, self.trained.needed),
+                    strict=True,
+                )
+            )
+            return tuple(every[name] for name in needed)
         known = dict(zip(self.arguments, tensors, strict=True))
         known |= dict(zip(self.trained.saved, saved, strict=True))
         known[self.trained.cotangent] = cotangent
@@ -179,9 +192,16 @@ class WithBackward:
         return made
 
 
+def are_plain(tensors: Sequence[Tensor]) -> bool:
+    """Whether tensors have cells and nothing is done to them but what is written: no transform, no tracing."""
+    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+        return False
+    return all(type(tensor) in _PLAIN and not tensor.is_meta for tensor in tensors)
+
+
 def _unusual(tensors: Sequence[Tensor]) -> bool:
     """Whether somebody wants more than a backward pass of real tensors as they are."""
-    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+    if not are_plain(tensors):
         return True
     kind = tensors[0].device.type
     if torch.is_autocast_enabled(kind) or any(tensor.is_complex() for tensor in tensors):
