@@ -88,7 +88,8 @@ def assert_every_kernel(network: Network, table: Mapping[str, Kernel] | None = N
 def steps(draw: st.DrawFn) -> Network:
     """Networks like a convolution in one of its roles, with relations that no layer has.
 
-    Windows far outside of the input, negative coefficients, legs of one cell, any order of legs, all modes.
+    Windows far outside of the input, negative coefficients, legs of one cell, any order of legs, all modes, and a leg
+    on image and positions that is not convolved, anywhere among those that are.
     """
     dims = draw(st.sampled_from((1, 1, 2, 2, 3, 4)))
     small = st.integers(1, 3 if dims < 3 else 2)
@@ -106,14 +107,15 @@ def steps(draw: st.DrawFn) -> Network:
         terms = ((stride, o[place]), (dilation, k[place]))
         folds = (i[place].size, draw(st.sampled_from(list(MODES)))) if draw(st.integers(0, 9)) == 0 else ()
         patterns.append(Pattern(f"p{place + 1}", i[place], terms, offset, *folds))
-    x = Tensor("x", "input", (*_channels(draw, n, g, c), *map(group, i)))
+    u = [Index("u", draw(small))] if draw(st.booleans()) else []
+    x = Tensor("x", "input", _mixed(draw, (*_channels(draw, n, g, c), *map(group, (*i, *u)))))
     weight = Tensor("weight", "parameter", (*_channels(draw, g, d, c), *map(group, k)))
-    y = Tensor("grad_output", "cotangent", (*_channels(draw, n, g, d), *map(group, o)))
+    y = Tensor("grad_output", "cotangent", _mixed(draw, (*_channels(draw, n, g, d), *map(group, (*o, *u)))))
     patches = Tensor("z", "input", (*_channels(draw, n, g, c), group(*k), *map(group, o)))
     roles = {
-        "forward": ((x, weight), (n, g, d, *o)),
-        "no batch": ((x, weight), (g, d, *o)),
-        "input gradient": ((weight, y), (n, g, c, *i)),
+        "forward": ((x, weight), (n, g, d, *o, *u)),
+        "no batch": ((x, weight), (g, d, *o, *u)),
+        "input gradient": ((weight, y), (n, g, c, *i, *u)),
         "weight gradient": ((x, y), (g, d, c, *k)),
         "per example": ((x, y), (n, g, d, c, *k)),
         "unfold": ((x,), (n, g, c, *k, *o)),
@@ -126,6 +128,11 @@ def steps(draw: st.DrawFn) -> Network:
     tensors, legs = roles[draw(st.sampled_from(sorted(roles)))]
     legs = tuple(draw(st.permutations(legs))) if draw(st.booleans()) else legs
     return Network("step", (*tensors, *patterns), tuple(map(group, legs)))
+
+
+def _mixed(draw: st.DrawFn, axes: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The axes as they are, or in any order: channels last, or between positions."""
+    return tuple(draw(st.permutations(axes))) if draw(st.booleans()) else axes
 
 
 def _channels(draw: st.DrawFn, *legs: Index) -> tuple[Any, ...]:
