@@ -56,6 +56,7 @@ BUILTINS: Mapping[str, Mapping[str, str]] = {
         "stride_phases": "tnconv.backends.torch.kernels.spread:Phases",
         "mirrored": "tnconv.backends.torch.kernels.spread:Mirrored",
         "merged_groups": "tnconv.backends.torch.kernels.spread:Merged",
+        "fourier": "tnconv.backends.torch.kernels.fourier:Fourier",
         "window_sum": "tnconv.backends.torch.kernels.sums:WindowSum",
         "lag_correlation": "tnconv.backends.torch.kernels.sums:LagCorrelation",
         "symmetric_product": "tnconv.backends.torch.kernels.symmetric:SymmetricProduct",

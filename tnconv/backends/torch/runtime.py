@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tnconv.backends.torch import depthwise, spread
+from tnconv.backends.torch import depthwise, fourier, spread
 from tnconv.backends.torch.gram import gram, may_write
 from tnconv.backends.torch.lag import correlate
 
@@ -21,6 +21,7 @@ __all__ = [
     "depthwise_weight_gradient",
     "depthwise_weight_gradients",
     "dot",
+    "fourier",
     "gram",
     "grouped",
     "merged_weight_gradient",
