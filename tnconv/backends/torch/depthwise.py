@@ -12,8 +12,8 @@ from torch import Tensor
 # The native code for a row holds so many positions at once; padding beyond them is not foreseen there.
 ROW = 6
 _QUICK = (torch.float32, torch.bfloat16)
-_NATIVE = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
-_TRANSPOSED = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
+NATIVE = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+TRANSPOSED = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
 
 
 def quick(*tensors: Tensor) -> bool:
@@ -45,7 +45,7 @@ def convolution(
     if pads_slowly(padding, positions) and quick(image, weight):
         image = F.pad(image, [p for amount in reversed(padding) for p in (amount, amount)])
         padding = (0,) * len(padding)
-    return _NATIVE[len(padding)](image, weight, bias, stride, padding, dilation, groups)
+    return NATIVE[len(padding)](image, weight, bias, stride, padding, dilation, groups)
 
 
 def weight_gradient(
@@ -99,7 +99,7 @@ def transposed(
     around = tuple(r - p for r, p in zip(reach, padding, strict=True))
     empty = any(o + a <= p for o, a, p in zip(image.shape[2:], around, padding, strict=True))
     if not quick(image, weight) or any(output_padding) or empty or min(around) < 0 or max(stride) > 1:
-        native = _TRANSPOSED[len(stride)]
+        native = TRANSPOSED[len(stride)]
         return native(image, weight, None, stride, padding, output_padding, groups, dilation)
     axes = list(range(2, weight.dim()))
     return convolution(

@@ -347,14 +347,8 @@ class Emitter:
         """The names of constants, and of what is computed of them alone outside memory that is `tainted`."""
         found, symbols = set(self.constants), set(self.symbols.values())
         for s in self.statements:
-            if (
-                not s.writes
-                or not s.reads
-                or not found.issuperset(s.reads)
-                or self.owner(s.writes) in tainted
-            ):
-                continue
-            if symbols.isdisjoint(_NAMES.findall(s.text)):
+            constant = s.reads and found.issuperset(s.reads) and symbols.isdisjoint(_NAMES.findall(s.text))
+            if constant and s.writes and self.owner(s.writes) not in tainted:
                 found.add(s.writes)
         return found
 

@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-_NATIVE = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+from tnconv.backends.torch.depthwise import NATIVE
+
 _SINGLE = 4  # bytes of a cell; no transform is as exact in fewer
 
 
@@ -56,7 +57,7 @@ def convolution(
             "dilation": dilation,
             "groups": groups,
         }
-        native: Tensor = _NATIVE[rank](image, weight, bias, **options)
+        native: Tensor = NATIVE[rank](image, weight, bias, **options)
         return native
     dims = tuple(range(-rank, 0))
     wide = F.pad(image, [cells for p in reversed(padding) for cells in (p, p)])

@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-_NATIVE = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
-_TRANSPOSED = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
+from tnconv.backends.torch.depthwise import NATIVE, TRANSPOSED
+
 _HALF = 2  # bytes
 Sizes = tuple[int, ...]
 
@@ -28,7 +28,7 @@ def by_fold(
     # F.fold sees one more window where the output is padded by a whole stride.
     ragged = any(e >= s for e, s in zip(output_padding, stride, strict=True))
     if ragged or image.is_complex() or not _gains(image, weight, cells):
-        return _TRANSPOSED[rank](image, weight, None, stride, padding, output_padding, groups, dilation)
+        return TRANSPOSED[rank](image, weight, None, stride, padding, output_padding, groups, dilation)
     columns = _columns(image, weight, groups)
     if rank == 1:
         return F.fold(
@@ -50,7 +50,7 @@ def convolution_by_fold(
     """`F.convNd` in one or two dimensions at stride 1, as the transposed convolution with the kernel reversed."""
     around = mirrored(tuple(weight.shape[2:]), padding, dilation)
     if max(stride) > 1 or min(around) < 0 or not _gains(image, weight):
-        return _NATIVE[len(stride)](image, weight, bias, stride, padding, dilation, groups)
+        return NATIVE[len(stride)](image, weight, bias, stride, padding, dilation, groups)
     outer, inner = weight.shape[0] // groups, weight.shape[1]
     kernel = weight.flip(list(range(2, weight.dim()))).reshape(groups, outer, inner, *weight.shape[2:])
     kernel, none = kernel.transpose(1, 2).flatten(0, 1), (0,) * len(stride)
@@ -95,14 +95,14 @@ def by_phases(
     rank = len(stride)
     cells = _cells(image, tuple(weight.shape[2:]), stride, padding, output_padding, dilation)
     if not _gains(image, weight, cells):
-        return _TRANSPOSED[rank](image, weight, None, stride, padding, output_padding, groups, dilation)
+        return TRANSPOSED[rank](image, weight, None, stride, padding, output_padding, groups, dilation)
     axes = [
         _Phases.of(*numbers)
         for numbers in zip(stride, dilation, padding, weight.shape[2:], image.shape[2:], cells, strict=True)
     ]
     kernel = _phased(weight, [len(axis.runs) for axis in axes], groups)
     around, apart = [axis.padding for axis in axes], [axis.dilation for axis in axes]
-    parts = _NATIVE[rank](image, kernel, None, 1, around, apart, groups)
+    parts = NATIVE[rank](image, kernel, None, 1, around, apart, groups)
     shape = (image.shape[0], groups * weight.shape[1], *cells)
     parts = parts.reshape(*shape[:2], *(len(axis.runs) for axis in axes), *parts.shape[2:])
     covered = all(sum(run.length for run in axis.runs) == i for axis, i in zip(axes, cells, strict=True))

@@ -115,14 +115,9 @@ class TrainedProgram:
         """The gradients of some of the arguments, in order."""
         program = self.backward_of(needed)
         if program is None:
-            every = dict(
-                zip(
-                    self.trained.needed,
-                    self.gradients(tensors, saved, cotangent, self.trained.needed),
-                    strict=True,
-                )
-            )
-            return tuple(every[name] for name in needed)
+            whole = self.trained.needed
+            every = self.gradients(tensors, saved, cotangent, whole)
+            return tuple(every[whole.index(name)] for name in needed)
         known = dict(zip(self.arguments, tensors, strict=True))
         known |= dict(zip(self.trained.saved, saved, strict=True))
         known[self.trained.cotangent] = cotangent
@@ -223,9 +218,7 @@ class _Planned(torch.autograd.Function):
         count = len(ctx.program.arguments)
         tensors, saved = ctx.saved_tensors[:count], ctx.saved_tensors[count:]
         flags = ctx.needs_input_grad[2:]
-        if (
-            torch.is_grad_enabled()
-        ):  # create_graph=True: autograd can differentiate once more, this function cannot
+        if torch.is_grad_enabled():  # create_graph=True: only autograd can differentiate once more
             gradients = _by_autograd(ctx.program, tensors, flags, cotangent)
         else:
             needed = [name for name, flag in zip(ctx.program.arguments, flags, strict=True) if flag]
