@@ -25,6 +25,7 @@ LAYERS = (
     ("planner",),
     ("backends",),
     ("testing", "inspect"),
+    ("compiler",),
     ("batches", "building"),
     ("api",),
     ("equations",),

@@ -17,6 +17,7 @@ from tnconv.backends.torch.signature import Signature
 from tnconv.backends.torch.training import TrainedProgram, WithBackward
 from tnconv.batches import BatchAxes
 from tnconv.building import Builder, Built, check_program
+from tnconv.compiler.options import Options
 from tnconv.errors import OperationError, PlanError
 from tnconv.inspect.draw import draw, to_svg
 from tnconv.inspect.explain import Explanation, explain
@@ -24,8 +25,7 @@ from tnconv.inspect.report import report
 from tnconv.ir import Expression, Network, Size, Sum, evaluate
 from tnconv.ir.index import normal
 from tnconv.passes import Pipeline, Stage, exact_check
-from tnconv.planner.memory import parse_memory, program_peak
-from tnconv.planner.objective import Objective
+from tnconv.planner.memory import program_peak
 from tnconv.spec import Layer, as_spec
 
 
@@ -207,7 +207,7 @@ def compile(
     memory_limit: int | str | None = None,
     verify: str | None = None,
     hints: Mapping[str, int] | None = None,
-    device: str = "cpu",
+    device: str | torch.device = "cpu",
     autotune: bool = False,
     minimize: str = "time",
     training: bool = False,
@@ -234,7 +234,7 @@ def compile(
             is computed again there (checkpointing).
         verify: `"exact"` compares small integer instances before and after every pass, and of the program.
         hints: representative integers for size symbols, for choices by cost; 32 if left out.
-        device: whose rates decide between kernels, `"cpu"` or `"cuda"`; see `tnconv calibrate`. Tensors may be
+        device: whose rates decide between kernels, `"cpu"`, `"cuda"` or a `torch.device`; see `tnconv calibrate`. Tensors may be
             on any device.
         autotune: time the programs that are predicted to be fastest once, on this device with sizes at the hints,
             and keep the winner, also in the cache folder for later processes.
@@ -256,41 +256,50 @@ def compile(
         PlanError: no plan was found, a hint is for no symbol, or the memory limit is below the least peak.
         LoweringError: the plan cannot be written as a program.
     """
-    if autotune and memory_limit is not None:
-        raise PlanError(
-            f"autotune=True and memory_limit={memory_limit!r} are given together; take one: a limit keeps to the plans "
-            "that fit, whatever they take"
-        )
-    if constant and memory_limit is not None:
-        raise PlanError(
-            f"constant={sorted(constant)} and memory_limit={memory_limit!r} are given together; take one: what is kept "
-            "takes memory between calls, which a limit says nothing about"
-        )
-    if verify not in (None, "exact"):
-        raise OperationError(f"verify={verify!r} is not known; use 'exact' or None")
-    options = _options(groups, bias)
+    options = Options.read(
+        passes=passes,
+        planner=planner,
+        backend=backend,
+        convention=convention,
+        groups=groups,
+        bias=bias,
+        memory_limit=memory_limit,
+        verify=verify,
+        hints=hints,
+        device=device,
+        autotune=autotune,
+        minimize=minimize,
+        training=training,
+        frozen=frozen,
+        constant=constant,
+    )
     operation = ops.get(op)
     spec = _spec(source, input_size)
     forward = _forward(source, spec, operation, options)
-    check = exact_check(reference.evaluate) if verify else None
-    derived, first = Pipeline.parse(_derivation(operation, forward, convention, options)).run(forward, check)
+    check = exact_check(reference.evaluate) if options.verify else None
+    derived, first = Pipeline.parse(_derivation(operation, forward, options)).run(forward, check)
     derived = _named(derived, source, operation.name)
-    unknown = sorted(set(hints or {}) - set(derived.symbols))
+    unknown = sorted(set(options.hints) - set(derived.symbols))
     if unknown:
         raise PlanError(
             f"hint for {unknown[0]!r}, which is no size symbol of {derived.name!r}; it has {list(derived.symbols)}"
         )
-    rewrite = Pipeline.parse(passes)
-    judged = Objective.of(minimize, training, frozen, constant)
-    builder = Builder(rewrite, planner, backend, dict(hints or {}), device, judged)
-    network, second = rewrite.run(derived, check)
-    if memory_limit is not None:
-        built = builder.within(network, parse_memory(memory_limit))
-    elif autotune:
+    builder = Builder(
+        options.passes,
+        options.planner,
+        options.backend,
+        dict(options.hints),
+        options.device,
+        options.objective,
+    )
+    network, second = options.passes.run(derived, check)
+    if options.memory_limit is not None:
+        built = builder.within(network, options.memory_limit)
+    elif options.autotune:
         built = builder.tuned(network)
     else:
         built = builder.fastest(network)
-    if verify:
+    if options.verify:
         check_program(derived, builder, {choice.kernel for choice in built.program.choices})
     batch = None if isinstance(source, Network | Sum) else BatchAxes.of(derived)
     return CompiledFunction(operation.name, network, (*first, *second), built, batch, spec)
@@ -305,29 +314,18 @@ def _spec(source: object, input_size: int | tuple[int, ...] | None) -> Layer | N
     return None
 
 
-def _forward(source: Any, spec: Layer | None, operation: ops.Operation, options: ops.Options) -> Expression:
+def _forward(source: Any, spec: Layer | None, operation: ops.Operation, options: Options) -> Expression:
     if spec is None:
         network: Expression = source
         return network
-    joint = True if options.joint and not operation.factor else operation.bias
+    joint = True if options.bias == "joint" and not operation.factor else operation.bias
     return spec.network(bias=joint)
 
 
-def _options(groups: str, bias: str) -> ops.Options:
-    for name, given, known in (
-        ("groups", groups, ("block", "average")),
-        ("bias", bias, ("separate", "joint")),
-    ):
-        if given not in known:
-            raise OperationError(f"{name}={given!r} is not known; use {known[0]!r} or {known[1]!r}")
-    return ops.Options(joint=bias == "joint", average=groups == "average")
-
-
-def _derivation(
-    operation: ops.Operation, forward: Expression, convention: str | None, options: ops.Options
-) -> str:
-    text = operation.passes(forward, options)
-    scale = ops.scale_of(convention, operation.factor, operation.name, forward.terms[0])
+def _derivation(operation: ops.Operation, forward: Expression, options: Options) -> str:
+    chosen = ops.Options(joint=options.bias == "joint", average=options.groups == "average")
+    text = operation.passes(forward, chosen)
+    scale = ops.scale_of(options.convention, operation.factor, operation.name, forward.terms[0])
     return f"{text} | scale{{by={scale}}}" if scale else text
 
 

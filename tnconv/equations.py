@@ -3,7 +3,6 @@
 Both compile their network once for each equation and shapes, whatever the dtype and device, and keep it.
 """
 
-import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from tnconv.api import CompiledFunction, compile
 from tnconv.backends.torch.signature import Signature
+from tnconv.compiler.options import OPTIONS
 from tnconv.errors import ArgumentError
 from tnconv.ir import Network
 from tnconv.notation import affine_network, convolution_network
@@ -20,8 +20,7 @@ from tnconv.notation.text import operand_name
 _PORTED = {"max_zeros": "same", "max_circular": "circular"}
 _MOST_KEPT = 1024
 _kept: "dict[tuple[Any, ...], EinsumFunction]" = {}  # compiled equations, by all that they depend on
-_OF_LAYERS = {"source", "op", "input_size", "convention", "groups", "bias"}
-_OPTIONS = frozenset(inspect.signature(compile).parameters) - _OF_LAYERS
+_OPTIONS = frozenset(OPTIONS) - {"convention", "groups", "bias"}  # which are of layers
 
 
 class EinsumFunction(CompiledFunction):

@@ -1,6 +1,7 @@
 """The intermediate representation: indices, nodes, networks, their text and their graph."""
 
 from tnconv.ir.index import Axis, Index, Size, as_size, evaluate, group, parse_expression, product, symbol
+from tnconv.ir.integers import as_integer
 from tnconv.ir.network import Expression, Network, Sum, fresh, make_sum
 from tnconv.ir.nodes import Delta, Node, Pattern, Relational, Role, Scale, Tensor, pattern, solve
 from tnconv.ir.parser import parse, parse_network
@@ -20,6 +21,7 @@ __all__ = [
     "Size",
     "Sum",
     "Tensor",
+    "as_integer",
     "as_size",
     "evaluate",
     "faults",

@@ -18,6 +18,7 @@ from typing import Any
 import sympy
 
 from tnconv.errors import NetworkError
+from tnconv.ir.integers import as_integer
 
 Size = Any  # int | sympy.Expr; sympy is untyped, so the union would collapse to Any all the same
 
@@ -64,8 +65,9 @@ def as_size(value: object) -> Size:
     """
     if isinstance(value, str):
         value = parse_expression(value)
-    if isinstance(value, sympy.Integer):
-        value = int(value)
+    number = as_integer(value) if not isinstance(value, sympy.Expr) or value.is_Integer else None
+    if number is not None:
+        value = number
     if isinstance(value, bool) or not isinstance(value, int | sympy.Expr):
         raise NetworkError(
             f"size {value!r} is not an integer or a sympy expression; write an int or a symbol"

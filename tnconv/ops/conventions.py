@@ -51,11 +51,7 @@ def scale_of(convention: str | None, factor: str | None, op: str, forward: Netwo
                 f"operation {op!r} has no scale, but convention={convention!r} was given; leave the convention out"
             )
         return None
-    chosen = DEFAULT if convention is None else convention
-    if chosen not in CONVENTIONS:
-        raise OperationError(
-            f"convention {chosen!r} is not known; the conventions are {', '.join(CONVENTIONS)}"
-        )
+    chosen = check_convention(DEFAULT if convention is None else convention)
     text = CONVENTIONS[chosen].get(factor)
     if text is None:
         fitting = [name for name, table in CONVENTIONS.items() if factor in table]
@@ -66,6 +62,19 @@ def scale_of(convention: str | None, factor: str | None, op: str, forward: Netwo
     positions = product(forward.index(name).size for name in position_names(forward, "o"))
     scale = re.sub("[NT]", lambda found: _factor({"N": examples, "T": positions}[found[0]]), text)
     return None if scale == "1" else scale
+
+
+def check_convention(convention: object) -> str:
+    """The name of a convention.
+
+    Raises:
+        OperationError: there is none of that name.
+    """
+    if not isinstance(convention, str) or convention not in CONVENTIONS:
+        raise OperationError(
+            f"convention {convention!r} is not known; the conventions are {', '.join(CONVENTIONS)}"
+        )
+    return convention
 
 
 def position_names(forward: Expression, letter: str) -> list[str]:

@@ -264,7 +264,7 @@ def get(name: str) -> Operation:
     Raises:
         OperationError: there is none.
     """
-    found = _registry.get(_ALIASES.get(name, name))
+    found = _registry.get(_ALIASES.get(name, name)) if isinstance(name, str) else None
     if found is None:
         raise OperationError(f"operation {name!r} is not known; the operations are {', '.join(available())}")
     return found

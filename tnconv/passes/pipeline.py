@@ -52,19 +52,28 @@ class Pipeline:
         object.__setattr__(self, "passes", tuple(self.passes))
 
     @classmethod
-    def parse(cls, text: "str | Pipeline | Iterable[str | Pass]") -> "Pipeline":
+    def parse(cls, text: "str | Pass | Pipeline | Iterable[str | Pass | Pipeline]") -> "Pipeline":
         """Read `"default | batch{index=v}"`: passes and presets, with `|` between them.
 
-        Passes, texts of passes, and a pipeline itself are taken as they are.
+        Passes, texts of passes, and a pipeline itself are taken as they are; an empty text is no pass.
 
         Raises:
-            PassError: a part is not a pass or a preset.
+            PassError: a part is not a pass or a preset, or there is nothing between two `|`.
         """
         if isinstance(text, Pipeline):
             return text
+        if isinstance(text, Pass):
+            return cls((text,))
         if not isinstance(text, str):
-            return cls(tuple(q for p in text for q in ((p,) if isinstance(p, Pass) else cls.parse(p).passes)))
-        parts = [part for part in split(text, "|") if part]
+            return cls(tuple(q for part in _items(text) for q in cls.parse(part).passes))
+        parts = split(text, "|")
+        if parts == [""]:
+            return cls()
+        if "" in parts:
+            raise PassError(
+                f"part {parts.index('') + 1} of {len(parts)} of passes {text.strip()!r} is empty; write a pass or a "
+                "preset on both sides of '|'"
+            )
         return cls(
             tuple(
                 q for p in parts for q in (cls.parse(PRESETS[p]).passes if p in PRESETS else (parse_pass(p),))
@@ -101,6 +110,19 @@ class Pipeline:
             stages.append(Stage(str(each), expression, after, after is not expression, notes))
             expression = after
         return expression, tuple(stages)
+
+
+def _items(passes: Any) -> "tuple[str | Pass | Pipeline, ...]":
+    try:
+        found = tuple(passes)
+    except TypeError:
+        found = (passes,)
+    for item in found:
+        if not isinstance(item, str | Pass | Pipeline):
+            raise PassError(
+                f"passes hold {item!r}, a {type(item).__name__}; give texts such as 'default | my_pass', or passes"
+            )
+    return found
 
 
 def run_pass(each: Pass, expression: Expression) -> tuple[Expression, tuple[str, ...]]:

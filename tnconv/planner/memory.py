@@ -6,7 +6,7 @@ from fractions import Fraction
 from typing import TypeVar
 
 from tnconv.errors import PlanError
-from tnconv.ir import Size
+from tnconv.ir import Size, as_integer
 from tnconv.planner.plan import Plan
 
 T = TypeVar("T")
@@ -22,12 +22,12 @@ def parse_memory(limit: int | str) -> int:
     Raises:
         PlanError: it is not a positive number of bytes, or the unit is not known.
     """
-    if isinstance(limit, int) and not isinstance(limit, bool):
-        count = limit
-    else:
-        found = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]+)\s*", str(limit), re.ASCII)
+    count = as_integer(limit)
+    if count is None:
+        text = limit if isinstance(limit, str) else ""
+        found = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]+)\s*", text, re.ASCII)
         size = _UNITS.get(found[2].lower()) if found else None
-        if found is None or size is None or isinstance(limit, bool):
+        if found is None or size is None:
             raise PlanError(
                 f"memory_limit={limit!r} is not a number of bytes; give an integer, or a text such as '512MiB' or "
                 f"'1.5 GB', with a unit out of {', '.join((*_BINARY, *_DECIMAL))}"

@@ -5,7 +5,7 @@ A step costs `f·multiplications + elements·(elements of A + B + result)`. f is
 arguments are read in every order, so that an intermediate counts twice, written and read, and they do not count.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence, Set
 from dataclasses import dataclass
 
 from tnconv.errors import PlanError
@@ -50,20 +50,47 @@ class Objective:
             PlanError: there is no such objective, or arguments are frozen though nothing is trained, or constant
                 though something is.
         """
-        if minimize not in MINIMIZE:
-            raise PlanError(f"minimize={minimize!r} is not known; use {' or '.join(map(repr, MINIMIZE))}")
-        if frozen and not training:
-            raise PlanError(
-                f"frozen={sorted(frozen)} is given without training=True; inference needs no gradient of any argument"
-            )
-        if constant and training:
-            raise PlanError(
-                f"constant={sorted(constant)} and training=True are given together; take one: what is trained changes"
-            )
-        for option, names in (("frozen", frozen), ("constant", constant)):
-            if isinstance(names, str):
-                raise PlanError(
-                    f"{option}={names!r} is a str; give the names of arguments, as in ({names!r},)"
-                )
-        elements = ELEMENTS if minimize == "time" else 0
-        return cls(elements, training, frozenset(frozen), frozenset(constant))
+        frozen, constant = argument_names("frozen", frozen), argument_names("constant", constant)
+        check_training(training, frozen, constant)
+        elements = ELEMENTS if check_minimize(minimize) == "time" else 0
+        return cls(elements, training, frozen, constant)
+
+
+def argument_names(option: str, names: object) -> frozenset[str]:
+    """The names of arguments that an option was given.
+
+    Raises:
+        PlanError: it is one text, or no collection of texts.
+    """
+    if isinstance(names, str):
+        raise PlanError(f"{option}={names!r} is a str; give the names of arguments, as in ({names!r},)")
+    if not isinstance(names, Sequence | Set) or not all(isinstance(name, str) for name in names):
+        raise PlanError(f"{option}={names!r} are no names; give those of arguments, as in ('weight',)")
+    return frozenset(names)
+
+
+def check_minimize(minimize: object) -> str:
+    """The name of an objective.
+
+    Raises:
+        PlanError: there is none of that name.
+    """
+    if not isinstance(minimize, str) or minimize not in MINIMIZE:
+        raise PlanError(f"minimize={minimize!r} is not known; use {' or '.join(map(repr, MINIMIZE))}")
+    return minimize
+
+
+def check_training(training: bool, frozen: Collection[str], constant: Collection[str]) -> None:
+    """Refuse names that say nothing with, or without, training.
+
+    Raises:
+        PlanError: arguments are frozen though nothing is trained, or constant though something is.
+    """
+    if frozen and not training:
+        raise PlanError(
+            f"frozen={sorted(frozen)} is given without training=True; inference needs no gradient of any argument"
+        )
+    if constant and training:
+        raise PlanError(
+            f"constant={sorted(constant)} and training=True are given together; take one: what is trained changes"
+        )

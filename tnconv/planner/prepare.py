@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from tnconv.errors import PlanError
-from tnconv.ir import Axis, Index, Network, Relational, Size, evaluate, fresh, product
+from tnconv.ir import Axis, Index, Network, Relational, Size, as_integer, evaluate, fresh, product
 from tnconv.ir.index import normal
 from tnconv.ir.nodes import runs
 from tnconv.planner.plan import DEFAULT_HINT
@@ -81,16 +81,38 @@ class Prepared:
     multiplicity: Size = 1
 
 
+_MAX_HINT = 2**62
+
+
 def hint_values(symbols: Sequence[str], hints: Mapping[str, int] | None) -> dict[str, int]:
     """A value for every symbol: its hint, or 32.
 
     Raises:
         PlanError: a hint is not a positive integer.
     """
-    for name, value in (hints or {}).items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise PlanError(f"hint {name}={value!r} is not a positive integer; give the size to plan for")
-    return {name: (hints or {}).get(name, DEFAULT_HINT) for name in symbols}
+    known = check_hints(hints or {})
+    return {name: known.get(name, DEFAULT_HINT) for name in symbols}
+
+
+def check_hints(hints: Mapping[str, object]) -> dict[str, int]:
+    """Hints with plain ints.
+
+    Raises:
+        PlanError: it is no mapping from names to positive integers below 2**62.
+    """
+    if not isinstance(hints, Mapping) or not all(isinstance(name, str) for name in hints):
+        raise PlanError(
+            f"hints={hints!r} are no names with sizes; give what symbols count as, as in hints={{'N': 32}}"
+        )
+    found = {}
+    for name, value in hints.items():
+        number = as_integer(value)
+        if number is None or not 1 <= number <= _MAX_HINT:
+            raise PlanError(
+                f"hint {name}={value!r} is not a positive integer below 2**62; give the size to plan for"
+            )
+        found[name] = number
+    return found
 
 
 def extent_of(size: Size, values: Mapping[str, int]) -> int:

@@ -84,12 +84,20 @@ def find_orders(models: Sequence[Model], planner: str, cap: int | None = None) -
     return [(model, tree) for model, tree in orders if cap is None or largest(model, tree) <= cap]
 
 
+def check_planner(planner: object) -> str:
+    """The name of a planner.
+
+    Raises:
+        PlanError: there is none of that name.
+    """
+    known = ("auto", "dp", *_BUILT_IN, *plugins.names(plugins.PLANNERS))
+    if not isinstance(planner, str) or planner not in known:
+        raise PlanError(f"there is no planner {planner!r}; the planners are {', '.join(known)}")
+    return planner
+
+
 def _from_plugin(models: Sequence[Model], planner: str) -> Nested:
-    found = plugins.names(plugins.PLANNERS)
-    if planner not in found:
-        names = ", ".join(["auto", "dp", *_BUILT_IN, *found])
-        raise PlanError(f"there is no planner {planner!r}; the planners are {names}")
-    propose: Planner = plugins.get(plugins.PLANNERS, planner)
+    propose: Planner = plugins.get(plugins.PLANNERS, check_planner(planner))
     tree = propose(problem_of(models))
     check_tree(tree, models[0].count_leaves, f"planner {planner!r}")
     return tree

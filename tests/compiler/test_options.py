@@ -1,0 +1,190 @@
+"""Options of a compilation: whatever is given, it is read, or refused with the value and what to give."""
+
+import inspect
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import tnconv
+from tnconv import ConvSpec, LoweringError, OperationError, PassError, PlanError, PluginError, TnconvError
+from tnconv.compiler.options import OPTIONS, Options
+from tnconv.passes import Pipeline
+from tnconv.passes.rules.dense import Dense
+
+SPEC = ConvSpec(4, 6, 3, (5, 6), padding=1, groups=2)
+DEFAULTS: dict[str, Any] = {
+    name: parameter.default
+    for name, parameter in inspect.signature(tnconv.compile).parameters.items()
+    if name in OPTIONS
+}
+
+
+def read(**changed: object) -> Options:
+    return Options.read(**DEFAULTS | changed)
+
+
+# What each option may be, and what is read of it.
+RIGHT: list[tuple[str, Any, Any]] = [
+    ("passes", "none", Pipeline()),
+    ("passes", "", Pipeline()),
+    ("passes", Pipeline(), Pipeline()),
+    ("passes", Dense(), Pipeline((Dense(),))),
+    ("passes", ["dense", Dense(), Pipeline()], Pipeline((Dense(), Dense()))),
+    ("planner", "dp", "dp"),
+    ("backend", "reference", "reference"),
+    ("convention", "sum", "sum"),
+    ("groups", "average", "average"),
+    ("bias", "joint", "joint"),
+    ("memory_limit", "512MiB", 2**29),
+    ("memory_limit", np.int64(4096), 4096),
+    ("memory_limit", torch.tensor(4096), 4096),
+    ("verify", "exact", "exact"),
+    ("hints", {"N": np.int32(8)}, {"N": 8}),
+    ("hints", {"N": torch.tensor(8)}, {"N": 8}),
+    ("hints", None, {}),
+    ("device", torch.device("cpu"), "cpu"),
+    ("device", torch.device("cuda", 1), "cuda:1"),
+    ("autotune", np.True_, True),
+    ("minimize", "multiplications", "multiplications"),
+    ("training", True, True),
+    ("constant", ["weight"], frozenset({"weight"})),
+    ("constant", {"weight"}, frozenset({"weight"})),
+]
+
+# What it may not be: the value, the error and what its message says. The first are those of the list of faults.
+WRONG: list[tuple[str, Any, type[TnconvError], str]] = [
+    ("constant", 2, PlanError, r"constant=2 are no names; give those of arguments, as in \('weight',\)"),
+    ("hints", "N", PlanError, r"hints='N' are no names with sizes; .* as in hints=\{'N': 32\}"),
+    (
+        "device",
+        None,
+        LoweringError,
+        r"device=None is not a device: .*NoneType; give 'cpu', 'cuda' or a torch\.d",
+    ),
+    ("planner", ["x"], PlanError, r"there is no planner \['x'\]; the planners are auto, dp"),
+    (
+        "passes",
+        "default |",
+        PassError,
+        r"part 2 of 2 of passes 'default \|' is empty; write a pass or a preset",
+    ),
+    ("passes", "| default", PassError, "part 1 of 2"),
+    ("passes", 3, PassError, "passes hold 3, a int; give texts"),
+    ("passes", ["default", None], PassError, "passes hold None, a NoneType; give texts"),
+    ("passes", torch.tensor(3), PassError, "passes hold tensor.3., a Tensor"),
+    ("backend", 1, PlanError, "backend=1 is a int; give the name of a backend: 'reference', 'torch'"),
+    ("backend", "jax2", PluginError, "has no 'jax2'; it has"),
+    (
+        "convention",
+        ("kfac",),
+        OperationError,
+        r"convention \('kfac',\) is not known; the conventions are kfac",
+    ),
+    ("groups", ["block"], OperationError, r"groups=\['block'\] is not known; use 'block' or 'average'"),
+    ("bias", True, OperationError, "bias=True is not known; use 'separate' or 'joint'"),
+    (
+        "memory_limit",
+        True,
+        PlanError,
+        "memory_limit=True is not a number of bytes; give an integer, or a text",
+    ),
+    ("memory_limit", 1e6, PlanError, "memory_limit=1000000.0 is not a number of bytes"),
+    ("verify", True, OperationError, "verify=True is not known; use 'exact' or None"),
+    ("hints", {"N": 2.0}, PlanError, "hint N=2.0 is not a positive integer below 2..62; give the size"),
+    ("hints", {"N": True}, PlanError, "hint N=True is not a positive integer"),
+    ("hints", {1: 2}, PlanError, r"hints=\{1: 2\} are no names with sizes"),
+    ("hints", {"N": 2**70}, PlanError, "is not a positive integer below"),
+    ("device", "abacus", LoweringError, "device='abacus' is not a device: .*; give 'cpu'"),
+    ("device", 0, LoweringError, "device=0 is not a device: it is a int; give"),
+    ("autotune", 1, PlanError, "autotune=1 is a int; give True or False"),
+    ("training", "yes", PlanError, "training='yes' is a str; give True or False"),
+    ("minimize", ["time"], PlanError, r"minimize=\['time'\] is not known; use 'multiplications' or 'time'"),
+    (
+        "constant",
+        "weight",
+        PlanError,
+        r"constant='weight' is a str; give the names of arguments, as in \('weight'",
+    ),
+    (
+        "frozen",
+        "weight",
+        PlanError,
+        r"frozen='weight' is a str; give the names of arguments, as in \('weight'",
+    ),
+    ("frozen", [1], PlanError, r"frozen=\[1\] are no names; give"),
+    ("frozen", {"weight": 1}, PlanError, "are no names; give"),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "wanted"), RIGHT)
+def test_what_is_read(name: str, value: Any, wanted: Any) -> None:
+    assert getattr(read(**{name: value}), name) == wanted
+
+
+@pytest.mark.parametrize(("name", "value", "error", "message"), WRONG)
+def test_what_is_refused(name: str, value: Any, error: type[TnconvError], message: str) -> None:
+    with pytest.raises(error, match=message):
+        read(**{name: value})
+    with pytest.raises(error, match=message):
+        tnconv.compile(SPEC, **{name: value})
+    if name not in ("convention", "groups", "bias"):
+        with pytest.raises(error, match=message):
+            tnconv.einsum_expression("i j, j k -> i k", (2, 3), (3, 4), **{name: value})
+        with pytest.raises(error, match=message):
+            tnconv.conv_einsum_expression("ij,jk->ik", (2, 3), (3, 4), **{name: value})
+
+
+def test_every_option_is_in_the_tables_and_in_the_signature() -> None:
+    names = {each.name for each in fields(Options)}
+    assert names == set(OPTIONS) == set(DEFAULTS)
+    assert names - {"frozen"} == {row[0] for row in RIGHT}  # it needs training=True
+    assert names == {row[0] for row in WRONG}
+    assert read(training=True, frozen=["x"]).frozen == {"x"}
+
+
+def test_a_device_is_taken() -> None:
+    """The example of the list of faults."""
+    x, weight = torch.randn(2, 4, 5, 6), torch.randn(6, 2, 3, 3)
+    want = torch.conv2d(x, weight, padding=1, groups=2)
+    torch.testing.assert_close(tnconv.compile(SPEC, device=torch.device("cpu"))(x, weight), want)
+
+
+@pytest.mark.parametrize("op", [None, 3, ["forward"], "", ("forward",), {}])
+def test_an_operation_of_another_type_is_refused(op: Any) -> None:
+    with pytest.raises(OperationError, match=r"is not known; the operations are forward"):
+        tnconv.compile(SPEC, op)
+
+
+SCALARS = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(), st.complex_numbers(), st.text(max_size=5), st.binary(max_size=3),
+    st.sampled_from(
+        ["default", "auto", "torch", "kfac", "block", "joint", "exact", "cpu", "time", "weight", "1MiB", "|", "dense{", "N"]
+    ),
+    st.sampled_from([object(), int, len, np.int64(3), np.zeros(2), torch.tensor(2), torch.zeros(2), torch.device("meta")]),
+)  # fmt: skip
+ANYTHING = st.recursive(
+    SCALARS,
+    lambda inner: (
+        st.lists(inner, max_size=2)
+        | st.tuples(inner)
+        | st.dictionaries(st.one_of(st.integers(), st.sampled_from("NC")), inner, max_size=2)
+    ),
+    max_leaves=4,
+)
+
+
+@settings(max_examples=400)
+@given(name=st.sampled_from(OPTIONS), value=ANYTHING)
+def test_whatever_is_given_is_read_or_refused(name: str, value: Any) -> None:
+    """No other package's error, and a message that says what to do."""
+    try:
+        options = read(**{name: value})
+    except TnconvError as error:
+        assert ";" in str(error)
+    else:
+        assert hash(getattr(options, name)) is not None if name != "hints" else options.hints is not None

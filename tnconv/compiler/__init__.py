@@ -1,0 +1,1 @@
+"""How a compilation is driven: its options."""

@@ -1,0 +1,152 @@
+"""The options of a compilation, read once: what each may be, and what to give where it is something else.
+
+An option is one line of `Options`: its type, its default, and a reader, a function of the option's name and the value
+given that returns the value to go on with, or raises.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import numpy as np
+import torch
+
+from tnconv import plugins
+from tnconv.errors import LoweringError, OperationError, PlanError
+from tnconv.ops.conventions import check_convention
+from tnconv.passes import Pipeline
+from tnconv.planner.memory import parse_memory
+from tnconv.planner.objective import Objective, argument_names, check_minimize, check_training
+from tnconv.planner.prepare import check_hints
+from tnconv.planner.search import check_planner
+
+Reader = Callable[[str, Any], Any]
+
+
+def _read(reader: Reader) -> dict[str, Reader]:
+    return {"read": reader}
+
+
+def _or_none(read: Reader) -> Reader:
+    """A reader that leaves None as it is."""
+    return lambda name, value: None if value is None else read(name, value)
+
+
+def _one_of(*known: str, also: str = "") -> Reader:
+    def read(name: str, value: object) -> str:
+        if not isinstance(value, str) or value not in known:
+            raise OperationError(f"{name}={value!r} is not known; use {' or '.join(map(repr, known))}{also}")
+        return value
+
+    return read
+
+
+def _flag(name: str, value: object) -> bool:
+    if not isinstance(value, bool | np.bool_):
+        raise PlanError(f"{name}={value!r} is a {type(value).__name__}; give True or False")
+    return bool(value)
+
+
+def _device(name: str, value: object) -> str:
+    try:
+        return str(torch.device(value) if isinstance(value, str) else _torch_device(value))
+    except (RuntimeError, TypeError) as error:
+        raise LoweringError(
+            f"{name}={value!r} is not a device: {str(error).splitlines()[0]}; give 'cpu', 'cuda' or a torch.device"
+        ) from error
+
+
+def _torch_device(value: object) -> torch.device:
+    if not isinstance(value, torch.device):
+        raise TypeError(f"it is a {type(value).__name__}")
+    return value
+
+
+def _pipeline(_: str, value: Any) -> Pipeline:
+    return Pipeline.parse(value)
+
+
+def _backend(name: str, value: object) -> str:
+    if not isinstance(value, str):
+        known = ", ".join(map(repr, plugins.names(plugins.BACKENDS)))
+        raise PlanError(f"{name}={value!r} is a {type(value).__name__}; give the name of a backend: {known}")
+    plugins.get(plugins.BACKENDS, value)
+    return value
+
+
+def _memory(_: str, value: Any) -> int:
+    return parse_memory(value)
+
+
+def _hints(_: str, value: Any) -> dict[str, int]:
+    return check_hints({} if value is None else value)
+
+
+def _planner(_: str, value: object) -> str:
+    return check_planner(value)
+
+
+def _convention(_: str, value: object) -> str:
+    return check_convention(value)
+
+
+def _minimize(_: str, value: object) -> str:
+    return check_minimize(value)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """The options of `tnconv.compile`, checked: see there for what they mean."""
+
+    passes: Pipeline = field(metadata=_read(_pipeline))
+    planner: str = field(metadata=_read(_planner))
+    backend: str = field(metadata=_read(_backend))
+    convention: str | None = field(metadata=_read(_or_none(_convention)))
+    groups: str = field(metadata=_read(_one_of("block", "average")))
+    bias: str = field(metadata=_read(_one_of("separate", "joint")))
+    memory_limit: int | None = field(metadata=_read(_or_none(_memory)))
+    verify: str | None = field(metadata=_read(_or_none(_one_of("exact", also=" or None"))))
+    hints: Mapping[str, int] = field(metadata=_read(_hints))
+    device: str = field(metadata=_read(_device))
+    autotune: bool = field(metadata=_read(_flag))
+    minimize: str = field(metadata=_read(_minimize))
+    training: bool = field(metadata=_read(_flag))
+    frozen: frozenset[str] = field(metadata=_read(argument_names))
+    constant: frozenset[str] = field(metadata=_read(argument_names))
+
+    @classmethod
+    def read(cls, **given: Any) -> "Options":
+        """The options as `tnconv.compile` was given them: all of them, in any type.
+
+        Raises:
+            TnconvError: one has another type or value than it may have, or two contradict each other.
+        """
+        read = {each.name: each.metadata["read"](each.name, given[each.name]) for each in fields(cls)}
+        options = cls(**read)
+        check_training(options.training, options.frozen, options.constant)
+        _check_limit(options, given["memory_limit"])
+        return options
+
+    @property
+    def objective(self) -> Objective:
+        """What plans are judged by."""
+        return Objective.of(self.minimize, self.training, self.frozen, self.constant)
+
+
+def _check_limit(options: Options, limit: object) -> None:
+    """Refuse a memory limit beside options that go by something else."""
+    if limit is None:
+        return
+    if options.autotune:
+        raise PlanError(
+            f"autotune=True and memory_limit={limit!r} are given together; take one: a limit keeps to the plans that "
+            "fit, whatever they take"
+        )
+    if options.constant:
+        raise PlanError(
+            f"constant={sorted(options.constant)} and memory_limit={limit!r} are given together; take one: what is "
+            "kept takes memory between calls, which a limit says nothing about"
+        )
+
+
+OPTIONS = tuple(each.name for each in fields(Options))
