@@ -390,3 +390,57 @@ def test_layers_are_represented() -> None:
         (UnfoldSpec(3, 2, (4, 4)), (2, 12, 9)),
     ):
         assert to_einsum(spec.network(), N=2).shape == shape
+
+
+# -- one order of arguments --------------------------------------------------------------------------
+
+# Operands after the first are parameters, which a network sorts by their number of axes.
+ORDERED = (
+    ("a, b, a b c -> c", ((3,), (4,), (3, 4, 5))),
+    ("b, c, a b c -> a", ((4,), (5,), (3, 4, 5))),
+    ("r, r, n c i+k, k, c i k -> n r", ((2,), (2,), (3, 2, 6), (3,), (2, 4, 3))),
+)
+
+
+@pytest.mark.parametrize(("equation", "shapes"), ORDERED)
+def test_tensors_are_taken_in_the_order_of_the_arguments(equation: str, shapes: Any) -> None:
+    expression = tnconv.einsum_expression(equation, *shapes)
+    assert_one_order(expression, [torch.randn(shape, dtype=torch.float64) for shape in shapes])
+    assert expression.arguments == tuple(f"x{place + 1}" for place in range(len(shapes)))
+    assert expression.arguments != expression.network.arguments  # else this shows nothing
+
+
+@settings(max_examples=15)
+@given(ranks=st.lists(st.integers(1, 4), min_size=2, max_size=5), seed=st.integers(0, 99))
+def test_the_order_does_not_depend_on_the_operands(ranks: list[int], seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    terms = ["".join(rng.choice(list("abcd"), rank, replace=False)) for rank in ranks]
+    shapes = [tuple("abcd".index(letter) + 2 for letter in term) for term in terms]
+    result = "".join(sorted(set("".join(terms)))[:2])
+    expression = tnconv.conv_einsum_expression(f"{','.join(terms)}->{result}", *shapes)
+    assert_one_order(expression, [torch.randn(shape, dtype=torch.float64) for shape in shapes])
+
+
+def assert_one_order(function: tnconv.CompiledFunction, tensors: list[torch.Tensor]) -> None:
+    """By place and by name, the call and what is exported of it give one value; a network has an order of its own."""
+    named = dict(zip(function.arguments, tensors, strict=True))
+    want = function(*tensors)
+    assert_close(function(**named), want)
+    assert_close(values_of_torch(to_einsum(function, *tensors)), want)
+    assert_close(values_of_torch(to_einsum(function, **named)), want)
+    assert_close(to_einsum(function, dtype=torch.float64).contract_expression()(*tensors), want)
+    network = function.network
+    assert_close(
+        values_of_torch(to_einsum(network, *(named[name] for name in network.arguments))), want, str(network)
+    )
+
+
+def test_sizes_are_integers_of_any_kind() -> None:
+    network = FORWARD.network()
+    want = to_einsum(network, N=2)
+    for size in (np.int64(2), np.array(2), torch.tensor(2)):
+        assert to_einsum(network, N=size).shape == want.shape
+    with pytest.raises(ArgumentError, match="argument 'N' is not taken; the function takes x"):
+        to_einsum(network, N=2.0)
+    with pytest.raises(ArgumentError, match="argument 'N' is not taken"):
+        to_einsum(network, N=True)

@@ -27,7 +27,7 @@ import torch
 from tnconv.backends.reference import Array, bind_symbols, expand_pattern
 from tnconv.backends.torch.signature import Signature
 from tnconv.errors import ArgumentError, LoweringError, NetworkError
-from tnconv.ir import Axis, Delta, Index, Network, Pattern, Scale, Sum, Tensor, fresh
+from tnconv.ir import Axis, Delta, Index, Network, Pattern, Scale, Sum, Tensor, as_integer, fresh
 
 _INTEGER = 2**62
 _ROUNDING = 2**-8  # of bfloat16, the coarsest dtype that a scale may be rounded to
@@ -67,8 +67,8 @@ class EinsumExpression:
             **options: those of `opt_einsum.contract_expression`, such as `optimize="dp"`.
 
         Returns:
-            A function of tensors in torch's layout, by place in the order of the network's arguments or by
-            name, whose result has `shape`.
+            A function of tensors in torch's layout, in the order of the source's `arguments` or by name, whose
+            result has `shape`.
 
         Raises:
             ArgumentError: there are no arguments. The function: a tensor has not the shape of the
@@ -125,7 +125,7 @@ def to_einsum(
 
     Args:
         source: a `Network`, or a compiled function for its network after the passes.
-        *tensors: the arguments in order, in torch's layout, or by name.
+        *tensors: the arguments in the order of `source.arguments`, in torch's layout, or by name.
         dtype: of the constant operands where no tensors are given; torch's default if left out.
         device: of the constant operands where no tensors are given; the CPU if left out.
         **named: arguments by name, and the size symbols (`N=4`) that no shape gives.
@@ -138,9 +138,10 @@ def to_einsum(
         ArgumentError: an argument or a size is missing or does not fit, or the dtype cannot hold the scale.
     """
     network = _network(source)
-    sizes = {name: value for name, value in named.items() if isinstance(value, int)}
+    signature = _ordered(network, source)
+    numbers = {name: as_integer(value) for name, value in named.items() if name not in signature.axes}
+    sizes = {name: number for name, number in numbers.items() if number is not None}
     by_name = {name: value for name, value in named.items() if name not in sizes}
-    signature = Signature.of(network)
     given: dict[str, torch.Tensor] = {}
     if tensors or by_name:
         if dtype is not None or device is not None:
@@ -153,7 +154,7 @@ def to_einsum(
     operands = tuple(f.operand(given) if f.reads else constant(f.value) for f in factors)
     reads = tuple(factor.reads for factor in factors)
     shape = tuple(axis.size for axis in bound.output)
-    return EinsumExpression(_equation(factors, legs), operands, shape, reads, Signature.of(bound))
+    return EinsumExpression(_equation(factors, legs), operands, shape, reads, _ordered(bound, source))
 
 
 def _network(source: object) -> Network:
@@ -169,6 +170,12 @@ def _network(source: object) -> Network:
             "`for term in network.terms` and add up, or leave the bias of the layer out"
         )
     return found.terms[0]
+
+
+def _ordered(network: Network, source: Any) -> Signature:
+    """The arguments of a network in the order of what it comes from: of an equation, that of its operands."""
+    axes = Signature.of(network).axes
+    return Signature({name: axes[name] for name in source.arguments})
 
 
 def _checked(signature: Signature, tensors: Sequence[object], named: Mapping[str, object]) -> Sequence[Any]:
