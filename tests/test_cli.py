@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 import tnconv
 from tnconv import ops, passes
+from tnconv.backends import cache
 from tnconv.backends.torch import profile
 from tnconv.cli import app, common, measure
 from tnconv.inspect import snapshot, tikz, to_svg
@@ -442,7 +443,7 @@ def test_calibrate_keeps_the_rates_beside_those_of_other_devices(calibrated):
     assert result.exit_code == 0, result.output
     assert f"wrote {calibrated}" in result.stdout
     assert re.search(r"^matmul +\S+ +123 +\S+ *$", result.stdout, re.M)
-    kept = profile.read_profiles(calibrated)
+    kept = cache.read(profile.FILE, profile.Profile)
     assert (kept["tpu"].copy, kept["cpu"].matmul) == (7.0, 123.0)
     assert profile.profile_of("cpu").matmul == 123.0
     found = json.loads(run("calibrate", "--json").stdout)
@@ -455,7 +456,7 @@ def test_calibrate_says_where_it_cannot_write(calibrated, monkeypatch):
     result = run("calibrate")
     assert result.exit_code == 2
     assert re.search(
-        r"rates cannot be written to '.*': .*; set TNCONV_CACHE to a folder of yours", result.stderr
+        r"rates cannot be written: .*'.*file'; set TNCONV_CACHE to a folder of yours", result.stderr
     )
 
 

@@ -17,6 +17,7 @@ try:
     from tnconv.equations import conv_einsum, conv_einsum_expression, einsum, einsum_expression
     from tnconv.errors import (
         ArgumentError,
+        CacheWarning,
         LoweringError,
         NetworkError,
         OperationError,
@@ -46,6 +47,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ArgumentError",
+    "CacheWarning",
     "CompiledFunction",
     "ConvSpec",
     "ConvTransposeSpec",
