@@ -1,21 +1,19 @@
 """Plan → program: each step is prepared, given to the cheapest kernel, and its result laid out as asked."""
 
-import linecache
 import re
-import zlib
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from math import inf
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import sympy
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
 from tnconv import plugins
 from tnconv.backends.base import Choice, Program
 from tnconv.backends.torch import runtime
+from tnconv.backends.torch.define import define
 from tnconv.backends.torch.emit import RESERVED, Emitter, Statement, Value, flatten, singles
 from tnconv.backends.torch.kernels.base import Kernel, Problem
 from tnconv.backends.torch.kernels.contract import Contract, presum
@@ -223,7 +221,7 @@ class Lowering:
         # A function called `torch` would hide the module.
         name = fresh(re.sub(r"\W", "_", self.plan.name) + suffix, {*RESERVED})
         source = self._source(name, arguments, statements, results)
-        function = _compile(name, source)
+        function = define(name, source, {"torch": torch, "F": F, "rt": runtime})
         return Program(name, source, tuple(arguments), tuple(choices), tuple(self.workspace), function)
 
     def handed_over(self, names: Collection[str]) -> dict[str, tuple[Value, tuple[Axis, ...]]]:
@@ -563,13 +561,3 @@ def _scale_text(scale: sympy.Expr, em: Emitter) -> str:
     if not (top.is_polynomial() and bottom.is_polynomial()):
         raise LoweringError(f"scale {scale} is not a ratio of polynomials in the size symbols")
     return f"rt.ratio({sympy.pycode(top)}, {sympy.pycode(bottom)})"
-
-
-def _compile(name: str, source: str) -> Callable[..., Tensor]:
-    """Define the function of a source, and register it so that a traceback shows its lines."""
-    filename = f"<tnconv {name} {zlib.crc32(source.encode()):08x}>"
-    space: dict[str, Any] = {"torch": torch, "F": F, "rt": runtime}
-    exec(compile(source, filename, "exec"), space)
-    linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)
-    function: Callable[..., Tensor] = space[name]
-    return function
