@@ -6,7 +6,9 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 import xml.etree.ElementTree as ET
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -172,9 +174,18 @@ def test_help_has_an_example(arguments):
 
 
 def test_the_package_runs_as_a_module(layer):
-    command = [sys.executable, "-m", "tnconv.cli", "diff", str(layer), str(layer)]
+    command = [sys.executable, "-m", "tnconv", "diff", str(layer), str(layer)]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (result.returncode, result.stdout.splitlines()[-1]) == (0, "the networks are the same")
+
+
+def test_the_version_is_that_of_the_project():
+    result = run("--version")
+    project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text(encoding="utf-8"))[
+        "project"
+    ]
+    assert (result.exit_code, result.stdout) == (0, f"tnconv {project['version']}\n")
+    assert "--version" in run("--help").stdout and "symbolic tensor-network compiler" in run("--help").stdout
 
 
 def test_completion_of_the_shell_is_there():
