@@ -4,6 +4,7 @@ Both compile their network once for each equation and shapes, whatever the dtype
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from tnconv.api import CompiledFunction, compile
 from tnconv.backends.torch.signature import Signature
+from tnconv.building import Built
 from tnconv.compiler.options import OPTIONS
 from tnconv.errors import ArgumentError
 from tnconv.ir import Network
@@ -32,13 +34,17 @@ class EinsumFunction(CompiledFunction):
     """
 
     def __init__(self, equation: str, network: Network, compiled: CompiledFunction) -> None:
-        super().__init__(compiled.op, compiled.network, compiled.stages, compiled.built)
         self.equation = equation
-        canonical = self.arguments
-        self.arguments = tuple(operand_name(number) for number in range(len(canonical)))
+        one = replace(compiled.arithmetic, mixed=False)
+        super().__init__(compiled.op, compiled.network, compiled.stages, compiled.built, arithmetic=one)
+        self.arguments = tuple(operand_name(number) for number in range(len(self.arguments)))
         axes = Signature.of(network).axes  # before passes: with the names of the equation
         self._signature = Signature({name: axes[name] for name in self.arguments})
-        places = [self.arguments.index(name) for name in canonical]
+
+    def _take(self, built: Built) -> None:
+        super()._take(built)
+        names = [operand_name(number) for number in range(len(self.network.arguments))]
+        places = [names.index(name) for name in self.network.arguments]
         if places != sorted(places):
             program = self._function
             self._function = lambda *tensors: program(*[tensors[place] for place in places])

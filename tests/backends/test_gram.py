@@ -15,7 +15,8 @@ from torch import Tensor
 import tnconv
 from tnconv.backends.reference import evaluate
 from tnconv.backends.torch import memory, runtime
-from tnconv.backends.torch.gram import efficiency, gram, may_write, multiplications, row_cuts
+from tnconv.backends.torch.context import may_write
+from tnconv.backends.torch.gram import efficiency, gram, multiplications, row_cuts
 from tnconv.backends.torch.lower import kernel_table, lower_with
 from tnconv.ir import Network, parse_network
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
@@ -59,5 +60,5 @@ class Program:
 
 # A backend takes a plan, the network that it computes, integers that size symbols count as, and names of
 # kernels to take wherever they accept (the exact check of a program makes small instances use them), and the
-# device that kernels are chosen for.
-Backend = Callable[[Plan, Expression, Mapping[str, int], Collection[str], str], Program]
+# device that kernels are chosen for (the torch backend takes its rates too).
+Backend = Callable[[Plan, Expression, Mapping[str, int], Collection[str], Any], Program]

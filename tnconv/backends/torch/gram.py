@@ -9,8 +9,8 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
+from tnconv.backends.torch.context import may_write
 from tnconv.backends.torch.memory import new_empty
 
 # Measured on one and two CPU cores in float32.
@@ -30,13 +30,6 @@ _LEAST_GROUP = 2_000_000  # multiplications of one group that are worth calls of
 _FEW_CELLS = 1 << 19  # results of several examples that stay in the cache until they are added up
 _THIN_SUM, _THIN_ROWS, _STRIPS = 24, 1024, (32, 48, 36, 64, 24, 16)  # a product that is bound by writing it
 _HALF = 2  # bytes
-
-
-def may_write(x: Tensor) -> bool:
-    """Whether results may be written in place: nothing records or maps what happens to `x`."""
-    if torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(x):
-        return False
-    return not (torch.is_grad_enabled() and x.requires_grad) and forward_ad._current_level < 0
 
 
 def gram(x: Tensor, scale: float = 1.0) -> Tensor:

@@ -35,7 +35,7 @@ def lower(
     _network: Expression,
     hints: Mapping[str, int],
     prefer: Collection[str] = (),
-    device: str = "cpu",
+    device: str | Profile = "cpu",
 ) -> Program:
     """Write the program of a plan with the kernels of the group `tnconv.kernels`: the `torch` backend.
 
@@ -46,7 +46,7 @@ def lower(
 
 
 def fastest_of(
-    plans: Sequence[Plan], hints: Mapping[str, int], prefer: Collection[str] = (), device: str = "cpu"
+    plans: Sequence[Plan], hints: Mapping[str, int], prefer: Collection[str] = (), device: str | Profile = "cpu"
 ) -> tuple[Plan, Program]:
     """The plan whose program is predicted to be fastest, and that; the others are written until they are slower.
 

@@ -78,15 +78,17 @@ DEFAULT = Profile()
 
 
 @lru_cache(maxsize=16)
-def profile_of(device: str = "cpu") -> Profile:
+def profile_of(device: "str | Profile" = "cpu") -> Profile:
     """The profile of a kind of device: that of `tnconv calibrate` where it was run, else the one shipped.
 
     Args:
-        device: `"cpu"`, `"cuda"` or `"cuda:0"`; the number is not looked at.
+        device: `"cpu"`, `"cuda"` or `"cuda:0"`; the number is not looked at. A profile is itself the answer.
 
     Raises:
         LoweringError: there is no profile of such a device.
     """
+    if isinstance(device, Profile):
+        return device
     kind = device.partition(":")[0]
     found, shipped = cache.read(FILE, Profile), _shipped()
     if kind not in found and kind not in shipped:

@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 
 from tnconv.backends.torch import depthwise, fourier, spread
-from tnconv.backends.torch.gram import gram, may_write
+from tnconv.backends.torch.context import is_recorded, may_write
+from tnconv.backends.torch.gram import gram
 from tnconv.backends.torch.lag import correlate
+from tnconv.backends.torch.strips import Terms, strip, strips
 
 __all__ = [
     "add",
@@ -38,8 +40,6 @@ __all__ = [
     "window_sums",
 ]
 
-Terms = tuple[tuple[int, int], ...]
-
 _BACKWARD = torch.ops.aten.convolution_backward.default
 _WEIGHT_ALONE = (False, True, False)
 _HALF = 2  # bytes
@@ -53,47 +53,6 @@ _LEAST_CALL, _LARGE = (
 )  # multiplications of an example, cells of a result that are worth calls
 _FEW_CHANNELS, _LEAST_FEW = 8, 4_000_000  # channels of a group that are slow in one call, and multiplications
 _MOST_SLICES, _LEAST_SLICE, _MOST_ADDED = 1024, 4096, 128
-
-
-@lru_cache(maxsize=512)
-def strip(
-    size: int, kept: Terms, summed: Terms, offset: int, dtype: torch.dtype, device: torch.device
-) -> Tensor:
-    """How often each input cell is in the windows of each kernel offset: `S[i, k] = Σ_o [i = s·o + d·k + offset]`.
-
-    A thin matrix, one column a kernel offset: the window sum along one axis is a product with it.
-
-    Args:
-        size: number of input cells.
-        kept: (coefficient, size) of the indices that stay, in the order of the columns.
-        summed: (coefficient, size) of the indices that are summed.
-        offset: in cells.
-        dtype: of the result.
-        device: of the result.
-
-    Returns:
-        A tensor of shape [size, product of the kept sizes].
-    """
-    with torch.inference_mode(False), torch.no_grad():
-        columns = _sums(kept)
-        cells = columns[:, None] + _sums(summed)[None, :] + offset
-        column = torch.arange(len(columns), device="cpu")[:, None].expand_as(cells)
-        inside = ((cells >= 0) & (cells < size)).to(torch.int64)
-        counts = torch.zeros(size, len(columns), dtype=torch.int64, device="cpu")
-        counts.index_put_((cells.clamp(0, size - 1), column), inside, accumulate=True)
-        return counts.to(dtype=dtype, device=device)
-
-
-@lru_cache(maxsize=512)
-def strips(
-    first: tuple[int, Terms, Terms, int],
-    second: tuple[int, Terms, Terms, int],
-    dtype: torch.dtype,
-    device: torch.device,
-) -> Tensor:
-    """The strips of two axes as one matrix, `[(i1 i2), (k1 k2)]`; each is given as to `strip`."""
-    with torch.inference_mode(False), torch.no_grad():
-        return torch.kron(strip(*first, dtype, device), strip(*second, dtype, device))
 
 
 def window_sums(x: Tensor, kept: Terms, summed: Terms, offset: int) -> Tensor:
@@ -133,14 +92,6 @@ def _shared(size: int, kept: Terms, summed: Terms, offset: int) -> tuple[int, in
     first, last = sum(min(0, r) for r in reach) + offset, sum(max(0, r) for r in reach) + offset
     low, high = max(0, last), min(size, first + summed[0][1])
     return (low, high) if low < high else (0, 0)
-
-
-def _sums(terms: Terms) -> Tensor:
-    """All values of `Σ coefficient·x`, row-major."""
-    values = torch.zeros(1, dtype=torch.int64, device="cpu")
-    for coefficient, size in terms:
-        values = (values[:, None] + coefficient * torch.arange(size, device="cpu")[None, :]).flatten()
-    return values
 
 
 def weight_gradient(
@@ -312,9 +263,11 @@ def _empty(shape: tuple[int, ...], *operands: Tensor) -> Tensor:
 
 
 def add(total: Tensor, value: Tensor) -> Tensor:
-    """`total + value` in the memory of `total`, but where `vmap` maps over `value` alone, or a compiler decides."""
-    if torch.compiler.is_compiling() or (
-        torch._C._functorch.is_batchedtensor(value) and not torch._C._functorch.is_batchedtensor(total)
+    """`total + value` in the memory of `total`, but where `vmap` maps over `value` alone, or the call is recorded."""
+    if (
+        torch.compiler.is_compiling()
+        or is_recorded()
+        or (torch._C._functorch.is_batchedtensor(value) and not torch._C._functorch.is_batchedtensor(total))
     ):
         return total + value
     return total.add_(value)
