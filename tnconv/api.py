@@ -32,6 +32,7 @@ from tnconv.spec import Layer, as_spec
 
 _any_autocast: Callable[[], bool] = torch._C._is_any_autocast_enabled
 
+
 @dataclass(frozen=True, slots=True)
 class Cost:
     """What a call does, in exact counts.

@@ -58,7 +58,10 @@ def normal(*sizes: int, seed: int = 0) -> Tensor:
 
 def _operation(name: str, op: str, spec: Any = SPEC, **options: Any) -> Subject:
     function = tnconv.compile(spec, op, **options)
-    sizes = {n: [a.size if isinstance(a.size, int) else 3 for a in axes] for n, axes in function._signature.axes.items()}
+    sizes = {
+        n: [a.size if isinstance(a.size, int) else 3 for a in axes]
+        for n, axes in function._signature.axes.items()
+    }
     batched = tuple(p for p, n in enumerate(function.arguments) if n in ("x", "grad_output"))
     tensors = tuple(normal(*sizes[n], seed=p) for p, n in enumerate(function.arguments))
     return Subject(name, function, tensors, batched)

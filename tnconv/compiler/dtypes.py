@@ -33,9 +33,7 @@ class Arithmetic:
     mixed: bool = True
 
     @classmethod
-    def of(
-        cls, network: Expression, asked: torch.dtype | None = None, exact: bool = False
-    ) -> "Arithmetic":
+    def of(cls, network: Expression, asked: torch.dtype | None = None, exact: bool = False) -> "Arithmetic":
         """That of a network; the other arguments are those of the class."""
         names = [[tensor.argument for tensor in term.tensors] for term in network.terms]
         product = any(len(each) > 1 for each in names)

@@ -6,7 +6,8 @@ and compiled on its first call; later calls only look it up, which takes a few m
 
 import functools
 import operator
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, ParamSpec
 
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from tnconv.api import CompiledFunction, compile
+from tnconv.backends.torch.context import takes_over
 from tnconv.errors import ArgumentError, SpecError
 from tnconv.spec import Layer
 from tnconv.spec.fields import shown, typed
@@ -30,9 +32,22 @@ _TRACED = SimpleNamespace()
 _constant: Callable[[Callable[..., str]], Callable[..., str]] = torch.compiler.assume_constant_result
 
 
+class OpenSizes(Exception):
+    """A tracer leaves sizes of a key open, so that no layer can be compiled for it; see `tnconv.functional.native`."""
+
+
 def kept(build: Callable[Key, CompiledFunction]) -> Callable[Key, CompiledFunction]:
-    """Build once for each key; those used most recently are kept."""
-    cached: Callable[..., CompiledFunction] = functools.lru_cache(maxsize=_KEPT, typed=True)(build)
+    """Build once for each key; those used most recently are kept.
+
+    What it returns raises `OpenSizes` where sizes of the key are symbols or tensors.
+    """
+
+    def built(*key: Any) -> CompiledFunction:
+        if _open(key):  # tensors, which are hashable
+            raise OpenSizes
+        return build(*key)  # type: ignore[call-arg]
+
+    cached: Callable[..., CompiledFunction] = functools.lru_cache(maxsize=_KEPT, typed=True)(built)
 
     @_constant
     def place(*key: Any) -> str:
@@ -44,14 +59,24 @@ def kept(build: Callable[Key, CompiledFunction]) -> Callable[Key, CompiledFuncti
     @functools.wraps(build)
     def found(*key: Key.args, **_: Key.kwargs) -> CompiledFunction:
         if torch.compiler.is_compiling():
+            if not torch.compiler.is_dynamo_compiling() and _open(key):
+                raise OpenSizes
             traced: CompiledFunction = getattr(_TRACED, place(*map(_fixed, key)))
             return traced
         try:
             return cached(*key)
         except TypeError:  # a list, perhaps; looking at every part of every key would take longer
+            if _open(key):
+                raise OpenSizes from None
             return cached(*map(_frozen, key))
 
     return found
+
+
+def _open(key: tuple[Any, ...]) -> bool:
+    """Whether a part of a key has sizes that are no ints."""
+    kinds = (torch.SymInt, Tensor)
+    return any(isinstance(size, kinds) for part in key if isinstance(part, tuple) for size in part)
 
 
 def _fixed(value: Any) -> Any:
@@ -82,7 +107,13 @@ def _frozen(value: Any) -> Any:
 @functools.lru_cache(maxsize=_KEPT)
 def compiled(spec: Layer, op: str = "forward") -> CompiledFunction:
     """The function of a layer; one for all ways of writing it, if its fields have one value for each dimension."""
-    return compile(spec, op)
+    return of_one_dtype(compile(spec, op))
+
+
+def of_one_dtype(function: CompiledFunction) -> CompiledFunction:
+    """The function, which refuses arguments of several dtypes from now on, as torch's layers do."""
+    function.arithmetic = replace(function.arithmetic, mixed=False)
+    return function
 
 
 # -- keys ----------------------------------------------------------------------------------------------
@@ -99,21 +130,27 @@ def shape(name: str, tensor: Tensor) -> torch.Size:
     return tensor.shape
 
 
-def with_parameters(
-    function: Callable[..., Tensor], input: Tensor, weight: Tensor, bias: Tensor | None
+def no_tensors(
+    function: Callable[..., Tensor], expected: Mapping[str, object], *given: Any, **named: Any
 ) -> Tensor:
-    """Call a layer; under autocast with all tensors in its dtype, as torch casts the arguments of these layers."""
-    if torch.is_autocast_enabled(input.device.type):
-        dtype = torch.get_autocast_dtype(input.device.type)
-        input, weight = cast(input, dtype), cast(weight, dtype)
-        bias = None if bias is None else cast(bias, dtype)
-    return function(input, weight) if bias is None else function(input, weight, bias)
+    """A call with an argument that is no tensor: left to that, if it takes calls over as a proxy of `torch.fx` does.
 
+    Args:
+        function: that was called.
+        expected: what should be tensors, or None, by name.
+        given: arguments of the call, by place.
+        named: by name.
 
-def cast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    """A tensor in a dtype, unless torch leaves it as it is."""
-    kept_as_is = tensor.dtype == torch.float64 or not tensor.is_floating_point()
-    return tensor if kept_as_is else tensor.to(dtype)
+    Raises:
+        ArgumentError: the argument takes no calls over.
+    """
+    if takes_over(tuple(expected.values())):
+        result: Tensor = torch.overrides.handle_torch_function(
+            function, tuple(expected.values()), *given, **named
+        )
+        return result
+    name, value = next((n, v) for n, v in expected.items() if not isinstance(v, Tensor))
+    raise ArgumentError(f"{name!r} is a {type(value).__name__}, not a tensor; pass a torch.Tensor")
 
 
 def without_batch(sizes: torch.Size, rank: int) -> torch.Size:

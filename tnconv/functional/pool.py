@@ -7,13 +7,15 @@ from torch import Tensor
 
 from tnconv.api import CompiledFunction
 from tnconv.errors import SpecError
+from tnconv.functional import native
 from tnconv.functional.calls import (
+    OpenSizes,
     Shape,
     check_axes,
     compiled,
     dims_with,
     kept,
-    shape,
+    no_tensors,
     spatial_axes,
     without_batch,
 )
@@ -51,10 +53,16 @@ def avg_poolNd(
         SpecError: a hyper-parameter is invalid or not represented, or two do not fit together.
         ArgumentError: the input has the wrong shape or dtype.
     """
-    sizes = shape("input", input)
-    dims = dims_with(sizes, kernel_size, stride, padding)
     options = (kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)
-    return _pool(dims, without_batch(sizes, dims + 1), *options)(input)
+    if not isinstance(input, Tensor):
+        return no_tensors(avg_poolNd, {"input": input}, input, *options)
+    dims = dims_with(input.shape, kernel_size, stride, padding)
+    try:
+        layer = _pool(dims, without_batch(input.shape, dims + 1), *options)
+    except OpenSizes:
+        _pool(dims, native.example(dims), *options)  # refuses what is not represented
+        return native.avg_pool(dims, input, (kernel_size, stride, padding, divisor_override))
+    return layer(input)
 
 
 @kept

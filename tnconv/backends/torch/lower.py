@@ -46,7 +46,10 @@ def lower(
 
 
 def fastest_of(
-    plans: Sequence[Plan], hints: Mapping[str, int], prefer: Collection[str] = (), device: str | Profile = "cpu"
+    plans: Sequence[Plan],
+    hints: Mapping[str, int],
+    prefer: Collection[str] = (),
+    device: str | Profile = "cpu",
 ) -> tuple[Plan, Program]:
     """The plan whose program is predicted to be fastest, and that; the others are written until they are slower.
 

@@ -49,7 +49,9 @@ def strips(
     return _found((first, second), dtype, device)
 
 
-def _found(axes: tuple[tuple[int, Terms, Terms, int], ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+def _found(
+    axes: tuple[tuple[int, Terms, Terms, int], ...], dtype: torch.dtype, device: torch.device
+) -> Tensor:
     if torch.compiler.is_dynamo_compiling():
         return _made(axes, dtype, device)
     if not under_mode():
@@ -59,12 +61,16 @@ def _found(axes: tuple[tuple[int, Terms, Terms, int], ...], dtype: torch.dtype, 
 
 
 @lru_cache(maxsize=_KEPT)
-def _kept(axes: tuple[tuple[int, Terms, Terms, int], ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+def _kept(
+    axes: tuple[tuple[int, Terms, Terms, int], ...], dtype: torch.dtype, device: torch.device
+) -> Tensor:
     with aside():
         return _made(axes, dtype, device)
 
 
-def _made(axes: tuple[tuple[int, Terms, Terms, int], ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+def _made(
+    axes: tuple[tuple[int, Terms, Terms, int], ...], dtype: torch.dtype, device: torch.device
+) -> Tensor:
     first, *others = [_counts(*axis).to(dtype=dtype, device=device) for axis in axes]
     for other in others:
         first = torch.kron(first, other)
