@@ -3,18 +3,20 @@
 Both compile their network once for each equation and shapes, whatever the dtype and device, and keep it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from tnconv.api import CompiledFunction, compile
+from tnconv.backends.torch.context import fixed, is_open, is_traced, takes_over
 from tnconv.backends.torch.signature import Signature
 from tnconv.building import Built
 from tnconv.compiler.options import OPTIONS
-from tnconv.errors import ArgumentError
+from tnconv.errors import ArgumentError, TnconvError
 from tnconv.ir import Network
 from tnconv.notation import affine_network, convolution_network
 from tnconv.notation.text import operand_name
@@ -75,8 +77,10 @@ def einsum(equation: str, /, *operands: Tensor, mode: str | None = None, **sizes
         ArgumentError: an operand or a size does not fit.
     """
     shapes = _shapes(operands)
+    if shapes is None:
+        return _left_to(operands, einsum, equation, *operands, mode=mode, **sizes)
     key = ("einsum", equation, shapes, mode, _frozen(sizes))
-    found = _find(key) or _keep(key, einsum_expression(equation, *shapes, mode=mode, **sizes))
+    found = _find(key) or _new(key, operands, partial(einsum_expression, equation, mode=mode, **sizes))
     return found(*operands)
 
 
@@ -138,10 +142,12 @@ def conv_einsum(
         ParseError: the equation does not parse; the message points at the character.
         ArgumentError: an operand or an option does not fit.
     """
-    shapes = _shapes(operands)
     given = {"mode": mode, "stride": stride, "padding": padding, "dilation": dilation, **options}
+    shapes = _shapes(operands)
+    if shapes is None:
+        return _left_to(operands, conv_einsum, equation, *operands, **given)
     key = ("conv_einsum", equation, shapes, _frozen(given))
-    found = _find(key) or _keep(key, conv_einsum_expression(equation, *shapes, **given))
+    found = _find(key) or _new(key, operands, partial(conv_einsum_expression, equation, **given))
     return found(*operands)
 
 
@@ -208,6 +214,34 @@ def _find(key: tuple[Any, ...]) -> EinsumFunction | None:
         return None
 
 
+def _new(
+    key: tuple[Any, ...], operands: tuple[Tensor, ...], expression: Callable[..., EinsumFunction]
+) -> EinsumFunction:
+    """Compile an equation for the shapes of operands, and keep it."""
+    if not any(is_open(operand.shape) for operand in operands):
+        return _keep(key, expression(*[operand.shape for operand in operands]))
+    if is_traced():
+        shapes = tuple(torch.Size(fixed(operand)) for operand in operands)
+        key = (*key[:2], shapes, *key[3:])
+        return _find(key) or _keep(key, expression(*shapes))
+    try:  # another tracer has symbols for some sizes: they stay where a name stands alone on its axis
+        return expression(*[[_named(size) for size in operand.shape] for operand in operands])
+    except TnconvError:
+        return expression(*map(fixed, operands))
+
+
+def _named(size: Any) -> int | str:
+    """A size, or the name of its symbol."""
+    text = str(size)
+    return text if text.isidentifier() else int(size)
+
+
+def _left_to(operands: tuple[Any, ...], function: Callable[..., Tensor], *given: Any, **named: Any) -> Tensor:
+    """The call as operands that are no tensors take it, such as proxies of `torch.fx`."""
+    result: Tensor = torch.overrides.handle_torch_function(function, operands, *given, **named)
+    return result
+
+
 def _keep(key: tuple[Any, ...], function: EinsumFunction) -> EinsumFunction:
     """Keep a compiled equation, in place of the oldest where there are too many."""
     while len(_kept) >= _MOST_KEPT:
@@ -216,9 +250,12 @@ def _keep(key: tuple[Any, ...], function: EinsumFunction) -> EinsumFunction:
     return function
 
 
-def _shapes(operands: tuple[Tensor, ...]) -> tuple[torch.Size, ...]:
+def _shapes(operands: tuple[Tensor, ...]) -> tuple[torch.Size, ...] | None:
+    """The shapes; None where an operand is no tensor but takes calls over."""
     for number, operand in enumerate(operands):
         if not isinstance(operand, Tensor):
+            if takes_over(operands):
+                return None
             raise ArgumentError(
                 f"operand {operand_name(number)} is a {type(operand).__name__}, not a tensor; pass a torch.Tensor"
             )

@@ -24,14 +24,14 @@ class Subject:
         name: of the column.
         call: takes the tensors; a module where there is one.
         tensors: arguments, the first with the batch as its first axis.
-        batched: places of the arguments whose first axis is the batch.
+        batched: (place of an argument, its axis) of the batch.
         free: whether height and width may be any, the last two axes of the first argument.
     """
 
     name: str
     call: Callable[..., Tensor]
     tensors: tuple[Tensor, ...]
-    batched: tuple[int, ...] = (0,)
+    batched: tuple[tuple[int, int], ...] = ((0, 0),)
     free: bool = False
 
     def value(self) -> Tensor:
@@ -62,7 +62,8 @@ def _operation(name: str, op: str, spec: Any = SPEC, **options: Any) -> Subject:
         n: [a.size if isinstance(a.size, int) else 3 for a in axes]
         for n, axes in function._signature.axes.items()
     }
-    batched = tuple(p for p, n in enumerate(function.arguments) if n in ("x", "grad_output"))
+    axes = {"x": 0, "grad_output": 0, "z": 1}
+    batched = tuple((p, axes[n]) for p, n in enumerate(function.arguments) if n in axes)
     tensors = tuple(normal(*sizes[n], seed=p) for p, n in enumerate(function.arguments))
     return Subject(name, function, tensors, batched)
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-from tnconv.backends.torch.context import untraced
+from tnconv.backends.torch.context import fixed
 from tnconv.errors import ArgumentError
 from tnconv.functional.calls import over_groups
 from tnconv.spec import ConvSpec, ConvTransposeSpec, PoolSpec, UnfoldSpec
@@ -110,12 +110,6 @@ def fold(input: Tensor, output_size: tuple[int, ...], options: tuple[Any, ...]) 
 def example(dims: int) -> tuple[int, ...]:
     """The sizes of an input into which every kernel fits, one channel in front."""
     return (1, *(_LARGE,) * dims)
-
-
-def fixed(tensor: Tensor) -> list[int]:
-    """The sizes of a tensor as ints: what a tracer leaves open of them is fixed from here on."""
-    with untraced():
-        return [int(size) for size in tensor.shape]
 
 
 def _padded(x: Tensor, around: Pairs, dims: int, mode: str = "zeros") -> Tensor:

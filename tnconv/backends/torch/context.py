@@ -99,6 +99,12 @@ def is_open(sizes: Sequence[Any]) -> bool:
     return any(type(size) is not int for size in sizes)
 
 
+def fixed(tensor: Tensor) -> list[int]:
+    """The sizes of a tensor as ints: what a tracer leaves open of them is fixed from here on."""
+    with untraced():
+        return [int(size) for size in tensor.shape]
+
+
 def takes_over(given: Sequence[object]) -> bool:
     """Whether one of what should be tensors is none but takes calls over, such as a proxy of `torch.fx`.
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from tnconv.backends.torch import depthwise, fourier, spread
-from tnconv.backends.torch.context import is_recorded, may_write
+from tnconv.backends.torch.context import is_recorded, is_traced, may_write
 from tnconv.backends.torch.gram import gram
 from tnconv.backends.torch.lag import correlate
 from tnconv.backends.torch.strips import Terms, strip, strips
@@ -111,6 +111,8 @@ def weight_gradient(
 
     if groups == 0:  # a batch without examples, each of which is a group
         return _empty(shape, gradient, image)
+    if is_traced():
+        return _by_convolution(gradient, image, shape, stride, padding, dilation, groups)
     options = (stride, padding, dilation, False, (0,) * len(stride), groups, _WEIGHT_ALONE)
     if not image.is_complex():
         weight = image.new_empty(shape)  # wanted for its shape alone; an expanded cell would be copied
@@ -126,6 +128,23 @@ def weight_gradient(
     return torch.complex(
         real(y.real, x.real) - real(y.imag, x.imag), real(y.real, x.imag) + real(y.imag, x.real)
     )
+
+
+def _by_convolution(
+    gradient: Tensor,
+    image: Tensor,
+    shape: tuple[int, ...],
+    stride: tuple[int, ...],
+    padding: tuple[int, ...],
+    dilation: tuple[int, ...],
+    groups: int,
+) -> Tensor:
+    """`weight_gradient` as a forward convolution, examples as channels: torch.jit.trace does not take the other."""
+    x = image.unflatten(1, (groups, shape[1])).movedim(2, 0).transpose(1, 2).flatten(1, 2)  # [c, (g n), *i]
+    result = depthwise.NATIVE[len(stride)](x, gradient.transpose(0, 1), None, dilation, padding, stride, groups)
+    for axis, size in enumerate(shape[2:], 2):  # a stride that skips the last cells leaves room for more of them
+        result = result.narrow(axis, 0, size)
+    return result.transpose(0, 1)
 
 
 def depthwise_weight_gradient(
@@ -376,6 +395,9 @@ def axis_sums(x: Tensor, places: tuple[int, ...]) -> Tensor:
 
 def ratio(numerator: float, denominator: float) -> float:
     """A scale such as 1/N; not a number where the batch is empty, as torch's mean says."""
+    if isinstance(denominator, Tensor):  # a size that torch.jit.trace leaves open
+        quotient: Any = numerator / denominator.double()
+        return quotient  # type: ignore[no-any-return]
     return numerator / denominator if denominator else float("nan")
 
 

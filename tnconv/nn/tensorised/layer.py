@@ -524,7 +524,7 @@ def _checked(input: Any, spec: ConvSpec) -> torch.Size:
             f"{dims + 2} axes, or {dims + 1} for one example"
         )
     channels = input.shape[-dims - 1]
-    if channels != spec.in_channels:
+    if type(channels) is int and channels != spec.in_channels:
         raise ArgumentError(
             f"input {tuple(input.shape)} has {channels} channels but the layer takes {spec.in_channels}; change one"
         )
