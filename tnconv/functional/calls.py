@@ -29,7 +29,6 @@ _KEPT = 512  # compiled layers
 # it can take a place as one and look up there. Its own graphs are kept as long.
 # (An object: torch.compile reads a dict once, and would not see what is added while it traces.)
 _TRACED = SimpleNamespace()
-_constant: Callable[[Callable[..., str]], Callable[..., str]] = torch.compiler.assume_constant_result
 
 
 class OpenSizes(Exception):
@@ -49,12 +48,14 @@ def kept(build: Callable[Key, CompiledFunction]) -> Callable[Key, CompiledFuncti
 
     cached: Callable[..., CompiledFunction] = functools.lru_cache(maxsize=_KEPT, typed=True)(built)
 
-    @_constant
     def place(*key: Any) -> str:
         function = cached(*key)
         name = f"layer_{id(function)}"
         setattr(_TRACED, name, function)
         return name
+
+    # What torch.compiler.assume_constant_result does, without a second of importing torch._dynamo for it.
+    place._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
     @functools.wraps(build)
     def found(*key: Key.args, **_: Key.kwargs) -> CompiledFunction:
