@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from tnconv.backends.torch import depthwise, fourier, spread
@@ -17,6 +18,8 @@ from tnconv.backends.torch.strips import Terms, strip, strips
 
 __all__ = [
     "add",
+    "added",
+    "apart",
     "axis_sums",
     "correlate",
     "depthwise",
@@ -28,6 +31,7 @@ __all__ = [
     "grouped",
     "merged_weight_gradient",
     "mirrored_weight_gradient",
+    "picked",
     "ratio",
     "slice_sum",
     "spread",
@@ -35,6 +39,7 @@ __all__ = [
     "strip",
     "strips",
     "thin_product",
+    "unwrapped",
     "weight_gradient",
     "weight_gradients",
     "window_sums",
@@ -290,6 +295,62 @@ def add(total: Tensor, value: Tensor) -> Tensor:
     ):
         return total + value
     return total.add_(value)
+
+
+def picked(x: Tensor, places: Tensor) -> Tensor:
+    """The rows of a matrix at some places; the place behind the last row has zeros.
+
+    Args:
+        x: `[r, a]`.
+        places: integers from 0 to r, of any shape.
+
+    Returns:
+        `[*places, a]`.
+    """
+    return F.pad(x, (0, 0, 0, 1))[places]
+
+
+def added(rows: Tensor, places: Tensor, count: int) -> Tensor:
+    """The sums of the rows of a matrix that have one place; what goes behind the last place is left out.
+
+    Args:
+        rows: `[r, a]`.
+        places: integers from 0 to `count`, `[r]`.
+        count: number of places.
+
+    Returns:
+        `[count, a]`.
+    """
+    return rows.new_zeros((count + 1, rows.shape[1])).index_add_(0, places, rows)[:-1]
+
+
+def apart(x: Tensor, axis: int, step: int) -> Tensor:
+    """The cells of an axis `step` apart, with zeros between them: size I becomes `step * (I - 1) + 1`."""
+    behind = (0, 0) * (x.dim() - axis - 1)
+    spread = F.pad(x.unsqueeze(axis + 1), (*behind, 0, step - 1)).flatten(axis, axis + 1)
+    return spread.narrow(axis, 0, max(0, step * (x.shape[axis] - 1) + 1))
+
+
+def unwrapped(x: Tensor, axis: int, size: int, runs: tuple[tuple[int, int, int], ...]) -> Tensor:
+    """The transpose of padding with cells of the input: the runs of an axis are added up.
+
+    Args:
+        x: any shape.
+        axis: that was padded.
+        size: of the axis before.
+        runs: (first cell, step, length) of each run, one behind the other.
+    """
+    total, start = x.new_zeros((*x.shape[:axis], size, *x.shape[axis + 1 :])), 0
+    for cell, step, length in runs:
+        part = x.narrow(axis, start, length)
+        if step == 0:
+            part = part.sum(axis, keepdim=True)
+        elif step < 0:
+            part = part.flip(axis)
+        first = cell + min(0, step * (length - 1))
+        total.narrow(axis, first, part.shape[axis]).add_(part)
+        start += length
+    return total
 
 
 def dot(a: Tensor, b: Tensor, places: tuple[int, ...]) -> Tensor:
