@@ -289,8 +289,8 @@ def compile(
             is computed again there (checkpointing).
         verify: `"exact"` compares small integer instances before and after every pass, and of the program.
         hints: representative integers for size symbols, for choices by cost; 32 if left out.
-        device: whose rates decide between kernels, `"cpu"`, `"cuda"` or a `torch.device`; see `tnconv calibrate`. Tensors may be
-            on any device.
+        device: whose rates decide between kernels, `"cpu"`, `"cuda"` or a `torch.device`; see `tnconv calibrate`.
+            Tensors may be on any device.
         autotune: time the programs that are predicted to be fastest once, on this device with sizes at the hints,
             and keep the winner, also in the cache folder for later processes.
         minimize: `"time"` takes the plan that is predicted to be fastest, `"multiplications"` one of those with fewest.
@@ -300,9 +300,10 @@ def compile(
         constant: names of the arguments that seldom change, such as weights at inference. What depends on them alone is
             kept, with a copy of them that they are compared with in every call, and is free when a plan is chosen.
             Where gradients are asked for all is computed. On a GPU the comparison waits for the device.
-        dtype: in which all is computed, and of the result. If left out, arguments of several dtypes are promoted as
-            torch does, and Kronecker factors are computed in float32 at least: they sum over a whole batch. Under
-            `torch.autocast` products are computed in its dtype, squares in float32 at least.
+        dtype: in which all is computed, and of the result. If left out it is that of the arguments, which may be
+            several but for `"forward"`: they are promoted as torch does. Kronecker factors are computed in float32
+            at least, as they sum over a whole batch. Under `torch.autocast` products are computed in its dtype,
+            squares in float32 at least.
 
     Returns:
         A callable that takes tensors in torch's layout.
@@ -361,7 +362,7 @@ def compile(
     if options.verify:
         check_program(derived, builder, {choice.kernel for choice in built.program.choices})
     batch = None if isinstance(source, Network | Sum) else BatchAxes.of(derived)
-    arithmetic = Arithmetic.of(network, options.dtype, exact=operation.factor is not None)
+    arithmetic = Arithmetic.of(network, operation, options.dtype)
     return CompiledFunction(operation.name, network, (*first, *second), built, batch, spec, arithmetic)
 
 

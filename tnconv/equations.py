@@ -4,7 +4,6 @@ Both compile their network once for each equation and shapes, whatever the dtype
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -37,8 +36,8 @@ class EinsumFunction(CompiledFunction):
 
     def __init__(self, equation: str, network: Network, compiled: CompiledFunction) -> None:
         self.equation = equation
-        one = replace(compiled.arithmetic, mixed=False)
-        super().__init__(compiled.op, compiled.network, compiled.stages, compiled.built, arithmetic=one)
+        made = compiled.stages, compiled.built
+        super().__init__(compiled.op, compiled.network, *made, arithmetic=compiled.arithmetic)
         self.arguments = tuple(operand_name(number) for number in range(len(self.arguments)))
         axes = Signature.of(network).axes  # before passes: with the names of the equation
         self._signature = Signature({name: axes[name] for name in self.arguments})

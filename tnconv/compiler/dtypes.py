@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tnconv import ops
 from tnconv.backends.torch.context import autocast_dtype
 from tnconv.ir import Expression
 
@@ -33,12 +34,15 @@ class Arithmetic:
     mixed: bool = True
 
     @classmethod
-    def of(cls, network: Expression, asked: torch.dtype | None = None, exact: bool = False) -> "Arithmetic":
-        """That of a network; the other arguments are those of the class."""
+    def of(
+        cls, network: Expression, op: ops.Operation | None = None, asked: torch.dtype | None = None
+    ) -> "Arithmetic":
+        """That of an operation's network. Values of a layer need one dtype, as torch's layers do."""
         names = [[tensor.argument for tensor in term.tensors] for term in network.terms]
         product = any(len(each) > 1 for each in names)
         square = any(len(set(each)) < len(each) for each in names)
-        return cls(asked, exact, product, square)
+        exact, mixed = bool(op and op.factor), bool(op and op.name != "forward")
+        return cls(asked, exact, product, square, mixed)
 
     def takes_mixed(self, tensors: Sequence[Tensor]) -> bool:
         """Whether tensors may differ in dtype: where they are converted to one, which autocast does too."""

@@ -7,7 +7,6 @@ and compiled on its first call; later calls only look it up, which takes a few m
 import functools
 import operator
 from collections.abc import Callable, Hashable, Mapping
-from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, ParamSpec
 
@@ -108,13 +107,7 @@ def _frozen(value: Any) -> Any:
 @functools.lru_cache(maxsize=_KEPT)
 def compiled(spec: Layer, op: str = "forward") -> CompiledFunction:
     """The function of a layer; one for all ways of writing it, if its fields have one value for each dimension."""
-    return of_one_dtype(compile(spec, op))
-
-
-def of_one_dtype(function: CompiledFunction) -> CompiledFunction:
-    """The function, which refuses arguments of several dtypes from now on, as torch's layers do."""
-    function.arithmetic = replace(function.arithmetic, mixed=False)
-    return function
+    return compile(spec, op)
 
 
 # -- keys ----------------------------------------------------------------------------------------------

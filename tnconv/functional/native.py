@@ -63,7 +63,10 @@ def conv_transpose(
         )
         return whole
     y: Tensor = native(input, weight, None, spec.strides, 0, 0, groups, spec.dilations)
-    ends = [(-left, extra - right) for (left, right), extra in zip(spec.paddings, spec.output_paddings, strict=True)]
+    ends = [
+        (-left, extra - right)
+        for (left, right), extra in zip(spec.paddings, spec.output_paddings, strict=True)
+    ]
     y = F.pad(y, _sides(ends))
     return y if bias is None else y + bias.reshape(-1, *(1,) * dims)
 

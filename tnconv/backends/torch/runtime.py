@@ -145,9 +145,14 @@ def _by_convolution(
     groups: int,
 ) -> Tensor:
     """`weight_gradient` as a forward convolution, examples as channels: torch.jit.trace does not take the other."""
-    x = image.unflatten(1, (groups, shape[1])).movedim(2, 0).transpose(1, 2).flatten(1, 2)  # [c, (g n), *i]
-    result = depthwise.NATIVE[len(stride)](x, gradient.transpose(0, 1), None, dilation, padding, stride, groups)
-    for axis, size in enumerate(shape[2:], 2):  # a stride that skips the last cells leaves room for more of them
+    x = image.reshape(image.shape[0], groups, shape[1], *image.shape[2:])
+    x = x.movedim(2, 0).transpose(1, 2).flatten(1, 2)  # [c, (g n), *i]
+    result = depthwise.NATIVE[len(stride)](
+        x, gradient.transpose(0, 1), None, dilation, padding, stride, groups
+    )
+    for axis, size in enumerate(
+        shape[2:], 2
+    ):  # a stride that skips the last cells leaves room for more of them
         result = result.narrow(axis, 0, size)
     return result.transpose(0, 1)
 
@@ -458,7 +463,7 @@ def ratio(numerator: float, denominator: float) -> float:
     """A scale such as 1/N; not a number where the batch is empty, as torch's mean says."""
     if isinstance(denominator, Tensor):  # a size that torch.jit.trace leaves open
         quotient: Any = numerator / denominator.double()
-        return quotient  # type: ignore[no-any-return]
+        return quotient
     return numerator / denominator if denominator else float("nan")
 
 

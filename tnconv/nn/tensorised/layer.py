@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from tnconv.api import CompiledFunction, compile
 from tnconv.errors import ArgumentError, SpecError
 from tnconv.functional import native
-from tnconv.functional.calls import OpenSizes, kept, no_tensors, of_one_dtype, without_batch
+from tnconv.functional.calls import OpenSizes, kept, no_tensors, without_batch
 from tnconv.functional.types import Ints, Padding
 from tnconv.ir import Expression, Network
 from tnconv.nn.conv import ConvNd
@@ -61,7 +61,7 @@ def _layer(
     spec = replace(description.spec, input_size=sizes)
     name = f"{description.family.name}_conv{spec.spatial_dims}d"
     network = layer_network(spec, description.weight_network(), name)
-    made = compile(
+    return compile(
         network,
         planner=description.planner,
         hints={"N": description.batch_hint},
@@ -71,7 +71,6 @@ def _layer(
         frozen=still or (),
         constant=_factors(network) if still is None and device == "cpu" else (),
     )
-    return of_one_dtype(made)
 
 
 def _factors(network: Expression) -> list[str]:
