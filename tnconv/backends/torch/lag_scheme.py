@@ -73,12 +73,17 @@ def _pairs(variant: Variant, axes: tuple[Axis, ...]) -> int:
     return prod((axes[place].kernel ** 2 + 1) // 2 for place in lag_axes(variant, len(axes)))
 
 
-def _tiled(variant: str, axes: tuple[Axis, ...]) -> list[int]:
-    """The tiles that a variant takes."""
-    positions = axes[-1].positions
+def _takes(variant: str, tile: int, axes: tuple[Axis, ...]) -> bool:
+    """Whether a variant takes tiles of so many positions along the last axis."""
     if variant == "lag2" or (variant == "lag1" and len(axes) == 1):
-        return [1]
-    return [tile for tile in range(1, positions + 1) if positions % tile == 0]
+        return tile == 1
+    return 1 <= tile and axes[-1].positions % tile == 0
+
+
+def _tiled(variant: str, axes: tuple[Axis, ...]) -> list[int]:
+    """The tiles that a variant takes, and that may be worth it."""
+    most = min(axes[-1].positions, _MOST_TILE)
+    return [tile for tile in range(1, max(1, most) + 1) if _takes(variant, tile, axes)]
 
 
 def check_scheme(variant: str, tile: int, axes: tuple[Axis, ...]) -> None:
@@ -91,7 +96,7 @@ def check_scheme(variant: str, tile: int, axes: tuple[Axis, ...]) -> None:
             f"variant {variant!r} needs two axes, the last two of stride 1, but the stride is {stride}; "
             "pass 'lag1', or what choose() returns"
         )
-    if tile not in _tiled(variant, axes):
+    if not _takes(variant, tile, axes):
         raise ValueError(
             f"variant {variant!r} with {axes[-1].positions} positions along the last of {len(axes)} axes "
             f"takes no tile of {tile}; pass one of {_tiled(variant, axes)}, or what choose() returns"
@@ -199,7 +204,7 @@ def _axes(numbers: Numbers) -> tuple[Axis, ...]:
 def _schemes(variant: Variant, numbers: Numbers, axes: tuple[Axis, ...]) -> list[Scheme]:
     """The variant with all tiles that may be worth it."""
     width = numbers["channels"] // numbers["groups"]
-    found = [Scheme(variant, tile) for tile in _tiled(variant, axes) if tile <= _MOST_TILE]
+    found = [Scheme(variant, tile) for tile in _tiled(variant, axes)]
     return [s for s in found if s.tile == 1 or width * _tile_cells(s, axes) <= _MOST_WIDTH]
 
 
