@@ -42,14 +42,22 @@ class Subject:
         """The tensors once more, each asking for a gradient."""
         return tuple(t.detach().clone().requires_grad_() for t in self.tensors)
 
-    def parameters(self) -> list[Tensor]:
-        return list(self.call.parameters()) if isinstance(self.call, nn.Module) else []
+    def larger(self, batch: bool = False, image: bool = False) -> tuple[Tensor, ...]:
+        """Arguments with a batch twice as large, or with an image twice as high and wide."""
+        axes = dict(self.batched)
+        made = [torch.cat([t, t], axes[p]) if batch and p in axes else t for p, t in enumerate(self.tensors)]
+        return (made[0].repeat(1, 1, 2, 2), *made[1:]) if image else tuple(made)
 
-    def gradients(self, call: Callable[..., Tensor] | None = None) -> list[Tensor]:
-        """Of the sum of squares, by the arguments and the parameters."""
+    def parameters(self, call: object = None) -> list[Tensor]:
+        """Of a module, this one or another."""
+        module = self.call if call is None else call
+        return list(module.parameters()) if isinstance(module, nn.Module) else []
+
+    def gradients(self, call: Callable[..., Tensor] | None = None, of: object = None) -> list[Tensor]:
+        """Of the sum of squares, by the arguments and the parameters, also of another module."""
         leaves = self.leaves()
         value = (self.call if call is None else call)(*leaves)
-        return list(torch.autograd.grad(value.square().sum(), (*leaves, *self.parameters())))
+        return list(torch.autograd.grad(value.square().sum(), (*leaves, *self.parameters(of))))
 
 
 def normal(*sizes: int, seed: int = 0) -> Tensor:

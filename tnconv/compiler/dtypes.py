@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import reduce
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -59,6 +58,8 @@ class Arithmetic:
         if self.asked is None and len(given) < 2 and autocast is None and not (self.exact and _coarse(given)):
             return None
         wanted = self.asked or reduce(torch.promote_types, given)
+        if any(dtype.is_complex for dtype in given):
+            wanted = wanted.to_complex()
         if self.asked is None:
             single = self.exact or (self.square and autocast is not None)
             if single and _coarse([wanted]):
@@ -88,16 +89,10 @@ def chosen(
     device = tensors[0].device.type
 
     def converted(*given: Tensor) -> Tensor:
-        cast = given if dtype is None else [_to(tensor, dtype) for tensor in given]
+        cast = given if dtype is None else [tensor.to(dtype) for tensor in given]
         if autocast is None:
             return function(*cast)
         with torch.autocast(device, enabled=False):
             return function(*cast)
 
     return converted
-
-
-def _to(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    """A tensor in a dtype; in the complex one of that precision where it is complex."""
-    wanted: Any = dtype.to_complex() if tensor.is_complex() and not dtype.is_complex else dtype
-    return tensor.to(wanted)

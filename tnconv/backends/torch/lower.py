@@ -325,7 +325,7 @@ class Lowering:
         """Operands with each index once, two-legged relations applied, lonely indices summed."""
         operands = [match_diagonals(self.em, self._operand(o)) for o in step.operands]
         if not operands:
-            operands = [self.em.assign("one", "torch.ones(())", [], ())]
+            operands = [self._one()]
         on_values = {i for v in operands for i in v.legs} | {i for r in step.relations for i in r.indices}
         output = tuple(i for axis in step.output for i in axis.indices if i in on_values)
         relations, after = list(step.relations), []
@@ -357,6 +357,13 @@ class Lowering:
             keep |= both
             operands = [presum(self.em, v, keep) for v in operands]
         return Problem(tuple(operands), tuple(relations), output, self.hints, self.profile), after[::-1]
+
+    def _one(self) -> Value:
+        """A one with the dtype and the device of an argument, a constant if there is one."""
+        like = next(iter(sorted(self.em.constants) or self.python.values()), None)
+        if like is None:
+            return self.em.assign("one", "torch.ones(())", [], ())
+        return self.em.assign("one", f"{like}.new_ones(())", [like], ())
 
     @staticmethod
     def _readable(
