@@ -353,12 +353,17 @@ def compile(
         options.objective,
     )
     network, second = options.passes.run(derived, check)
-    if options.memory_limit is not None:
-        built = builder.within(network, options.memory_limit)
-    elif options.autotune:
-        built = builder.tuned(network)
-    else:
-        built = builder.fastest(network)
+    try:
+        if options.memory_limit is not None:
+            built = builder.within(network, options.memory_limit)
+        elif options.autotune:
+            built = builder.tuned(network)
+        else:
+            built = builder.fastest(network)
+    except OverflowError as error:  # the sizes of one tensor multiply to more than a float holds
+        raise PlanError(
+            f"{derived.name!r} has too many cells to be priced ({error}); give smaller sizes, or hints for symbols"
+        ) from error
     if options.verify:
         check_program(derived, builder, {choice.kernel for choice in built.program.choices})
     batch = None if isinstance(source, Network | Sum) else BatchAxes.of(derived)

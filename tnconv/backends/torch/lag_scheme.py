@@ -4,8 +4,9 @@ Nothing here touches a tensor, so the compiler decides with it and tests count w
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from math import prod
-from typing import Literal, NamedTuple, TypedDict, Unpack
+from typing import Literal, NamedTuple, TypedDict, Unpack, cast
 
 from tnconv.backends.torch import gram
 from tnconv.backends.torch.lag_schedule import (
@@ -24,7 +25,7 @@ Variant = Literal["lag2", "lag1", "windows"]
 VARIANTS: tuple[Variant, ...] = ("lag2", "lag1", "windows")
 
 _MOST_TILE, _MOST_WIDTH = 64, 768  # positions of a tile, columns of a product of tiles
-_MOST_PRODUCTS = 20_000  # of a scheme; more are never worth their calls, and take seconds to count
+_MOST_PRODUCTS = 8_000  # of a scheme; more are hardly worth their calls, and take long to count
 _LEAST_WIDTH = 16  # channels of a group that make lag2's many products worth it
 _BETTER = 0.9  # of what is simple, where two are alike
 _TURNED = 0.25  # of the time of a copy of windows, that of the inputs in another order
@@ -114,6 +115,17 @@ def choose(profile: Profile = DEFAULT, **numbers: Unpack[Numbers]) -> Scheme:
         The scheme: `"lag2"` where channels are many, `"lag1"`, with a tile where they are few, `"windows"` where no
         lag is worth its many small products; with a tile of one position that is im2col.
     """
+    return _choose(profile, tuple((name, _hashable(value)) for name, value in numbers.items()))
+
+
+def _hashable(value: int | Sequence[int]) -> int | tuple[int, ...]:
+    return value if isinstance(value, int) else tuple(value)
+
+
+@lru_cache(maxsize=256)
+def _choose(profile: Profile, items: tuple[tuple[str, int | tuple[int, ...]], ...]) -> Scheme:
+    """`choose`, which is asked for one step by its price, its count and its text."""
+    numbers = cast(Numbers, dict(items))
     axes, wide = _axes(numbers), numbers["channels"] >= _LEAST_WIDTH * numbers["groups"]
     variants = [
         v for v in VARIANTS if _fits(v, axes) and (v != "lag2" or wide) and _pairs(v, axes) <= _MOST_PRODUCTS
