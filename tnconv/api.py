@@ -12,6 +12,7 @@ from torch import Tensor
 from tnconv import ops
 from tnconv.backends import reference
 from tnconv.backends.available import check_memory
+from tnconv.backends.peak import peak_elements
 from tnconv.backends.torch.constants import KeptProgram, WithConstants
 from tnconv.backends.torch.context import autocast_dtype, is_open, is_watched, takes_over, untraced
 from tnconv.backends.torch.signature import Signature
@@ -27,7 +28,6 @@ from tnconv.inspect.report import report
 from tnconv.ir import Expression, Network, Size, Sum, evaluate
 from tnconv.ir.index import normal
 from tnconv.passes import Pipeline, Stage, exact_check
-from tnconv.planner.memory import program_peak
 from tnconv.spec import Layer, as_spec
 
 _any_autocast: Callable[[], bool] = torch._C._is_any_autocast_enabled
@@ -40,8 +40,9 @@ class Cost:
     Args:
         multiplications: by the cost model of the planner, less what kernels leave out; an int, or an expression of the
             size symbols. `plan.multiplications` has those of the plan.
-        peak_elements: most elements alive at once besides the arguments: results, intermediates, and the
-            buffers that kernels report.
+        peak_elements: most elements alive at once besides the arguments, as the program makes them: results,
+            intermediates, copies and other buffers, measured on the meta device. Four bytes of an integer count as one
+            element. What native calls take for themselves does not count.
     """
 
     multiplications: Size
@@ -209,7 +210,7 @@ class CompiledFunction:
     @cached_property
     def cost(self) -> Cost:
         """Exact counts of a call."""
-        return Cost(self._multiplications(), program_peak(self.plan, self.program.workspace))
+        return Cost(self._multiplications(), peak_elements(self.plan, self.program))
 
     def _multiplications(self) -> Size:
         """Those of the plan, with what kernels leave out: by symmetry, or by going from one lag to the next."""

@@ -12,6 +12,7 @@ import torch
 from tnconv import plugins
 from tnconv.backends import reference
 from tnconv.backends.base import Backend, Program
+from tnconv.backends.peak import peak_at
 from tnconv.backends.torch.constants import KeptProgram, WithConstants
 from tnconv.backends.torch.lower import fastest_of
 from tnconv.backends.torch.profile import Profile, profile_of
@@ -23,7 +24,7 @@ from tnconv.ir import Expression, evaluate
 from tnconv.passes import Pipeline
 from tnconv.passes.shrink import shrink
 from tnconv.planner import DEFAULT_HINT, Plan, candidate_plans, make_plan, rival_plans
-from tnconv.planner.memory import does_not_fit, program_peak
+from tnconv.planner.memory import does_not_fit
 from tnconv.planner.objective import Objective
 from tnconv.planner.plan import Slice, moving_operands
 from tnconv.planner.slicing import cut, of_one_chunk, size_of, sliceable, with_slices
@@ -190,7 +191,7 @@ class Builder:
         room = limit // itemsize
         peaks: list[int] = []
         fastest = self.fastest(network)
-        first = evaluate(program_peak(fastest.plan, fastest.program.workspace), hints)
+        first = peak_at(fastest.plan, fastest.program, hints)
         for plan, program, peak in chain(
             [(fastest.plan, fastest.program, first)], self._orders(network, hints)
         ):
@@ -232,7 +233,7 @@ class Builder:
         lower = self.lowering(network)
         for plan in candidate_plans(network, planner=self.planner, hints=hints):
             program = lower(plan, ())
-            yield plan, program, evaluate(program_peak(plan, program.workspace), hints)
+            yield plan, program, peak_at(plan, program, hints)
 
     def _sliced(self, network: Expression, room: int, peaks: list[int]) -> Built | None:
         """The plan that fits in `room` elements with the least work, of those that slice the fewest indices.
@@ -297,7 +298,7 @@ class Builder:
                 program = self._looped(network, plan, sliced.network)
             except LoweringError:  # a size that only the whole tells
                 return None
-            peak = evaluate(program_peak(plan, program.workspace), hints)
+            peak = peak_at(plan, program, hints)
             peaks.append(peak)
             if best is None or peak < best[1]:
                 best = Built(plan, program, Recipe(self, plan, chunk=sliced.network)), peak

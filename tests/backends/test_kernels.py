@@ -541,7 +541,8 @@ def test_kernels_of_the_factors() -> None:
         # forward: N T D C K; the result
         ("3x3", "forward", 2 * 56**2 * 64 * 64 * 9, 2 * 64 * 56**2),
         ("stem", "forward", 2 * 112**2 * 64 * 3 * 49, 2 * 64 * 112**2),
-        ("3x3", "weight_vjp", 2 * 56**2 * 64 * 64 * 9, 64 * 64 * 9),
+        # and an empty weight, which PyTorch wants for its shape
+        ("3x3", "weight_vjp", 2 * 56**2 * 64 * 64 * 9, 2 * 64 * 64 * 9),
         ("3x3 strided", "input_vjp", 2 * 28**2 * 128 * 64 * 9, 2 * 64 * 56**2),
         # one pass a window sum; the product of the sums
         ("3x3", "bias_vjp", 0, 64),

@@ -43,6 +43,7 @@ class Program:
         choices: the kernel of each step.
         workspace: (step, what, elements) of buffers that kernels need besides operands and results.
         function: takes the argument tensors in order.
+        chunk: the program of one chunk, where the function runs it in a loop.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Program:
     choices: tuple[Choice, ...]
     workspace: tuple[tuple[str, str, Size], ...]
     function: Callable[..., Tensor]
+    chunk: "Program | None" = None
 
     @property
     def predicted(self) -> float:

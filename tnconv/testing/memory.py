@@ -1,84 +1,18 @@
-"""What a program really takes: the memory of every tensor that it makes, as PyTorch's dispatcher sees them.
+"""The memory of programs, for tests of kernels and layers.
 
-    found = memory_of(f, *meta_arguments(f, {"N": 32}))
-    assert found.peak <= 1.1 * f.cost.at(N=32).peak_elements * 4
-
-On the meta device nothing is computed, so that a program for a large layer is measured in milliseconds. What a native
-call takes for itself and gives back before it returns is seen by nobody here.
+    tensors = meta_arguments(f.network, {"N": 32})
+    assert memory_of(f, *tensors).peak <= 1.1 * 4 * f.cost.at(N=32).peak_elements
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
-from torch.multiprocessing.reductions import StorageWeakRef
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
+from tnconv.backends.meter import Memory, MemoryMode, memory_of
 from tnconv.ir import Expression, evaluate
 
-
-@dataclass(frozen=True, slots=True)
-class Memory:
-    """Bytes that a call took besides its arguments.
-
-    Args:
-        peak: most that was live at once.
-        largest: of one tensor.
-        where: the operator at whose end the peak was.
-    """
-
-    peak: int = 0
-    largest: int = 0
-    where: str = ""
-
-
-class MemoryMode(TorchDispatchMode):
-    """Records the memory of the tensors that operators make while it is active: each storage once, until it dies.
-
-    Args:
-        outside: tensors that do not count, and what shares their memory does not either.
-    """
-
-    def __init__(self, outside: Sequence[Tensor] = ()) -> None:
-        super().__init__()
-        self._outside = [StorageWeakRef(tensor.untyped_storage()) for tensor in outside]
-        self._known = {ref.cdata for ref in self._outside}
-        self._live: dict[int, tuple[StorageWeakRef, int]] = {}
-        self.memory = Memory()
-
-    def __torch_dispatch__(
-        self, func: Any, _types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
-        """Run an operator and count what it made."""
-        made = func(*args, **(kwargs or {}))
-        for tensor in tree_leaves(made):
-            if isinstance(tensor, Tensor):
-                storage = tensor.untyped_storage()
-                ref = StorageWeakRef(storage)
-                if ref.cdata not in self._known:
-                    self._live[ref.cdata] = ref, storage.nbytes()
-        self._live = {key: entry for key, entry in self._live.items() if not entry[0].expired()}
-        sizes = [size for _, size in self._live.values()]
-        before, peak = self.memory, sum(sizes)
-        largest = max(before.largest, max(sizes, default=0))
-        self.memory = Memory(max(peak, before.peak), largest, str(func) if peak > before.peak else before.where)
-        return made
-
-
-def memory_of(function: Callable[..., Any], *tensors: Tensor) -> Memory:
-    """The memory that one call takes besides its arguments.
-
-    Args:
-        function: what is called, such as a compiled function.
-        tensors: its arguments, best on the meta device.
-    """
-    mode = MemoryMode(tensors)
-    with mode:
-        function(*tensors)
-    return mode.memory
+__all__ = ["Memory", "MemoryMode", "memory_of", "meta_arguments"]
 
 
 def meta_arguments(

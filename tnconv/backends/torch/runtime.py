@@ -14,6 +14,7 @@ from tnconv.backends.torch import depthwise, fourier, spread
 from tnconv.backends.torch.context import is_recorded, is_traced, may_write
 from tnconv.backends.torch.gram import gram
 from tnconv.backends.torch.lag import correlate
+from tnconv.backends.torch.memory import HOST
 from tnconv.backends.torch.strips import Terms, strip, strips
 
 __all__ = [
@@ -478,7 +479,7 @@ def thin_product(a: Tensor, b: Tensor) -> Tensor:
         The product `[m, p]`. On a CPU, one product with a short sum and a large result writes it slowly.
     """
     count, rows = a.shape
-    if count > 16 or rows < 2048 or rows % 32 or a.device.type != "cpu":
+    if count > 16 or rows < 2048 or rows % 32 or a.device.type not in HOST:
         return torch.mm(a.t(), b)
     strips = a.t().reshape(rows // 32, 32, count)
     return torch.bmm(strips, b.expand(rows // 32, *b.shape)).flatten(0, 1)

@@ -44,7 +44,12 @@ def loop_over_chunks(inner: Program, plan: Plan, arguments: Sequence[str]) -> Pr
     source = _Writer(plan, arguments, inner).source(name)
     function = define(name, source, {"torch": torch, "rt": runtime, inner.name: inner.function})
     return replace(
-        inner, name=name, source=f"{inner.source}\n\n{source}", arguments=tuple(arguments), function=function
+        inner,
+        name=name,
+        source=f"{inner.source}\n\n{source}",
+        arguments=tuple(arguments),
+        function=function,
+        chunk=inner,
     )
 
 
