@@ -433,12 +433,15 @@ def check_program(derived: Expression, builder: Builder, kernels: Collection[str
         want = np.asarray(reference.evaluate(rewritten, arrays), dtype=np.float64)
         built = builder.fastest(rewritten, kernels)
         program = built.program
-        _compare(rewritten, program, arrays, want)
-        if isinstance(built.function, WithBackward):
-            _compare_backward(rewritten, built.function, arrays)
-        elif built.function is not None:
-            for _ in range(2):  # what is made, and what is kept
-                _compare(rewritten, replace(program, function=built.function), arrays, want)
+        imaginary = _integers(rewritten, rng)
+        gaussian = {name: np.asarray(array + 1j * imaginary[name]) for name, array in arrays.items()}
+        for given, value in ((arrays, want), (gaussian, reference.evaluate(rewritten, gaussian))):
+            _compare(rewritten, program, given, value)
+            if isinstance(built.function, WithBackward):
+                _compare_backward(rewritten, built.function, given)
+            elif built.function is not None:
+                for _ in range(2):  # what is made, and what is kept
+                    _compare(rewritten, replace(program, function=built.function), given, value)
         if np.any(want):
             telling += 1
             missing -= {choice.kernel for choice in program.choices}

@@ -463,7 +463,8 @@ def test_convolutions_stay_convolutions(name: str, op: str) -> None:
     call = {"forward": "F.conv", "input_vjp": "F.conv_transpose", "weight_vjp": "rt.weight_gradient"}[op]
     statements = function.source.splitlines()
     assert call in function.source
-    # Nothing but the native call: no padding by hand, no copies.
+    # Nothing but the native call: no padding by hand, no copies; a conjugate is none.
+    statements = [line for line in statements if ".conj()" not in line]
     assert sum("=" in line.split("#")[0].split("(")[0] for line in statements) <= 2, function.source
 
 

@@ -98,7 +98,7 @@ def _shape(shape: Shape, shift: Point) -> str:
     rounded = ", rounded corners=6pt" if shape.kind == "pattern" else ""
     size = f"minimum width={_cm(width)}cm, minimum height={_cm(height)}cm"
     return (
-        rf"\node[tn box, fill=tn-{shape.kind}, {size}{rounded}{marked}] at {at} {{{_tex(shape.name)}}};"
+        rf"\node[tn box, fill=tn-{shape.kind}, {size}{rounded}{marked}] at {at} {{{_tex(shape.label)}}};"
         f" % {shape.title}"
     )
 

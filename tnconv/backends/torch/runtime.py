@@ -33,7 +33,9 @@ __all__ = [
     "merged_weight_gradient",
     "mirrored_weight_gradient",
     "picked",
+    "plain",
     "ratio",
+    "real",
     "slice_sum",
     "spread",
     "squares",
@@ -390,8 +392,10 @@ def dot(a: Tensor, b: Tensor, places: tuple[int, ...]) -> Tensor:
     return (a * b).sum(places)
 
 
-def squares(a: Tensor, b: Tensor, shape: tuple[int, ...], places: tuple[int, ...], keep: bool) -> Tensor:
-    """`Σ (a @ b)²`, one example after another, so that one product is in memory at a time.
+def squares(
+    a: Tensor, b: Tensor, shape: tuple[int, ...], places: tuple[int, ...], keep: bool, *, plain: bool = False
+) -> Tensor:
+    """`Σ |a @ b|²`, one example after another, so that one product is in memory at a time.
 
     Args:
         a: `[n, …, l, t]`.
@@ -399,6 +403,7 @@ def squares(a: Tensor, b: Tensor, shape: tuple[int, ...], places: tuple[int, ...
         shape: of the product of one example.
         places: dimensions of it that are summed.
         keep: whether the examples stay apart, in front of the result; they are summed otherwise.
+        plain: whether complex values are multiplied with themselves, not with their conjugates.
 
     Returns:
         The kept dimensions of the shape, behind n if it is kept.
@@ -411,24 +416,45 @@ def squares(a: Tensor, b: Tensor, shape: tuple[int, ...], places: tuple[int, ...
     parts, total = [], None
     for x, y in zip(a, b, strict=True):
         made = torch.matmul(x, y, out=buffer).view(shape)
+        other = made if plain else made.conj()
         if keep:
-            parts.append(dot(made, made, places) if places else made * made)
+            parts.append(dot(made, other, places) if places else made * other)
             continue
-        total = _with_squares(total, made, places)
+        total = _with_squares(total, made, other, places)
     return torch.stack(parts) if total is None else total
 
 
-def _with_squares(total: Tensor | None, values: Tensor, places: tuple[int, ...]) -> Tensor:
-    """`total + Σ values²`, in the memory of the total where nothing records it."""
+def _with_squares(total: Tensor | None, values: Tensor, others: Tensor, places: tuple[int, ...]) -> Tensor:
+    """`total + Σ values · others`, in the memory of the total where nothing records it."""
     if places == (0,) and may_write(values):
-        for part in values:
-            total = part * part if total is None else total.addcmul_(part, part)
+        for part, other in zip(values, others, strict=True):
+            total = part * other if total is None else total.addcmul_(part, other)
         assert total is not None
         return total
     if not places and total is not None and may_write(values):
-        return total.addcmul_(values, values)
-    part = dot(values, values, places) if places else values * values
+        return total.addcmul_(values, others)
+    part = dot(values, others, places) if places else values * others
     return part if total is None else total + part
+
+
+def real(x: Tensor) -> Tensor:
+    """The real part of a value that is real by construction: a real one as it is."""
+    return x.real.contiguous() if x.is_complex() else x
+
+
+def plain(form: Callable[..., Tensor], x: Tensor, *options: Any, **more: Any) -> Tensor:
+    """`Σ x xᵀ` where `form` computes `Σ x xᴴ`: of complex values by three forms of real ones.
+
+    Args:
+        form: `gram` or `correlate`.
+        x: as `form` takes it.
+        options: of `form`.
+        more: likewise.
+    """
+    if not x.is_complex():
+        return form(x, *options, **more)
+    one, two = form(x.real, *options, **more), form(x.imag, *options, **more)
+    return torch.complex(one - two, form(x.real + x.imag, *options, **more) - one - two)
 
 
 def slice_sum(windows: Tensor, places: tuple[int, ...]) -> Tensor:

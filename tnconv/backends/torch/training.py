@@ -2,7 +2,7 @@
 
 PyTorch's autograd would otherwise differentiate each call of the generated program by itself. That remains the
 way for whatever is not a plain backward pass: `torch.func` transforms, forward-mode derivatives, `torch.compile`,
-autocast, complex tensors, and derivatives of derivatives.
+autocast, and derivatives of derivatives.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -119,6 +119,8 @@ class TrainedProgram:
             return tuple(every[whole.index(name)] for name in needed)
         known = dict(zip(self.arguments, tensors, strict=True))
         known |= dict(zip(self.trained.saved, saved, strict=True))
+        if self.plan.real:  # a value that is real by construction, maybe of complex arguments
+            cotangent = cotangent.to(tensors[0].dtype)
         known[self.trained.cotangent] = cotangent
         found: Any = program.function(*[known[name] for name in program.arguments])
         return found if len(needed) > 1 else (found,)
@@ -187,10 +189,8 @@ class WithBackward:
 
 
 def _unusual(tensors: Sequence[Tensor]) -> bool:
-    """Whether somebody wants more than a backward pass of real tensors as they are."""
-    if not are_plain(tensors) or autocast_dtype(tensors[0].device) is not None:
-        return True
-    return any(tensor.is_complex() for tensor in tensors)
+    """Whether somebody wants more than a backward pass of tensors as they are."""
+    return not are_plain(tensors) or autocast_dtype(tensors[0].device) is not None
 
 
 class _Planned(torch.autograd.Function):

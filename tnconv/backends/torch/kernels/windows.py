@@ -55,6 +55,7 @@ class Windows(Kernel):
     """A window view of each operand (im2col), then a matrix product over the windows."""
 
     name = "window view + matmul"
+    takes_conj = True
 
     def accepts(self, problem: Problem) -> bool:
         """Every relation has an index that is on operands only, of which there is a view."""
@@ -201,6 +202,7 @@ class Cells(Kernel):
     """The last resort: reads and writes by index arithmetic. Accepts every step."""
 
     name = "gather and scatter"
+    takes_conj = True
 
     def accepts(self, problem: Problem) -> bool:
         """Always."""
@@ -232,7 +234,8 @@ class Cells(Kernel):
                 scatters.append((solved, keep))
             elif not readers:
                 operands.append(_range_mask(em, solved, like))
-        result = broadcast(em, _product(em, operands, output), problem.output if not scatters else ())
+        product = _product(em, list(map(em.conj, operands)), output)
+        result = broadcast(em, product, problem.output if not scatters else ())
         for solved, keep in reversed(scatters):
             result = scatter(em, result, solved, keep)
         return broadcast(em, result, problem.output) if scatters else result
