@@ -140,10 +140,10 @@ def test_weight_vjp_is_the_network_of_the_design():
     assert str(after) == (
         "network conv1d.forward {\n"
         "  index [n=N, g=2, c=3, d=4, i=9, k=3, o=4]\n"
-        "  x  = input     [n, (g c), i]\n"
-        "  p  = pattern   [i = 2*o + k - 1]\n"
-        "  dy = cotangent [n, (g d), o]\n"
-        "  output         [(g d), c, k]\n}"
+        "  x  = input{conj} [n, (g c), i]\n"
+        "  p  = pattern     [i = 2*o + k - 1]\n"
+        "  dy = cotangent   [n, (g d), o]\n"
+        "  output           [(g d), c, k]\n}"
     )
 
 

@@ -135,6 +135,7 @@ class _Forced(Kernel):
     def __init__(self, kernel: Kernel) -> None:
         self.kernel, self.used = kernel, False
         self.takes_scaled, self.applies_scale = kernel.takes_scaled, kernel.applies_scale  # type: ignore[misc]
+        self.takes_conj = kernel.takes_conj  # type: ignore[misc]
 
     def accepts(self, problem: Problem) -> bool:
         return self.kernel.accepts(problem)
