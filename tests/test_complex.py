@@ -14,7 +14,10 @@ from tests.layer_strategies import conv_transpose_specs, linear_specs, pool_spec
 from tests.layer_values import applied, groups_of, jacobian, patches, positions_last, values_of, wanted
 from tests.test_operations import assert_close, called
 from tnconv import ConvSpec, LinearSpec
-from tnconv.errors import ArgumentError
+from tnconv.backends.torch import runtime
+from tnconv.backends.torch.emit import Emitter
+from tnconv.errors import ArgumentError, LoweringError
+from tnconv.planner import Operand, backward
 from tnconv.spec.layer import Layer
 from tnconv.testing import conv_specs
 
@@ -126,7 +129,9 @@ def test_layers_without_a_weight(spec: Layer) -> None:
 def test_what_is_of_real_values_only_is_refused(op: str) -> None:
     function = tnconv.compile(ConvSpec(2, 3, 3, (5,)), op)
     values = values_of(ConvSpec(2, 3, 3, (5,)), dtype=torch.complex64)
-    with pytest.raises(ArgumentError, match=f"has dtype torch.complex64, but '{op}' is defined for real values only"):
+    with pytest.raises(
+        ArgumentError, match=f"has dtype torch.complex64, but '{op}' is defined for real values only"
+    ):
         called(function, values)
 
 
@@ -170,7 +175,9 @@ def test_single_precision(op: str) -> None:
 
 
 @pytest.mark.parametrize("op", ["weight_vjp", "kfac_expand", "gradient_norm", "ggn_diagonal", "ggn_gram"])
-@pytest.mark.parametrize("options", [{"backend": "reference"}, {"passes": "none"}, {"planner": "left-to-right"}])
+@pytest.mark.parametrize(
+    "options", [{"backend": "reference"}, {"passes": "none"}, {"planner": "left-to-right"}]
+)
 def test_every_way_gives_the_same(op: str, options: dict[str, str]) -> None:
     spec = ConvSpec(2, 3, 2, (4, 5), padding=1, batch_size=4)
     values = values_of(spec, 4, torch.complex128)
@@ -205,13 +212,17 @@ def test_constants_are_conjugated_where_they_are_kept(op: str) -> None:
         kept = tnconv.compile(spec, op, constant=[name])
         for _ in range(2):
             assert_close(called(kept, values), called(function, values), 1e-13)
-    assert tnconv.compile(spec, "input_vjp", constant=["weight"]).kept is None  # a conjugate alone is not worth it
+    assert (
+        tnconv.compile(spec, "input_vjp", constant=["weight"]).kept is None
+    )  # a conjugate alone is not worth it
 
 
 # -- derivatives ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("op", ["forward", "weight_vjp", "gradient_norm", "kfac_expand", "ggn_gram", "ggn_diagonal"])
+@pytest.mark.parametrize(
+    "op", ["forward", "weight_vjp", "gradient_norm", "kfac_expand", "ggn_gram", "ggn_diagonal"]
+)
 def test_planned_gradients_are_those_of_autograd(op: str) -> None:
     spec = ConvSpec(2, 3, 2, (4, 5), padding=1)
     values = values_of(spec, dtype=torch.complex128)
@@ -233,7 +244,10 @@ def test_drop_ins(bias: bool) -> None:
     x = torch.randn(2, 4, 6, 5, dtype=torch.complex128)
     pairs = [
         (nn.Conv2d(4, 6, 3, padding=1, groups=2, bias=bias, dtype=x.dtype), tnconv.nn.Conv2d),
-        (nn.ConvTranspose2d(4, 6, 3, stride=2, groups=2, bias=bias, dtype=x.dtype), tnconv.nn.ConvTranspose2d),
+        (
+            nn.ConvTranspose2d(4, 6, 3, stride=2, groups=2, bias=bias, dtype=x.dtype),
+            tnconv.nn.ConvTranspose2d,
+        ),
     ]
     for theirs, kind in pairs:
         ours = kind.from_torch(theirs)
@@ -241,7 +255,9 @@ def test_drop_ins(bias: bool) -> None:
         for module in (theirs, ours):
             leaf = x.clone().requires_grad_()
             y = module(leaf)
-            outputs.append((y, *torch.autograd.grad(y, (leaf, *module.parameters()), torch.ones_like(y) * (1 + 2j))))
+            outputs.append(
+                (y, *torch.autograd.grad(y, (leaf, *module.parameters()), torch.ones_like(y) * (1 + 2j)))
+            )
         for want, got in zip(*outputs, strict=True):
             assert_close(got, want, 1e-12)
 
@@ -249,7 +265,10 @@ def test_drop_ins(bias: bool) -> None:
 def test_functions() -> None:
     x = torch.randn(2, 4, 6, 5, dtype=torch.complex128, requires_grad=True)
     weight = torch.randn(6, 2, 3, 3, dtype=torch.complex128, requires_grad=True)
-    for ours, theirs in ((tnconv.functional.conv2d, F.conv2d), (tnconv.functional.conv_transpose2d, F.conv_transpose2d)):
+    for ours, theirs in (
+        (tnconv.functional.conv2d, F.conv2d),
+        (tnconv.functional.conv_transpose2d, F.conv_transpose2d),
+    ):
         w = weight if ours is tnconv.functional.conv2d else weight.detach()[:4].clone().requires_grad_()
         found = []
         for function in (ours, theirs):
@@ -285,6 +304,51 @@ def test_as_one_einsum() -> None:
         assert_close(value.real if found.real else value, function(*given_), 1e-12)
         expression = tnconv.to_einsum(function, N=2, dtype=torch.complex128)
         assert_close(expression.contract_expression()(*given_), function(*given_), 1e-12)
+
+
+# -- the exact check -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("op", ["weight_vjp", "kfac_reduce", "gradient_norm", "ntk"])
+def test_exact(op: str) -> None:
+    tnconv.compile(ConvSpec(2, 2, 2, (4,), padding=1, batch_size=2, bias=True), op, verify="exact")
+
+
+@pytest.mark.parametrize(
+    ("op", "spec"),
+    [
+        ("weight_vjp", ConvSpec(4, 8, 3, (9, 9))),
+        ("input_vjp", ConvSpec(4, 8, 3, (9,))),
+        ("ggn_diagonal", ConvSpec(4, 8, 3, (9, 9))),
+    ],
+)
+def test_a_program_that_loses_a_conjugate_is_caught(
+    op: str, spec: Layer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Emitter, "conj", lambda _em, value, _method="conj": replace(value, conj=False))
+    with pytest.raises(LoweringError, match="has a value that differs from the reference"):
+        tnconv.compile(spec, op, verify="exact")
+
+
+@pytest.mark.parametrize(
+    ("name", "spec"), [("gram", ConvSpec(8, 8, 1, (9, 9))), ("correlate", ConvSpec(64, 8, 3, (20, 20)))]
+)
+def test_a_kernel_that_loses_a_conjugate_is_caught(
+    name: str, spec: Layer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = getattr(runtime, name)
+    assert f"rt.{name}(" in tnconv.compile(spec, "kfac_expand").source
+    monkeypatch.setattr(runtime, name, lambda *values, **options: runtime.plain(right, *values, **options))
+    with pytest.raises(LoweringError, match="has a value that differs from the reference"):
+        tnconv.compile(spec, "kfac_expand", verify="exact")
+
+
+def test_planned_gradients_without_conjugates_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = ConvSpec(2, 3, 2, (4, 5), padding=1)
+    tnconv.compile(spec, training=True, verify="exact")
+    monkeypatch.setattr(backward, "Operand", lambda source, axes, _conj: Operand(source, axes))
+    with pytest.raises(LoweringError, match="a planned gradient of a small instance differs from autograd's"):
+        tnconv.compile(spec, training=True, verify="exact")
 
 
 # -- texts ---------------------------------------------------------------------------------------------

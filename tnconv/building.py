@@ -478,7 +478,8 @@ def _compare_backward(
     both = []
     for call in (program.function, function):
         value = call(*tensors)
-        cotangent = torch.arange(value.numel(), dtype=value.dtype).sub_(value.numel() // 2).view_as(value)
+        steps = torch.arange(value.numel(), dtype=torch.float64).sub_(value.numel() // 2).view_as(value)
+        cotangent = (torch.complex(steps, 2 * steps) if value.is_complex() else steps).to(value.dtype)
         both.append(torch.autograd.grad(value, wanted, cotangent) if wanted else ())
     for want, got in zip(*both, strict=True):
         if not torch.allclose(want, got, rtol=1e-9, atol=1e-9):

@@ -107,7 +107,9 @@ def test_hermitian(shape: tuple[int, ...]) -> None:
         torch.testing.assert_close(got, want, rtol=1e-11, atol=1e-11)
         torch.testing.assert_close(got, got.mH, rtol=1e-12, atol=1e-12)
     unconjugated = runtime.plain(gram, x, 0.5)
-    torch.testing.assert_close(unconjugated, torch.einsum("gnrt,gnst->grs", x, x) * 0.5, rtol=1e-11, atol=1e-11)
+    torch.testing.assert_close(
+        unconjugated, torch.einsum("gnrt,gnst->grs", x, x) * 0.5, rtol=1e-11, atol=1e-11
+    )
 
 
 def test_derivatives_and_transforms() -> None:

@@ -158,7 +158,8 @@ class Close(Pass):
     def expected(self, before: Expression, arguments: dict[str, Array], evaluate: Evaluate) -> Array:
         """The tensor product of the argument and the value over the axes."""
         value = np.asarray(evaluate(before, arguments))
-        return np.asarray(np.tensordot(arguments[self.cotangent].astype(value.dtype), value, self.axes))
+        seed = arguments[self.cotangent]
+        return np.asarray(np.tensordot(seed.astype(np.result_type(seed, value)), value, self.axes))
 
 
 def _legs(node: Tensor, taken: set[Index], names: set[str]) -> tuple[tuple[Axis, ...], tuple[Delta, ...]]:

@@ -31,9 +31,7 @@ from tnconv.planner.plan import Operand, Plan, Slice, Step
 from tnconv.planner.prepare import hint_values
 
 _STEP = re.compile(r"(\w+)\s*\[([^\]]*)\] = (.*)\Z", re.ASCII)
-_FACTOR = re.compile(
-    r"(?:conj\((\w+)\)|(\w+))\s*\[([^\]]*)\]|\[([^\]]*)\]|scale\((.*)\)\Z|1\Z", re.ASCII
-)
+_FACTOR = re.compile(r"(?:conj\((\w+)\)|(\w+))\s*\[([^\]]*)\]|\[([^\]]*)\]|scale\((.*)\)\Z|1\Z", re.ASCII)
 _REAL = re.compile(r"real\((.*)\)\Z")
 _MAX_TEXT = 2_000_000
 

@@ -211,9 +211,7 @@ class Emitter:
         if not value.conj:
             return value
         plain = replace(value, conj=False)
-        made = self.derive(
-            plain, "conj", f"{value.name}.{method}()", value.dims, contiguous=value.contiguous
-        )
+        made = self.derive(plain, "conj", f"{value.name}.{method}()", value.dims, contiguous=value.contiguous)
         self._light.add(made.name)
         return made
 
