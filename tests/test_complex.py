@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor, nn
+from torch import nn
 
 import tnconv
 from tests.layer_strategies import conv_transpose_specs, linear_specs, pool_specs, unfold_specs

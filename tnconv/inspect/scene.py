@@ -23,7 +23,6 @@ class Curve:
     index: Index
     segments: tuple[tuple[Point, Point, Point, Point], ...]
     marked: bool = False
-    label: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +42,7 @@ class Shape:
     at: Point
     size: Point
     marked: bool = False
+    label: str = ""
 
 
 @dataclass(frozen=True, slots=True)

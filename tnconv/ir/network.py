@@ -276,10 +276,9 @@ class Sum:
                     "give both the same axes"
                 )
             if term.real != self.real:
-                mine, other = ("real" if t.real else "not real" for t in (self, term))
                 raise NetworkError(
-                    f"sum {self.name!r}: the output of term {self.terms[0].name!r} is {mine} but that of "
-                    f"{term.name!r} is {other}; declare both alike"
+                    f"sum {self.name!r}: term {self.terms[0].name!r} has real={self.real} but term {term.name!r} has "
+                    f"real={term.real}; declare both outputs real, or none"
                 )
         self._check_arguments()
 

@@ -199,8 +199,8 @@ Every operation is derived by passes from the forward network of a layer; `tncon
   `grad_output`. `z[v,n,t]` are the rows of the loss-Hessian square root pulled back to `y`. `h_y`, the argument
   `hessian_output`, is the diagonal of the Hessian with respect to `y`. A `tangent` has the shape of `x` or of `W`,
   `columns` that of the result of `unfold`.
-- Values may be complex: `aᴴ` is the conjugate transpose; operations without `conj`, `ᴴ` and `|·|` conjugate nothing. The
-  gradients are those of PyTorch's autograd; where a formula is a sum of `|·|²`, the result has the real dtype.
+- Values may be complex: `aᴴ` is the conjugate transpose; formulas without `conj`, `ᴴ`, `|·|` or `⟨·,·⟩` conjugate
+  nothing. Gradients are those of PyTorch's autograd; where a formula is a sum of `|·|²`, the result has the real dtype.
 - Parentheses say that one axis holds several indices, flattened row-major, as torch does. `'` marks a second copy.
 
 ## The operations

@@ -125,7 +125,7 @@ def _conjugates(expression: Expression) -> bool:
 def _equal(found: Array, expected: Array) -> bool:
     if found.shape != expected.shape:
         return False
-    if not found.dtype.kind == "c":
+    if found.dtype.kind != "c":
         return np.array_equal(found.astype(object), expected.astype(object))
     one, two = found.astype(complex), expected.astype(complex)
     return not one.size or bool(np.abs(one - two).max() <= _ROUNDING * np.abs(two).max())

@@ -248,8 +248,8 @@ class _Builder:
     ) -> Operand:
         """A step whose result has the legs as plain axes, or the equal step that is there; as an operand.
 
-        Where the first operand is a conjugate, what is made is the conjugate of all, which is read as one: so both halves
-        of a Hermitian product are one step.
+        Where the first operand is a conjugate, what is made is the conjugate of all, which is read as one: so both
+        halves of a Hermitian product are one step.
         """
         operands, conj = _first_plain(operands)
         numbers = _numbers(operands, relations)

@@ -137,7 +137,7 @@ class _Lag:
 
 
 class LagCorrelation(Kernel):
-    """`Σ_o a[c, k] conj(a[c', k'])` over the windows of one input: by lag, as it depends on k' - k but for the border."""
+    """`Σ_o a[c, k] conj(a[c', k'])` over the windows of one input: by lag, it depends on k' - k but for the border."""
 
     name = "lag correlation"
     takes_scaled = False
