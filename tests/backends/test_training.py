@@ -188,7 +188,7 @@ def test_a_limit_on_memory_is_kept_by_computing_again() -> None:
     free = cp()
     assert free.backward is not None and free.backward.trained.saved
     limits = []
-    for size in (evaluate(free.backward.peak, {}) - 1, 4 * 8 * 8 * 8):
+    for size in (free.backward.peak_at({}) - 1, 4 * 8 * 8 * 8):
         limits.append(size * torch.get_default_dtype().itemsize)
     tight = cp(memory_limit=limits[0])
     assert tight.backward is not None

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 from tnconv.backends.base import Choice, Program
+from tnconv.backends.meter import measured_at
+from tnconv.backends.peak import elements
 from tnconv.backends.torch.context import are_plain, autocast_dtype
 from tnconv.backends.torch.lower import Lowering, kernel_table
 from tnconv.backends.torch.profile import Profile, profile_of
@@ -97,6 +99,26 @@ class TrainedProgram:
         backward = normal(saved + program_peak(self.trained.backward, self.backward.workspace))
         hints = {name: self.plan.hints.get(name, DEFAULT_HINT) for name in symbol_names(forward + backward)}
         return max(forward, backward, key=lambda size: evaluate(size, hints))
+
+    def peak_at(self, values: Mapping[str, int]) -> int:
+        """The same as the programs make it, measured, with what native convolutions take for themselves.
+
+        Args:
+            values: of the size symbols.
+        """
+        values = {**self.plan.hints, **values}
+        result = next(step for step in self.plan.steps if step.result in self.plan.results)
+        shapes = [self.plan.arguments[name] for name in self.arguments]
+        shapes.append(tuple(axis.size for axis in result.output))
+        found = elements(measured_at(self._both, shapes, values), scratch=True)
+        return evaluate(self.peak, values) if found is None else found
+
+    def _both(self, *tensors: Tensor) -> None:
+        """Both passes in turn, for the arguments and a cotangent."""
+        *arguments, cotangent = tensors
+        value, saved = self.run(*arguments)
+        del value
+        self.gradients(arguments, saved, cotangent, self.trained.needed)
 
     def function(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """Both passes in turn, for a cotangent of ones: the gradients."""

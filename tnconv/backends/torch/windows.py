@@ -380,7 +380,7 @@ def _gather_cells(em: Emitter, value: Value, relations: Sequence[Relational]) ->
     shared = [i for i in value.legs if i in legs and i not in lefts]
     kept = [i for i in value.legs if i not in lefts and i not in shared]
     value = em.order(value, [*lefts, *shared, *kept])
-    masks, reads, place = [], [value.name], ""
+    masks, reads, place = [], [value.name] if shared else [], ""
     for relation in relations:
         cell = cells(em, relation, legs, value.name)
         reads.append(cell)
