@@ -80,7 +80,11 @@ def window_sums(x: Tensor, kept: Terms, summed: Terms, offset: int) -> Tensor:
     size = x.shape[1]
     matrix = strip(size, kept, summed, offset, x.dtype, x.device)
     low, high = _shared(size, kept, summed, offset)
-    if high - low < max(_LEAST_SHARED, size // 2) or x.numel() < _LEAST_CELLS:
+    if (
+        torch.compiler.is_compiling()
+        or high - low < max(_LEAST_SHARED, size // 2)
+        or x.numel() < _LEAST_CELLS
+    ):
         return torch.matmul(matrix.T, x)
     few = [*range(low), *range(high, size)]
     shared = x[:, low:high].sum(1)
@@ -240,7 +244,9 @@ def weight_gradients(
         options: of `weight_gradient`.
     """
     cells = math.prod(shape)
-    if not worth_calls(examples, shape[1], cells * math.prod(gradient.shape[2:]), cells):
+    if torch.compiler.is_compiling() or not worth_calls(
+        examples, shape[1], cells * math.prod(gradient.shape[2:]), cells
+    ):
         return weight_gradient(gradient, image, shape, groups=groups, **options)
     size = (shape[0] // examples, *shape[1:])
     pairs = zip(gradient.chunk(examples, 1), image.chunk(examples, 1), strict=True)
@@ -461,7 +467,8 @@ def slice_sum(windows: Tensor, places: tuple[int, ...]) -> Tensor:
     """The sum of a window view over some dimensions: slice by slice while these are large, for cells are near then."""
     count = math.prod([windows.shape[p] for p in places])
     if (
-        not 0 < count <= _MOST_ADDED
+        torch.compiler.is_compiling()  # a choice by size would be a guard on sizes that are left open
+        or not 0 < count <= _MOST_ADDED
         or windows.numel() < count * _LEAST_SLICE
         or windows.dtype.itemsize <= _HALF
     ):
@@ -505,7 +512,7 @@ def thin_product(a: Tensor, b: Tensor) -> Tensor:
         The product `[m, p]`. On a CPU, one product with a short sum and a large result writes it slowly.
     """
     count, rows = a.shape
-    if count > 16 or rows < 2048 or rows % 32 or a.device.type not in HOST:
+    if torch.compiler.is_compiling() or count > 16 or rows < 2048 or rows % 32 or a.device.type not in HOST:
         return torch.mm(a.t(), b)
     strips = a.t().reshape(rows // 32, 32, count)
     return torch.bmm(strips, b.expand(rows // 32, *b.shape)).flatten(0, 1)
