@@ -2,7 +2,7 @@
 
 PyTorch's autograd would otherwise differentiate each call of the generated program by itself. That remains the
 way for whatever is not a plain backward pass: `torch.func` transforms, forward-mode derivatives, `torch.compile`,
-autocast, and derivatives of derivatives.
+other tracers, and derivatives of derivatives.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
