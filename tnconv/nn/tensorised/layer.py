@@ -315,7 +315,7 @@ class TensorisedConv(nn.Module):
             SpecError: the kernel does not fit into the input.
         """
         # Read as attributes: a parametrised factor (weight_norm, prune, parametrize) is no entry of the registry.
-        given: dict[str, Tensor] = {name: getattr(self, name) for name in self._factors}
+        given: dict[str, Tensor] = dict(self.factors)
         if self.bias is not None:
             given["bias"] = self.bias
         if isinstance(input, Tensor):
