@@ -106,7 +106,8 @@ class CompiledFunction:
     """A function on tensors, and the texts it came from.
 
     Call it with tensors in the order of `arguments`, or by name; those of a layer with a batch axis, or all
-    without one, and then the result has none either. Gradients flow through.
+    without one, and then the result has none either. Gradients flow through. A pickle of it has what was compiled and
+    what was chosen, by which it is written anew where it is loaded; a copy is the function itself.
 
     Attributes:
         network: what is computed, after the passes.

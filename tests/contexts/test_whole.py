@@ -70,7 +70,7 @@ def test_export_with_dynamic_height_and_width() -> None:
 
 
 def test_strict_export() -> None:
-    parts = named("training", "kfac_reduce", "Conv2d", "CPConv2d")
+    parts = named("kfac_reduce", "CPConv2d")
     program = torch.export.export(Model(parts), arguments(parts), strict=True).module()
     check(program(*arguments(parts)), parts)
 
@@ -88,7 +88,7 @@ def gradients(call: nn.Module, parts: Sequence[Subject]) -> tuple[list[Tensor], 
 
 
 def test_compile() -> None:
-    parts = named("training", "constant", "kfac_expand", "ggn_diagonal", "Conv2d", "CPConv2d")
+    parts = named("training", "kfac_expand", "ggn_diagonal", "CPConv2d")
     torch._dynamo.reset()
     model = Model(parts)
     values, got = gradients(torch.compile(model, backend="aot_eager", fullgraph=True), parts)
