@@ -48,7 +48,9 @@ def test_export() -> None:
 
 
 def test_export_with_a_dynamic_batch() -> None:
-    parts, batch = subjects(), torch.export.Dim("batch", min=1, max=64)
+    # A loop over chunks of the batch is written out in a graph, which has one number of them.
+    parts = [each for each in subjects() if not getattr(getattr(each.call, "plan", None), "slices", ())]
+    batch = torch.export.Dim("batch", min=1, max=64)
     shapes = tuple(
         {axis: batch for p, axis in each.batched if p == n}
         for each in parts
