@@ -450,7 +450,7 @@ def _compiled(
             f"{derived.name!r} has too many cells to be priced ({error}); give smaller sizes, or hints for symbols"
         ) from error
     if options.verify:
-        check_program(derived, builder, {choice.kernel for choice in built.program.choices})
+        check_program(derived, network, builder, built)
     batch = BatchAxes.of(derived, derivation.batch) if source.single else None
     arithmetic = Arithmetic.of(network, operation, options.dtype)
     return CompiledFunction(operation.name, network, (*first, *second), built, batch, source.spec, arithmetic)
