@@ -18,7 +18,7 @@ from tnconv.nn.conv import ConvNd
 from tnconv.nn.modules import any_input, check_copied, check_dims, check_fixed, kernel, symmetric
 from tnconv.nn.tensorised.budget import Budget
 from tnconv.nn.tensorised.factors import Family, WeightShape, channel_shape, layer_network
-from tnconv.nn.tensorised.from_dense import decomposed
+from tnconv.nn.tensorised.from_dense import check_dtype, decomposed
 from tnconv.nn.tensorised.ranks import Rank, resolve_ranks
 from tnconv.source import KnowsNetwork
 from tnconv.spec import ConvSpec
@@ -257,6 +257,7 @@ class TensorisedConv(nn.Module, KnowsNetwork):
         dims = len(layer.kernel_size)
         check_fixed(cls, cls.fixed, conv, dims)
         weight: Tensor = layer.weight
+        check_dtype(weight)
         build: Any = cls
         made: Self = build(
             *(() if cls.fixed else (dims,)),
