@@ -224,7 +224,7 @@ class Builder:
         if not peaks:
             raise PlanError(
                 f"memory_limit={format_memory(limit)} and training=True are given, but the backward pass of "
-                f"{network.name!r} cannot be planned, and what autograd keeps for it is not known; leave one of them out"
+                f"{network.name!r} cannot be planned, and what autograd keeps is not known; leave one of them out"
             )
         raise does_not_fit(min(peaks), len(peaks), limit, itemsize, network.symbols, "plans")
 

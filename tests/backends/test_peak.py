@@ -50,7 +50,9 @@ def layer(kind: str, seed: int) -> Any:
         case "transposed":
             small, extra = tuple(i // 2 for i in size), tuple(s - 1 for s in stride)
             options: dict[str, Any] = {"padding": padding, "output_padding": extra}
-            return ConvTransposeSpec(groups * c, groups * d, kernel, small, stride=stride, groups=groups, **options)
+            return ConvTransposeSpec(
+                groups * c, groups * d, kernel, small, stride=stride, groups=groups, **options
+            )
     mode = rng.choice(("circular", "reflect", "replicate")) if kind == "padded" else "zeros"
     return ConvSpec(
         groups * c, groups * d, kernel, size,
@@ -151,7 +153,13 @@ SMALL = {
     "transposed, dilated": ConvTransposeSpec(2, 4, 3, (3, 3), stride=3, padding=1, dilation=2, groups=2),
     "transposed, stride 1": ConvTransposeSpec(2, 2, 3, (4, 3)),
 }
-SECOND_ORDER = ("hessian_diagonal_bl89_input", "hessian_diagonal_bl89_weight", "ntk", "ggn_gram", "ggn_mini_block")
+SECOND_ORDER = (
+    "hessian_diagonal_bl89_input",
+    "hessian_diagonal_bl89_weight",
+    "ntk",
+    "ggn_gram",
+    "ggn_mini_block",
+)
 BY_REFERENCE = ("kfac_expand", "kfac_reduce", "unfold", "toeplitz", "fold")
 
 
@@ -217,7 +225,9 @@ def test_a_limit_holds_with_what_native_calls_take(kind: str) -> None:
 
 
 def test_a_limit_and_training_without_a_planned_backward_pass() -> None:
-    with pytest.raises(PlanError, match=r"memory_limit=100 KiB and training=True are given, but the backward pass"):
+    with pytest.raises(
+        PlanError, match=r"memory_limit=100 KiB and training=True are given, but the backward pass"
+    ):
         tnconv.compile(ConvSpec(3, 8, 3, (8, 8)), "kfac_reduce", memory_limit="100KiB", training=True)
 
 

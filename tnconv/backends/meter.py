@@ -20,6 +20,8 @@ from tnconv.errors import TnconvError
 from tnconv.ir import Size, evaluate
 
 ITEM = 4  # bytes of an element while a program is measured
+_Mode: Any = TorchDispatchMode  # which torch leaves untyped, as references to storages
+_reference: Any = StorageWeakRef
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +39,7 @@ class Memory:
     where: str = ""
 
 
-class MemoryMode(TorchDispatchMode):
+class MemoryMode(_Mode):  # type: ignore[misc]
     """Records the memory of the tensors that operators make while it is active: each storage once, until it dies.
 
     Args:
@@ -46,10 +48,10 @@ class MemoryMode(TorchDispatchMode):
 
     def __init__(self, outside: Sequence[Tensor] = ()) -> None:
         super().__init__()
-        self._outside = [StorageWeakRef(tensor.untyped_storage()) for tensor in outside]
+        self._outside = [_reference(tensor.untyped_storage()) for tensor in outside]
         self._known = {ref.cdata for ref in self._outside}
         self._devices = {tensor.device for tensor in outside}
-        self._live: dict[int, tuple[StorageWeakRef, int]] = {}
+        self._live: dict[int, tuple[Any, int]] = {}
         self._bound = 0  # bytes that are live at most
         self.memory = Memory()
 
@@ -75,7 +77,7 @@ class MemoryMode(TorchDispatchMode):
     def _count(self, tensor: Tensor) -> int:
         """The bytes of a tensor's storage if it is new."""
         storage = tensor.untyped_storage()
-        ref = StorageWeakRef(storage)
+        ref = _reference(storage)
         if ref.cdata in self._known or ref.cdata in self._live:
             return 0
         size = storage.nbytes()

@@ -6,7 +6,7 @@ Nothing here touches a tensor, so the compiler decides with it and tests count w
 from collections.abc import Sequence
 from functools import lru_cache
 from math import prod
-from typing import Literal, NamedTuple, TypedDict, Unpack, cast
+from typing import Any, Literal, NamedTuple, TypedDict, Unpack, cast
 
 from tnconv.backends.torch import gram
 from tnconv.backends.torch.lag_schedule import (
@@ -118,7 +118,8 @@ def choose(profile: Profile = DEFAULT, **numbers: Unpack[Numbers]) -> Scheme:
     return _choose(profile, tuple((name, _hashable(value)) for name, value in numbers.items()))
 
 
-def _hashable(value: int | Sequence[int]) -> int | tuple[int, ...]:
+def _hashable(value: Any) -> int | tuple[int, ...]:
+    """A number of a call, or numbers by axis, as a key."""
     return value if isinstance(value, int) else tuple(value)
 
 

@@ -17,7 +17,9 @@ from tnconv.ir.nodes import runs
 MOST_PADDED = 16
 # Padding is written run by run; an axis that folds more often (wide padding of few cells) is picked cell by cell.
 MOST_RUNS = 16
-_MOST_GROWN = 4  # times as many cells may an operand have once it is padded for a view of which a diagonal is read
+_MOST_GROWN = (
+    4  # times as many cells may an operand have once it is padded for a view of which a diagonal is read
+)
 
 
 @dataclass(frozen=True, slots=True)
