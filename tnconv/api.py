@@ -348,10 +348,10 @@ def compile(
             over the groups, and of all output channels.
         bias: `"joint"` makes weight and bias one matrix, the bias as its last column; `"separate"` leaves it out.
         memory_limit: most memory that a call may take besides its arguments, in bytes or as `"512MiB"`, for
-            tensors of torch's default dtype. Symbolic sizes count as their hints. What torch's own kernels take
-            as scratch does not count, nor what autograd keeps. Where no order fits, indices are cut into chunks
-            (`plan.slices`). With `training=True` what is saved for the backward pass counts, and what does not fit
-            is computed again there (checkpointing).
+            tensors of torch's default dtype. Symbolic sizes count as their hints. What native convolutions take for
+            themselves counts by an upper bound, what autograd keeps does not. Where no order fits, indices are cut into
+            chunks (`plan.slices`). With `training=True` what is saved for the backward pass counts, and what does not
+            fit is computed again there (checkpointing).
         verify: `"exact"` compares small integer instances before and after every pass, and of the program.
         hints: representative integers for size symbols, for choices by cost; 32 if left out.
         device: whose rates decide between kernels, `"cpu"`, `"cuda"` or a `torch.device`; see `tnconv calibrate`.

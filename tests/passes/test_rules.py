@@ -254,3 +254,36 @@ def test_a_rule_needs_its_docstring():
 
     with pytest.raises(PassError, match="rule 'bare' needs a docstring"):
         rule(bare)
+
+
+@pytest.mark.parametrize("folded", ["", " mod 4", " reflect 4", " replicate 4"])
+@pytest.mark.parametrize("kernel", [2, 4, 6])
+def test_twins_are_matched_where_no_two_positions_fold_alike(folded, kernel):
+    """`k = k_2` for zero padding, and for circular padding unless the kernel goes round the input."""
+    network = parse_network(f"""network t {{
+      index [i=4, k={kernel}, k_2={kernel}, o=5]
+      p   = pattern         [i = o + k - 1{folded}]
+      p_2 = pattern         [i = o + k_2 - 1{folded}]
+      w   = parameter       [k]
+      w_2 = parameter{{of=w}} [k_2]
+      y   = cotangent       [o]
+      output                [i]
+    }}""")
+    after, _ = Pipeline.parse("absorb_deltas").run(network)
+    assert_same_value(network, after)
+    assert (len(after.patterns) == 1) == (not folded or (folded == " mod 4" and kernel <= 4))
+
+
+@pytest.mark.parametrize("folded", ["", " mod 9", " reflect 9", " replicate 9"])
+def test_twins_with_another_left_index_are_matched_in_every_mode(folded):
+    network = parse_network(f"""network t {{
+      index [i=9, i_2=9, k=3, o=4]
+      x   = input       [i]
+      x_2 = input{{of=x}} [i_2]
+      p   = pattern     [i = 2*o + k - 1{folded}]
+      p_2 = pattern     [i_2 = 2*o + k - 1{folded}]
+      output            [k, o]
+    }}""")
+    after, _ = Pipeline.parse("absorb_deltas").run(network)
+    assert_same_value(network, after)
+    assert len(after.patterns) == 1

@@ -20,8 +20,7 @@ from tnconv.errors import TnconvError
 from tnconv.ir import Size, evaluate
 
 ITEM = 4  # bytes of an element while a program is measured
-_Mode: Any = TorchDispatchMode  # which torch leaves untyped, as references to storages
-_reference: Any = StorageWeakRef
+_weak: Any = StorageWeakRef
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +38,7 @@ class Memory:
     where: str = ""
 
 
-class MemoryMode(_Mode):  # type: ignore[misc]
+class MemoryMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Records the memory of the tensors that operators make while it is active: each storage once, until it dies.
 
     Args:
@@ -47,8 +46,8 @@ class MemoryMode(_Mode):  # type: ignore[misc]
     """
 
     def __init__(self, outside: Sequence[Tensor] = ()) -> None:
-        super().__init__()
-        self._outside = [_reference(tensor.untyped_storage()) for tensor in outside]
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._outside = [_weak(tensor.untyped_storage()) for tensor in outside]
         self._known = {ref.cdata for ref in self._outside}
         self._devices = {tensor.device for tensor in outside}
         self._live: dict[int, tuple[Any, int]] = {}
@@ -77,7 +76,7 @@ class MemoryMode(_Mode):  # type: ignore[misc]
     def _count(self, tensor: Tensor) -> int:
         """The bytes of a tensor's storage if it is new."""
         storage = tensor.untyped_storage()
-        ref = _reference(storage)
+        ref = _weak(storage)
         if ref.cdata in self._known or ref.cdata in self._live:
             return 0
         size = storage.nbytes()
