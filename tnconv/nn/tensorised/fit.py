@@ -20,8 +20,11 @@ Start = Callable[[Tensor], list[Tensor] | None]
 Drawn = Callable[[Tensor], list[Tensor]]
 
 EXACT = 1e-8  # relative error from which nothing is left to gain
-_STALLED = 1e-5  # relative gain of a sweep
-_STALLED_LARGE = 3e-4  # where a sweep takes long
+_STALLED = (
+    (30_000, 1e-5),
+    (500_000, 3e-4),
+    (math.inf, 1e-3),
+)  # relative gain of a sweep, by cells up to which
 LARGE = 30_000  # cells from which one start has to do
 _DIRECT = 1500  # unknowns up to which normal equations are solved by Cholesky
 _CONJUGATE = 5  # steps of conjugate gradients otherwise
@@ -53,7 +56,7 @@ class Descent:
         self.values = list(values)
         self.best, self.error = list(values), math.inf
         self.stalled = False
-        self._little = _STALLED if tensor.numel() < LARGE else _STALLED_LARGE
+        self._little = next(gain for cells, gain in _STALLED if tensor.numel() < cells)
         self._leads = product.heaviest(tensor.shape)
         self._reach, self._step, self._plain = 1.0, 0.0, True
 
