@@ -259,7 +259,11 @@ BAD = [
         "output_padding 1 of spatial dimension 1 is not below its stride 1",
     ),
     (ConvTransposeSpec, {"output_padding": -1}, "output_padding is -1 but -1 is not at least 0; give"),
-    (ConvTransposeSpec, {"output_padding": (0,)}, r"output_padding \(0,\) has length 1 but the layer has 2"),
+    (
+        ConvTransposeSpec,
+        {"output_padding": (0, 0, 0)},
+        r"output_padding \(0, 0, 0\) has length 3 but the layer has 2",
+    ),
     (
         ConvTransposeSpec,
         {"kernel_size": (3,) * 3},
@@ -493,8 +497,6 @@ class Renamed(nn.AvgPool1d):
             nn.AvgPool1d(3, padding=1, count_include_pad=False),
             r"AvgPool1d with count_include_pad=False and padding \(1,\) is not represented; give count_include_pad=True",
         ),
-        (nn.AvgPool2d((3,)), r"kernel_size \(3,\) has length 1 but the layer has 2 spatial"),  # type: ignore[arg-type]
-        (nn.Unfold((3,)), r"kernel_size \(3,\) has length 1 but the layer has 2 spatial"),  # type: ignore[arg-type]
         (nn.AvgPool1d(3, padding=2), "padding 2 of spatial dimension 1 is more than half of kernel size 3"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else "",

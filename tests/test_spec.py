@@ -113,7 +113,7 @@ BAD = [
         {"stride": (1, 2, 3)},
         r"stride \(1, 2, 3\) has length 3 but the layer has 2 spatial dimension\(s\); give",
     ),
-    ({"dilation": (1,)}, r"dilation \(1,\) has length 1 but the layer has 2"),
+    ({"dilation": ()}, r"dilation \(\) has length 0 but the layer has 2"),
     ({"padding": (1, 2, 3)}, r"padding \(1, 2, 3\) has length 3 but the layer has 2"),
     ({"padding": ((1, 2),)}, r"padding \(\(1, 2\),\) has length 1 but the layer has 2"),
     (

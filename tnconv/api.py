@@ -23,7 +23,7 @@ from tnconv.inspect.draw import draw, to_svg
 from tnconv.inspect.explain import Explanation, explain
 from tnconv.inspect.report import report
 from tnconv.ir import Expression, Network, Size, Sum, evaluate
-from tnconv.ir.index import normal
+from tnconv.ir.index import integers_of, normal
 from tnconv.passes import Pipeline, Stage, exact_check
 from tnconv.planner.memory import program_peak
 from tnconv.spec import Layer, as_spec
@@ -47,9 +47,10 @@ class Cost:
         """The counts for integers in place of the size symbols: `cost.at(N=32)`.
 
         Raises:
-            NetworkError: a symbol of the counts is not named.
+            NetworkError: a symbol of the counts is not named, or given no integer.
         """
-        return Cost(evaluate(self.multiplications, sizes), evaluate(self.peak_elements, sizes))
+        values = integers_of(sizes)
+        return Cost(evaluate(self.multiplications, values), evaluate(self.peak_elements, values))
 
     def __str__(self) -> str:
         return f"{self.multiplications} multiplications, {self.peak_elements} elements at the peak"
@@ -234,8 +235,8 @@ def compile(
             is computed again there (checkpointing).
         verify: `"exact"` compares small integer instances before and after every pass, and of the program.
         hints: representative integers for size symbols, for choices by cost; 32 if left out.
-        device: whose rates decide between kernels, `"cpu"`, `"cuda"` or a `torch.device`; see `tnconv calibrate`. Tensors may be
-            on any device.
+        device: whose rates decide between kernels, `"cpu"`, `"cuda"` or a `torch.device`; see `tnconv calibrate`.
+            Tensors may be on any device.
         autotune: time the programs that are predicted to be fastest once, on this device with sizes at the hints,
             and keep the winner, also in the cache folder for later processes.
         minimize: `"time"` takes the plan that is predicted to be fastest, `"multiplications"` one of those with fewest.

@@ -4,6 +4,7 @@ Both compile their network once for each equation and shapes, whatever the dtype
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from tnconv.api import CompiledFunction, compile
 from tnconv.backends.torch.signature import Signature
 from tnconv.compiler.options import OPTIONS
 from tnconv.errors import ArgumentError
-from tnconv.ir import Network
+from tnconv.ir import Network, as_integer
 from tnconv.notation import affine_network, convolution_network
 from tnconv.notation.text import operand_name
 
@@ -203,10 +204,11 @@ def _find(key: tuple[Any, ...]) -> EinsumFunction | None:
 
 
 def _keep(key: tuple[Any, ...], function: EinsumFunction) -> EinsumFunction:
-    """Keep a compiled equation, in place of the oldest where there are too many."""
+    """Keep a compiled equation, in place of the oldest where there are too many; not one whose key is none."""
     while len(_kept) >= _MOST_KEPT:
         _kept.pop(next(iter(_kept)), None)
-    _kept[key] = function
+    with suppress(TypeError):
+        _kept[key] = function
     return function
 
 
@@ -225,4 +227,7 @@ def _frozen(value: Any) -> Any:
         return ("dict", *((name, _frozen(each)) for name, each in value.items()))
     if isinstance(value, set):
         return frozenset(value)
-    return tuple(map(_frozen, value)) if isinstance(value, list | tuple) else value
+    if isinstance(value, list | tuple):
+        return tuple(map(_frozen, value))
+    number = None if isinstance(value, str) else as_integer(value)
+    return (type(value), value) if number is None else number  # True == 1 == 1.0

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from tnconv.api import CompiledFunction, compile
 from tnconv.errors import ArgumentError, SpecError
+from tnconv.ir import as_integer
 from tnconv.spec import Layer
 from tnconv.spec.fields import shown, typed
 
@@ -32,7 +33,7 @@ _constant: Callable[[Callable[..., str]], Callable[..., str]] = torch.compiler.a
 
 def kept(build: Callable[Key, CompiledFunction]) -> Callable[Key, CompiledFunction]:
     """Build once for each key; those used most recently are kept."""
-    cached: Callable[..., CompiledFunction] = functools.lru_cache(maxsize=_KEPT, typed=True)(build)
+    cached: Callable[..., CompiledFunction] = functools.lru_cache(maxsize=_KEPT, typed=True)(_of_key(build))
 
     @_constant
     def place(*key: Any) -> str:
@@ -48,10 +49,25 @@ def kept(build: Callable[Key, CompiledFunction]) -> Callable[Key, CompiledFuncti
             return traced
         try:
             return cached(*key)
-        except TypeError:  # a list, perhaps; looking at every part of every key would take longer
+        except TypeError:  # not a key; looking at every part of every key would take longer
             return cached(*map(_frozen, key))
 
     return found
+
+
+def _of_key(build: Callable[..., CompiledFunction]) -> Callable[..., CompiledFunction]:
+    """Build of a key that is one: a tensor is hashable, but its value may change."""
+
+    def built(*key: Any) -> CompiledFunction:
+        if any(map(_holds_tensor, key)):
+            raise TypeError("a tensor in a key")
+        return build(*key)
+
+    return built
+
+
+def _holds_tensor(value: object) -> bool:
+    return any(map(_holds_tensor, value)) if isinstance(value, tuple) else isinstance(value, Tensor)
 
 
 def _fixed(value: Any) -> Any:
@@ -62,17 +78,20 @@ def _fixed(value: Any) -> Any:
 
 
 def _frozen(value: Any) -> Any:
-    """A part of a key with lists as tuples.
+    """A part of a key with lists as tuples and integers of other packages as int.
 
     Raises:
-        SpecError: it is neither, and not hashable.
+        SpecError: it is none of these, and not hashable.
     """
     kind = type(value)
     if kind is int or kind is str or kind is torch.Size:  # most parts; the checks below take longer
         return value
     if kind is list or kind is tuple:
         return tuple(map(_frozen, value))
-    if not isinstance(value, Hashable):
+    number = as_integer(value)
+    if number is not None:
+        return number
+    if isinstance(value, Tensor) or not isinstance(value, Hashable):
         raise SpecError(
             f"{shown(value)} is a {kind.__name__}; give an int, or a tuple with one for each spatial dimension"
         )
@@ -122,8 +141,9 @@ def without_batch(sizes: torch.Size, rank: int) -> torch.Size:
 
 
 def dims_of(*values: object) -> int | None:
-    """The number of spatial dimensions that hyper-parameters tell: the length of the first sequence."""
-    return next((len(value) for value in values if isinstance(value, list | tuple)), None)
+    """The number of spatial dimensions that hyper-parameters tell: the length of the longest sequence."""
+    lengths = [len(value) for value in values if isinstance(value, list | tuple)]
+    return max(lengths) if lengths else None
 
 
 def dims_with(sizes: torch.Size, *values: object) -> int:

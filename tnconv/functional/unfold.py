@@ -21,7 +21,8 @@ from tnconv.functional.calls import (
 )
 from tnconv.functional.types import Ints, NumericPadding
 from tnconv.spec import UnfoldSpec
-from tnconv.spec.fields import shown
+from tnconv.spec.fields import Ints as SpecInts
+from tnconv.spec.fields import shown, spread, typed
 
 
 def unfoldNd(
@@ -101,7 +102,7 @@ def _fold(
             f"output_size {shown(output_size)} and kernel_size {shown(kernel_size)} leave the number of dimensions "
             "open; give output_size as a tuple with one for each"
         )
-    full = output_size if isinstance(output_size, tuple) else (output_size,) * dims
+    full = spread("output_size", typed("output_size", output_size, SpecInts), dims)
     one = _spec(1, full, kernel_size, dilation, padding, stride)
     cells, windows = math.prod(one.kernel_sizes), math.prod(one.output_sizes)
     if sizes[0] == 0 or sizes[0] % cells:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tnconv.errors import ArgumentError
-from tnconv.ir import Index, Network, Node, Relational, Size, Tensor, fresh, group, pattern
+from tnconv.ir import Index, Network, Node, Relational, Size, Tensor, as_integer, fresh, group, pattern
 from tnconv.notation.text import NAME, Part, check_length, check_shapes, fault, operand_name, split_equation
 
 MODES = ("full", "same", "valid", "circular", "pad")
@@ -156,6 +156,11 @@ def _options(letters: Sequence[str], given: Mapping[str, object]) -> dict[str, O
                         f"{', '.join(letters) or 'none'}"
                     )
     default = Options()
+    if not letters:  # which no option is for; each is read all the same
+        _checked(
+            "",
+            Options(**{option: value for option, value in given.items() if not isinstance(value, Mapping)}),
+        )
     return {
         letter: _checked(
             letter,
@@ -173,28 +178,35 @@ def _options(letters: Sequence[str], given: Mapping[str, object]) -> dict[str, O
 
 
 def _checked(letter: str, options: Options) -> Options:
+    """The options of a letter with plain ints."""
     if not isinstance(options.mode, str) or options.mode not in MODES:
         raise ArgumentError(f"mode={options.mode!r} of {letter!r} is not known; use {', '.join(MODES)}")
-    _whole(letter, "stride", options.stride, 1)
-    _whole(letter, "padding", options.padding, 0)
-    dilation = tuple(options.dilation) if isinstance(options.dilation, list | tuple) else options.dilation
-    for value in dilation if isinstance(dilation, tuple) else (dilation,):
-        _whole(letter, "dilation", value, 1)
+    stride, padding = (
+        _whole(letter, "stride", options.stride, 1),
+        _whole(letter, "padding", options.padding, 0),
+    )
+    many = isinstance(options.dilation, list | tuple)
+    dilations = tuple(
+        _whole(letter, "dilation", d, 1) for d in (options.dilation if many else (options.dilation,))
+    )
+    dilation = dilations if many else dilations[0]
     if options.mode != "pad":
-        for option, value, default in (("padding", options.padding, 0), ("dilation", dilation, 1)):
+        for option, value, default in (("padding", padding, 0), ("dilation", dilation, 1)):
             if value != default:
                 raise ArgumentError(
                     f"{option}={value!r} is given but letter {letter!r} has mode {options.mode!r}; "
                     f"{option} is for mode 'pad'"
                 )
-    return Options(options.mode, options.stride, options.padding, dilation)
+    return Options(options.mode, stride, padding, dilation)
 
 
-def _whole(letter: str, option: str, value: object, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+def _whole(letter: str, option: str, value: object, least: int) -> int:
+    number = as_integer(value)
+    if number is None or number < least:
         raise ArgumentError(
             f"{option}={value!r} of letter {letter!r} is not an integer of at least {least}; give one"
         )
+    return number
 
 
 # -- the network -------------------------------------------------------------------------------------
