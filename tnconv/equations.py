@@ -15,7 +15,7 @@ from tnconv.backends.torch.signature import Signature
 from tnconv.compiler.options import OPTIONS
 from tnconv.errors import ArgumentError
 from tnconv.ir import Network, as_integer
-from tnconv.notation import affine_network, convolution_network
+from tnconv.notation import affine_network, affine_shape, convolution_network, convolution_shape
 from tnconv.notation.text import operand_name
 
 _PORTED = {"max_zeros": "same", "max_circular": "circular"}
@@ -71,7 +71,12 @@ def einsum(equation: str, /, *operands: Tensor, mode: str | None = None, **sizes
     """
     shapes = _shapes(operands)
     key = ("einsum", equation, shapes, mode, _frozen(sizes))
-    found = _find(key) or _keep(key, einsum_expression(equation, *shapes, mode=mode, **sizes))
+    found = _find(key)
+    if found is None:
+        if _any_empty(shapes):
+            given, _ = _parted(sizes)
+            return _zeros(affine_shape(equation, shapes, given, mode), operands)
+        found = _keep(key, einsum_expression(equation, *shapes, mode=mode, **sizes))
     return found(*operands)
 
 
@@ -94,8 +99,8 @@ def einsum_expression(
         ArgumentError: a shape or a size does not fit.
         PlanError: no plan was found, or a hint is for no symbol.
     """
-    options = {name: sizes.pop(name) for name in list(sizes) if name in _OPTIONS}
-    network = affine_network(equation, shapes, sizes, mode)
+    given, options = _parted(sizes)
+    network = affine_network(equation, shapes, given, mode)
     return EinsumFunction(equation, network, compile(network, **options))
 
 
@@ -136,7 +141,17 @@ def conv_einsum(
     shapes = _shapes(operands)
     given = {"mode": mode, "stride": stride, "padding": padding, "dilation": dilation, **options}
     key = ("conv_einsum", equation, shapes, _frozen(given))
-    found = _find(key) or _keep(key, conv_einsum_expression(equation, *shapes, **given))
+    found = _find(key)
+    if found is None:
+        if _any_empty(shapes):
+            own = {
+                "mode": _mode_of(options, mode),
+                "stride": stride,
+                "padding": padding,
+                "dilation": dilation,
+            }
+            return _zeros(convolution_shape(equation, shapes, **own), operands)
+        found = _keep(key, conv_einsum_expression(equation, *shapes, **given))
     return found(*operands)
 
 
@@ -169,17 +184,54 @@ def conv_einsum_expression(
         ArgumentError: a shape or an option does not fit.
         PlanError: no plan was found, or a hint is for no symbol.
     """
-    if "padding_mode" in options:
-        mode = _ported(options.pop("padding_mode"), mode)
-    for name in options:
-        if name not in _OPTIONS:
-            raise ArgumentError(
-                f"option {name!r} is not known; use mode, stride, padding, dilation, {', '.join(sorted(_OPTIONS))}"
-            )
+    mode = _mode_of(options, mode)
+    options.pop("padding_mode", None)
     network = convolution_network(
         equation, shapes, mode=mode, stride=stride, padding=padding, dilation=dilation
     )
     return EinsumFunction(equation, network, compile(network, **options))
+
+
+def _parted(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Sizes by name, and options of `tnconv.compile`."""
+    options = {name: value for name, value in given.items() if name in _OPTIONS}
+    return {name: value for name, value in given.items() if name not in _OPTIONS}, options
+
+
+def _any_empty(shapes: tuple[torch.Size, ...]) -> bool:
+    return any(0 in shape for shape in shapes)
+
+
+def _zeros(shape: tuple[int, ...], operands: tuple[Tensor, ...]) -> Tensor:
+    """The value where an operand is empty; every operand has a gradient, of zeros.
+
+    Raises:
+        ArgumentError: the operands are of several dtypes or devices.
+    """
+    first = operands[0]
+    for number, operand in enumerate(operands):
+        if (operand.dtype, operand.device) != (first.dtype, first.device):
+            raise ArgumentError(
+                f"operand {operand_name(number)} is {operand.dtype} on {operand.device} but {operand_name(0)} is "
+                f"{first.dtype} on {first.device}; convert one to the other"
+            )
+    nothing: Any = sum(operand.flatten()[:0].sum() for operand in operands)
+    found: Tensor = first.new_zeros(shape) + nothing
+    return found
+
+
+def _mode_of(options: Mapping[str, Any], mode: Any) -> Any:
+    """The mode, which other code may give as `padding_mode`, once the names of all options are known.
+
+    Raises:
+        ArgumentError: one is not, or the padding mode has no mode in its place.
+    """
+    for name in options:
+        if name not in _OPTIONS and name != "padding_mode":
+            raise ArgumentError(
+                f"option {name!r} is not known; use mode, stride, padding, dilation, {', '.join(sorted(_OPTIONS))}"
+            )
+    return _ported(options["padding_mode"], mode) if "padding_mode" in options else mode
 
 
 def _ported(padding_mode: object, mode: object) -> Any:

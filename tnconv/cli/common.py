@@ -86,7 +86,7 @@ def read_network(path: Path) -> Expression:
         ParseError: the file cannot be read, or is not the text of a network.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, ValueError) as error:
         raise ParseError(f"network file {str(path)!r} cannot be read: {error}; check the path") from error
     try:

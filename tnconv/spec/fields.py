@@ -36,6 +36,8 @@ HELP = {
     "dilation": "give an int of at least 1, or a tuple with one for each spatial dimension",
     "groups": "give an int of at least 1",
     "bias": "give true or false",
+    "ceil_mode": "give true or false",
+    "count_include_pad": "give true or false",
     "divisor": "give an int of at least 1, or leave it out for the number of kernel cells",
     "padding_mode": 'give "zeros", "circular", "reflect" or "replicate"',
 }
