@@ -218,7 +218,9 @@ def compile(
     """Compile an operation of a layer, or a network, to a function on tensors.
 
     Args:
-        source: a `ConvSpec`, an `nn.Conv1d` to `nn.Conv3d`, or a `Network` or `Sum`.
+        source: a spec (`ConvSpec`, `ConvTransposeSpec`, `LinearSpec`, `PoolSpec`, `UnfoldSpec`), a torch module that
+            one of them represents (`nn.Conv2d`, `nn.ConvTranspose2d`, `nn.Linear`, `nn.AvgPool2d`, `nn.Unfold` and
+            those of other dimensions), or a `Network` or `Sum`.
         op: name of the operation; see `tnconv.ops.list()`.
         input_size: spatial size of the input, needed for a module.
         passes: rewriting passes, as `"default | my_pass"`; `"none"` for none.
@@ -254,8 +256,10 @@ def compile(
         SpecError: the layer is invalid or not supported.
         OperationError: the operation or the convention is unknown or undefined.
         PassError: a pass failed, or changed a value.
-        PlanError: no plan was found, a hint is for no symbol, or the memory limit is below the least peak.
-        LoweringError: the plan cannot be written as a program.
+        PlanError: no plan was found, a hint is for no symbol, the memory limit is below the least peak, or an option
+            has a wrong type or value.
+        PluginError: the backend is unknown.
+        LoweringError: the device is none, or the plan cannot be written as a program.
     """
     options = Options.read(
         passes=passes,
