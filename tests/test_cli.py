@@ -6,7 +6,9 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 import xml.etree.ElementTree as ET
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -15,6 +17,7 @@ from typer.testing import CliRunner
 
 import tnconv
 from tnconv import ops, passes
+from tnconv.backends import cache
 from tnconv.backends.torch import profile
 from tnconv.cli import app, common, measure
 from tnconv.inspect import snapshot, tikz, to_svg
@@ -171,9 +174,18 @@ def test_help_has_an_example(arguments):
 
 
 def test_the_package_runs_as_a_module(layer):
-    command = [sys.executable, "-m", "tnconv.cli", "diff", str(layer), str(layer)]
+    command = [sys.executable, "-m", "tnconv", "diff", str(layer), str(layer)]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (result.returncode, result.stdout.splitlines()[-1]) == (0, "the networks are the same")
+
+
+def test_the_version_is_that_of_the_project():
+    result = run("--version")
+    project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text(encoding="utf-8"))[
+        "project"
+    ]
+    assert (result.exit_code, result.stdout) == (0, f"tnconv {project['version']}\n")
+    assert "--version" in run("--help").stdout and "symbolic tensor-network compiler" in run("--help").stdout
 
 
 def test_completion_of_the_shell_is_there():
@@ -442,7 +454,7 @@ def test_calibrate_keeps_the_rates_beside_those_of_other_devices(calibrated):
     assert result.exit_code == 0, result.output
     assert f"wrote {calibrated}" in result.stdout
     assert re.search(r"^matmul +\S+ +123 +\S+ *$", result.stdout, re.M)
-    kept = profile.read_profiles(calibrated)
+    kept = cache.read(profile.FILE, profile.Profile)
     assert (kept["tpu"].copy, kept["cpu"].matmul) == (7.0, 123.0)
     assert profile.profile_of("cpu").matmul == 123.0
     found = json.loads(run("calibrate", "--json").stdout)
@@ -455,7 +467,7 @@ def test_calibrate_says_where_it_cannot_write(calibrated, monkeypatch):
     result = run("calibrate")
     assert result.exit_code == 2
     assert re.search(
-        r"rates cannot be written to '.*': .*; set TNCONV_CACHE to a folder of yours", result.stderr
+        r"rates cannot be written: .*'.*file'; set TNCONV_CACHE to a folder of yours", result.stderr
     )
 
 

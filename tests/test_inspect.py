@@ -279,7 +279,7 @@ def test_no_line_of_the_tree_crosses_a_card(op, planner):
 
 
 def test_the_peak_of_memory_is_that_of_the_cost(function):
-    moments = memory_over_steps(function.plan, function.program)
+    moments = memory_over_steps(function.plan, function.program, function.cost.at(N=32).peak_elements)
     assert [m.step for m in moments] == [s.result for s in function.plan.steps]
     assert max(m.elements for m in moments) == function.cost.at(N=32).peak_elements
     root = ET.fromstring(memory_svg(moments))
@@ -292,7 +292,7 @@ def test_the_peak_of_a_plan_in_chunks_is_that_of_the_cost():
     limit = tnconv.compile(spec, "gradient_norm").cost.peak_elements * 4 // 3
     function = tnconv.compile(spec, "gradient_norm", memory_limit=limit)
     assert function.plan.slices
-    moments = memory_over_steps(function.plan, function.program)
+    moments = memory_over_steps(function.plan, function.program, function.cost.peak_elements)
     assert max(m.elements for m in moments) == function.cost.peak_elements
     assert all(m.parts[0] == ("whole result", 64) for m in moments)
     assert str(function.plan.slices[0]) in to_html(function)

@@ -32,7 +32,8 @@ LAYERS = (
     ("functional",),
     ("nn", "curvature", "distributed"),
     ("",),  # tnconv/__init__.py
-    ("cli", "__main__"),
+    ("cli",),
+    ("__main__",),
 )
 RANK = {room: rank for rank, rooms in enumerate(LAYERS) for room in rooms}
 ONLY = {"errors": set(), "plugins": {"errors"}, "spec": {"errors", "ir"}, "notation": {"errors", "ir"}}

@@ -5,47 +5,40 @@ factor = fn(x)
 print(fn.network, fn.plan, fn.source)
 """
 
-import gc
-
-# sympy makes many small objects that live forever; the collector would look at them again and again (0.1 s).
-_collecting = gc.isenabled()
-gc.disable()
-try:
-    from tnconv import functional, nn, ops, passes
-    from tnconv.api import CompiledFunction, Cost, compile
-    from tnconv.backends.einsum_export import to_einsum
-    from tnconv.equations import conv_einsum, conv_einsum_expression, einsum, einsum_expression
-    from tnconv.errors import (
-        ArgumentError,
-        LoweringError,
-        NetworkError,
-        OperationError,
-        ParseError,
-        PassError,
-        PlanError,
-        PluginError,
-        SpecError,
-        TnconvError,
-    )
-    from tnconv.ir import Index, Network, Sum, parse
-    from tnconv.passes import register_pass
-    from tnconv.spec import (
-        ConvSpec,
-        ConvTransposeSpec,
-        LinearSpec,
-        PoolSpec,
-        UnfoldSpec,
-        load_spec,
-        spec_from_module,
-    )
-finally:
-    if _collecting:
-        gc.enable()
+from tnconv import functional, nn, ops, passes
+from tnconv.api import CompiledFunction, Cost, compile
+from tnconv.backends.einsum_export import to_einsum
+from tnconv.equations import conv_einsum, conv_einsum_expression, einsum, einsum_expression
+from tnconv.errors import (
+    ArgumentError,
+    CacheWarning,
+    LoweringError,
+    NetworkError,
+    OperationError,
+    ParseError,
+    PassError,
+    PlanError,
+    PluginError,
+    SpecError,
+    TnconvError,
+)
+from tnconv.ir import Index, Network, Sum, parse
+from tnconv.passes import register_pass
+from tnconv.spec import (
+    ConvSpec,
+    ConvTransposeSpec,
+    LinearSpec,
+    PoolSpec,
+    UnfoldSpec,
+    load_spec,
+    spec_from_module,
+)
 
 __version__ = "0.1.0"
 
 __all__ = [
     "ArgumentError",
+    "CacheWarning",
     "CompiledFunction",
     "ConvSpec",
     "ConvTransposeSpec",

@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -12,11 +12,14 @@ from torch import Tensor
 from tnconv import ops
 from tnconv.backends import reference
 from tnconv.backends.available import check_memory
+from tnconv.backends.peak import peak_elements
 from tnconv.backends.torch.constants import KeptProgram, WithConstants
+from tnconv.backends.torch.context import autocast_dtype, is_open, is_watched, takes_over, untraced
 from tnconv.backends.torch.signature import Signature
 from tnconv.backends.torch.training import TrainedProgram, WithBackward
 from tnconv.batches import BatchAxes
-from tnconv.building import Builder, Built, check_program
+from tnconv.building import Builder, Built, Recipe, check_program
+from tnconv.compiler.dtypes import Arithmetic, chosen
 from tnconv.compiler.options import Options
 from tnconv.errors import OperationError, PlanError
 from tnconv.inspect.draw import draw, to_svg
@@ -25,8 +28,9 @@ from tnconv.inspect.report import report
 from tnconv.ir import Expression, Network, Size, Sum, evaluate
 from tnconv.ir.index import integers_of, normal
 from tnconv.passes import Pipeline, Stage, exact_check
-from tnconv.planner.memory import program_peak
 from tnconv.spec import Layer, as_spec
+
+_any_autocast: Callable[[], bool] = torch._C._is_any_autocast_enabled
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +40,9 @@ class Cost:
     Args:
         multiplications: by the cost model of the planner, less what kernels leave out; an int, or an expression of the
             size symbols. `plan.multiplications` has those of the plan.
-        peak_elements: most elements alive at once besides the arguments: results, intermediates, and the
-            buffers that kernels report.
+        peak_elements: most elements alive at once besides the arguments, as the program makes them: results,
+            intermediates, copies and other buffers, measured on the meta device. Four bytes of an integer count as one
+            element. What native calls take for themselves does not count.
     """
 
     multiplications: Size
@@ -80,14 +85,20 @@ class CompiledFunction:
         built: Built,
         batch: BatchAxes | None = None,
         spec: Layer | None = None,
+        arithmetic: Arithmetic | None = None,
     ) -> None:
         self.op, self.network, self.stages, self.spec = op, network, stages, spec
-        self.plan, self.program, self.trials = built.plan, built.program, built.trials
         self.arguments: tuple[str, ...] = network.arguments
+        self.arithmetic = arithmetic or Arithmetic.of(network)
         self._signature = Signature.of(network)
-        self._function: Callable[..., Tensor] = built.function or built.program.function
-        self.built = built
         self._batch = batch
+        self._take(built)
+
+    def _take(self, built: Built) -> None:
+        """Compute by a plan and a program."""
+        self.built = built
+        self.plan, self.program, self.trials = built.plan, built.program, built.trials
+        self._function: Callable[..., Tensor] = built.function or built.program.function
         self._known: dict[Any, Callable[..., Tensor]] = {}
 
     def __call__(self, /, *tensors: Tensor, **named: Tensor) -> Tensor:
@@ -99,25 +110,45 @@ class CompiledFunction:
         if named or len(tensors) != len(self.arguments):
             tensors = tuple(self._signature.collect(tensors, named))  # type: ignore[arg-type]
         if torch.compiler.is_compiling():  # shapes are guarded there
-            return self._way(tensors)(*tensors)
+            return self._chosen(tensors)(*tensors)
+        key: Any
         try:
             key = tuple([(t.shape, t.dtype, t.device) for t in tensors])
-        except AttributeError:
-            key = None
-        known = self._known.get(key)
+            known = None if _any_autocast() else self._known.get(key)
+        except (AttributeError, TypeError):  # no tensor, or sizes that are symbols
+            key = known = None
         return (known or self._admitted(key, tensors))(*tensors)
 
     def _admitted(self, key: Any, tensors: tuple[Any, ...]) -> Callable[..., Tensor]:
         """What computes tensors of these shapes, once they are checked."""
-        way = self._way(tensors)
-        whole = tensors if way is self._function else self._batch.added(tensors)  # type: ignore[union-attr]
-        values = self._signature.check(whole)
-        if tensors:
+        if _any_autocast() and key is not None:
+            key = (autocast_dtype(tensors[0].device), key) if tensors else None
+            if key in self._known:
+                return self._known[key]
+        if not all(isinstance(tensor, Tensor) for tensor in tensors):
+            if takes_over(tensors):
+                return partial(torch.overrides.handle_torch_function, self, tensors)
+        elif any(is_open(tensor.shape) for tensor in tensors):
+            with untraced():
+                if not any(is_open(tensor.shape) for tensor in tensors):
+                    self._checked(tensors)
+            return self._chosen(tensors)
+        values = self._checked(tensors)
+        if tensors and not is_watched():
             check_memory(self.plan, self.program, values, tensors[0])
         if len(self._known) > 1000:
             self._known.clear()
-        self._known[key] = way
-        return way
+        self._known[key] = self._chosen(tensors)
+        return self._known[key]
+
+    def _checked(self, tensors: tuple[Any, ...]) -> dict[str, int]:
+        """The values of the size symbols, once the tensors are known to fit."""
+        whole = tensors if self._way(tensors) is self._function else self._batch.added(tensors)  # type: ignore[union-attr]
+        return self._signature.check(whole, self.arithmetic.takes_mixed(tensors))
+
+    def _chosen(self, tensors: tuple[Any, ...]) -> Callable[..., Tensor]:
+        """What computes tensors like these, in the dtype that they are computed in."""
+        return chosen(self._way(tensors), self.arithmetic, tensors)
 
     def _way(self, tensors: tuple[Any, ...]) -> Callable[..., Tensor]:
         """The function, or the function of one example where no tensor has a batch axis."""
@@ -128,6 +159,30 @@ class CompiledFunction:
     def _of_one_example(self, *tensors: Tensor) -> Tensor:
         assert self._batch is not None
         return self._function(*self._batch.added(tensors)).squeeze(self._batch.result)
+
+    # -- as a value: it is one, as a function of Python is ------------------------------------------
+
+    @property
+    def __name__(self) -> str:
+        """What tracers call it."""
+        return self.program.name
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, _: dict[int, Any]) -> Self:
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What went into the compilation and what it chose: no program, which is written anew from these."""
+        made = {"built", "plan", "program", "trials", "_function", "_known"}
+        state = {name: value for name, value in self.__dict__.items() if name not in made}
+        return state | {"recipe": self.built.recipe.pinned()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        recipe: Recipe = state.pop("recipe")
+        self.__dict__.update(state)
+        self._take(recipe.built(self.network))
 
     def __repr__(self) -> str:
         return f"<tnconv {self.network.name}({', '.join(self.arguments)}): {self.cost}>"
@@ -156,7 +211,7 @@ class CompiledFunction:
     @cached_property
     def cost(self) -> Cost:
         """Exact counts of a call."""
-        return Cost(self._multiplications(), program_peak(self.plan, self.program.workspace))
+        return Cost(self._multiplications(), peak_elements(self.plan, self.program))
 
     def _multiplications(self) -> Size:
         """Those of the plan, with what kernels leave out: by symmetry, or by going from one lag to the next."""
@@ -214,6 +269,7 @@ def compile(
     training: bool = False,
     frozen: Collection[str] = (),
     constant: Collection[str] = (),
+    dtype: torch.dtype | None = None,
 ) -> CompiledFunction:
     """Compile an operation of a layer, or a network, to a function on tensors.
 
@@ -248,6 +304,10 @@ def compile(
         constant: names of the arguments that seldom change, such as weights at inference. What depends on them alone is
             kept, with a copy of them that they are compared with in every call, and is free when a plan is chosen.
             Where gradients are asked for all is computed. On a GPU the comparison waits for the device.
+        dtype: in which all is computed, and of the result. If left out it is that of the arguments, which may be
+            several but for `"forward"`: they are promoted as torch does. Kronecker factors are computed in float32
+            at least, as they sum over a whole batch. Under `torch.autocast` products are computed in its dtype,
+            squares in float32 at least.
 
     Returns:
         A callable that takes tensors in torch's layout.
@@ -277,6 +337,7 @@ def compile(
         training=training,
         frozen=frozen,
         constant=constant,
+        dtype=dtype,
     )
     operation = ops.get(op)
     spec = _spec(source, input_size)
@@ -298,16 +359,22 @@ def compile(
         options.objective,
     )
     network, second = options.passes.run(derived, check)
-    if options.memory_limit is not None:
-        built = builder.within(network, options.memory_limit)
-    elif options.autotune:
-        built = builder.tuned(network)
-    else:
-        built = builder.fastest(network)
+    try:
+        if options.memory_limit is not None:
+            built = builder.within(network, options.memory_limit)
+        elif options.autotune:
+            built = builder.tuned(network)
+        else:
+            built = builder.fastest(network)
+    except OverflowError as error:  # the sizes of one tensor multiply to more than a float holds
+        raise PlanError(
+            f"{derived.name!r} has too many cells to be priced ({error}); give smaller sizes, or hints for symbols"
+        ) from error
     if options.verify:
         check_program(derived, builder, {choice.kernel for choice in built.program.choices})
     batch = None if isinstance(source, Network | Sum) else BatchAxes.of(derived)
-    return CompiledFunction(operation.name, network, (*first, *second), built, batch, spec)
+    arithmetic = Arithmetic.of(network, operation, options.dtype)
+    return CompiledFunction(operation.name, network, (*first, *second), built, batch, spec, arithmetic)
 
 
 def _spec(source: object, input_size: int | tuple[int, ...] | None) -> Layer | None:

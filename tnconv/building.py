@@ -12,8 +12,10 @@ import torch
 from tnconv import plugins
 from tnconv.backends import reference
 from tnconv.backends.base import Backend, Program
+from tnconv.backends.peak import peak_at
 from tnconv.backends.torch.constants import KeptProgram, WithConstants
 from tnconv.backends.torch.lower import fastest_of
+from tnconv.backends.torch.profile import Profile, profile_of
 from tnconv.backends.torch.sliced import loop_over_chunks
 from tnconv.backends.torch.training import TrainedProgram, WithBackward
 from tnconv.backends.tuning import Trial, tune
@@ -22,7 +24,7 @@ from tnconv.ir import Expression, evaluate
 from tnconv.passes import Pipeline
 from tnconv.passes.shrink import shrink
 from tnconv.planner import DEFAULT_HINT, Plan, candidate_plans, make_plan, rival_plans
-from tnconv.planner.memory import does_not_fit, program_peak
+from tnconv.planner.memory import does_not_fit
 from tnconv.planner.objective import Objective
 from tnconv.planner.plan import Slice, moving_operands
 from tnconv.planner.slicing import cut, of_one_chunk, size_of, sliceable, with_slices
@@ -43,14 +45,19 @@ class Built:
     Args:
         plan: the order.
         program: how.
-        trials: what autotuning has timed.
+        recipe: what makes the same once more.
         function: what is called in its place: with planned backward passes, or with what is kept of constants.
     """
 
     plan: Plan
     program: Program
-    trials: tuple[Trial, ...] = ()
+    recipe: "Recipe"
     function: WithBackward | WithConstants | None = None
+
+    @property
+    def trials(self) -> tuple[Trial, ...]:
+        """What autotuning has timed."""
+        return self.recipe.trials
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +69,7 @@ class Builder:
         planner: name of a planner.
         backend: name of a backend.
         hints: integers that size symbols count as; 32 for those not named.
-        device: whose rates decide between kernels.
+        device: whose rates decide between kernels; or these.
         objective: what plans are judged by; where it counts time, that of their programs decides.
     """
 
@@ -70,7 +77,7 @@ class Builder:
     planner: str
     backend: str
     hints: dict[str, int]
-    device: str
+    device: str | Profile
     objective: Objective
 
     def hints_of(self, network: Expression) -> dict[str, int]:
@@ -103,11 +110,12 @@ class Builder:
         if self.objective.constant:
             kept = [(plan, self._kept(network, plan, prefer)) for plan in self.rivals(network)]
             plan, chosen = min(kept, key=lambda pair: pair[1].predicted)
-            return self._with_constants(plan, lower(plan, prefer), chosen)
+            return self._with_constants(lower(plan, prefer), chosen, Recipe(self, plan, prefer))
         if not self.objective.training and self.backend == "torch":
-            return Built(*fastest_of(self.rivals(network), self.hints_of(network), prefer, self.device))
+            plan, program = fastest_of(self.rivals(network), self.hints_of(network), prefer, self.device)
+            return Built(plan, program, Recipe(self, plan, prefer))
         if not self.objective.training:
-            made = [Built(plan, lower(plan, prefer)) for plan in self.rivals(network)]
+            made = [Built(p, lower(p, prefer), Recipe(self, p, prefer)) for p in self.rivals(network)]
             return min(made, key=lambda built: built.program.predicted)
         plan = min(self.rivals(network), key=lambda plan: self._both_passes(network, plan, prefer))
         return self._trained(network, plan, lower(plan, prefer), prefer)
@@ -132,11 +140,9 @@ class Builder:
         return self.lowering(network)(plan, prefer)
 
     @staticmethod
-    def _with_constants(
-        plan: Plan, program: Program, kept: Program | KeptProgram, trials: tuple[Trial, ...] = ()
-    ) -> Built:
+    def _with_constants(program: Program, kept: Program | KeptProgram, recipe: "Recipe") -> Built:
         function = WithConstants(program, kept) if isinstance(kept, KeptProgram) else None
-        return Built(plan, program, trials, function)
+        return Built(recipe.plan, program, recipe, function)
 
     def _moving(self, plan: Plan) -> list[str]:
         return [name for name in plan.arguments if name not in self.objective.frozen]
@@ -166,7 +172,8 @@ class Builder:
         trials: tuple[Trial, ...] = (),
     ) -> Built:
         build = self._training(network, plan, prefer, recomputed)
-        return Built(plan, program, trials, WithBackward(program, build, self._moving(plan)))
+        function = WithBackward(program, build, self._moving(plan))
+        return Built(plan, program, Recipe(self, plan, prefer, recomputed, trials=trials), function)
 
     def within(self, network: Expression, limit: int) -> Built:
         """The fastest plan where that fits; the first that does; or one that runs in a loop over chunks.
@@ -184,20 +191,20 @@ class Builder:
         room = limit // itemsize
         peaks: list[int] = []
         fastest = self.fastest(network)
-        first = evaluate(program_peak(fastest.plan, fastest.program.workspace), hints)
+        first = peak_at(fastest.plan, fastest.program, hints)
         for plan, program, peak in chain(
             [(fastest.plan, fastest.program, first)], self._orders(network, hints)
         ):
             if peak > room:
                 peaks.append(peak)
             elif not self.objective.training:
-                return Built(plan, program)
+                return Built(plan, program, Recipe(self, plan))
             elif found := self._checkpointed(network, plan, program, room, peaks):
                 return found
         sliced = None if self.objective.training else self._sliced(network, room, peaks)
         if sliced is None:
             raise does_not_fit(min(peaks), len(peaks), limit, itemsize, network.symbols, "plans")
-        return Built(*sliced)
+        return sliced
 
     def _checkpointed(
         self, network: Expression, plan: Plan, program: Program, room: int, peaks: list[int]
@@ -226,9 +233,9 @@ class Builder:
         lower = self.lowering(network)
         for plan in candidate_plans(network, planner=self.planner, hints=hints):
             program = lower(plan, ())
-            yield plan, program, evaluate(program_peak(plan, program.workspace), hints)
+            yield plan, program, peak_at(plan, program, hints)
 
-    def _sliced(self, network: Expression, room: int, peaks: list[int]) -> tuple[Plan, Program] | None:
+    def _sliced(self, network: Expression, room: int, peaks: list[int]) -> Built | None:
         """The plan that fits in `room` elements with the least work, of those that slice the fewest indices.
 
         Args:
@@ -239,21 +246,19 @@ class Builder:
         start = _Sliced(network)
         for _ in range(_DEPTH):
             least: tuple[int, _Sliced] | None = None
-            found: list[tuple[int, int, Plan, Program]] = []
+            found: list[tuple[int, int, Built]] = []
             for name in start.sliceable()[:_INDICES]:
                 smallest = start.cut(name, 1)
                 tried = self._chunked(network, smallest, room, peaks)
                 if tried is None:
                     continue
-                plan, program, peak = tried
+                built, peak = tried
                 if least is None or peak < least[0]:
                     least = peak, smallest
                 if peak <= room:
-                    found.append(
-                        self._largest_chunk(network, start, name, room, peaks) or self._work(plan, program)
-                    )
+                    found.append(self._largest_chunk(network, start, name, room, peaks) or self._work(built))
             if found:
-                return min(found, key=lambda made: made[:2])[2:]
+                return min(found, key=lambda made: made[:2])[2]
             if least is None:
                 return None
             start = least[1]
@@ -261,46 +266,64 @@ class Builder:
 
     def _largest_chunk(
         self, network: Expression, start: "_Sliced", name: str, room: int, peaks: list[int]
-    ) -> tuple[int, int, Plan, Program] | None:
+    ) -> tuple[int, int, Built] | None:
         """The plan with the fewest chunks that fits, halving their size each time; None below two values."""
         size = evaluate(size_of(start.network, name), self.hints_of(network))
         chunk = -(-size // 2)
         while chunk > 1:
             tried = self._chunked(network, start.cut(name, chunk), room, peaks)
-            if tried is not None and tried[2] <= room:
-                return self._work(*tried[:2])
+            if tried is not None and tried[1] <= room:
+                return self._work(tried[0])
             chunk = -(-chunk // 2)
         return None
 
-    def _work(self, plan: Plan, program: Program) -> tuple[int, int, Plan, Program]:
+    @staticmethod
+    def _work(built: Built) -> tuple[int, int, Built]:
         """Multiplications and number of chunks, to compare plans by."""
-        runs = 1
+        plan, runs = built.plan, 1
         for each in plan.slices:
             runs *= evaluate(each.runs, plan.hints)
-        return evaluate(plan.multiplications, plan.hints), runs, plan, program
+        return evaluate(plan.multiplications, plan.hints), runs, built
 
     def _chunked(
         self, network: Expression, sliced: "_Sliced", room: int, peaks: list[int]
-    ) -> tuple[Plan, Program, int] | None:
+    ) -> tuple[Built, int] | None:
         """The first order that fits for given chunks, or that with the least peak; None if it cannot be written."""
         hints = self.hints_of(network) | {each.part: each.chunk for each in sliced.slices}
-        backend: Backend = plugins.get(plugins.BACKENDS, self.backend)
-        best: tuple[Plan, Program, int] | None = None
+        best: tuple[Built, int] | None = None
         candidates = candidate_plans(sliced.network, planner=self.planner, hints=hints)
         for inner in islice(candidates, _ORDERS):
             plan = with_slices(inner, sliced.slices, sliced.scale)
             try:
-                made = backend(of_one_chunk(plan), sliced.network, hints, (), self.device)
-                program = loop_over_chunks(made, plan, network.arguments)
+                program = self._looped(network, plan, sliced.network)
             except LoweringError:  # a size that only the whole tells
                 return None
-            peak = evaluate(program_peak(plan, program.workspace), hints)
+            peak = peak_at(plan, program, hints)
             peaks.append(peak)
-            if best is None or peak < best[2]:
-                best = plan, program, peak
+            if best is None or peak < best[1]:
+                best = Built(plan, program, Recipe(self, plan, chunk=sliced.network)), peak
             if peak <= room:
                 break
         return best
+
+    def _looped(self, network: Expression, plan: Plan, chunk: Expression) -> Program:
+        """The program of a plan with slices, that of a chunk in a loop."""
+        backend: Backend = plugins.get(plugins.BACKENDS, self.backend)
+        hints = self.hints_of(network) | {each.part: each.chunk for each in plan.slices}
+        made = backend(of_one_chunk(plan), chunk, hints, (), self.device)
+        return loop_over_chunks(made, plan, network.arguments)
+
+    def again(self, network: Expression, recipe: "Recipe") -> Built:
+        """What a recipe says, without a search."""
+        plan, prefer, chunk = recipe.plan, recipe.prefer, recipe.chunk
+        if chunk is not None:
+            return Built(plan, self._looped(network, plan, chunk), recipe)
+        program = self.lowering(network)(plan, prefer)
+        if self.objective.constant:
+            return self._with_constants(program, self._kept(network, plan, prefer), recipe)
+        if self.objective.training:
+            return self._trained(network, plan, program, prefer, recipe.recomputed, recipe.trials)
+        return Built(plan, program, recipe)
 
     def tuned(self, network: Expression) -> Built:
         """The plan and the program that are fastest on this machine, of both passes in training; for the default dtype.
@@ -308,23 +331,56 @@ class Builder:
         Raises:
             LoweringError: for training, the backward pass cannot be planned.
         """
-        hints, dtype = self.hints_of(network), torch.get_default_dtype()
+        hints, dtype, device = self.hints_of(network), torch.get_default_dtype(), str(self.device)
         plans, lower = self.rivals(network), self.lowering(network)
         if self.objective.constant:
             task = f"{network} but for {sorted(self.objective.constant)}"
             keep = partial(self._kept, network)
-            plan, prefer, trials = tune(task, plans, keep, hints, self.device, dtype)
-            return self._with_constants(plan, lower(plan, prefer), keep(plan, prefer), trials)
+            plan, prefer, trials = tune(task, plans, keep, hints, device, dtype)
+            recipe = Recipe(self, plan, prefer, trials=trials)
+            return self._with_constants(lower(plan, prefer), keep(plan, prefer), recipe)
         if not self.objective.training:
-            plan, prefer, trials = tune(str(network), plans, lower, hints, self.device, dtype)
-            return Built(plan, lower(plan, prefer), trials)
+            plan, prefer, trials = tune(str(network), plans, lower, hints, device, dtype)
+            return Built(plan, lower(plan, prefer), Recipe(self, plan, prefer, trials=trials))
 
         def both(plan: Plan, prefer: tuple[str, ...]) -> TrainedProgram:
             return self._training(network, plan, prefer)(self._moving(plan))
 
         task = f"{network} trained but for {sorted(self.objective.frozen)}"
-        plan, prefer, trials = tune(task, plans, both, hints, self.device, dtype)
+        plan, prefer, trials = tune(task, plans, both, hints, device, dtype)
         return self._trained(network, plan, lower(plan, prefer), prefer, trials=trials)
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What a search has chosen: all that it takes to write the same programs once more, in another process too.
+
+    Args:
+        builder: writes them.
+        plan: the order.
+        prefer: kernels that are taken wherever they accept.
+        recomputed: intermediates that the backward pass computes again.
+        chunk: the network of one chunk of a plan with slices.
+        trials: what autotuning has timed.
+    """
+
+    builder: Builder
+    plan: Plan
+    prefer: tuple[str, ...] = ()
+    recomputed: tuple[str, ...] = ()
+    chunk: Expression | None = None
+    trials: tuple[Trial, ...] = ()
+
+    def pinned(self) -> "Recipe":
+        """The same for any machine: with the rates by which kernels were chosen, and without the passes."""
+        builder = replace(self.builder, passes=Pipeline())
+        if builder.backend == "torch":
+            builder = replace(builder, device=profile_of(builder.device))
+        return replace(self, builder=builder)
+
+    def built(self, network: Expression) -> Built:
+        """The plan and the programs for the network that the plan was made for."""
+        return self.builder.again(network, self)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,17 +3,20 @@
 Both compile their network once for each equation and shapes, whatever the dtype and device, and keep it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from tnconv.api import CompiledFunction, compile
+from tnconv.backends.torch.context import fixed, is_open, is_traced, takes_over
 from tnconv.backends.torch.signature import Signature
+from tnconv.building import Built
 from tnconv.compiler.options import OPTIONS
-from tnconv.errors import ArgumentError
+from tnconv.errors import ArgumentError, TnconvError
 from tnconv.ir import Network, as_integer
 from tnconv.notation import affine_network, affine_shape, convolution_network, convolution_shape
 from tnconv.notation.text import operand_name
@@ -33,13 +36,17 @@ class EinsumFunction(CompiledFunction):
     """
 
     def __init__(self, equation: str, network: Network, compiled: CompiledFunction) -> None:
-        super().__init__(compiled.op, compiled.network, compiled.stages, compiled.built)
         self.equation = equation
-        canonical = self.arguments
-        self.arguments = tuple(operand_name(number) for number in range(len(canonical)))
+        made = compiled.stages, compiled.built
+        super().__init__(compiled.op, compiled.network, *made, arithmetic=compiled.arithmetic)
+        self.arguments = tuple(operand_name(number) for number in range(len(self.arguments)))
         axes = Signature.of(network).axes  # before passes: with the names of the equation
         self._signature = Signature({name: axes[name] for name in self.arguments})
-        places = [self.arguments.index(name) for name in canonical]
+
+    def _take(self, built: Built) -> None:
+        super()._take(built)
+        names = [operand_name(number) for number in range(len(self.network.arguments))]
+        places = [names.index(name) for name in self.network.arguments]
         if places != sorted(places):
             program = self._function
             self._function = lambda *tensors: program(*[tensors[place] for place in places])
@@ -70,13 +77,14 @@ def einsum(equation: str, /, *operands: Tensor, mode: str | None = None, **sizes
         ArgumentError: an operand or a size does not fit.
     """
     shapes = _shapes(operands)
+    if shapes is None:
+        return _left_to(operands, einsum, equation, *operands, mode=mode, **sizes)
     key = ("einsum", equation, shapes, mode, _frozen(sizes))
     found = _find(key)
     if found is None:
         if _any_empty(shapes):
-            given, _ = _parted(sizes)
-            return _zeros(affine_shape(equation, shapes, given, mode), operands)
-        found = _keep(key, einsum_expression(equation, *shapes, mode=mode, **sizes))
+            return _zeros(affine_shape(equation, shapes, _parted(sizes)[0], mode), operands)
+        found = _new(key, operands, partial(einsum_expression, equation, mode=mode, **sizes))
     return found(*operands)
 
 
@@ -138,8 +146,10 @@ def conv_einsum(
         ParseError: the equation does not parse; the message points at the character.
         ArgumentError: an operand or an option does not fit.
     """
-    shapes = _shapes(operands)
     given = {"mode": mode, "stride": stride, "padding": padding, "dilation": dilation, **options}
+    shapes = _shapes(operands)
+    if shapes is None:
+        return _left_to(operands, conv_einsum, equation, *operands, **given)
     key = ("conv_einsum", equation, shapes, _frozen(given))
     found = _find(key)
     if found is None:
@@ -151,7 +161,7 @@ def conv_einsum(
                 "dilation": dilation,
             }
             return _zeros(convolution_shape(equation, shapes, **own), operands)
-        found = _keep(key, conv_einsum_expression(equation, *shapes, **given))
+        found = _new(key, operands, partial(conv_einsum_expression, equation, **given))
     return found(*operands)
 
 
@@ -199,7 +209,7 @@ def _parted(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _any_empty(shapes: tuple[torch.Size, ...]) -> bool:
-    return any(0 in shape for shape in shapes)
+    return not any(map(is_open, shapes)) and any(0 in shape for shape in shapes)
 
 
 def _zeros(shape: tuple[int, ...], operands: tuple[Tensor, ...]) -> Tensor:
@@ -255,6 +265,34 @@ def _find(key: tuple[Any, ...]) -> EinsumFunction | None:
         return None
 
 
+def _new(
+    key: tuple[Any, ...], operands: tuple[Tensor, ...], expression: Callable[..., EinsumFunction]
+) -> EinsumFunction:
+    """Compile an equation for the shapes of operands, and keep it."""
+    if not any(is_open(operand.shape) for operand in operands):
+        return _keep(key, expression(*[operand.shape for operand in operands]))
+    if is_traced():
+        shapes = tuple(torch.Size(fixed(operand)) for operand in operands)
+        key = (*key[:2], shapes, *key[3:])
+        return _find(key) or _keep(key, expression(*shapes))
+    try:  # another tracer has symbols for some sizes: they stay where a name stands alone on its axis
+        return expression(*[[_named(size) for size in operand.shape] for operand in operands])
+    except TnconvError:
+        return expression(*map(fixed, operands))
+
+
+def _named(size: Any) -> int | str:
+    """A size, or the name of its symbol."""
+    text = str(size)
+    return text if text.isidentifier() else int(size)
+
+
+def _left_to(operands: tuple[Any, ...], function: Callable[..., Tensor], *given: Any, **named: Any) -> Tensor:
+    """The call as operands that are no tensors take it, such as proxies of `torch.fx`."""
+    result: Tensor = torch.overrides.handle_torch_function(function, operands, *given, **named)
+    return result
+
+
 def _keep(key: tuple[Any, ...], function: EinsumFunction) -> EinsumFunction:
     """Keep a compiled equation, in place of the oldest where there are too many; not one whose key is none."""
     while len(_kept) >= _MOST_KEPT:
@@ -264,9 +302,12 @@ def _keep(key: tuple[Any, ...], function: EinsumFunction) -> EinsumFunction:
     return function
 
 
-def _shapes(operands: tuple[Tensor, ...]) -> tuple[torch.Size, ...]:
+def _shapes(operands: tuple[Tensor, ...]) -> tuple[torch.Size, ...] | None:
+    """The shapes; None where an operand is no tensor but takes calls over."""
     for number, operand in enumerate(operands):
         if not isinstance(operand, Tensor):
+            if takes_over(operands):
+                return None
             raise ArgumentError(
                 f"operand {operand_name(number)} is a {type(operand).__name__}, not a tensor; pass a torch.Tensor"
             )

@@ -1,4 +1,4 @@
-"""Every error that tnconv raises on purpose.
+"""Every error that tnconv raises on purpose, and its warnings.
 
 All derive from `TnconvError`; those about a bad value are also `ValueError`, so that code which knows
 nothing of tnconv catches them too.
@@ -43,3 +43,7 @@ class ArgumentError(TnconvError, ValueError):
 
 class PluginError(TnconvError):
     """A plug-in cannot be loaded, or two of them claim one name."""
+
+
+class CacheWarning(UserWarning):
+    """A file of what was measured cannot be read or written; all goes on without it, and may be measured again."""

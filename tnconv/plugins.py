@@ -62,6 +62,8 @@ BUILTINS: Mapping[str, Mapping[str, str]] = {
         "symmetric_product": "tnconv.backends.torch.kernels.symmetric:SymmetricProduct",
         "fold": "tnconv.backends.torch.kernels.windows:Fold",
         "window_matmul": "tnconv.backends.torch.kernels.windows:Windows",
+        "window_matmul_apart": "tnconv.backends.torch.kernels.apart:WindowsApart",
+        "symmetric_product_apart": "tnconv.backends.torch.kernels.apart:SymmetricApart",
         "gather_scatter": "tnconv.backends.torch.kernels.windows:Cells",
     },
     PLANNERS: {},

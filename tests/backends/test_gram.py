@@ -15,7 +15,8 @@ from torch import Tensor
 import tnconv
 from tnconv.backends.reference import evaluate
 from tnconv.backends.torch import memory, runtime
-from tnconv.backends.torch.gram import efficiency, gram, may_write, multiplications, row_cuts
+from tnconv.backends.torch.context import may_write
+from tnconv.backends.torch.gram import efficiency, gram, multiplications, row_cuts
 from tnconv.backends.torch.lower import kernel_table, lower_with
 from tnconv.ir import Network, parse_network
 
@@ -377,3 +378,11 @@ def peak_of(profile: Any) -> int:
         now += event.nbytes()
         most = max(most, now)
     return most
+
+
+@pytest.mark.parametrize("rows", [1, 48, 111, 112, 113, 575, 576, 1000, 4097])
+@pytest.mark.parametrize("length", [1, 64, 5000])
+def test_counts_are_those_of_the_blocks(rows, length):
+    cuts = row_cuts(rows, length)
+    assert cuts[0] == 0 and cuts[-1] == rows and sorted(set(cuts)) == cuts
+    assert multiplications(1, rows, length) == length * sum((b - a) * b for a, b in itertools.pairwise(cuts))

@@ -1,8 +1,10 @@
 """Whole programs against the reference backend, and what the generated source looks like."""
 
 import ast
+import gc
 import linecache
 import traceback
+from typing import Any
 
 import pytest
 import torch
@@ -290,6 +292,37 @@ def test_traceback_shows_the_line() -> None:
     assert frame.filename.startswith("<tnconv conv2d_forward")
     linecache.checkcache()
     assert linecache.getline(frame.filename, frame.lineno or 0).strip() == frame.line
+
+
+def generated_files() -> set[str]:
+    return {name for name in linecache.cache if name.startswith("<tnconv ")}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"training": True}, {"constant": ["x"]}, {"memory_limit": "4KiB"}, {"passes": "none"}],
+    ids=str,
+)
+def test_lines_are_kept_as_long_as_their_function(options: dict[str, Any]) -> None:
+    def made(width: int) -> tnconv.CompiledFunction:
+        return tnconv.compile(tnconv.ConvSpec(2, 3, 3, (7, width)), "ggn_diagonal", **options)
+
+    gc.collect()
+    before = generated_files()
+    held, same = made(5), made(5)  # one source, two functions
+    own = generated_files() - before
+    assert own
+    del same
+    for width in range(6, 10):  # each is dropped for the next
+        made(width)
+    gc.collect()
+    kept = generated_files() - before
+    assert kept and kept < own
+    texts = {"".join(linecache.getlines(name)).strip() for name in kept}
+    assert held.source.split("\n\n")[-1].strip() in texts
+    del held
+    gc.collect()
+    assert generated_files() == before
 
 
 def test_names_do_not_depend_on_the_order_of_compilation() -> None:

@@ -2,10 +2,11 @@
 
 import contextlib
 import time
+import warnings
 
 import pytest
 import sympy
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tnconv.errors import NetworkError
@@ -229,6 +230,30 @@ def test_a_short_text_never_means_long_work(text):
 def test_what_is_not_arithmetic(text):
     with pytest.raises(NetworkError, match=r"is not an arithmetic expression|is not a name"):
         parse_expression(text)
+
+
+@given(
+    st.text(max_size=12)
+    | st.text("0123456789NMaxfloriesd_ +-*/().,x'\\#\n", max_size=24)
+    | st.lists(
+        st.sampled_from(["9", "0x1", "1_0", "07", "N", "floor", "if", "or", "else", "is", "in", "for", "+", "-", "*", "/", "(", ")", " "]),
+        max_size=9,
+    ).map("".join)
+)  # fmt: skip
+@example("9N")
+@example("9if N else 1")
+@example("0x1for x in N")
+@example("9or N")
+@example("'\\d'")
+@example("(1)(2)")
+@example("1 is 1")
+def test_any_text_is_a_size_or_refused_without_a_warning(text):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with contextlib.suppress(NetworkError):
+            size = as_size(text)
+            assert isinstance(size, int | sympy.Expr)
+            assert as_size(str(size)) == size
 
 
 def test_long_expressions_are_refused():

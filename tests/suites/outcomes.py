@@ -63,7 +63,9 @@ def summary(outcomes: Iterable[Outcome]) -> str:
     width = max(map(len, names), default=4)
     lines = [f"{'':{width}}  {ACCEPTED:>8}  {REFUSED:>8}  {FAILED:>8}"]
     for name in names:
-        lines.append(f"{name:{width}}  " + "  ".join(f"{counts[name, s]:8}" for s in (ACCEPTED, REFUSED, FAILED)))
+        lines.append(
+            f"{name:{width}}  " + "  ".join(f"{counts[name, s]:8}" for s in (ACCEPTED, REFUSED, FAILED))
+        )
     totals = Counter(each.state for each in found)
     lines.append(f"{'all':{width}}  " + "  ".join(f"{totals[s]:8}" for s in (ACCEPTED, REFUSED, FAILED)))
     for text, count in Counter(each.text for each in found if each.state == REFUSED).most_common():

@@ -181,7 +181,9 @@ def _errors(op: Any) -> Iterator[Outcome]:
             text = f"foreign {type(error).__name__}: {str(error)[:200]} for {str(sample.summary())[:200]}"
             yield Outcome(op.name, label, FAILED, text)
         else:
-            yield Outcome(op.name, label, FAILED, f"takes {sample.summary()}, where PyTorch has: {case.error_regex}")
+            yield Outcome(
+                op.name, label, FAILED, f"takes {sample.summary()}, where PyTorch has: {case.error_regex}"
+            )
 
 
 def _gradcheck(op: Any) -> Outcome:
@@ -191,7 +193,9 @@ def _gradcheck(op: Any) -> Outcome:
     def function(*_: Tensor) -> Tensor:
         return _call(FUNCTIONS[op.name], sample)
 
-    return _checked(op.name, "gradcheck", lambda: _assert(torch.autograd.gradcheck(function, leaves, fast_mode=True)))
+    return _checked(
+        op.name, "gradcheck", lambda: _assert(torch.autograd.gradcheck(function, leaves, fast_mode=True))
+    )
 
 
 def _assert(held: bool) -> None:

@@ -20,6 +20,8 @@ _GROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")  # of a container, in bytes or 
 def memory_of(device: torch.device) -> int | None:
     """Bytes of memory that a device has as a whole; None where that is not known, and on no real device."""
     if device.type == "cuda":
+        if not torch.cuda.is_available():  # a fake tensor may say so where there is none
+            return None
         return torch.cuda.get_device_properties(device).total_memory
     if device.type != "cpu":
         return None

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
@@ -42,6 +43,7 @@ class Program:
         choices: the kernel of each step.
         workspace: (step, what, elements) of buffers that kernels need besides operands and results.
         function: takes the argument tensors in order.
+        chunk: the program of one chunk, where the function runs it in a loop.
     """
 
     name: str
@@ -50,6 +52,7 @@ class Program:
     choices: tuple[Choice, ...]
     workspace: tuple[tuple[str, str, Size], ...]
     function: Callable[..., Tensor]
+    chunk: "Program | None" = None
 
     @property
     def predicted(self) -> float:
@@ -59,5 +62,5 @@ class Program:
 
 # A backend takes a plan, the network that it computes, integers that size symbols count as, and names of
 # kernels to take wherever they accept (the exact check of a program makes small instances use them), and the
-# device that kernels are chosen for.
-Backend = Callable[[Plan, Expression, Mapping[str, int], Collection[str], str], Program]
+# device that kernels are chosen for (the torch backend takes its rates too).
+Backend = Callable[[Plan, Expression, Mapping[str, int], Collection[str], Any], Program]

@@ -9,17 +9,17 @@ import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 import msgspec
 import torch
 
+from tnconv.backends import cache
 from tnconv.backends.base import Choice
-from tnconv.backends.torch.profile import cache_folder
 from tnconv.ir import Size, evaluate
 from tnconv.planner import Plan
 
+FILE = "autotune.json"  # in the cache folder
 _ROUNDS = 7
 _LEAST_SECONDS = 2e-3
 _MOST_PROGRAMS = 6
@@ -64,7 +64,7 @@ class Trial:
         measured: microseconds, the median.
     """
 
-    plan: int
+    plan: Annotated[int, msgspec.Meta(ge=0)]
     prefer: tuple[str, ...]
     predicted: float
     measured: float
@@ -73,7 +73,7 @@ class Trial:
 class Winner(msgspec.Struct, frozen=True):
     """What the cache file keeps of a decision."""
 
-    trials: list[Trial]
+    trials: Annotated[list[Trial], msgspec.Meta(min_length=1)]
 
     @property
     def best(self) -> Trial:
@@ -99,13 +99,11 @@ def tune(
         device: where the timing runs.
         dtype: of the arguments.
     """
-    path, key = cache_folder() / "autotune.json", digest(task, hints, device, dtype)
-    known = read_winners(path)
-    winner = known.get(key)
+    key = digest(task, hints, device, dtype)
+    winner = cache.read(FILE, Winner).get(key)
     if winner is None or winner.best.plan >= len(plans):
-        found = _measured(plans, lower, hints, device, dtype)
-        winner = Winner(found)
-        _write(path, read_winners(path) | {key: winner})
+        winner = Winner(_measured(plans, lower, hints, device, dtype))
+        cache.remember(FILE, {key: winner}, Winner)
     best = winner.best
     return plans[best.plan], best.prefer, tuple(winner.trials)
 
@@ -115,22 +113,6 @@ def digest(task: str, hints: Mapping[str, int], device: str, dtype: torch.dtype)
     threads = torch.get_num_threads() if device.startswith("cpu") else 0
     parts = (task, sorted(hints.items()), device, dtype, threads, torch.__version__)
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:24]
-
-
-def read_winners(path: Path) -> dict[str, Winner]:
-    """The decisions in a cache file; none where there is no file or it is not one: then they are made anew."""
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=dict[str, Winner])
-    except (OSError, msgspec.DecodeError):
-        return {}
-
-
-def _write(path: Path, winners: Mapping[str, Winner]) -> None:
-    """Write the file as a whole, so that another process never reads half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    made = path.with_suffix(f".{time.time_ns()}.tmp")
-    made.write_bytes(msgspec.json.encode(winners))
-    made.replace(path)
 
 
 def _measured(

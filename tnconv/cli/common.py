@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from rich import box
@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 from typer.core import TyperGroup
 
+import tnconv
 from tnconv.errors import ParseError, TnconvError
 from tnconv.ir import Expression, parse
 from tnconv.spec import load_spec
@@ -70,6 +71,26 @@ app = typer.Typer(
         "Status: 0 done, 1 networks differ, 2 an error."
     ),
 )
+
+
+def _version(asked: bool) -> None:
+    """Print the version and stop.
+
+    Raises:
+        typer.Exit: it was asked for.
+    """
+    if asked:
+        typer.echo(f"tnconv {tnconv.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
+) -> None:
+    """What may stand in front of a command; the help is that of `app`."""
 
 
 # -- what is read ------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
@@ -10,6 +11,7 @@ import typer
 from torch import nn
 
 import tnconv
+from tnconv.backends import cache
 from tnconv.backends.available import memory_of
 from tnconv.backends.torch import profile
 from tnconv.backends.tuning import interleaved
@@ -181,11 +183,11 @@ def calibrate(
 ) -> None:
     """Measure the rates of this machine, which kernels are chosen by, and keep them for later."""
     check_device(device)
-    kind, path = device.partition(":")[0], profile.profile_file()
+    kind = device.partition(":")[0]
     old = _known(kind)
     with working("calibrating", 7) as following:
         new = profile.calibrate(device, following)
-    _keep(kind, new)
+    path = _keep(kind, new)
     before, after = msgspec.structs.asdict(old), msgspec.structs.asdict(new)
     if as_json:
         print_json({"device": kind, "file": str(path), "old": before, "new": after})
@@ -205,19 +207,16 @@ def _known(kind: str) -> profile.Profile:
         return profile.DEFAULT
 
 
-def _keep(kind: str, rates: profile.Profile) -> None:
+def _keep(kind: str, rates: profile.Profile) -> Path:
     """Write the rates into the file, beside those of other kinds of device."""
-    path = profile.profile_file()
-    others = profile.read_profiles(path) if path.exists() else {}
-    text = msgspec.json.format(msgspec.json.encode(others | {kind: rates}))
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(text)
+        path = cache.write(profile.FILE, {kind: rates}, profile.Profile)
     except OSError as error:
         raise LoweringError(
-            f"the rates cannot be written to {str(path)!r}: {error}; set TNCONV_CACHE to a folder of yours"
+            f"the rates cannot be written: {error}; set TNCONV_CACHE to a folder of yours"
         ) from error
     profile.profile_of.cache_clear()
+    return path
 
 
 def check_device(device: str) -> None:

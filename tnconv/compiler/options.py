@@ -94,6 +94,14 @@ def _minimize(_: str, value: object) -> str:
     return check_minimize(value)
 
 
+def _dtype(name: str, value: object) -> torch.dtype:
+    if not isinstance(value, torch.dtype) or not (value.is_floating_point or value.is_complex):
+        raise OperationError(
+            f"{name}={value!r} is no floating-point or complex dtype; give one such as torch.float32, or leave it out"
+        )
+    return value
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
     """The options of `tnconv.compile`, checked: see there for what they mean."""
@@ -113,6 +121,7 @@ class Options:
     training: bool = field(metadata=_read(_flag))
     frozen: frozenset[str] = field(metadata=_read(argument_names))
     constant: frozenset[str] = field(metadata=_read(argument_names))
+    dtype: torch.dtype | None = field(metadata=_read(_or_none(_dtype)))
 
     @classmethod
     def read(cls, **given: Any) -> "Options":

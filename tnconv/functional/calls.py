@@ -6,7 +6,7 @@ and compiled on its first call; later calls only look it up, which takes a few m
 
 import functools
 import operator
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from types import SimpleNamespace
 from typing import Any, ParamSpec
 
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from tnconv.api import CompiledFunction, compile
+from tnconv.backends.torch.context import is_traced, takes_over
 from tnconv.errors import ArgumentError, SpecError
 from tnconv.ir import as_integer
 from tnconv.spec import Layer
@@ -28,42 +29,57 @@ _KEPT = 512  # compiled layers
 # it can take a place as one and look up there. Its own graphs are kept as long.
 # (An object: torch.compile reads a dict once, and would not see what is added while it traces.)
 _TRACED = SimpleNamespace()
-_constant: Callable[[Callable[..., str]], Callable[..., str]] = torch.compiler.assume_constant_result
+
+
+class OpenSizes(Exception):
+    """A tracer leaves sizes of a key open, so that no layer can be compiled for it; see `tnconv.functional.native`."""
 
 
 def kept(build: Callable[Key, CompiledFunction]) -> Callable[Key, CompiledFunction]:
-    """Build once for each key; those used most recently are kept."""
-    cached: Callable[..., CompiledFunction] = functools.lru_cache(maxsize=_KEPT, typed=True)(_of_key(build))
+    """Build once for each key; those used most recently are kept.
 
-    @_constant
+    What it returns raises `OpenSizes` where sizes of the key are symbols or tensors.
+    """
+
+    def built(*key: Any) -> CompiledFunction:
+        if _open(key):  # tensors, which are hashable
+            raise OpenSizes
+        if any(map(_holds_tensor, key)):  # its value may change, so that it is no key
+            raise TypeError
+        return build(*key)  # type: ignore[call-arg]
+
+    cached: Callable[..., CompiledFunction] = functools.lru_cache(maxsize=_KEPT, typed=True)(built)
+
     def place(*key: Any) -> str:
         function = cached(*key)
         name = f"layer_{id(function)}"
         setattr(_TRACED, name, function)
         return name
 
+    # What torch.compiler.assume_constant_result does, without a second of importing torch._dynamo for it.
+    place._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
     @functools.wraps(build)
     def found(*key: Key.args, **_: Key.kwargs) -> CompiledFunction:
         if torch.compiler.is_compiling():
+            if not torch.compiler.is_dynamo_compiling() and _open(key):
+                raise OpenSizes
             traced: CompiledFunction = getattr(_TRACED, place(*map(_fixed, key)))
             return traced
         try:
             return cached(*key)
         except TypeError:  # not a key; looking at every part of every key would take longer
+            if _open(key):
+                raise OpenSizes from None
             return cached(*map(_frozen, key))
 
     return found
 
 
-def _of_key(build: Callable[..., CompiledFunction]) -> Callable[..., CompiledFunction]:
-    """Build of a key that is one: a tensor is hashable, but its value may change."""
-
-    def built(*key: Any) -> CompiledFunction:
-        if any(map(_holds_tensor, key)):
-            raise TypeError("a tensor in a key")
-        return build(*key)
-
-    return built
+def _open(key: tuple[Any, ...]) -> bool:
+    """Whether sizes in a key are symbols, or tensors that `torch.jit.trace` follows."""
+    kinds = (torch.SymInt, Tensor) if is_traced() else torch.SymInt
+    return any(isinstance(size, kinds) for part in key if isinstance(part, tuple) for size in part)
 
 
 def _holds_tensor(value: object) -> bool:
@@ -118,21 +134,27 @@ def shape(name: str, tensor: Tensor) -> torch.Size:
     return tensor.shape
 
 
-def with_parameters(
-    function: Callable[..., Tensor], input: Tensor, weight: Tensor, bias: Tensor | None
+def no_tensors(
+    function: Callable[..., Tensor], expected: Mapping[str, object], *given: Any, **named: Any
 ) -> Tensor:
-    """Call a layer; under autocast with all tensors in its dtype, as torch casts the arguments of these layers."""
-    if torch.is_autocast_enabled(input.device.type):
-        dtype = torch.get_autocast_dtype(input.device.type)
-        input, weight = cast(input, dtype), cast(weight, dtype)
-        bias = None if bias is None else cast(bias, dtype)
-    return function(input, weight) if bias is None else function(input, weight, bias)
+    """A call with an argument that is no tensor: left to that, if it takes calls over as a proxy of `torch.fx` does.
 
+    Args:
+        function: that was called.
+        expected: what should be tensors, or None, by name.
+        given: arguments of the call, by place.
+        named: by name.
 
-def cast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    """A tensor in a dtype, unless torch leaves it as it is."""
-    kept_as_is = tensor.dtype == torch.float64 or not tensor.is_floating_point()
-    return tensor if kept_as_is else tensor.to(dtype)
+    Raises:
+        ArgumentError: the argument takes no calls over.
+    """
+    if takes_over(tuple(expected.values())):
+        result: Tensor = torch.overrides.handle_torch_function(
+            function, tuple(expected.values()), *given, **named
+        )
+        return result
+    name, value = next((n, v) for n, v in expected.items() if not isinstance(v, Tensor))
+    raise ArgumentError(f"{name!r} is a {type(value).__name__}, not a tensor; pass a torch.Tensor")
 
 
 def without_batch(sizes: torch.Size, rank: int) -> torch.Size:

@@ -1,20 +1,23 @@
 """Convolution, as `torch.nn.functional.conv2d`."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
 
 from tnconv.api import CompiledFunction
+from tnconv.functional import native
 from tnconv.functional.calls import (
+    OpenSizes,
     Shape,
     check_channels,
     check_weight,
     compiled,
     kept,
+    no_tensors,
     over_groups,
     shape,
-    with_parameters,
     without_batch,
 )
 from tnconv.functional.types import Ints, Padding
@@ -51,8 +54,8 @@ def convNd(
         SpecError: a hyper-parameter is invalid, or two do not fit together.
         ArgumentError: a tensor has the wrong shape, dtype or device.
     """
-    dims = len(shape("weight", weight)) - 2
-    return _convolved(dims, input, weight, bias, (stride, padding, dilation, groups, padding_mode))
+    dims = weight.dim() - 2 if isinstance(weight, Tensor) else 0
+    return _convolved(convNd, dims, input, weight, bias, (stride, padding, dilation, groups, padding_mode))
 
 
 def conv1d(
@@ -67,7 +70,7 @@ def conv1d(
     padding_mode: str = "zeros",
 ) -> Tensor:
     """`convNd` in one spatial dimension."""
-    return _convolved(1, input, weight, bias, (stride, padding, dilation, groups, padding_mode))
+    return _convolved(conv1d, 1, input, weight, bias, (stride, padding, dilation, groups, padding_mode))
 
 
 def conv2d(
@@ -82,7 +85,7 @@ def conv2d(
     padding_mode: str = "zeros",
 ) -> Tensor:
     """`convNd` in two spatial dimensions."""
-    return _convolved(2, input, weight, bias, (stride, padding, dilation, groups, padding_mode))
+    return _convolved(conv2d, 2, input, weight, bias, (stride, padding, dilation, groups, padding_mode))
 
 
 def conv3d(
@@ -97,16 +100,26 @@ def conv3d(
     padding_mode: str = "zeros",
 ) -> Tensor:
     """`convNd` in three spatial dimensions."""
-    return _convolved(3, input, weight, bias, (stride, padding, dilation, groups, padding_mode))
+    return _convolved(conv3d, 3, input, weight, bias, (stride, padding, dilation, groups, padding_mode))
 
 
 def _convolved(
-    dims: int, input: Tensor, weight: Tensor, bias: Tensor | None, options: tuple[Any, ...]
+    function: Callable[..., Tensor],
+    dims: int,
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    options: tuple[Any, ...],
 ) -> Tensor:
-    sizes, kernel = without_batch(shape("input", input), dims + 1), shape("weight", weight)
-    added = None if bias is None else shape("bias", bias)
-    function = _conv(dims, sizes, kernel, added, *options)
-    return with_parameters(function, input, weight, bias)
+    if not (isinstance(input, Tensor) and isinstance(weight, Tensor)):
+        expected = {"weight": weight, "input": input}
+        return no_tensors(function, expected, input, weight, bias, *options[:-1], padding_mode=options[-1])
+    sizes, added = without_batch(input.shape, dims + 1), None if bias is None else shape("bias", bias)
+    try:
+        layer = _conv(dims, sizes, weight.shape, added, *options)
+    except OpenSizes:
+        return native.conv(dims, input, weight, bias, options)
+    return layer(input, weight) if bias is None else layer(input, weight, bias)
 
 
 @kept

@@ -1,20 +1,23 @@
 """Transposed convolution, as `torch.nn.functional.conv_transpose2d`."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
 
 from tnconv.api import CompiledFunction
+from tnconv.functional import native
 from tnconv.functional.calls import (
+    OpenSizes,
     Shape,
     check_channels,
     check_weight,
     compiled,
     kept,
+    no_tensors,
     over_groups,
     shape,
-    with_parameters,
     without_batch,
 )
 from tnconv.functional.types import Ints, NumericPadding
@@ -50,8 +53,10 @@ def conv_transposeNd(
         SpecError: a hyper-parameter is invalid, or two do not fit together.
         ArgumentError: a tensor has the wrong shape, dtype or device.
     """
-    dims = len(shape("weight", weight)) - 2
-    return _convolved(dims, input, weight, bias, (stride, padding, output_padding, groups, dilation))
+    dims = weight.dim() - 2 if isinstance(weight, Tensor) else 0
+    return _convolved(
+        conv_transposeNd, dims, input, weight, bias, (stride, padding, output_padding, groups, dilation)
+    )
 
 
 def conv_transpose1d(
@@ -65,7 +70,9 @@ def conv_transpose1d(
     dilation: Ints = 1,
 ) -> Tensor:
     """`conv_transposeNd` in one spatial dimension."""
-    return _convolved(1, input, weight, bias, (stride, padding, output_padding, groups, dilation))
+    return _convolved(
+        conv_transpose1d, 1, input, weight, bias, (stride, padding, output_padding, groups, dilation)
+    )
 
 
 def conv_transpose2d(
@@ -79,7 +86,9 @@ def conv_transpose2d(
     dilation: Ints = 1,
 ) -> Tensor:
     """`conv_transposeNd` in two spatial dimensions."""
-    return _convolved(2, input, weight, bias, (stride, padding, output_padding, groups, dilation))
+    return _convolved(
+        conv_transpose2d, 2, input, weight, bias, (stride, padding, output_padding, groups, dilation)
+    )
 
 
 def conv_transpose3d(
@@ -93,16 +102,27 @@ def conv_transpose3d(
     dilation: Ints = 1,
 ) -> Tensor:
     """`conv_transposeNd` in three spatial dimensions."""
-    return _convolved(3, input, weight, bias, (stride, padding, output_padding, groups, dilation))
+    return _convolved(
+        conv_transpose3d, 3, input, weight, bias, (stride, padding, output_padding, groups, dilation)
+    )
 
 
 def _convolved(
-    dims: int, input: Tensor, weight: Tensor, bias: Tensor | None, options: tuple[Any, ...]
+    function: Callable[..., Tensor],
+    dims: int,
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    options: tuple[Any, ...],
 ) -> Tensor:
-    sizes, kernel = without_batch(shape("input", input), dims + 1), shape("weight", weight)
-    added = None if bias is None else shape("bias", bias)
-    function = _conv_transpose(dims, sizes, kernel, added, *options)
-    return with_parameters(function, input, weight, bias)
+    if not (isinstance(input, Tensor) and isinstance(weight, Tensor)):
+        return no_tensors(function, {"weight": weight, "input": input}, input, weight, bias, *options)
+    sizes, added = without_batch(input.shape, dims + 1), None if bias is None else shape("bias", bias)
+    try:
+        layer = _conv_transpose(dims, sizes, weight.shape, added, *options)
+    except OpenSizes:
+        return native.conv_transpose(dims, input, weight, bias, options)
+    return layer(input, weight) if bias is None else layer(input, weight, bias)
 
 
 @kept

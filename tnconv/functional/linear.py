@@ -1,10 +1,11 @@
 """A linear layer, as `torch.nn.functional.linear`."""
 
+import torch.nn.functional as F
 from torch import Tensor
 
 from tnconv.api import CompiledFunction
 from tnconv.errors import ArgumentError
-from tnconv.functional.calls import Shape, compiled, kept, shape, with_parameters
+from tnconv.functional.calls import OpenSizes, Shape, compiled, kept, no_tensors, shape
 from tnconv.spec import LinearSpec
 
 
@@ -23,11 +24,16 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         SpecError: a size of the weight is zero.
         ArgumentError: a tensor has the wrong shape, dtype or device.
     """
-    sizes, rows = shape("input", input), shape("weight", weight)
-    function = _linear(sizes[-1:], rows, None if bias is None else shape("bias", bias))
-    if len(sizes) <= 2:
-        return with_parameters(function, input, weight, bias)
-    return with_parameters(function, input.flatten(0, -2), weight, bias).view(*sizes[:-1], rows[0])
+    if not (isinstance(input, Tensor) and isinstance(weight, Tensor)):
+        return no_tensors(linear, {"input": input, "weight": weight}, input, weight, bias)
+    sizes, rows = input.shape, weight.shape
+    try:
+        layer = _linear(sizes[-1:], rows, None if bias is None else shape("bias", bias))
+    except OpenSizes:
+        return F.linear(input, weight, bias)
+    x = input if len(sizes) <= 2 else input.flatten(0, -2)
+    y = layer(x, weight) if bias is None else layer(x, weight, bias)
+    return y if len(sizes) <= 2 else y.view(*sizes[:-1], rows[0])
 
 
 @kept

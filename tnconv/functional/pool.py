@@ -2,6 +2,7 @@
 
 import functools
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -9,13 +10,15 @@ import torch
 from torch import Tensor
 
 from tnconv.api import CompiledFunction
+from tnconv.functional import native
 from tnconv.functional.calls import (
+    OpenSizes,
     Shape,
     check_axes,
     compiled,
     dims_with,
     kept,
-    shape,
+    no_tensors,
     spatial_axes,
     without_batch,
 )
@@ -55,9 +58,10 @@ def avg_poolNd(
         SpecError: a hyper-parameter is invalid, or two do not fit together.
         ArgumentError: the input has the wrong shape or dtype.
     """
-    dims = dims_with(shape("input", input), kernel_size, stride, padding)
     options = (kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)
-    return _pooled(dims, input, options)
+    if not isinstance(input, Tensor):
+        return no_tensors(avg_poolNd, {"input": input}, input, *options)
+    return _pooled(avg_poolNd, dims_with(input.shape, kernel_size, stride, padding), input, options)
 
 
 def avg_pool1d(
@@ -69,7 +73,7 @@ def avg_pool1d(
     count_include_pad: bool = True,
 ) -> Tensor:
     """`avg_poolNd` in one spatial dimension; torch's has no divisor."""
-    return _pooled(1, input, (kernel_size, stride, padding, ceil_mode, count_include_pad, None))
+    return _pooled(avg_pool1d, 1, input, (kernel_size, stride, padding, ceil_mode, count_include_pad, None))
 
 
 def avg_pool2d(
@@ -82,7 +86,9 @@ def avg_pool2d(
     divisor_override: int | None = None,
 ) -> Tensor:
     """`avg_poolNd` in two spatial dimensions."""
-    return _pooled(2, input, (kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override))
+    return _pooled(
+        avg_pool2d, 2, input, (kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)
+    )
 
 
 def avg_pool3d(
@@ -95,19 +101,27 @@ def avg_pool3d(
     divisor_override: int | None = None,
 ) -> Tensor:
     """`avg_poolNd` in three spatial dimensions."""
-    return _pooled(3, input, (kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override))
-
-
-def _pooled(dims: int, input: Tensor, options: tuple[Any, ...]) -> Tensor:
-    _, _, _, ceil_mode, counted, divisor = options
-    function = _pool(dims, without_batch(shape("input", input), dims + 1), *options)
-    pooled = function(input)
-    if divisor is not None or not (ceil_mode or not counted):
-        return pooled
-    spec: Any = function.spec
-    return (
-        pooled * _shares(spec, bool(counted), input.dtype, input.device) if _differ(spec, counted) else pooled
+    return _pooled(
+        avg_pool3d, 3, input, (kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)
     )
+
+
+def _pooled(function: Callable[..., Tensor], dims: int, input: Tensor, options: tuple[Any, ...]) -> Tensor:
+    if not isinstance(input, Tensor):
+        given = options if function is not avg_pool1d else options[:-1]
+        return no_tensors(function, {"input": input}, input, *given)
+    *_, ceil_mode, counted, divisor = options
+    try:
+        layer = _pool(dims, without_batch(input.shape, dims + 1), *options)
+    except OpenSizes:
+        _pool(dims, native.example(dims), *options)  # refuses what is not represented
+        return native.avg_pool(dims, input, options)
+    if divisor is not None or (counted and not ceil_mode):
+        return layer(input)
+    spec: Any = layer.spec
+    if not _differ(spec, counted):
+        return layer(input)
+    return layer(input) * _shares(spec, counted, input.dtype, input.device)
 
 
 @kept

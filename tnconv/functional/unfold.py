@@ -8,14 +8,16 @@ from torch import Tensor
 
 from tnconv.api import CompiledFunction
 from tnconv.errors import ArgumentError, SpecError
+from tnconv.functional import native
 from tnconv.functional.calls import (
+    OpenSizes,
     Shape,
     check_axes,
     compiled,
     dims_of,
     dims_with,
     kept,
-    shape,
+    no_tensors,
     spatial_axes,
     without_batch,
 )
@@ -47,9 +49,15 @@ def unfoldNd(
         SpecError: a hyper-parameter is invalid, or two do not fit together.
         ArgumentError: the input has the wrong shape or dtype.
     """
-    sizes = shape("input", input)
-    dims = dims_with(sizes, kernel_size, dilation, padding, stride)
-    return _unfold(dims, without_batch(sizes, dims + 1), kernel_size, dilation, padding, stride)(input)
+    options = (kernel_size, dilation, padding, stride)
+    if not isinstance(input, Tensor):
+        return no_tensors(unfoldNd, {"input": input}, input, *options)
+    dims = dims_with(input.shape, kernel_size, dilation, padding, stride)
+    try:
+        layer = _unfold(dims, without_batch(input.shape, dims + 1), *options)
+    except OpenSizes:
+        return native.unfold(dims, input, options)
+    return layer(input)
 
 
 def foldNd(
@@ -79,8 +87,14 @@ def foldNd(
         SpecError: a hyper-parameter is invalid, or two do not fit together.
         ArgumentError: the input has the wrong shape or dtype.
     """
-    sizes = without_batch(shape("input", input), 2)
-    return _fold(sizes, output_size, kernel_size, dilation, padding, stride)(input)
+    options = (kernel_size, dilation, padding, stride)
+    if not isinstance(input, Tensor):
+        return no_tensors(foldNd, {"input": input}, input, output_size, *options)
+    try:
+        layer = _fold(without_batch(input.shape, 2), output_size, *options)
+    except OpenSizes:
+        return native.fold(input, _full(output_size, *options), options)
+    return layer(input)
 
 
 @kept
@@ -96,13 +110,7 @@ def _fold(
     sizes: Shape, output_size: Any, kernel_size: Any, dilation: Any, padding: Any, stride: Any
 ) -> CompiledFunction:
     check_axes(sizes, "C*prod(K) prod(O)")
-    dims = dims_of(output_size, kernel_size, dilation, padding, stride)
-    if dims is None:
-        raise SpecError(
-            f"output_size {shown(output_size)} and kernel_size {shown(kernel_size)} leave the number of dimensions "
-            "open; give output_size as a tuple with one for each"
-        )
-    full = spread("output_size", typed("output_size", output_size, SpecInts), dims)
+    full = _full(output_size, kernel_size, dilation, padding, stride)
     one = _spec(1, full, kernel_size, dilation, padding, stride)
     cells, windows = math.prod(one.kernel_sizes), math.prod(one.output_sizes)
     if sizes[0] == 0 or sizes[0] % cells:
@@ -116,6 +124,17 @@ def _fold(
             "for each, or change output_size, dilation, padding or stride"
         )
     return compiled(replace(one, channels=sizes[0] // cells), "input_vjp")
+
+
+def _full(output_size: Any, kernel_size: Any, *others: Any) -> Shape:
+    """The output size with an int for each spatial dimension."""
+    dims = dims_of(output_size, kernel_size, *others)
+    if dims is None:
+        raise SpecError(
+            f"output_size {shown(output_size)} and kernel_size {shown(kernel_size)} leave the number of dimensions "
+            "open; give output_size as a tuple with one for each"
+        )
+    return spread("output_size", typed("output_size", output_size, SpecInts), dims)
 
 
 def _spec(

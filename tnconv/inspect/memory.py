@@ -36,14 +36,37 @@ class Moment:
         return sum(count for _, count in self.parts)
 
 
-def memory_over_steps(plan: Plan, program: Program) -> tuple[Moment, ...]:
-    """What is alive while each step runs, besides the arguments; symbols at the hints of the plan."""
+def memory_over_steps(plan: Plan, program: Program, peak: int) -> tuple[Moment, ...]:
+    """What is alive while each step runs, besides the arguments; symbols at the hints of the plan.
+
+    Args:
+        plan: results that live.
+        program: buffers that kernels report.
+        peak: elements, as measured: what is missing in the largest step is added to it as temporaries, and of buffers
+            that are more not all are alive at once.
+    """
     moments, always = [], _kept_for_all_chunks(plan)
     for step, live in zip(plan.steps, plan.live(), strict=True):
         parts = [(each.result, hinted(each.elements, plan)) for each in live]
         parts += [(what, hinted(n, plan)) for owner, what, n in program.workspace if owner == step.result]
-        moments.append(Moment(step.result, (*always, *parts)))
-    return tuple(moments)
+        moments.append(Moment(step.result, _at_most((*always, *parts), peak)))
+    largest = max(moments, key=lambda m: m.elements, default=None)
+    return tuple(_filled(m, peak) if m is largest else m for m in moments)
+
+
+def _at_most(parts: tuple[tuple[str, int], ...], peak: int) -> tuple[tuple[str, int], ...]:
+    """Parts of a peak at most, the last ones cut."""
+    room, kept = peak, []
+    for what, count in parts:
+        kept.append((what, min(count, room)))
+        room -= kept[-1][1]
+    return tuple(kept)
+
+
+def _filled(moment: Moment, peak: int) -> Moment:
+    """A moment with temporaries up to a peak."""
+    missing = peak - moment.elements
+    return Moment(moment.step, (*moment.parts, ("temporaries", missing))) if missing else moment
 
 
 def _kept_for_all_chunks(plan: Plan) -> tuple[tuple[str, int], ...]:

@@ -15,7 +15,7 @@ from tnconv.backends.base import Choice
 from tnconv.inspect.compare import changed_names, side_by_side
 from tnconv.inspect.draw import STYLE, to_svg, write_text
 from tnconv.inspect.highlight import highlighted
-from tnconv.inspect.look import Compiled, count_text, sentences
+from tnconv.inspect.look import Compiled, count_text, hinted, sentences
 from tnconv.inspect.markup import Html, code, details, prose, table
 from tnconv.inspect.memory import Moment, memory_over_steps, memory_svg, shades
 from tnconv.inspect.origin import origin
@@ -202,7 +202,9 @@ def _chunks(function: Compiled) -> str:
 
 
 def _memory(function: Compiled) -> str:
-    moments = memory_over_steps(function.plan, function.program)
+    moments = memory_over_steps(
+        function.plan, function.program, hinted(function.cost.peak_elements, function.plan)
+    )
     note = _at_hints(function)
     return (
         '<p class="hint">What is alive while each step runs, besides the arguments: results and the buffers of '

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
-import cotengra
 
 from tnconv import plugins
 from tnconv.errors import PlanError
@@ -279,6 +278,8 @@ def _propose(model: Model, dense: bool) -> Nested:
         sizes[name] = max(extents[0], 2)
         inputs = [[*legs, name] if members.intersection(legs) else legs for legs in inputs]
     used = {v for legs in inputs for v in legs}
+    import cotengra  # noqa: PLC0415 - 0.03 s that a layer never needs
+
     search = cotengra.RandomGreedyOptimizer(max_repeats=_TRIALS, seed=0, parallel=False)
     path = search.ssa_path(inputs, [v for v in output if v in used], sizes)
     return _tree_of_path(path, model.count_leaves, len(inputs))

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from tnconv.backends.base import Choice, Program
+from tnconv.backends.torch.context import are_plain, aside
 from tnconv.backends.torch.lower import Lowering, kernel_table
-from tnconv.backends.torch.profile import profile_of
-from tnconv.backends.torch.training import are_plain
+from tnconv.backends.torch.profile import Profile, profile_of
 from tnconv.ir import evaluate, product
 from tnconv.planner.plan import Plan, moving_operands
 
@@ -27,7 +27,7 @@ class KeptProgram:
         constant: names of the arguments that seldom change.
         hints: integers that size symbols count as.
         prefer: kernels that are taken wherever they accept.
-        device: whose rates decide between kernels.
+        device: whose rates decide between kernels; or these.
 
     Raises:
         LoweringError: nothing can be kept.
@@ -39,7 +39,7 @@ class KeptProgram:
         constant: Collection[str],
         hints: Mapping[str, int],
         prefer: Collection[str] = (),
-        device: str = "cpu",
+        device: str | Profile = "cpu",
     ) -> None:
         moving = [step for step, count in moving_operands(plan.steps, constant).items() if count]
         profile = profile_of(device)
@@ -71,11 +71,16 @@ class KeptProgram:
         constants = [tensors[place] for place in self._places]
         kept = self._kept
         if kept is None or not all(map(_same, kept[0], constants)):
-            made = self.head.function(*constants)
-            parts = list(made) if isinstance(made, tuple) else [made]
-            parts = [part.contiguous() for part in parts]  # laid out as the calls like it, once
-            kept = self._kept = [tensor.detach().clone() for tensor in constants], parts
+            kept = self._kept = self._made(constants)
         return self.body.function(*tensors, *kept[1])
+
+    def _made(self, constants: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """The constants, and what is made of them, for calls in any context."""
+        with aside():
+            copies = [tensor.detach().clone() for tensor in constants]
+            made = self.head.function(*copies)
+            parts = list(made) if isinstance(made, tuple) else [made]
+            return copies, [part.contiguous() for part in parts]  # laid out as the calls like it, once
 
 
 def _same(a: Tensor, b: Tensor) -> bool:

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tnconv.backends.torch.memory import HOST
+
 # The native code for a row holds so many positions at once; padding beyond them is not foreseen there.
 ROW = 6
 _QUICK = (torch.float32, torch.bfloat16)
@@ -18,7 +20,7 @@ TRANSPOSED = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3
 
 def quick(*tensors: Tensor) -> bool:
     """Whether the forward convolution of these, which must not be empty, is one of the quick ones."""
-    return all(x.device.type == "cpu" and x.dtype in _QUICK and x.numel() > 0 for x in tensors)
+    return all(x.device.type in HOST and x.dtype in _QUICK and x.numel() > 0 for x in tensors)
 
 
 def pads_slowly(padding: tuple[int, ...], positions: tuple[int, ...]) -> bool:

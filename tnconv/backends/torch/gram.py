@@ -9,8 +9,8 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
+from tnconv.backends.torch.context import may_write
 from tnconv.backends.torch.memory import new_empty
 
 # Measured on one and two CPU cores in float32.
@@ -32,13 +32,6 @@ _THIN_SUM, _THIN_ROWS, _STRIPS = 24, 1024, (32, 48, 36, 64, 24, 16)  # a product
 _HALF = 2  # bytes
 
 
-def may_write(x: Tensor) -> bool:
-    """Whether results may be written in place: nothing records or maps what happens to `x`."""
-    if torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(x):
-        return False
-    return not (torch.is_grad_enabled() and x.requires_grad) and forward_ad._current_level < 0
-
-
 def gram(x: Tensor, scale: float = 1.0) -> Tensor:
     """`scale · Σ_n x xᵀ` for each group, without conjugation.
 
@@ -58,7 +51,7 @@ def gram(x: Tensor, scale: float = 1.0) -> Tensor:
         zeros = x.new_zeros(groups, rows, rows)
         return zeros if scale == 1 else zeros * scale
     apart = count > 1 and 2 * rows <= length and x.dtype.itemsize > _HALF
-    whole = len(row_cuts(rows, count * length)) == 2
+    whole = row_width(rows, count * length) == rows
     if groups == 1 and whole and not apart and rows < _THIN_ROWS:
         return _small(x, scale)
     if groups > 1 and not _halves(rows, count * length, groups):
@@ -78,19 +71,25 @@ def gram(x: Tensor, scale: float = 1.0) -> Tensor:
 
 def row_cuts(rows: int, length: int) -> list[int]:
     """Where `gram` cuts the rows of its result; `length` is the number of products that a cell sums."""
+    return [*range(0, rows, max(1, row_width(rows, length))), rows]
+
+
+def row_width(rows: int, length: int) -> int:
+    """Rows of a block of the result; all of them where the half does not pay."""
     if rows < _LEAST_ROWS or length < _LEAST_SUM:
-        return [0, rows]
+        return rows
     width = min(max(_NARROW, -(-rows // 8 // 16) * 16), _WIDE)
-    cuts = [*range(0, rows, width), rows]
     whole = length * rows * rows / (_RATE * efficiency(rows, length))
-    halves = length * _lower(cuts) / (_RATE * efficiency(width, length)) + _CALL * len(cuts)
+    calls = _CALL * (-(-rows // width) + 1)
+    halves = length * _lower(rows, width) / (_RATE * efficiency(width, length)) + calls
     mirrored = rows * rows / (_MIRROR_NEAR if rows < _NEAR_ROWS else _MIRROR_FAR)
-    return cuts if halves + mirrored < _WORTH * whole else [0, rows]
+    return width if halves + mirrored < _WORTH * whole else rows
 
 
-def _lower(cuts: list[int]) -> int:
-    """Cells of the blocks that are computed."""
-    return sum((b - a) * b for a, b in pairwise(cuts))
+def _lower(rows: int, width: int) -> int:
+    """Cells of the blocks that are computed: the k-th has `width` rows of `k·width` cells, the last is narrower."""
+    full = rows // max(1, width)
+    return width * width * full * (full + 1) // 2 + (rows - full * width) * rows
 
 
 def multiplications(groups: int, rows: int, length: int) -> int:
@@ -103,7 +102,7 @@ def multiplications(groups: int, rows: int, length: int) -> int:
     """
     if groups > 1 and not _halves(rows, length, groups):
         return groups * rows * rows * length
-    return groups * length * _lower(row_cuts(rows, length))
+    return groups * length * _lower(rows, row_width(rows, length))
 
 
 def efficiency(width: int, length: int, outermost: bool = True) -> float:

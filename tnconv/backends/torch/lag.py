@@ -40,7 +40,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tnconv.backends.torch.gram import gram, may_write
+from tnconv.backends.torch.context import may_write
+from tnconv.backends.torch.gram import gram
 from tnconv.backends.torch.lag_assemble import CHANNELS, Made, Taps, assemble, at_taps, place_blocks
 from tnconv.backends.torch.lag_schedule import (
     Axis,

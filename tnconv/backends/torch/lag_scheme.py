@@ -4,8 +4,9 @@ Nothing here touches a tensor, so the compiler decides with it and tests count w
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from math import prod
-from typing import Literal, NamedTuple, TypedDict, Unpack
+from typing import Literal, NamedTuple, TypedDict, Unpack, cast
 
 from tnconv.backends.torch import gram
 from tnconv.backends.torch.lag_schedule import (
@@ -24,7 +25,7 @@ Variant = Literal["lag2", "lag1", "windows"]
 VARIANTS: tuple[Variant, ...] = ("lag2", "lag1", "windows")
 
 _MOST_TILE, _MOST_WIDTH = 64, 768  # positions of a tile, columns of a product of tiles
-_MOST_PRODUCTS = 20_000  # of a scheme; more are never worth their calls, and take seconds to count
+_MOST_PRODUCTS = 8_000  # of a scheme; more are hardly worth their calls, and take long to count
 _LEAST_WIDTH = 16  # channels of a group that make lag2's many products worth it
 _BETTER = 0.9  # of what is simple, where two are alike
 _TURNED = 0.25  # of the time of a copy of windows, that of the inputs in another order
@@ -73,12 +74,17 @@ def _pairs(variant: Variant, axes: tuple[Axis, ...]) -> int:
     return prod((axes[place].kernel ** 2 + 1) // 2 for place in lag_axes(variant, len(axes)))
 
 
-def _tiled(variant: str, axes: tuple[Axis, ...]) -> list[int]:
-    """The tiles that a variant takes."""
-    positions = axes[-1].positions
+def _takes(variant: str, tile: int, axes: tuple[Axis, ...]) -> bool:
+    """Whether a variant takes tiles of so many positions along the last axis."""
     if variant == "lag2" or (variant == "lag1" and len(axes) == 1):
-        return [1]
-    return [tile for tile in range(1, positions + 1) if positions % tile == 0]
+        return tile == 1
+    return 1 <= tile and axes[-1].positions % tile == 0
+
+
+def _tiled(variant: str, axes: tuple[Axis, ...]) -> list[int]:
+    """The tiles that a variant takes, and that may be worth it."""
+    most = min(axes[-1].positions, _MOST_TILE)
+    return [tile for tile in range(1, max(1, most) + 1) if _takes(variant, tile, axes)]
 
 
 def check_scheme(variant: str, tile: int, axes: tuple[Axis, ...]) -> None:
@@ -91,7 +97,7 @@ def check_scheme(variant: str, tile: int, axes: tuple[Axis, ...]) -> None:
             f"variant {variant!r} needs two axes, the last two of stride 1, but the stride is {stride}; "
             "pass 'lag1', or what choose() returns"
         )
-    if tile not in _tiled(variant, axes):
+    if not _takes(variant, tile, axes):
         raise ValueError(
             f"variant {variant!r} with {axes[-1].positions} positions along the last of {len(axes)} axes "
             f"takes no tile of {tile}; pass one of {_tiled(variant, axes)}, or what choose() returns"
@@ -109,6 +115,17 @@ def choose(profile: Profile = DEFAULT, **numbers: Unpack[Numbers]) -> Scheme:
         The scheme: `"lag2"` where channels are many, `"lag1"`, with a tile where they are few, `"windows"` where no
         lag is worth its many small products; with a tile of one position that is im2col.
     """
+    return _choose(profile, tuple((name, _hashable(value)) for name, value in numbers.items()))
+
+
+def _hashable(value: int | Sequence[int]) -> int | tuple[int, ...]:
+    return value if isinstance(value, int) else tuple(value)
+
+
+@lru_cache(maxsize=256)
+def _choose(profile: Profile, items: tuple[tuple[str, int | tuple[int, ...]], ...]) -> Scheme:
+    """`choose`, which is asked for one step by its price, its count and its text."""
+    numbers = cast(Numbers, dict(items))
     axes, wide = _axes(numbers), numbers["channels"] >= _LEAST_WIDTH * numbers["groups"]
     variants = [
         v for v in VARIANTS if _fits(v, axes) and (v != "lag2" or wide) and _pairs(v, axes) <= _MOST_PRODUCTS
@@ -199,7 +216,7 @@ def _axes(numbers: Numbers) -> tuple[Axis, ...]:
 def _schemes(variant: Variant, numbers: Numbers, axes: tuple[Axis, ...]) -> list[Scheme]:
     """The variant with all tiles that may be worth it."""
     width = numbers["channels"] // numbers["groups"]
-    found = [Scheme(variant, tile) for tile in _tiled(variant, axes) if tile <= _MOST_TILE]
+    found = [Scheme(variant, tile) for tile in _tiled(variant, axes)]
     return [s for s in found if s.tile == 1 or width * _tile_cells(s, axes) <= _MOST_WIDTH]
 
 

@@ -1,21 +1,19 @@
 """Plan → program: each step is prepared, given to the cheapest kernel, and its result laid out as asked."""
 
-import linecache
 import re
-import zlib
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from math import inf
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import sympy
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
 from tnconv import plugins
 from tnconv.backends.base import Choice, Program
 from tnconv.backends.torch import runtime
+from tnconv.backends.torch.define import define
 from tnconv.backends.torch.emit import RESERVED, Emitter, Statement, Value, flatten, singles
 from tnconv.backends.torch.kernels.base import Kernel, Problem
 from tnconv.backends.torch.kernels.contract import Contract, presum
@@ -37,7 +35,7 @@ def lower(
     _network: Expression,
     hints: Mapping[str, int],
     prefer: Collection[str] = (),
-    device: str = "cpu",
+    device: str | Profile = "cpu",
 ) -> Program:
     """Write the program of a plan with the kernels of the group `tnconv.kernels`: the `torch` backend.
 
@@ -48,7 +46,10 @@ def lower(
 
 
 def fastest_of(
-    plans: Sequence[Plan], hints: Mapping[str, int], prefer: Collection[str] = (), device: str = "cpu"
+    plans: Sequence[Plan],
+    hints: Mapping[str, int],
+    prefer: Collection[str] = (),
+    device: str | Profile = "cpu",
 ) -> tuple[Plan, Program]:
     """The plan whose program is predicted to be fastest, and that; the others are written until they are slower.
 
@@ -223,7 +224,7 @@ class Lowering:
         # A function called `torch` would hide the module.
         name = fresh(re.sub(r"\W", "_", self.plan.name) + suffix, {*RESERVED})
         source = self._source(name, arguments, statements, results)
-        function = _compile(name, source)
+        function = define(name, source, {"torch": torch, "F": F, "rt": runtime})
         return Program(name, source, tuple(arguments), tuple(choices), tuple(self.workspace), function)
 
     def handed_over(self, names: Collection[str]) -> dict[str, tuple[Value, tuple[Axis, ...]]]:
@@ -324,7 +325,7 @@ class Lowering:
         """Operands with each index once, two-legged relations applied, lonely indices summed."""
         operands = [match_diagonals(self.em, self._operand(o)) for o in step.operands]
         if not operands:
-            operands = [self.em.assign("one", "torch.ones(())", [], ())]
+            operands = [self._one()]
         on_values = {i for v in operands for i in v.legs} | {i for r in step.relations for i in r.indices}
         output = tuple(i for axis in step.output for i in axis.indices if i in on_values)
         relations, after = list(step.relations), []
@@ -356,6 +357,13 @@ class Lowering:
             keep |= both
             operands = [presum(self.em, v, keep) for v in operands]
         return Problem(tuple(operands), tuple(relations), output, self.hints, self.profile), after[::-1]
+
+    def _one(self) -> Value:
+        """A one with the dtype and the device of an argument, a constant if there is one."""
+        like = next(iter(sorted(self.em.constants) or self.python.values()), None)
+        if like is None:
+            return self.em.assign("one", "torch.ones(())", [], ())
+        return self.em.assign("one", f"{like}.new_ones(())", [like], ())
 
     @staticmethod
     def _readable(
@@ -563,13 +571,3 @@ def _scale_text(scale: sympy.Expr, em: Emitter) -> str:
     if not (top.is_polynomial() and bottom.is_polynomial()):
         raise LoweringError(f"scale {scale} is not a ratio of polynomials in the size symbols")
     return f"rt.ratio({sympy.pycode(top)}, {sympy.pycode(bottom)})"
-
-
-def _compile(name: str, source: str) -> Callable[..., Tensor]:
-    """Define the function of a source, and register it so that a traceback shows its lines."""
-    filename = f"<tnconv {name} {zlib.crc32(source.encode()):08x}>"
-    space: dict[str, Any] = {"torch": torch, "F": F, "rt": runtime}
-    exec(compile(source, filename, "exec"), space)
-    linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)
-    function: Callable[..., Tensor] = space[name]
-    return function

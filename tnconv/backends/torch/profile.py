@@ -4,23 +4,30 @@ A kernel's predicted time is its exact counts over these rates. What matters is 
 a copy that makes a product wider, or a native call that multiplies more, is worth it.
 """
 
-import os
 import statistics
 import time
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 import torch
 
+from tnconv.backends import cache
 from tnconv.errors import LoweringError
 
 # Cells that take as long to be copied as it takes to begin a run of neighbours, or a row of such runs.
 _RUN, _ROW = 2.4, 14.0
 # Caches hold so many times the nearest one; cells that are read in order, against those that are written in another.
 _FAR, _STREAM = 3, 2.5
+FILE = "profiles.json"  # of `tnconv calibrate`, in the cache folder
 _DEFAULTS = Path(__file__).with_name("profiles.json")
+
+
+Rate = Annotated[
+    float, msgspec.Meta(ge=1e-6, le=1e18)
+]  # times are quotients of these: none may be 0 or infinite
 
 
 class Profile(msgspec.Struct, frozen=True):
@@ -38,15 +45,15 @@ class Profile(msgspec.Struct, frozen=True):
         cache: elements that fit in the cache which a worker works from, so that copying them is cheap.
     """
 
-    matmul: float = 40_000.0
-    convolution: float = 48_000.0
-    depthwise: float = 4_000.0
-    copy: float = 800.0
-    gather: float = 60.0
-    call: float = 4.0
-    cache: float = 2**18
-    reference: float = 1_100.0
-    lanes: float = 16.0
+    matmul: Rate = 40_000.0
+    convolution: Rate = 48_000.0
+    depthwise: Rate = 4_000.0
+    copy: Rate = 800.0
+    gather: Rate = 60.0
+    call: Rate = 4.0
+    cache: Rate = 2**18
+    reference: Rate = 1_100.0
+    lanes: Rate = 16.0
 
     def copying(self, cells: float) -> float:
         """Predicted microseconds to write that many cells anew."""
@@ -70,32 +77,20 @@ def beginnings(run: float, runs: float) -> float:
 DEFAULT = Profile()
 
 
-def profile_file() -> Path:
-    """Where `tnconv calibrate` keeps its rates: `$TNCONV_CACHE`, or the user's cache folder."""
-    return cache_folder() / "profiles.json"
-
-
-def cache_folder() -> Path:
-    """The folder of what is measured on this machine: `$TNCONV_CACHE`, or `tnconv` in the user's cache folder."""
-    own = os.environ.get("TNCONV_CACHE")
-    if own:
-        return Path(own)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tnconv"
-
-
 @lru_cache(maxsize=16)
-def profile_of(device: str = "cpu") -> Profile:
+def profile_of(device: "str | Profile" = "cpu") -> Profile:
     """The profile of a kind of device: that of `tnconv calibrate` where it was run, else the one shipped.
 
     Args:
-        device: `"cpu"`, `"cuda"` or `"cuda:0"`; the number is not looked at.
+        device: `"cpu"`, `"cuda"` or `"cuda:0"`; the number is not looked at. A profile is itself the answer.
 
     Raises:
-        LoweringError: there is no profile of such a device, or the file cannot be read.
+        LoweringError: there is no profile of such a device.
     """
+    if isinstance(device, Profile):
+        return device
     kind = device.partition(":")[0]
-    found = read_profiles(profile_file()) if profile_file().exists() else {}
-    shipped = read_profiles(_DEFAULTS)
+    found, shipped = cache.read(FILE, Profile), _shipped()
     if kind not in found and kind not in shipped:
         raise LoweringError(
             f"there is no profile of device {device!r}, only of {', '.join(sorted(shipped | found))}; "
@@ -104,18 +99,8 @@ def profile_of(device: str = "cpu") -> Profile:
     return found.get(kind) or shipped[kind]
 
 
-def read_profiles(path: Path) -> dict[str, Profile]:
-    """The profiles in a file, by kind of device.
-
-    Raises:
-        LoweringError: the file cannot be read.
-    """
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=dict[str, Profile])
-    except (OSError, msgspec.DecodeError) as error:
-        raise LoweringError(
-            f"the profiles in {str(path)!r} cannot be read: {error}; delete the file, or run `tnconv calibrate`"
-        ) from error
+def _shipped() -> dict[str, Profile]:
+    return msgspec.json.decode(_DEFAULTS.read_bytes(), type=dict[str, Profile])
 
 
 def calibrate(device: str = "cpu", progress: Callable[[str], None] = lambda _: None) -> Profile:
@@ -162,7 +147,7 @@ def calibrate(device: str = "cpu", progress: Callable[[str], None] = lambda _: N
         "gather": gather,
         "call": call,
     }
-    shipped = read_profiles(_DEFAULTS).get(device.partition(":")[0], DEFAULT)  # for what is not measured
+    shipped = _shipped().get(device.partition(":")[0], DEFAULT)  # for what is not measured
     return msgspec.structs.replace(shipped, **{name: _rounded(value) for name, value in rates.items()})
 
 

@@ -7,14 +7,20 @@ from functools import lru_cache
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from tnconv.backends.torch import depthwise, fourier, spread
-from tnconv.backends.torch.gram import gram, may_write
+from tnconv.backends.torch.context import is_recorded, is_traced, may_write
+from tnconv.backends.torch.gram import gram
 from tnconv.backends.torch.lag import correlate
+from tnconv.backends.torch.memory import HOST
+from tnconv.backends.torch.strips import Terms, strip, strips
 
 __all__ = [
     "add",
+    "added",
+    "apart",
     "axis_sums",
     "correlate",
     "depthwise",
@@ -26,6 +32,7 @@ __all__ = [
     "grouped",
     "merged_weight_gradient",
     "mirrored_weight_gradient",
+    "picked",
     "ratio",
     "slice_sum",
     "spread",
@@ -33,12 +40,11 @@ __all__ = [
     "strip",
     "strips",
     "thin_product",
+    "unwrapped",
     "weight_gradient",
     "weight_gradients",
     "window_sums",
 ]
-
-Terms = tuple[tuple[int, int], ...]
 
 _BACKWARD = torch.ops.aten.convolution_backward.default
 _WEIGHT_ALONE = (False, True, False)
@@ -53,47 +59,6 @@ _LEAST_CALL, _LARGE = (
 )  # multiplications of an example, cells of a result that are worth calls
 _FEW_CHANNELS, _LEAST_FEW = 8, 4_000_000  # channels of a group that are slow in one call, and multiplications
 _MOST_SLICES, _LEAST_SLICE, _MOST_ADDED = 1024, 4096, 128
-
-
-@lru_cache(maxsize=512)
-def strip(
-    size: int, kept: Terms, summed: Terms, offset: int, dtype: torch.dtype, device: torch.device
-) -> Tensor:
-    """How often each input cell is in the windows of each kernel offset: `S[i, k] = Σ_o [i = s·o + d·k + offset]`.
-
-    A thin matrix, one column a kernel offset: the window sum along one axis is a product with it.
-
-    Args:
-        size: number of input cells.
-        kept: (coefficient, size) of the indices that stay, in the order of the columns.
-        summed: (coefficient, size) of the indices that are summed.
-        offset: in cells.
-        dtype: of the result.
-        device: of the result.
-
-    Returns:
-        A tensor of shape [size, product of the kept sizes].
-    """
-    with torch.inference_mode(False), torch.no_grad():
-        columns = _sums(kept)
-        cells = columns[:, None] + _sums(summed)[None, :] + offset
-        column = torch.arange(len(columns), device="cpu")[:, None].expand_as(cells)
-        inside = ((cells >= 0) & (cells < size)).to(torch.int64)
-        counts = torch.zeros(size, len(columns), dtype=torch.int64, device="cpu")
-        counts.index_put_((cells.clamp(0, size - 1), column), inside, accumulate=True)
-        return counts.to(dtype=dtype, device=device)
-
-
-@lru_cache(maxsize=512)
-def strips(
-    first: tuple[int, Terms, Terms, int],
-    second: tuple[int, Terms, Terms, int],
-    dtype: torch.dtype,
-    device: torch.device,
-) -> Tensor:
-    """The strips of two axes as one matrix, `[(i1 i2), (k1 k2)]`; each is given as to `strip`."""
-    with torch.inference_mode(False), torch.no_grad():
-        return torch.kron(strip(*first, dtype, device), strip(*second, dtype, device))
 
 
 def window_sums(x: Tensor, kept: Terms, summed: Terms, offset: int) -> Tensor:
@@ -135,14 +100,6 @@ def _shared(size: int, kept: Terms, summed: Terms, offset: int) -> tuple[int, in
     return (low, high) if low < high else (0, 0)
 
 
-def _sums(terms: Terms) -> Tensor:
-    """All values of `Σ coefficient·x`, row-major."""
-    values = torch.zeros(1, dtype=torch.int64, device="cpu")
-    for coefficient, size in terms:
-        values = (values[:, None] + coefficient * torch.arange(size, device="cpu")[None, :]).flatten()
-    return values
-
-
 def weight_gradient(
     gradient: Tensor,
     image: Tensor,
@@ -160,6 +117,8 @@ def weight_gradient(
 
     if groups == 0:  # a batch without examples, each of which is a group
         return _empty(shape, gradient, image)
+    if is_traced():
+        return _by_convolution(gradient, image, shape, stride, padding, dilation, groups)
     options = (stride, padding, dilation, False, (0,) * len(stride), groups, _WEIGHT_ALONE)
     if not image.is_complex():
         weight = image.new_empty(shape)  # wanted for its shape alone; an expanded cell would be copied
@@ -175,6 +134,28 @@ def weight_gradient(
     return torch.complex(
         real(y.real, x.real) - real(y.imag, x.imag), real(y.real, x.imag) + real(y.imag, x.real)
     )
+
+
+def _by_convolution(
+    gradient: Tensor,
+    image: Tensor,
+    shape: tuple[int, ...],
+    stride: tuple[int, ...],
+    padding: tuple[int, ...],
+    dilation: tuple[int, ...],
+    groups: int,
+) -> Tensor:
+    """`weight_gradient` as a forward convolution, examples as channels: torch.jit.trace does not take the other."""
+    x = image.reshape(image.shape[0], groups, shape[1], *image.shape[2:])
+    x = x.movedim(2, 0).transpose(1, 2).flatten(1, 2)  # [c, (g n), *i]
+    result = depthwise.NATIVE[len(stride)](
+        x, gradient.transpose(0, 1), None, dilation, padding, stride, groups
+    )
+    for axis, size in enumerate(
+        shape[2:], 2
+    ):  # a stride that skips the last cells leaves room for more of them
+        result = result.narrow(axis, 0, size)
+    return result.transpose(0, 1)
 
 
 def depthwise_weight_gradient(
@@ -312,12 +293,70 @@ def _empty(shape: tuple[int, ...], *operands: Tensor) -> Tensor:
 
 
 def add(total: Tensor, value: Tensor) -> Tensor:
-    """`total + value` in the memory of `total`, but where `vmap` maps over `value` alone, or a compiler decides."""
-    if torch.compiler.is_compiling() or (
-        torch._C._functorch.is_batchedtensor(value) and not torch._C._functorch.is_batchedtensor(total)
+    """`total + value` in the memory of `total`, but where `vmap` maps over `value` alone, or the call is recorded."""
+    if (
+        torch.compiler.is_compiling()
+        or is_recorded()
+        or (torch._C._functorch.is_batchedtensor(value) and not torch._C._functorch.is_batchedtensor(total))
     ):
         return total + value
     return total.add_(value)
+
+
+def picked(x: Tensor, places: Tensor) -> Tensor:
+    """The rows of a matrix at some places; the place behind the last row has zeros.
+
+    Args:
+        x: `[r, a]`.
+        places: integers from 0 to r, of any shape.
+
+    Returns:
+        `[*places, a]`.
+    """
+    return F.pad(x, (0, 0, 0, 1))[places]
+
+
+def added(rows: Tensor, places: Tensor, count: int) -> Tensor:
+    """The sums of the rows of a matrix that have one place; what goes behind the last place is left out.
+
+    Args:
+        rows: `[r, a]`.
+        places: integers from 0 to `count`, `[r]`.
+        count: number of places.
+
+    Returns:
+        `[count, a]`.
+    """
+    return rows.new_zeros((count + 1, rows.shape[1])).index_add_(0, places, rows)[:-1]
+
+
+def apart(x: Tensor, axis: int, step: int) -> Tensor:
+    """The cells of an axis `step` apart, with zeros between them: size I becomes `step * (I - 1) + 1`."""
+    behind = (0, 0) * (x.dim() - axis - 1)
+    spread = F.pad(x.unsqueeze(axis + 1), (*behind, 0, step - 1)).flatten(axis, axis + 1)
+    return spread.narrow(axis, 0, max(0, step * (x.shape[axis] - 1) + 1))
+
+
+def unwrapped(x: Tensor, axis: int, size: int, runs: tuple[tuple[int, int, int], ...]) -> Tensor:
+    """The transpose of padding with cells of the input: the runs of an axis are added up.
+
+    Args:
+        x: any shape.
+        axis: that was padded.
+        size: of the axis before.
+        runs: (first cell, step, length) of each run, one behind the other.
+    """
+    total, start = x.new_zeros((*x.shape[:axis], size, *x.shape[axis + 1 :])), 0
+    for cell, step, length in runs:
+        part = x.narrow(axis, start, length)
+        if step == 0:
+            part = part.sum(axis, keepdim=True)
+        elif step < 0:
+            part = part.flip(axis)
+        first = cell + min(0, step * (length - 1))
+        total.narrow(axis, first, part.shape[axis]).add_(part)
+        start += length
+    return total
 
 
 def dot(a: Tensor, b: Tensor, places: tuple[int, ...]) -> Tensor:
@@ -423,6 +462,9 @@ def axis_sums(x: Tensor, places: tuple[int, ...]) -> Tensor:
 
 def ratio(numerator: float, denominator: float) -> float:
     """A scale such as 1/N; not a number where the batch is empty, as torch's mean says."""
+    if isinstance(denominator, Tensor):  # a size that torch.jit.trace leaves open
+        quotient: Any = numerator / denominator.double()
+        return quotient
     return numerator / denominator if denominator else float("nan")
 
 
@@ -437,7 +479,7 @@ def thin_product(a: Tensor, b: Tensor) -> Tensor:
         The product `[m, p]`. On a CPU, one product with a short sum and a large result writes it slowly.
     """
     count, rows = a.shape
-    if count > 16 or rows < 2048 or rows % 32 or a.device.type != "cpu":
+    if count > 16 or rows < 2048 or rows % 32 or a.device.type not in HOST:
         return torch.mm(a.t(), b)
     strips = a.t().reshape(rows // 32, 32, count)
     return torch.bmm(strips, b.expand(rows // 32, *b.shape)).flatten(0, 1)

@@ -57,8 +57,12 @@ class Signature:
             raise ArgumentError(f"argument {missing[0]!r} is missing; the function takes {self}")
         return [found[name] for name in names]
 
-    def check(self, tensors: Sequence[object]) -> dict[str, int]:
+    def check(self, tensors: Sequence[object], mixed: bool = False) -> dict[str, int]:
         """Refuse what does not fit; return the values of the size symbols.
+
+        Args:
+            tensors: in order.
+            mixed: whether they may differ in dtype.
 
         Raises:
             ArgumentError: a wrong type, number of axes, size, dtype or device.
@@ -81,7 +85,7 @@ class Signature:
         first = next(iter(given.items()), None)
         for name, tensor in given.items():
             assert first is not None
-            self._kind(name, tensor, *first)
+            self._kind(name, tensor, *first, mixed)
         return values
 
     def _values(self, given: Mapping[str, Tensor]) -> dict[str, int]:
@@ -119,10 +123,10 @@ class Signature:
         return ", where " + ", ".join(texts) if known else ""
 
     @staticmethod
-    def _kind(name: str, tensor: Tensor, other: str, like: Tensor) -> None:
+    def _kind(name: str, tensor: Tensor, other: str, like: Tensor, mixed: bool) -> None:
         if not (tensor.dtype.is_floating_point or tensor.dtype.is_complex):
             raise ArgumentError(f"argument {name!r} has dtype {tensor.dtype}; convert it to {_FLOATING}")
-        if tensor.dtype != like.dtype:
+        if tensor.dtype != like.dtype and not mixed:
             raise ArgumentError(
                 f"argument {name!r} has dtype {tensor.dtype} but {other!r} has {like.dtype}; convert one to the other"
             )

@@ -9,19 +9,16 @@ def gram(x):
     return result
 """
 
-import linecache
 import re
-import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import sympy
 import torch
-from torch import Tensor
 
 from tnconv.backends.base import Program
 from tnconv.backends.torch import runtime
+from tnconv.backends.torch.define import define
 from tnconv.backends.torch.emit import RESERVED
 from tnconv.errors import LoweringError
 from tnconv.ir import Size, fresh, symbol
@@ -45,13 +42,14 @@ def loop_over_chunks(inner: Program, plan: Plan, arguments: Sequence[str]) -> Pr
     """
     name = fresh(re.sub(r"\W", "_", plan.name), {*RESERVED, *_USED, inner.name})
     source = _Writer(plan, arguments, inner).source(name)
-    space: dict[str, Any] = {"torch": torch, "rt": runtime, inner.name: inner.function}
-    filename = f"<tnconv {name} {zlib.crc32(source.encode()):08x}>"
-    exec(compile(source, filename, "exec"), space)
-    linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)
-    function: Callable[..., Tensor] = space[name]
+    function = define(name, source, {"torch": torch, "rt": runtime, inner.name: inner.function})
     return replace(
-        inner, name=name, source=f"{inner.source}\n\n{source}", arguments=tuple(arguments), function=function
+        inner,
+        name=name,
+        source=f"{inner.source}\n\n{source}",
+        arguments=tuple(arguments),
+        function=function,
+        chunk=inner,
     )
 
 

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tnconv.backends.torch.depthwise import NATIVE, TRANSPOSED
+from tnconv.backends.torch.memory import HOST
 
 _HALF = 2  # bytes
 Sizes = tuple[int, ...]
@@ -67,7 +68,7 @@ def mirrored(kernel: Sizes, padding: Sizes, dilation: Sizes) -> Sizes:
 def _gains(image: Tensor, weight: Tensor, cells: Sizes = ()) -> bool:
     """Whether sums in the dtype itself are as good as the native ones, on a device where they are quicker."""
     exact = image.dtype.itemsize > _HALF and image.dtype == weight.dtype
-    return exact and image.device.type == "cpu" and bool(image.numel() and weight.numel() and all(cells))
+    return exact and image.device.type in HOST and bool(image.numel() and weight.numel() and all(cells))
 
 
 def _cells(

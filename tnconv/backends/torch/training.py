@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from tnconv.backends.base import Choice, Program
+from tnconv.backends.torch.context import are_plain, autocast_dtype
 from tnconv.backends.torch.lower import Lowering, kernel_table
-from tnconv.backends.torch.profile import profile_of
+from tnconv.backends.torch.profile import Profile, profile_of
 from tnconv.errors import LoweringError
 from tnconv.ir import Size, evaluate
 from tnconv.ir.index import normal, symbol_names
@@ -23,7 +23,6 @@ from tnconv.planner.memory import program_peak
 from tnconv.planner.plan import DEFAULT_HINT, Plan
 
 Flags = tuple[bool, ...]
-_PLAIN = (Tensor, torch.nn.Parameter)
 
 
 class TrainedProgram:
@@ -34,7 +33,7 @@ class TrainedProgram:
         needed: arguments that need a gradient.
         hints: integers that size symbols count as.
         prefer: kernels that are taken wherever they accept.
-        device: whose rates decide between kernels.
+        device: whose rates decide between kernels; or these.
         recomputed: intermediates that are computed again instead of being saved.
 
     Raises:
@@ -47,7 +46,7 @@ class TrainedProgram:
         needed: Collection[str],
         hints: Mapping[str, int],
         prefer: Collection[str] = (),
-        device: str = "cpu",
+        device: str | Profile = "cpu",
         recomputed: Collection[str] = (),
     ) -> None:
         self.plan, self.recomputed = plan, tuple(recomputed)
@@ -187,22 +186,11 @@ class WithBackward:
         return made
 
 
-def are_plain(tensors: Sequence[Tensor]) -> bool:
-    """Whether tensors have cells and nothing is done to them but what is written: no transform, no tracing."""
-    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
-        return False
-    return all(type(tensor) in _PLAIN and not tensor.is_meta for tensor in tensors)
-
-
 def _unusual(tensors: Sequence[Tensor]) -> bool:
     """Whether somebody wants more than a backward pass of real tensors as they are."""
-    if not are_plain(tensors):
+    if not are_plain(tensors) or autocast_dtype(tensors[0].device) is not None:
         return True
-    kind = tensors[0].device.type
-    if torch.is_autocast_enabled(kind) or any(tensor.is_complex() for tensor in tensors):
-        return True
-    unpack: Any = forward_ad.unpack_dual
-    return any(unpack(tensor).tangent is not None for tensor in tensors)
+    return any(tensor.is_complex() for tensor in tensors)
 
 
 class _Planned(torch.autograd.Function):
@@ -216,7 +204,8 @@ class _Planned(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
         count = len(ctx.program.arguments)
-        tensors, saved = ctx.saved_tensors[:count], ctx.saved_tensors[count:]
+        kept = ctx.saved_tensors  # read once: checkpointing computes it then, and gives it away
+        tensors, saved = kept[:count], kept[count:]
         flags = ctx.needs_input_grad[2:]
         if torch.is_grad_enabled():  # create_graph=True: only autograd can differentiate once more
             gradients = _by_autograd(ctx.program, tensors, flags, cotangent)

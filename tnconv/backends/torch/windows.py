@@ -4,12 +4,13 @@
 of the windows), or by index arithmetic where no view exists. `scatter` writes: the transpose.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from math import prod
 
 from tnconv.backends.torch.emit import Emitter, Value, singles
-from tnconv.ir import Delta, Index, Relational, Size, fresh, product
+from tnconv.ir import Delta, Index, Pattern, Relational, Size, fresh, product
 from tnconv.ir.nodes import runs
 
 # A view pads an axis to all the cells that its windows reach; beyond this factor cells are picked one by one.
@@ -75,21 +76,63 @@ def pad(em: Emitter, value: Value, amounts: dict[Index, tuple[int, int]]) -> Val
     return em.derive(value, "padded", f"F.pad({expression}, ({', '.join(map(str, flat))}))", dims)
 
 
-def gather(em: Emitter, value: Value, relations: Sequence[Relational]) -> Value:
+def gather(
+    em: Emitter, value: Value, relations: Sequence[Relational], anyhow: Collection[Index] = ()
+) -> Value:
     """Exchange the left index of each relation for its terms, as a view where possible.
 
-    A term that is on the value already is matched by a diagonal.
+    A term that is on the value already, or in a second relation, is matched by a diagonal.
+
+    Args:
+        em: the statements.
+        value: has the left indices.
+        relations: each solved for an index of the value.
+        anyhow: indices whose values may stand in any order, for they are only summed.
     """
-    views = [r for r in relations if _has_view(r)]
-    wraps = [r for r in relations if is_wrap(r)]
-    rest = [r for r in relations if r not in views and r not in wraps]
-    for relation in wraps:
-        value = _wrap(em, value, relation)
-    if views:
-        value = window_view(em, value, views)
-    for relation in rest:
-        value = _gather_cells(em, value, relation)
-    return value
+    views: list[Relational] = []
+    for group in _tangled(relations):
+        if len(group) == 1 and is_wrap(group[0]):
+            value = _wrap(em, value, group[0])
+        elif has_views(value, group):
+            views += group
+        else:
+            value = _gather_cells(em, value, group)
+    return window_view(em, value, views, anyhow) if views else value
+
+
+def has_views(value: Value, relations: Sequence[Relational]) -> bool:
+    """Whether windows of a value are views, with nothing in memory on the way that is larger than they are."""
+    return all(
+        all(_has_view(r) for r in group) and (_is_free(value, group) or _has_small_view(value, group))
+        for group in _tangled(relations)
+    )
+
+
+def _tangled(relations: Sequence[Relational]) -> list[list[Relational]]:
+    """The relations in groups that have terms in common, however remotely."""
+    groups: list[list[Relational]] = []
+    for relation in relations:
+        terms = {x for _, x in relation.terms}
+        near = [g for g in groups if any(terms & {x for _, x in r.terms} for r in g)]
+        groups = [g for g in groups if g not in near] + [[*(r for g in near for r in g), relation]]
+    return groups
+
+
+def _is_free(value: Value, relations: Sequence[Relational]) -> bool:
+    """Whether the terms are on one relation each, and not on the value."""
+    return len(relations) == 1 and not any(x in value.legs for _, x in relations[0].terms)
+
+
+def _has_small_view(value: Value, relations: Sequence[Relational]) -> bool:
+    """Whether a view of windows and its diagonal take no copy larger than the result, and none of the windows."""
+    if any(a < 0 for r in relations for a, _ in r.terms):
+        return False
+    terms = dict.fromkeys(x for r in relations for _, x in r.terms)
+    reach = [found.length for r in relations if (found := span(r))]
+    wanted = [i.size if isinstance(i.size, int) else 1 for i in terms]
+    return prod(reach) * prod(i.size for i in terms if i in value.legs and isinstance(i.size, int)) <= prod(
+        wanted
+    )
 
 
 def _has_view(relation: Relational) -> bool:
@@ -99,49 +142,73 @@ def _has_view(relation: Relational) -> bool:
     return reach.length <= MOST_PADDED * relation.left.size + MOST_PADDED
 
 
-def window_view(em: Emitter, value: Value, relations: Sequence[Relational]) -> Value:
-    """Exchange the left index of each relation for its terms by padding and a view of the windows."""
+def window_view(
+    em: Emitter, value: Value, relations: Sequence[Relational], anyhow: Collection[Index] = ()
+) -> Value:
+    """Exchange the left index of each relation for its terms by padding and a view of the windows.
+
+    Arguments as for `gather`.
+    """
     value = em.isolate(value, (i for r in relations for i in r.indices))
+    turned = [r.left for r in relations if _is_turned(r, anyhow)]
+    if turned:
+        places = [value.position(i) for i in turned]
+        value = em.derive(value, "flip", f"{value.name}.flip({places})", value.dims, copied=True)
+        relations = [_reversed(r) if r.left in turned else r for r in relations]
     amounts: dict[Index, tuple[int, int]] = {}
     for relation in relations:
         reach = span(relation)
         assert reach is not None
         amounts[relation.left] = (-reach.low, reach.high - (relation.left.size - 1))
     value = pad(em, value, amounts)
+    flips: list[Index] = []
     for relation in relations:
         left, right = amounts[relation.left]
         value = _one_window(em, value, relation, resized(relation.left, relation.left.size + left + right))
-    return value
+        flips += [x for a, x in relation.terms if a < 0 and x not in anyhow]
+    if not flips:
+        return value
+    places = [value.position(i) for i in flips]
+    return em.derive(value, "windows", f"{value.name}.flip({places})", value.dims, copied=True)
+
+
+def _is_turned(relation: Relational, anyhow: Collection[Index]) -> bool:
+    """Whether it takes fewer copies to reverse the cells than to reverse the windows."""
+    signs = {a > 0 for a, x in relation.terms if x not in anyhow}
+    return signs == {False}
+
+
+def _reversed(relation: Relational) -> Relational:
+    """The relation of the cells in reverse order."""
+    last = relation.left.size - 1
+    terms = tuple((-a, x) for a, x in relation.terms)
+    return Pattern(relation.name, relation.left, terms, last - relation.offset)
 
 
 def _one_window(em: Emitter, value: Value, relation: Relational, padded: Index) -> Value:
-    """The view of one padded dimension whose cell 0 is the lowest cell that the relation reaches."""
+    """The view of one padded dimension whose cell 0 is the lowest cell that the relation reaches.
+
+    A term with a negative coefficient is in reverse order.
+    """
     place = value.position(padded)
     terms = sorted(relation.terms, key=lambda t: -abs(t[0]))
-    rank = len(value.dims)
-    expression, dim, flips = value.name, place, []
+    expression, dim = value.name, place
     made = list(value.dims)
     if not terms:
         made.pop(place)
         return em.derive(value, "cell", f"{expression}.select({place}, 0)", tuple(made), contiguous=False)
     for number, (coefficient, index) in enumerate(terms):
         rest = sum(abs(a) * (x.size - 1) for a, x in terms[number + 1 :]) + 1
-        if number == len(terms) - 1:
-            if abs(coefficient) > 1:
-                where = ":, " * dim
-                expression += f"[{where}::{abs(coefficient)}]"
-        else:
+        if number < len(terms) - 1:
             expression += f".unfold({dim}, {rest}, {abs(coefficient)})"
+        elif abs(coefficient) > 1:
+            expression += f"[{':, ' * dim}::{abs(coefficient)}]"
         if number == 0:
             made[place] = (index,)
         else:
             made.append((index,))
-        if coefficient < 0:
-            flips.append(place if number == 0 else rank + number - 1)
-        dim = rank + number
-    if flips:
-        expression += f".flip({flips})"
-    return _diagonals(em, value, "windows", expression, made, copied=bool(flips))
+        dim = len(value.dims) + number
+    return _diagonals(em, value, "windows", expression, made)
 
 
 def _diagonals(
@@ -150,17 +217,14 @@ def _diagonals(
     suffix: str,
     expression: str,
     made: list[tuple[Index, ...]],
-    *,
-    copied: bool = False,
 ) -> Value:
     """Write an expression; dimensions that carry one index twice are matched by their diagonal."""
-    contiguous = False
     while twice := next((dim for dim in made if dim and made.count(dim) > 1), None):
         first = made.index(twice)
         second = made.index(twice, first + 1)
         expression += f".diagonal(0, {first}, {second})"
         made = [dim for p, dim in enumerate(made) if p not in (first, second)] + [twice]
-    return em.derive(value, suffix, expression, tuple(made), contiguous=contiguous, copied=copied)
+    return em.derive(value, suffix, expression, tuple(made), contiguous=False)
 
 
 def diagonal(em: Emitter, value: Value, delta: Delta, wanted: Sequence[Index]) -> Value:
@@ -277,7 +341,7 @@ def _wrap(em: Emitter, value: Value, relation: Relational) -> Value:
     value = em.split(value)
     legs = tuple(relation.terms[0][1] if i == relation.left else i for i in value.legs)
     if len(set(legs)) < len(legs):
-        return _gather_cells(em, value, relation)
+        return _gather_cells(em, value, [relation])
     place, last = value.position(relation.left), len(legs) - 1
     parts = []
     for cell, step, length in _runs(relation):
@@ -296,20 +360,10 @@ def _unwrap(em: Emitter, value: Value, relation: Relational) -> Value:
     """The transpose of padding with cells of the input: the runs are added up."""
     value = em.split(value)
     inner = relation.terms[0][1]
-    place, last = value.position(inner), len(value.dims) - 1
-    parts, start = [], 0
-    for cell, step, length in _runs(relation):
-        first, count = _cells_of(cell, step, length)
-        part = f"{value.name}.narrow({place}, {start}, {length})"
-        if step < 0 and length > 1:
-            part += f".flip({place})"
-        elif count < length:
-            part += f".sum({place}, keepdim=True)"
-        zeros = "0, 0, " * (last - place) + f"{first}, {relation.left.size - first - count}"
-        parts.append(f"F.pad({part}, ({zeros}))")
-        start += length
+    size = relation.left.size
     legs = tuple(relation.left if i == inner else i for i in value.legs)
-    return em.assign("unwrapped", " + ".join(parts), [value.name], singles(legs), note=relation.mode)
+    text = f"rt.unwrapped({value.name}, {value.position(inner)}, {size}, {tuple(_runs(relation))})"
+    return em.assign("unwrapped", text, [value.name], singles(legs), note=relation.mode, fresh=True)
 
 
 def _cells_of(cell: int, step: int, length: int) -> tuple[int, int]:
@@ -318,25 +372,42 @@ def _cells_of(cell: int, step: int, length: int) -> tuple[int, int]:
     return cell + min(reach, 0), abs(reach) + 1
 
 
-def _gather_cells(em: Emitter, value: Value, relation: Relational) -> Value:
+def _gather_cells(em: Emitter, value: Value, relations: Sequence[Relational]) -> Value:
+    """One gather at computed places, of the size of its result; places outside read a zero behind the cells."""
     value = em.split(value)
-    legs = [x for _, x in relation.terms]
-    kept = [i for i in value.legs if i != relation.left]
-    value = em.order(value, [relation.left, *kept])
-    cell = cells(em, relation, legs, value.name)
-    mask = inside(em, cell, relation.left.size)
-    ones = ", 1" * len(kept)
-    picked = f"{value.name}[{cell}.clamp(0, {em.text(relation.left.size - 1)})]"
-    name = em.scalar("picked", f"{picked} * {mask}.view(*{mask}.shape{ones})", [value.name, cell, mask])
-    return _diagonals(em, Value(name, ()), "cells", name, list(singles([*legs, *kept])))
+    legs = list(dict.fromkeys(x for r in relations for _, x in r.terms))
+    lefts = [r.left for r in relations]
+    shared = [i for i in value.legs if i in legs and i not in lefts]
+    kept = [i for i in value.legs if i not in lefts and i not in shared]
+    value = em.order(value, [*lefts, *shared, *kept])
+    masks, reads, place = [], [value.name], ""
+    for relation in relations:
+        cell = cells(em, relation, legs, value.name)
+        reads.append(cell)
+        if relation.modulus is None:
+            masks.append(inside(em, cell, relation.left.size))
+        place = f"({place}) * {em.text(relation.left.size)} + {cell}" if place else cell
+    for index in shared:
+        place = f"({place}) * {em.text(index.size)} + {ramp(em, index, legs, value.name)}"
+    total = em.span([*lefts, *shared])
+    mask = " & ".join(masks)
+    text = f"torch.where({mask}, {place}, {total})" if mask else place
+    place = em.scalar("position", text, [*reads, *masks])
+    flat = em.arrange(value, ((*lefts, *shared), tuple(kept)))
+    text = f"rt.picked({flat.name}, {place}).reshape{em.shape((*singles(legs), *singles(kept)))}"
+    return em.assign("cells", text, [flat.name, place], singles([*legs, *kept]), fresh=True)
 
 
 def scatter(em: Emitter, value: Value, relation: Relational, keep: Sequence[Index]) -> Value:
-    """Add the cells of a value up at the left index of a relation; `keep` of its terms stay as well."""
+    """Add the cells of a value up at the left index of a relation; `keep` of its terms stay as well.
+
+    The value is expanded over the terms that it lacks.
+    """
+    legs = [x for _, x in relation.terms]
+    value = broadcast(em, value, legs)
     if is_wrap(relation) and not keep:
         return _unwrap(em, value, relation)
     value = em.split(value)
-    legs = [x for _, x in relation.terms]
     rest = [i for i in value.legs if i not in legs]
     value = em.order(value, [*legs, *rest])
     cell = cells(em, relation, legs, value.name)
@@ -352,6 +423,5 @@ def scatter(em: Emitter, value: Value, relation: Relational, keep: Sequence[Inde
     target = em.scalar("target", f"torch.where({mask}, {position}, {total}).flatten()", [mask, position])
     flat = em.scalar("flat", f"{value.name}.reshape({em.span(legs)}, {em.span(rest)})", [value.name])
     dims = (*singles([*keep, relation.left]), *singles(rest))
-    zeros = f"{flat}.new_zeros(({total} + 1, {em.span(rest)}))"
-    expression = f"{zeros}.index_add(0, {target}, {flat})[:-1].reshape{em.shape(dims)}"
+    expression = f"rt.added({flat}, {target}, {total}).reshape{em.shape(dims)}"
     return em.assign("folded", expression, [flat, target], dims)

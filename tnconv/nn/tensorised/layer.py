@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from tnconv.api import CompiledFunction, compile
 from tnconv.errors import ArgumentError, SpecError
-from tnconv.functional.calls import cast, kept, without_batch
+from tnconv.functional import native
+from tnconv.functional.calls import OpenSizes, kept, no_tensors, without_batch
 from tnconv.functional.types import Ints, Padding
 from tnconv.ir import Expression, Network
 from tnconv.nn.conv import ConvNd
@@ -299,22 +300,11 @@ class TensorisedConv(nn.Module):
             ArgumentError: the input has another number of axes or of channels, or another dtype or device.
             SpecError: the kernel does not fit into the input.
         """
-        sizes = without_batch(_checked(input, self.description.spec), len(self.kernel_size) + 1)
-        device = "cuda" if input.device.type == "cuda" else "cpu"
-        single = len(sizes) == input.ndim
-        given = dict(self.named_parameters(recurse=False)) | {"x": input.unsqueeze(0) if single else input}
-        still: frozenset[str] | None = frozenset(n for n, tensor in given.items() if not tensor.requires_grad)
-        if len(still or ()) == len(given) or not torch.is_grad_enabled():
-            still = None
-        function = _layer(self.description, tuple(sizes[1:]), device, still)
-        tensors = [given[name] for name in function.arguments]
-        if torch.is_autocast_enabled(input.device.type):
-            dtype = torch.get_autocast_dtype(input.device.type)
-            with torch.autocast(input.device.type, enabled=False):
-                result = function(*[cast(tensor, dtype) for tensor in tensors])
-        else:
-            result = function(*tensors)
-        return result.squeeze(0) if single else result
+        given = dict(self.named_parameters(recurse=False))
+        if isinstance(input, Tensor):
+            return _convolved(self.description, input, given)
+        layer = _Recorded(self.description, tuple(given))
+        return no_tensors(layer, {"input": input}, input, *given.values())
 
     def compiled(self, input_size: Ints, training: bool = False) -> CompiledFunction:
         """What computes inputs of a size, for its texts: network, plan, source.
@@ -394,6 +384,48 @@ class TensorisedConv(nn.Module):
         count = self.description.family.parameters(shape, self.ranks)
         text.append(f"parameters={count} ({100 * self.compression:.3g}% of dense)")
         return ", ".join(text)
+
+
+def _convolved(description: Description, input: Tensor, parameters: Mapping[str, Tensor]) -> Tensor:
+    """The value of a layer with some parameters, by name."""
+    spec = description.spec
+    sizes = without_batch(_checked(input, spec), spec.spatial_dims + 1)
+    device = "cuda" if input.device.type == "cuda" else "cpu"
+    single = len(sizes) == input.ndim
+    given = {**parameters, "x": input.unsqueeze(0) if single else input}
+    still: frozenset[str] | None = frozenset(n for n, tensor in given.items() if not tensor.requires_grad)
+    if len(still or ()) == len(given) or not torch.is_grad_enabled():
+        still = None
+    try:
+        function = _layer(description, tuple(sizes[1:]), device, still)
+    except OpenSizes:  # by the dense weight
+        dense = _weight(description)
+        weight = dense(*[given[name] for name in dense.arguments])
+        options = (spec.stride, spec.padding, spec.dilation, spec.groups, spec.padding_mode)
+        return native.conv(spec.spatial_dims, input, weight, given.get("bias"), options)
+    result = function(*[given[name] for name in function.arguments])
+    return result.squeeze(0) if single else result
+
+
+@dataclass(frozen=True, slots=True)
+class _Recorded:
+    """A layer as a function of its input and its parameters: what `torch.fx` writes down.
+
+    Args:
+        description: of the layer.
+        names: of the parameters, in order.
+    """
+
+    description: Description
+    names: tuple[str, ...]
+
+    @property
+    def __name__(self) -> str:
+        """What tracers call it."""
+        return f"{self.description.family.name}_conv{self.description.spec.spatial_dims}d"
+
+    def __call__(self, input: Tensor, *parameters: Tensor) -> Tensor:
+        return _convolved(self.description, input, dict(zip(self.names, parameters, strict=True)))
 
 
 class _Fixed(TensorisedConv):
@@ -491,7 +523,7 @@ def _checked(input: Any, spec: ConvSpec) -> torch.Size:
             f"{dims + 2} axes, or {dims + 1} for one example"
         )
     channels = input.shape[-dims - 1]
-    if channels != spec.in_channels:
+    if type(channels) is int and channels != spec.in_channels:
         raise ArgumentError(
             f"input {tuple(input.shape)} has {channels} channels but the layer takes {spec.in_channels}; change one"
         )

@@ -13,6 +13,9 @@ from tnconv.passes.rewrite import RewritePass, Rule, rule
 def compose_patterns(network: Network) -> Network | None:
     """An index on two patterns only, which one determines, is substituted into the other.
 
+    Not so where both patterns are windows of that index: `o = i + k` and `o = i_2 + k_2` each read windows of their own
+    tensor, `i + k = i_2 + k_2` would read windows of windows.
+
     Before:
         network example {
           index [i=10, k=3, l=2, o=3, q=8]
@@ -45,7 +48,7 @@ def compose_patterns(network: Network) -> Network | None:
 def _determined(inner: Relational, outer: Relational, index: Index) -> tuple[Terms, int] | None:
     """What `index` equals by `inner`, if every value of it is one of `index`; else None."""
     found = solution(inner, index)
-    if found is None:
+    if found is None or (_is_window_of(inner, index) and _is_window_of(outer, index)):
         return None
     if inner.modulus is None:
         return found if fits(*found, index) else None
@@ -56,6 +59,12 @@ def _determined(inner: Relational, outer: Relational, index: Index) -> tuple[Ter
     if not isinstance(inner.modulus, int) or not isinstance(outer.modulus, int):
         return None
     return found if outer.zero_form[index] * inner.modulus % outer.modulus == 0 else None
+
+
+def _is_window_of(relation: Relational, index: Index) -> bool:
+    """Whether a relation says that an index is a sum of two others at least, or more."""
+    signs = {c > 0 for x, c in relation.zero_form.items() if x != index}
+    return len(relation.indices) > 2 and signs == {relation.zero_form[index] < 0}
 
 
 @dataclass(frozen=True)

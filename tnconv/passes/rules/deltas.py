@@ -7,6 +7,7 @@ from typing import ClassVar
 from tnconv.ir import Delta, Index, Network, Pattern
 from tnconv.passes.relations import replace_index
 from tnconv.passes.rewrite import RewritePass, Rule, rule
+from tnconv.passes.rules.twins import match_twins
 from tnconv.passes.tools import counted
 
 
@@ -97,7 +98,7 @@ def _find(root: Mapping[Index, Index], index: Index) -> Index:
 
 @dataclass(frozen=True)
 class AbsorbDeltas(RewritePass):
-    """Identify the two indices of every delta, unless both are open."""
+    """Identify the two indices of every delta, and of patterns that differ in these alone, unless both are open."""
 
     name: ClassVar[str] = "absorb_deltas"
-    rules: ClassVar[tuple[Rule, ...]] = (absorb_plain_deltas, absorb_delta)
+    rules: ClassVar[tuple[Rule, ...]] = (absorb_plain_deltas, absorb_delta, match_twins)

@@ -7,11 +7,23 @@ from dataclasses import replace
 from tnconv.backends.torch.emit import Emitter, Value, singles
 from tnconv.backends.torch.kernels.base import Kernel, Problem
 from tnconv.backends.torch.kernels.contract import Contract, contract, presum
-from tnconv.backends.torch.windows import broadcast, cells, gather, inside, pad, ramp, resized, scatter, span
+from tnconv.backends.torch.windows import (
+    broadcast,
+    cells,
+    gather,
+    has_views,
+    inside,
+    pad,
+    ramp,
+    resized,
+    scatter,
+    span,
+)
 from tnconv.errors import LoweringError
 from tnconv.ir import Index, Pattern, Relational, solve
 
 _LETTERS = string.ascii_letters
+_READ = 2  # times as many cells may be read at computed places as would be written at such
 
 
 def window_relations(problem: Problem) -> tuple[Relational, ...] | None:
@@ -45,8 +57,13 @@ class Windows(Kernel):
     name = "window view + matmul"
 
     def accepts(self, problem: Problem) -> bool:
-        """Every relation has an index that is on operands only."""
-        return bool(problem.relations) and bool(problem.operands) and window_relations(problem) is not None
+        """Every relation has an index that is on operands only, of which there is a view."""
+        if not problem.relations or not problem.operands:
+            return False
+        found = window_relations(problem)
+        return found is not None and all(
+            has_views(value, [r for r in found if r.left in value.legs]) for value in problem.operands
+        )
 
     def cost(self, problem: Problem) -> float:
         """The padding, the sums over positions, and the product of the windows, which copies them."""
@@ -81,7 +98,7 @@ class Windows(Kernel):
             rest = [r for r in relations if r.left in value.legs]
             single = [i for i in lonely if problem.uses(i) == 1]
             for relation in [r for r in rest if any(i in single for i in r.indices)]:
-                windows = gather(em, value, [relation])
+                windows = gather(em, value, [relation], single)
                 value = _summed(em, windows, [i for i in relation.indices if i in single])
                 rest.remove(relation)
             operands.append(_summed(em, gather(em, value, rest), [i for i in lonely if i not in single]))
@@ -203,7 +220,7 @@ class Cells(Kernel):
         scatters: list[tuple[Relational, tuple[Index, ...]]] = []
         like = operands[0].name
         while relations:
-            solved, relations, equal = _next(relations)
+            solved, relations, equal = _next(problem, relations)
             legs = [x for _, x in solved.terms]
             readers = [p for p, v in enumerate(operands) if solved.left in v.legs]
             for p in readers:
@@ -215,16 +232,18 @@ class Cells(Kernel):
                 scatters.append((solved, keep))
             elif not readers:
                 operands.append(_range_mask(em, solved, like))
-        result = _product(em, operands, output)
+        result = broadcast(em, _product(em, operands, output), problem.output if not scatters else ())
         for solved, keep in reversed(scatters):
             result = scatter(em, result, solved, keep)
-        return result
+        return broadcast(em, result, problem.output) if scatters else result
 
 
-def _next(relations: list[Relational]) -> tuple[Relational, list[Relational], list[Relational]]:
+def _next(
+    problem: Problem, relations: list[Relational]
+) -> tuple[Relational, list[Relational], list[Relational]]:
     """A relation solved for the index that it determines, the others without that index, and equalities.
 
-    Where the index is in other relations too, they are rewritten by substitution; one that cannot be
+    What is determined is an index of few other relations, and one for which operands grow least. Where the index is in other relations too, they are rewritten by substitution; one that cannot be
     (`i = 2*a + 2*b` beside `i = 2*o + 2*k`) is left as an equality of two right sides.
     """
     options = [
@@ -233,7 +252,19 @@ def _next(relations: list[Relational]) -> tuple[Relational, list[Relational], li
         for index in relation.indices
         if (solved := solve(relation, index))
     ]
-    solved, rest = min(options, key=lambda o: sum(o[0].left in r.indices for r in o[1]))
+
+    held = {i for v in problem.operands for i in v.legs}
+
+    def rank(option: tuple[Relational, list[Relational]]) -> tuple[int, float]:
+        index, terms = option[0].left, [x for _, x in option[0].terms]
+        uses = sum(index in other.indices for other in option[1])
+        places = problem.holders(index) if index not in problem.open else ()
+        if not places:  # written at: the product is expanded over the terms that it lacks
+            return uses, float(problem.count(x for x in terms if x not in held))
+        known = {i for p in places for i in problem.operands[p].legs}
+        return uses, problem.count(x for x in terms if x not in known) / problem.count((index,)) / _READ
+
+    solved, rest = min(options, key=rank)
     rewritten: list[Relational] = []
     equal: list[Relational] = []
     for other in rest:
@@ -294,5 +325,4 @@ def _product(em: Emitter, factors: list[Value], output: list[Index]) -> Value:
     terms = ",".join("".join(letter[i] for i in v.legs) for v in factors)
     equation = f"{terms}->{''.join(letter[i] for i in wanted)}"
     text = f"torch.einsum('{equation}', {', '.join(v.name for v in factors)})"
-    result = em.assign("product", text, [v.name for v in factors], singles(wanted))
-    return broadcast(em, result, output)
+    return em.assign("product", text, [v.name for v in factors], singles(wanted))

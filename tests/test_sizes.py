@@ -1,0 +1,106 @@
+"""What a compilation takes does not grow with the sizes of a layer: counted in lines of code that run, not in time."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytest
+
+import tnconv
+from tnconv import ops
+from tnconv.spec import Layer
+
+PACKAGE = str(Path(tnconv.__file__).parent)
+SMALL = 192
+
+# Large in every hyper-parameter that may be: channels, groups, input, kernel, stride, dilation, padding.
+LAYERS: dict[str, Callable[[int], Layer]] = {
+    "long": lambda s: tnconv.ConvSpec(4, 6, 3, s, padding=1),
+    "wide kernel": lambda s: tnconv.ConvSpec(4, 6, s // 4, s, stride=3, padding=s // 8, bias=True),
+    "wide stride": lambda s: tnconv.ConvSpec(4, 6, s // 8, s, stride=s // 16),
+    "wide dilation": lambda s: tnconv.ConvSpec(4, 6, 3, s, dilation=s // 5, groups=2),
+    "all": lambda s: tnconv.ConvSpec(s, 2 * s, (s // 4, 3), (s, 7), stride=2, padding=1),
+    "groups": lambda s: tnconv.ConvSpec(s, s, 3, 8, groups=s, padding=1),
+    "transposed": lambda s: tnconv.ConvTransposeSpec(4, 6, s // 4, s, stride=3),
+    "linear": lambda s: tnconv.LinearSpec(s, s, bias=True),
+    "pool": lambda s: tnconv.PoolSpec(s, s // 4, s, stride=1),
+    "unfold": lambda s: tnconv.UnfoldSpec(s, s // 4, s),
+}
+
+
+class TooMuch(Exception):
+    """More lines ran than were allowed."""
+
+
+def lines_of(work: Callable[[], object], most: float = float("inf")) -> int:
+    """Lines of the package that run; stops where they are more than `most`."""
+    count = 0
+
+    def line(frame: FrameType, event: str, _: Any) -> Any:
+        nonlocal count
+        count += event == "line"
+        if count > most:
+            raise TooMuch(f"{count} lines, at {frame.f_code.co_filename}:{frame.f_lineno}")
+        return line
+
+    def enter(frame: FrameType, *_: Any) -> Any:
+        return line if frame.f_code.co_filename.startswith(PACKAGE) else None
+
+    before = sys.gettrace()
+    sys.settrace(enter)
+    try:
+        work()
+    finally:
+        sys.settrace(before)
+    return count
+
+
+EVERY = [o.name for o in ops.list()]
+MANY = ("kfac_expand", "gradient_norm", "ggn_block", "ntk", "input_vjp")
+OPERATIONS = {"wide kernel": EVERY, "all": EVERY, "linear": EVERY} | dict.fromkeys(
+    ("pool", "unfold"), ("forward", "input_vjp")
+)
+NEEDS_A_BATCH = "input_jacobian"
+CASES = [(kind, op, {}) for kind in LAYERS for op in OPERATIONS.get(kind, MANY) if op != NEEDS_A_BATCH]
+CASES += [("all", op, {"training": True}) for op in MANY]
+CASES += [("long", op, {"constant": ["x"]}) for op in MANY[:3]]
+CASES += [("all", op, {"memory_limit": 2**600}) for op in MANY[:3]]
+
+
+@pytest.mark.parametrize(("kind", "op", "options"), CASES, ids=str)
+def test_lines_of_a_compilation_do_not_grow_with_sizes(kind, op, options):
+    layer = LAYERS[kind]
+    # A stride or a dilation is below 2**31.
+    huge = 2**33 if kind in ("wide stride", "wide dilation") else 2**60 + 8
+
+    def compiled(size: int) -> Callable[[], object]:
+        spec = layer(size)
+        return lambda: tnconv.compile(spec, op, **options)
+
+    small = lines_of(compiled(SMALL))
+    assert lines_of(compiled(huge), most=2 * small) > small / 100  # it stops where it takes more
+
+
+def test_what_counts_lines_stops_what_grows():
+    with pytest.raises(TooMuch):
+        lines_of(lambda: tnconv.compile(LAYERS["linear"](4)), most=100)
+
+
+@pytest.mark.parametrize("length", [10_000_019, 40_000_000, 2**61])
+def test_factors_of_long_inputs_take_the_lines_of_short_ones(length):
+    short = lines_of(lambda: tnconv.compile(tnconv.ConvSpec(4, 6, 3, 100, padding=1), "kfac_expand"))
+    assert (
+        lines_of(lambda: tnconv.compile(tnconv.ConvSpec(4, 6, 3, length, padding=1), "kfac_expand"))
+        < 1.5 * short
+    )
+
+
+@pytest.mark.parametrize("axes", [50, 100, 200])
+def test_more_cells_than_a_float_counts_are_refused(axes):
+    names = " ".join(f"a{n}" for n in range(axes))
+    with pytest.raises(
+        tnconv.PlanError, match=r"'einsum' has too many cells to be priced .*; give smaller sizes"
+    ):
+        tnconv.einsum_expression(f"{names} -> {names}", (2**61,) * axes)

@@ -1,0 +1,116 @@
+"""What a program really takes: the memory of every tensor that it makes, as PyTorch's dispatcher sees them.
+
+On the meta device nothing is computed, so that the program of a large layer is measured in milliseconds. What a native
+call takes for itself and gives back before it returns is not seen here.
+"""
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+
+from tnconv.errors import TnconvError
+from tnconv.ir import Size, evaluate
+
+ITEM = 4  # bytes of an element while a program is measured
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Bytes that a call took besides its arguments.
+
+    Args:
+        peak: most that was live at once.
+        where: the operator at whose end the peak was.
+    """
+
+    peak: int = 0
+    where: str = ""
+
+
+class MemoryMode(TorchDispatchMode):
+    """Records the memory of the tensors that operators make while it is active: each storage once, until it dies.
+
+    Args:
+        outside: tensors that do not count, nor what shares their memory; nor what lies on no device of theirs.
+    """
+
+    def __init__(self, outside: Sequence[Tensor] = ()) -> None:
+        super().__init__()
+        self._outside = [StorageWeakRef(tensor.untyped_storage()) for tensor in outside]
+        self._known = {ref.cdata for ref in self._outside}
+        self._devices = {tensor.device for tensor in outside}
+        self._live: dict[int, tuple[StorageWeakRef, int]] = {}
+        self._bound = 0  # bytes that are live at most
+        self.memory = Memory()
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        """Run an operator and count what it made."""
+        made = func(*args, **(kwargs or {}))
+        new = sum(
+            self._count(tensor)
+            for tensor in (made if isinstance(made, tuple | list) else (made,))
+            if isinstance(tensor, Tensor) and (not self._devices or tensor.device in self._devices)
+        )
+        self._bound += new
+        if new and self._bound > self.memory.peak:  # else there is no need to ask what has died since
+            self._live = {key: entry for key, entry in self._live.items() if not entry[0].expired()}
+            self._bound = sum(size for _, size in self._live.values())
+            if self._bound > self.memory.peak:
+                self.memory = Memory(self._bound, str(func))
+        return made
+
+    def _count(self, tensor: Tensor) -> int:
+        """The bytes of a tensor's storage if it is new."""
+        storage = tensor.untyped_storage()
+        ref = StorageWeakRef(storage)
+        if ref.cdata in self._known or ref.cdata in self._live:
+            return 0
+        size = storage.nbytes()
+        self._live[ref.cdata] = ref, size
+        return size
+
+
+def memory_of(function: Callable[..., Any], *tensors: Tensor) -> Memory:
+    """The memory that one call takes besides its arguments.
+
+    Args:
+        function: what is called, such as a compiled function.
+        tensors: its arguments, best on the meta device.
+    """
+    mode = MemoryMode(tensors)
+    with mode:
+        function(*tensors)
+    return mode.memory
+
+
+def elements_at(
+    function: Callable[..., Any], shapes: Sequence[Sequence[Size]], values: Mapping[str, int]
+) -> int | None:
+    """The elements at the peak of a program, measured on the meta device; None where it does not run there.
+
+    Args:
+        function: of the program.
+        shapes: of its arguments, in order.
+        values: of the size symbols.
+    """
+    alone: Any = _disable_current_modes() if torch._C._len_torch_dispatch_stack() else nullcontext()
+    with alone, torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of torch, about what it loads for the meta device
+        tensors = [
+            torch.empty([evaluate(size, values) for size in shape], dtype=torch.float32, device="meta")
+            for shape in shapes
+        ]
+        try:
+            peak = memory_of(function, *tensors).peak
+        except (TnconvError, RuntimeError, NotImplementedError, TypeError, ValueError):
+            return None  # a kernel or a backend of somebody else may need tensors with cells
+    return -(-peak // ITEM)

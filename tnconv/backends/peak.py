@@ -1,0 +1,133 @@
+"""The peak of a program's memory as it is measured, also as an expression of the size symbols.
+
+Between a few sizes near the hints a peak is a polynomial in each symbol of the degree that the results of the steps
+have; so it is found by differences, and compared at one more place.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import product as every
+from math import comb, prod
+
+import sympy
+
+from tnconv.backends.base import Program
+from tnconv.backends.meter import elements_at
+from tnconv.ir import Size, evaluate, product, symbol
+from tnconv.ir.index import normal, symbol_names
+from tnconv.planner.memory import program_peak
+from tnconv.planner.plan import DEFAULT_HINT, Plan
+
+_MOST_RUNS = 12  # measurements for one expression
+At = Callable[[Mapping[str, int]], int | None]
+
+
+def peak_elements(plan: Plan, program: Program) -> Size:
+    """Most elements alive at once besides the arguments, as a program makes them.
+
+    Where sizes are symbols: the expression for the peak at the hints. Where the program cannot be measured: what the
+    plan and the reports of the kernels add up to.
+    """
+    planned = program_peak(plan, program.workspace)
+    steps = [step.elements for step in plan.steps]
+    return as_expression(lambda values: measured(plan, program, values), planned, steps, _values(plan))
+
+
+def peak_at(plan: Plan, program: Program, values: Mapping[str, int]) -> int:
+    """The same at sizes for the symbols."""
+    found = measured(plan, program, values)
+    return evaluate(program_peak(plan, program.workspace), values) if found is None else found
+
+
+def measured(plan: Plan, program: Program, values: Mapping[str, int]) -> int | None:
+    """The elements at the peak of a program; None where it does not run on the meta device."""
+    values = {**plan.hints, **values}
+    if not plan.slices or program.chunk is None:
+        return elements_at(program.function, [plan.arguments[n] for n in program.arguments], values)
+    parts = values | {s.part: min(s.chunk, evaluate(s.size, values)) for s in plan.slices}
+    inner = program.chunk
+    peak = elements_at(inner.function, [plan.arguments[n] for n in inner.arguments], parts)
+    if peak is None:
+        return None
+    whole = values | {s.part: evaluate(s.size, values) for s in plan.slices}
+    result = next(step.elements for step in plan.steps if step.result in plan.results)
+    pieces = (evaluate(product(plan.arguments[name]), parts) for name in plan.copied)
+    return peak + evaluate(result, whole) + sum(pieces)
+
+
+def as_expression(at: At, planned: Size, sizes: Iterable[Size], values: Mapping[str, int]) -> Size:
+    """A measured number as an expression of the symbols.
+
+    Args:
+        at: measures it.
+        planned: what it was thought to be.
+        sizes: expressions that say which powers of symbols there are.
+        values: of all symbols, near which it is measured.
+    """
+    here = at(values)
+    if here is None:
+        return planned
+    powers = {name: _degree(name, [*sizes, planned]) for name in values}
+    powers = {name: power for name, power in powers.items() if power}
+    if not powers:
+        return here
+    if prod(power + 1 for power in powers.values()) < _MOST_RUNS:
+        found = _interpolated(at, powers, values)
+        if found is not None:
+            return found
+    return _raised(planned, here, next(iter(powers)), values)
+
+
+def _values(plan: Plan) -> dict[str, int]:
+    """The hints of all symbols but the sizes of chunks."""
+    names = {s for sizes in plan.arguments.values() for size in sizes for s in symbol_names(size)}
+    names |= {s for each in plan.slices for s in symbol_names(each.size)}
+    names |= {s for step in plan.steps for axis in step.output for s in symbol_names(axis.size)}
+    names -= {each.part for each in plan.slices}
+    return {name: plan.hints.get(name, DEFAULT_HINT) for name in sorted(names)}
+
+
+def _degree(name: str, sizes: Sequence[Size]) -> int:
+    """The highest power of a symbol in some sizes; 1 where they are no polynomials."""
+    found = 0
+    for size in sizes:
+        if name in symbol_names(size):
+            expanded = sympy.expand(size)
+            plain = expanded.is_polynomial(symbol(name))
+            found = max(found, int(sympy.degree(expanded, symbol(name))) if plain else 1)
+    return found
+
+
+def _interpolated(at: At, powers: Mapping[str, int], values: Mapping[str, int]) -> Size | None:
+    """The polynomial through the measurements from `values` on; None where another one contradicts it."""
+    names, grid = list(powers), [range(power + 1) for power in powers.values()]
+    table = {}
+    for steps in every(*grid):
+        peak = at({**values, **{n: values[n] + step for n, step in zip(names, steps, strict=True)}})
+        if peak is None:
+            return None
+        table[steps] = peak
+    total: Size = 0
+    for orders in every(*grid):
+        difference = sum(
+            (-1) ** sum(o - s for o, s in zip(orders, steps, strict=True))
+            * prod(comb(o, s) for o, s in zip(orders, steps, strict=True))
+            * table[steps]
+            for steps in every(*(range(o + 1) for o in orders))
+        )
+        total = total + difference * prod(
+            (_choose(symbol(n) - values[n], o) for n, o in zip(names, orders, strict=True)), start=sympy.S.One
+        )
+    made = normal(sympy.expand(total))
+    beyond = {**values, **{n: values[n] + power + 1 for n, power in powers.items()}}
+    return made if at(beyond) == evaluate(made, beyond) else None
+
+
+def _choose(x: sympy.Expr, count: int) -> sympy.Expr:
+    """The binomial coefficient as a polynomial."""
+    return prod((x - j for j in range(count)), start=sympy.S.One) / sympy.factorial(count)
+
+
+def _raised(planned: Size, here: int, name: str, values: Mapping[str, int]) -> Size:
+    """What was planned, with so much in proportion to a symbol that it is the number measured here at least."""
+    missing = here - evaluate(planned, values)
+    return planned if missing <= 0 else normal(planned + -(-missing // values[name]) * symbol(name))

@@ -1,5 +1,0 @@
-"""`python -m tnconv.cli` is `tnconv`."""
-
-from tnconv.cli import app
-
-app()
