@@ -1,5 +1,6 @@
 """What PyTorch says about any layer: its value, its patches, its Jacobians, by definition."""
 
+from collections.abc import Callable
 from functools import singledispatch
 from math import prod
 
@@ -83,14 +84,25 @@ def patches(spec: Layer, x: Tensor) -> Tensor:
         y = positions_last(spec, applied(spec, x, w))
         return y.unflatten(1, (g, -1))[:, :, 0]  # [n, g, t]
 
-    jacobian = torch.func.jacrev(channels)(weight)  # [n, g, t, *weight]
+    jacobian = derivative(channels, weight)  # [n, g, t, *weight]
     rows = torch.func.vmap(lambda w: rows_of(spec, w))(jacobian.flatten(0, 2))
     rows = rows.reshape(*jacobian.shape[:3], g, -1, rows.shape[-1])[:, :, :, :, 0]  # [n, g, t, g', (c k)]
     return torch.einsum("ngtgr->ngrt", rows)
 
 
-def values_of(spec: Layer, batch: int = 2) -> dict[str, Tensor]:
-    """Random arguments of every operation, in float64."""
+def derivative(function: Callable[[Tensor], Tensor], point: Tensor) -> Tensor:
+    """The Jacobian `[*y, *x]` of an affine function, without conjugation; `torch.func` has none of complex values."""
+    if not point.is_complex():
+        found: Tensor = torch.func.jacrev(function)(point)
+        return found
+    cells = torch.eye(point.numel(), dtype=point.dtype).view(-1, *point.shape)
+    origin = function(torch.zeros_like(point))
+    columns = torch.stack([function(cell) - origin for cell in cells], -1)
+    return columns.reshape(*origin.shape, *point.shape)
+
+
+def values_of(spec: Layer, batch: int = 2, dtype: torch.dtype = torch.float64) -> dict[str, Tensor]:
+    """Random arguments of every operation."""
     tensors = {t.argument: t.axes for term in spec.network(bias=True).terms for t in term.tensors}
     sizes = {
         name: [a.size if isinstance(a.size, int) else batch for a in axes] for name, axes in tensors.items()
@@ -101,7 +113,7 @@ def values_of(spec: Layer, batch: int = 2) -> dict[str, Tensor]:
     sizes["hessian_output"] = sizes["grad_output"]
     sizes["z"] = [3, *sizes["grad_output"]]
     generator = torch.Generator().manual_seed(0)
-    return {name: torch.randn(s, generator=generator, dtype=torch.float64) for name, s in sizes.items()}
+    return {name: torch.randn(s, generator=generator, dtype=dtype) for name, s in sizes.items()}
 
 
 def gradients(spec: Layer, values: dict[str, Tensor], cotangent: Tensor, joint: bool) -> Tensor:
@@ -116,7 +128,7 @@ def gradients(spec: Layer, values: dict[str, Tensor], cotangent: Tensor, joint: 
 
 
 def jacobian(spec: Layer, values: dict[str, Tensor], wrt: str, joint: bool = False) -> Tensor:
-    """`[*y, *wrt]` by reverse mode."""
+    """`[*y, *wrt]`, not conjugated."""
     x, weight, bias = values["x"], values["weight"], values["bias"]
     if joint:
         matrix = torch.cat([rows_of(spec, weight), bias[:, None]], 1)
@@ -124,10 +136,10 @@ def jacobian(spec: Layer, values: dict[str, Tensor], wrt: str, joint: bool = Fal
         def of_matrix(m: Tensor) -> Tensor:
             return applied(spec, x, weight_of(spec, m[:, :-1], weight.shape), m[:, -1])
 
-        return torch.func.jacrev(of_matrix)(matrix)
+        return derivative(of_matrix, matrix)
     if wrt == "x":
-        return torch.func.jacrev(lambda v: applied(spec, v, weight))(x)
-    return torch.func.jacrev(lambda w: applied(spec, x, w))(weight)
+        return derivative(lambda v: applied(spec, v, weight), x)
+    return derivative(lambda w: applied(spec, x, w), weight)
 
 
 def wanted(spec: Layer, op: str, values: dict[str, Tensor], joint: bool = False) -> Tensor:
@@ -135,7 +147,7 @@ def wanted(spec: Layer, op: str, values: dict[str, Tensor], joint: bool = False)
     grad, z, h = values["grad_output"], values["z"], values["hessian_output"]
     if op in ("per_example_weight_vjp", "gradient_norm"):
         found = gradients(spec, values, grad, joint)
-        return found if op == "per_example_weight_vjp" else found.flatten(1).square().sum(1)
+        return found if op == "per_example_weight_vjp" else found.flatten(1).abs().square().sum(1)
     if op == "weight_vjp":
         return gradients(spec, values, grad, joint).sum(0)
     if op == "weight_jacobian":
@@ -143,22 +155,22 @@ def wanted(spec: Layer, op: str, values: dict[str, Tensor], joint: bool = False)
     if op == "ntk":
         rows = jacobian(spec, values, "weight", joint).flatten(grad.dim())
         rows = rows.flatten(1, -2) if rows.dim() > 2 else rows
-        return torch.einsum("njp,mkp->njmk", rows, rows)
+        return torch.einsum("njp,mkp->njmk", rows.conj(), rows)
     if op.startswith("hessian_diagonal"):
         squares = jacobian(spec, values, "x" if op.endswith("input") else "weight", joint).square()
         return torch.tensordot(h, squares, grad.dim())
     rows = torch.stack([gradients(spec, values, row, joint) for row in z])  # [v, n, *weight]
     if op == "ggn_diagonal":
-        return rows.square().sum((0, 1))
+        return rows.abs().square().sum((0, 1))
     if op == "ggn_gram":
-        return torch.einsum("vnp,wmp->vnwm", rows.flatten(2), rows.flatten(2))
+        return torch.einsum("vnp,wmp->vnwm", rows.flatten(2).conj(), rows.flatten(2))
     if not joint:
         rows = torch.stack([torch.stack([rows_of(spec, w) for w in each]) for each in rows])
     if op == "ggn_mini_block":
-        return torch.einsum("vndr,vnds->drs", rows, rows)
+        return torch.einsum("vndr,vnds->drs", rows, rows.conj())
     if op == "ggn_mini_block_kernel":
         cells = prod(getattr(spec, "kernel_sizes", ()))
         kernels = rows.reshape(*rows.shape[:2], -1, cells)
-        return torch.einsum("vnpk,vnpl->pkl", kernels, kernels)
+        return torch.einsum("vnpk,vnpl->pkl", kernels, kernels.conj())
     assert op == "ggn_block"
-    return torch.einsum("vnp,vnq->pq", rows.flatten(2), rows.flatten(2))
+    return torch.einsum("vnp,vnq->pq", rows.flatten(2), rows.flatten(2).conj())

@@ -59,7 +59,8 @@ def test_tikz_names_every_node_and_open_leg_and_is_balanced(function):
     )
     for term in function.network.terms:
         for tensor in term.tensors:
-            assert f"{{{tensor.name}}}" in body
+            star = "$^*$" if tensor.conj else ""
+            assert f"{{{tensor.name}{star}}}" in body
         for index in term.open_indices:
             assert f"{{{index.name}={index.size}}}" in body
 
@@ -183,7 +184,8 @@ def test_changed_names():
     gone, come = changed_names(forward, vjp)
     assert "weight" in gone and "grad_output" in come
     assert {"k1", "k2"} <= gone & come  # summed before, open after
-    assert not {"x", "p1", "p2"} & (gone | come)
+    assert "x" in gone & come  # conjugated
+    assert not {"p1", "p2"} & (gone | come)
     assert changed_names(forward, forward) == (frozenset(), frozenset())
 
 
@@ -196,7 +198,7 @@ def test_lines_side_by_side_pair_what_is_about_one_name():
     assert [a for m, a, _ in rows if m != "+"] == forward.splitlines()
     assert sorted(b for m, _, b in rows if m != "-") == sorted(vjp.splitlines())
     by_name = {(a or b).split()[0]: m for m, a, b in rows}
-    assert (by_name["weight"], by_name["grad_output"], by_name["x"], by_name["p1"]) == ("-", "+", " ", " ")
+    assert (by_name["weight"], by_name["grad_output"], by_name["x"], by_name["p1"]) == ("-", "+", "~", " ")
     assert (by_name["network"], by_name["output"]) == ("~", "~")
     assert {m for m, _, _ in side_by_side(forward, forward)} == {" "}
 

@@ -90,7 +90,7 @@ class CompiledFunction:
         self.op, self.network, self.stages, self.spec = op, network, stages, spec
         self.arguments: tuple[str, ...] = network.arguments
         self.arithmetic = arithmetic or Arithmetic.of(network)
-        self._signature = Signature.of(network)
+        self._signature = Signature.of(network, op if ops.get(op).real_only else "")
         self._batch = batch
         self._take(built)
 

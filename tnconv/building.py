@@ -19,12 +19,12 @@ from tnconv.backends.torch.profile import Profile, profile_of
 from tnconv.backends.torch.sliced import loop_over_chunks
 from tnconv.backends.torch.training import TrainedProgram, WithBackward
 from tnconv.backends.tuning import Trial, tune
-from tnconv.errors import LoweringError, PassError
+from tnconv.errors import LoweringError, PassError, PlanError
 from tnconv.ir import Expression, evaluate
 from tnconv.passes import Pipeline
 from tnconv.passes.shrink import shrink
 from tnconv.planner import DEFAULT_HINT, Plan, candidate_plans, make_plan, rival_plans
-from tnconv.planner.memory import does_not_fit
+from tnconv.planner.memory import does_not_fit, format_memory
 from tnconv.planner.objective import Objective
 from tnconv.planner.plan import Slice, moving_operands
 from tnconv.planner.slicing import cut, of_one_chunk, size_of, sliceable, with_slices
@@ -36,6 +36,15 @@ _ORDERS = 6  # contraction orders that are tried for one size of the chunks
 _INDICES = 6  # indices that are tried for a slice
 _RIVALS = 6  # plans for which a program is written; each takes some milliseconds
 _DEPTH = 3  # indices that are sliced together
+# Native convolutions take memory for themselves; these do not.
+_PLAIN_KERNELS = (
+    "matmul",
+    "symmetric product",
+    "window sum",
+    "window view + matmul",
+    "cells apart, symmetric product",
+    "cells apart, window view + matmul",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,22 +201,32 @@ class Builder:
         peaks: list[int] = []
         fastest = self.fastest(network)
         first = peak_at(fastest.plan, fastest.program, hints)
-        for plan, program, peak in chain(
-            [(fastest.plan, fastest.program, first)], self._orders(network, hints)
+        for plan, program, peak, prefer in chain(
+            [(fastest.plan, fastest.program, first, ())], self._orders(network, hints, room)
         ):
             if peak > room:
                 peaks.append(peak)
             elif not self.objective.training:
-                return Built(plan, program, Recipe(self, plan))
-            elif found := self._checkpointed(network, plan, program, room, peaks):
+                return Built(plan, program, Recipe(self, plan, prefer))
+            elif found := self._checkpointed(network, plan, program, prefer, room, peaks):
                 return found
-        sliced = None if self.objective.training else self._sliced(network, room, peaks)
-        if sliced is None:
-            raise does_not_fit(min(peaks), len(peaks), limit, itemsize, network.symbols, "plans")
-        return sliced
+        if sliced := None if self.objective.training else self._sliced(network, room, peaks):
+            return sliced
+        if not peaks:
+            raise PlanError(
+                f"memory_limit={format_memory(limit)} and training=True are given, but the backward pass of "
+                f"{network.name!r} cannot be planned, and what autograd keeps for it is not known; leave one of them out"
+            )
+        raise does_not_fit(min(peaks), len(peaks), limit, itemsize, network.symbols, "plans")
 
     def _checkpointed(
-        self, network: Expression, plan: Plan, program: Program, room: int, peaks: list[int]
+        self,
+        network: Expression,
+        plan: Plan,
+        program: Program,
+        prefer: tuple[str, ...],
+        room: int,
+        peaks: list[int],
     ) -> Built | None:
         """Both passes within a limit: what is largest and quickest to make is saved last, and made again instead."""
         hints = self.hints_of(network)
@@ -215,12 +234,12 @@ class Builder:
         again: tuple[str, ...] = ()
         while True:
             try:
-                made = self._training(network, plan, (), again)(self._moving(plan))
+                made = self._training(network, plan, prefer, again)(self._moving(plan))
             except LoweringError:  # autograd keeps what it keeps: nothing is known of its memory
                 return None
-            peak = evaluate(made.peak, hints)
+            peak = made.peak_at(hints)
             if peak <= room:
-                return self._trained(network, plan, program, (), again)
+                return self._trained(network, plan, program, prefer, again)
             peaks.append(peak)
             if not made.trained.saved:
                 return None
@@ -228,12 +247,21 @@ class Builder:
             worst = max(made.trained.saved, key=lambda name: sizes[name] / (1 + times.get(name, 0.0)))
             again = (*again, worst)
 
-    def _orders(self, network: Expression, hints: Mapping[str, int]) -> Iterator[tuple[Plan, Program, int]]:
-        """Programs for less and less memory, each with the elements at its peak."""
+    def _orders(
+        self, network: Expression, hints: Mapping[str, int], room: int
+    ) -> Iterator[tuple[Plan, Program, int, tuple[str, ...]]]:
+        """Programs for less and less memory, each with the elements at its peak, and the kernels that it prefers.
+
+        Where an order does not fit, it is tried with kernels that call no native convolution, too.
+        """
         lower = self.lowering(network)
         for plan in candidate_plans(network, planner=self.planner, hints=hints):
-            program = lower(plan, ())
-            yield plan, program, peak_at(plan, program, hints)
+            for prefer in ((), _PLAIN_KERNELS):
+                program = lower(plan, prefer)
+                peak = peak_at(plan, program, hints)
+                yield plan, program, peak, prefer
+                if peak <= room:
+                    break
 
     def _sliced(self, network: Expression, room: int, peaks: list[int]) -> Built | None:
         """The plan that fits in `room` elements with the least work, of those that slice the fewest indices.
@@ -433,12 +461,15 @@ def check_program(derived: Expression, builder: Builder, kernels: Collection[str
         want = np.asarray(reference.evaluate(rewritten, arrays), dtype=np.float64)
         built = builder.fastest(rewritten, kernels)
         program = built.program
-        _compare(rewritten, program, arrays, want)
-        if isinstance(built.function, WithBackward):
-            _compare_backward(rewritten, built.function, arrays)
-        elif built.function is not None:
-            for _ in range(2):  # what is made, and what is kept
-                _compare(rewritten, replace(program, function=built.function), arrays, want)
+        imaginary = _integers(rewritten, rng)
+        gaussian = {name: np.asarray(array + 1j * imaginary[name]) for name, array in arrays.items()}
+        for given, value in ((arrays, want), (gaussian, reference.evaluate(rewritten, gaussian))):
+            _compare(rewritten, program, given, value)
+            if isinstance(built.function, WithBackward):
+                _compare_backward(rewritten, built.function, given)
+            elif built.function is not None:
+                for _ in range(2):  # what is made, and what is kept
+                    _compare(rewritten, replace(program, function=built.function), given, value)
         if np.any(want):
             telling += 1
             missing -= {choice.kernel for choice in program.choices}
@@ -475,7 +506,8 @@ def _compare_backward(
     both = []
     for call in (program.function, function):
         value = call(*tensors)
-        cotangent = torch.arange(value.numel(), dtype=value.dtype).sub_(value.numel() // 2).view_as(value)
+        steps = torch.arange(value.numel(), dtype=torch.float64).sub_(value.numel() // 2).view_as(value)
+        cotangent = (torch.complex(steps, 2 * steps) if value.is_complex() else steps).to(value.dtype)
         both.append(torch.autograd.grad(value, wanted, cotangent) if wanted else ())
     for want, got in zip(*both, strict=True):
         if not torch.allclose(want, got, rtol=1e-9, atol=1e-9):

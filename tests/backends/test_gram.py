@@ -22,7 +22,7 @@ from tnconv.ir import Network, parse_network
 
 
 def plain(x: Tensor, scale: float = 1.0) -> Tensor:
-    return torch.einsum("gnrt,gnst->grs", x, x) * scale
+    return torch.einsum("gnrt,gnst->grs", x, x.conj()) * scale
 
 
 SHAPES = {
@@ -85,7 +85,7 @@ def test_half_is_computed_and_the_other_half_is_its_mirror_image() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.complex128])
 def test_dtypes(dtype: torch.dtype) -> None:
-    """Complex values are not conjugated; sums in half precision are rounded once."""
+    """The second factor is conjugated; sums in half precision are rounded once."""
     torch.manual_seed(0)
     wide = torch.complex128 if dtype.is_complex else torch.float64
     for shape in ((1, 3, 8, 40), (1, 1, 200, 600), (1, 4, 1024, 1), (3, 2, 8, 40)):
@@ -95,6 +95,21 @@ def test_dtypes(dtype: torch.dtype) -> None:
         assert got.dtype == dtype
         tolerance = {torch.bfloat16: 1e-2, torch.float32: 1e-5}.get(dtype, 1e-12)
         assert (got.to(wide) - want).abs().max() < tolerance * want.abs().max()
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 8, 40), (1, 1, 200, 600), (1, 4, 1024, 1), (3, 2, 8, 40)])
+def test_hermitian(shape: tuple[int, ...]) -> None:
+    """Of each way to compute it, also where it is recorded; and the product without conjugation, of three real ones."""
+    x = torch.randn(shape, dtype=torch.complex128)
+    want = plain(x, 0.5)
+    for leaf in (x, x.clone().requires_grad_()):
+        got = gram(leaf, 0.5).detach()
+        torch.testing.assert_close(got, want, rtol=1e-11, atol=1e-11)
+        torch.testing.assert_close(got, got.mH, rtol=1e-12, atol=1e-12)
+    unconjugated = runtime.plain(gram, x, 0.5)
+    torch.testing.assert_close(
+        unconjugated, torch.einsum("gnrt,gnst->grs", x, x) * 0.5, rtol=1e-11, atol=1e-11
+    )
 
 
 def test_derivatives_and_transforms() -> None:
@@ -199,8 +214,8 @@ def squares(draw: st.DrawFn) -> Network:
     return parse_network(
         f"""network square {{
           index [{index}]
-          x = input [{", ".join(first)}]
-          y = input{{of=x}} [{", ".join(map(second, first))}]
+          x = input{draw(st.sampled_from(("", "{conj}")))} [{", ".join(first)}]
+          y = input{{of=x{draw(st.sampled_from(("", ", conj")))}}} [{", ".join(map(second, first))}]
           {chr(10).join(lines)}
           s = scale [{draw(st.sampled_from(("1", "3/7")))}]
           output [{", ".join(output)}]

@@ -37,6 +37,7 @@ class Forced(Kernel):
     def __init__(self, kernel: Kernel) -> None:
         self.kernel = kernel
         self.takes_scaled, self.applies_scale = kernel.takes_scaled, kernel.applies_scale
+        self.takes_conj = kernel.takes_conj
         self.used = 0
 
     def accepts(self, problem: Problem) -> bool:
@@ -53,21 +54,23 @@ class Forced(Kernel):
 
 def single_step(network: Network) -> Plan:
     """The plan that computes a network of one or two tensors at once."""
-    operands = tuple(Operand(t.argument, t.axes) for t in network.tensors)
+    operands = tuple(Operand(t.argument, t.axes, t.conj) for t in network.tensors)
     arguments = {t.argument: tuple(a.size for a in t.axes) for t in network.tensors}
     step = Step("result", operands, network.patterns, network.output, network.scale)
     return Plan(network.name, arguments, (step,), ("result",))
 
 
 def assert_program(program: Program, network: Any, seed: int = 0) -> None:
-    """The program has the value of the reference on small integers, exactly, in float64."""
-    arrays = random_arguments(network, np.random.default_rng(seed), np.float64)
-    arrays = {name: np.asarray(np.rint(2 * array)) for name, array in arrays.items()}
-    want = np.asarray(evaluate(network, arrays), dtype=np.float64)
-    got = program.function(*(torch.from_numpy(arrays[name]) for name in program.arguments)).numpy()
-    text = f"\n{network}\n{program.source}"
-    assert got.shape == want.shape, f"shapes {got.shape} and {want.shape} differ{text}"
-    np.testing.assert_allclose(got, want, rtol=1e-12, atol=1e-12, err_msg=text)
+    """The program has the value of the reference on small integers, exactly, in float64 and in complex128."""
+    for dtype in (np.float64, np.complex128):
+        arrays = random_arguments(network, np.random.default_rng(seed), dtype)
+        arrays = {name: np.asarray(np.rint(2 * array)) for name, array in arrays.items()}
+        want = np.asarray(evaluate(network, arrays), dtype=np.float64 if network.real else dtype)
+        got = program.function(*(torch.from_numpy(arrays[name]) for name in program.arguments)).numpy()
+        text = f"\n{network}\n{program.source}"
+        assert got.shape == want.shape, f"shapes {got.shape} and {want.shape} differ{text}"
+        assert got.dtype == want.dtype
+        np.testing.assert_allclose(got, want, rtol=1e-12, atol=1e-12, err_msg=text)
 
 
 def assert_every_kernel(network: Network, table: Mapping[str, Kernel] | None = None) -> tuple[str, ...]:
@@ -127,6 +130,7 @@ def steps(draw: st.DrawFn) -> Network:
     }
     tensors, legs = roles[draw(st.sampled_from(sorted(roles)))]
     legs = tuple(draw(st.permutations(legs))) if draw(st.booleans()) else legs
+    tensors = tuple(replace(tensor, conj=draw(st.booleans())) for tensor in tensors)
     return Network("step", (*tensors, *patterns), tuple(map(group, legs)))
 
 
@@ -463,7 +467,8 @@ def test_convolutions_stay_convolutions(name: str, op: str) -> None:
     call = {"forward": "F.conv", "input_vjp": "F.conv_transpose", "weight_vjp": "rt.weight_gradient"}[op]
     statements = function.source.splitlines()
     assert call in function.source
-    # Nothing but the native call: no padding by hand, no copies.
+    # Nothing but the native call: no padding by hand, no copies; a conjugate is none.
+    statements = [line for line in statements if ".conj()" not in line]
     assert sum("=" in line.split("#")[0].split("(")[0] for line in statements) <= 2, function.source
 
 

@@ -70,7 +70,7 @@ def dense(x: Tensor, groups: int, axes: Axes) -> Tensor:
     rows = patches.reshape(
         x.shape[0], groups, x.shape[1] // groups * prod(axes["kernel_size"]), prod(axes["positions"])
     )
-    return torch.einsum("ngro,ngso->grs", rows, rows)
+    return torch.einsum("ngro,ngso->grs", rows, rows.conj())
 
 
 class Products(TorchDispatchMode):
@@ -216,7 +216,7 @@ def test_empty_input_has_a_gradient(batch: int) -> None:
     ("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 5e-2), (torch.complex128, 1e-12)]
 )
 def test_dtypes(dtype: torch.dtype, tolerance: float) -> None:
-    """Complex products are not conjugated."""
+    """Of complex values the second factor is conjugated."""
     torch.manual_seed(0)
     for axes in (square(7, 3, 1, 1), square(7, 3, 2, 1)):
         x = torch.randn(2, 4, 7, 7, dtype=dtype)

@@ -11,7 +11,7 @@ from tests.test_operations import assert_close, called
 from tnconv import ConvSpec
 from tnconv.backends.torch import runtime, streaming
 from tnconv.backends.torch.lower import kernel_table, lower_with
-from tnconv.planner import rival_plans
+from tnconv.planner import parse_plan, rival_plans
 from tnconv.testing import conv_specs
 
 KERNELS = ("matmul", "window_matmul", "gather_scatter")
@@ -37,17 +37,39 @@ def test_streams_what_is_squared(op: str, bias: str) -> None:
     @settings(max_examples=12, deadline=None, derandomize=True)
     @given(spec=conv_specs(max_dims=2, max_channels=3))
     def law(spec: ConvSpec) -> None:
-        values = values_of(spec)
-        want = wanted(spec, op, values, bias == "joint")
+        both = [values_of(spec, dtype=dtype) for dtype in (torch.float64, torch.complex128)]
         network = tnconv.compile(spec, op, bias=bias).network
         for plan in rival_plans(network):
             program = lower_with(plan, table, {})
             seen.update(choice.kernel for choice in program.choices)
-            assert_close(program.function(*(values[name] for name in program.arguments)), want, 1e-11)
+            for values in both:
+                want = wanted(spec, op, values, bias == "joint")
+                assert_close(program.function(*(values[name] for name in program.arguments)), want, 1e-11)
 
     law()
     if bias == "separate":
         assert "streamed squares" in seen
+
+
+@pytest.mark.usefixtures("everything")
+@pytest.mark.parametrize("second", ["", ", conj"])
+@pytest.mark.parametrize("output", ["n", "c, d"])
+def test_streams_squares_with_and_without_conjugates(second: str, output: str) -> None:
+    """Of complex values a sum of squares is another than one of squared magnitudes."""
+    plan = parse_plan(f"""plan squares {{
+      argument x [N, 3, 4]
+      argument y [N, 4, 5]
+      index [n=N, c=3, d=5, o=4]
+      t1[n, c, d] = x[n, c, o] * conj(y)[n, o, d]
+      result[{output}] = t1[n, c, d] * {"conj(t1)" if second else "t1"}[n, c, d]
+      return result
+    }}""")
+    program = lower_with(plan, kernel_table(), {})
+    assert "rt.squares(" in program.source
+    x, y = torch.randn(2, 3, 4, dtype=torch.complex128), torch.randn(2, 4, 5, dtype=torch.complex128)
+    product = x @ y.conj()
+    square = (product * (product.conj() if second else product)).sum((1, 2) if output == "n" else 0)
+    assert_close(program.function(x, y), square, 1e-12)
 
 
 @pytest.mark.usefixtures("everything")

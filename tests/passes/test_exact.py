@@ -1,6 +1,6 @@
 """The exact check catches passes that are broken on purpose, and refuses those it cannot judge."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -52,6 +52,30 @@ class Shifted(Pass):
     def apply(self, network: Network) -> PassResult:
         p = next(p for p in network.patterns if isinstance(p, Pattern))
         return change(network, p, Pattern(p.name, p.left, p.terms, p.offset + 1, p.modulus))
+
+
+@dataclass(frozen=True)
+class Unconjugated(Pass):
+    """Wrong: reads every argument as it is."""
+
+    name: ClassVar[str] = "unconjugated"
+    preserves_value: ClassVar[bool] = True
+
+    def apply(self, network: Network) -> PassResult:
+        nodes = [replace(n, conj=False) if isinstance(n, Tensor) else n for n in network.nodes]
+        after = network.with_nodes(nodes)
+        return PassResult(after, after != network)
+
+
+@dataclass(frozen=True)
+class CarelessGradient(Differentiate):
+    """Wrong: a gradient as of real values."""
+
+    name: ClassVar[str] = "careless_gradient"
+
+    def _by(self, network: Network, node: Tensor) -> Network:
+        made = super()._by(network, node)
+        return made.with_nodes([replace(n, conj=False) if isinstance(n, Tensor) else n for n in made.nodes])
 
 
 @dataclass(frozen=True)
@@ -152,6 +176,16 @@ def test_a_forgotten_padding_mode_is_caught(mode):
 def test_a_wrong_guard_is_caught():
     with pytest.raises(PassError, match="careless_dense"):
         Pipeline((CarelessDense(),)).run(PATCHES, exact_check(evaluate, instances=6))
+
+
+def test_a_lost_conjugate_is_caught():
+    """By Gaussian integers: of integers it is none."""
+    patches, _ = Pipeline.parse("cut{node=weight} | arrange{output=[n, g, (c k1 k2), o1, o2]}").run(CONV)
+    squared, _ = Pipeline.parse("square{over=[n, o1, o2], keep=[g]}").run(patches, exact_check(evaluate))
+    with pytest.raises(PassError, match=f"unconjugated {WRONG_VALUE}"):
+        Pipeline((Unconjugated(),)).run(squared, exact_check(evaluate))
+    with pytest.raises(PassError, match=f"careless_gradient.*{WRONG_VALUE}"):
+        Pipeline((CarelessGradient("weight", cotangent="dy"),)).run(CONV, exact_check(evaluate))
 
 
 def test_a_lost_factor_is_caught():

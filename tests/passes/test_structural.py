@@ -11,6 +11,7 @@ from tnconv.errors import PassError
 from tnconv.ir import Sum, parse, parse_network
 from tnconv.passes import Pipeline, exact_check, parse_pass, run_pass
 from tnconv.passes.differentiate import Differentiate
+from tnconv.passes.tools import nodes_reading
 from tnconv.testing import assert_roundtrip, assert_valid, networks, sums
 
 CONV = """network conv1d.forward {
@@ -45,7 +46,8 @@ NETWORKS = networks(max_tensors=3, max_patterns=2, max_indices=4, max_size=3, ma
 @given(NETWORKS, st.data())
 def test_differentiate_is_the_difference_quotient(network, data):
     argument = data.draw(st.sampled_from(network.arguments))
-    options = data.draw(st.sampled_from([{}, {"cotangent": "seed"}, {"tangent": "seed"}]))
+    jacobian = [] if any(t.conj for t in nodes_reading(network, argument)) else [{}]
+    options = data.draw(st.sampled_from([{"cotangent": "seed"}, {"tangent": "seed"}, *jacobian]))
     checked(Differentiate(argument, **options), network)
 
 
@@ -140,11 +142,58 @@ def test_weight_vjp_is_the_network_of_the_design():
     assert str(after) == (
         "network conv1d.forward {\n"
         "  index [n=N, g=2, c=3, d=4, i=9, k=3, o=4]\n"
-        "  x  = input     [n, (g c), i]\n"
-        "  p  = pattern   [i = 2*o + k - 1]\n"
-        "  dy = cotangent [n, (g d), o]\n"
-        "  output         [(g d), c, k]\n}"
+        "  x  = input{conj} [n, (g c), i]\n"
+        "  p  = pattern     [i = 2*o + k - 1]\n"
+        "  dy = cotangent   [n, (g d), o]\n"
+        "  output           [(g d), c, k]\n}"
     )
+
+
+def test_by_a_conjugate_there_is_no_jacobian():
+    """But a gradient, in which the cotangent is conjugated, and a derivative in a direction, which is."""
+    network = parse_network(CONV.replace("input     ", "input{conj} "))
+    with pytest.raises(
+        PassError, match=r"node 'x' reads 'x' conjugated, so that complex values have no Jacobian"
+    ):
+        run_pass(Differentiate("x"), network)
+    gradient = checked(Differentiate("x", cotangent="dy"), network)
+    assert [(t.name, t.conj) for t in gradient.tensors] == [("weight", False), ("dy", True)]
+    direction = checked(Differentiate("x", tangent="dx"), network)
+    assert [(t.name, t.conj) for t in direction.tensors] == [("weight", False), ("dx", True)]
+    again = checked(Differentiate("weight", cotangent="dy"), network)
+    assert [(t.name, t.conj) for t in again.tensors] == [("x", False), ("dy", False)]
+
+
+@pytest.mark.parametrize(("conj", "flags"), [("second", [0, 1]), ("first", [1, 0]), ("none", [0, 0])])
+def test_square_conjugates_one_copy(conj, flags):
+    network = parse_network("network v {\n index [n=N, a=3]\n x = input [n, a]\n output [n, a]\n}")
+    each = parse_pass("square{over=[n]}" if conj == "second" else f"square{{over=[n], conj={conj}}}")
+    after = checked(each, network)
+    assert [t.conj for t in after.tensors] == flags and not after.real
+    for text in ("square{over=[n], rest=keep}", "square{keep=[n], rest=sum}"):
+        after = checked(parse_pass(f"{text[:-1]}, conj={conj}}}"), network)
+        assert after.real == (conj != "none")
+    with pytest.raises(PassError, match="square has conj='both'; it is one of second, first, none"):
+        parse_pass("square{over=[n], conj=both}")
+
+
+def test_what_is_made_of_a_real_value():
+    """Real is a square, what it is arranged, scaled and summed to, and its derivative in a direction; no gradient."""
+    network = parse_network("network v {\n index [n=N, a=3]\n x = input [n, a]\n output [n, a]\n}")
+    real = "square{keep=[n], rest=sum}"
+    for text, is_real in (
+        ("sum{over=[n]}", True),
+        ("scale{by=1/N}", True),
+        ("batch{index=v}", True),
+        ("square{over=[n]}", True),
+        ("square", True),
+        ("differentiate{wrt=x, tangent=dx}", True),
+        ("differentiate{wrt=x, cotangent=dy}", False),
+        ("close{cotangent=h, axes=1}", False),
+        ("cut{node=x}", False),
+    ):
+        after, _ = Pipeline.parse(f"{real} | {text}").run(network, exact_check(evaluate))
+        assert after.real == is_real, text
 
 
 def test_a_second_derivative_is_a_sum():

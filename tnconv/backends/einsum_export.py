@@ -11,6 +11,9 @@ What an equation cannot say is an operand of its own, behind the others:
 - an output index on no node has a vector of ones;
 - the scale is a scalar.
 
+An operand whose node reads a conjugate is conjugated. Of a network with a real output, the value is the real part of
+what an einsum makes of complex operands.
+
 Letters are a-z, then A-Z; from the 53rd index on they are others, which `opt_einsum.contract` reads and the
 einsum of torch and of numpy do not.
 """
@@ -42,6 +45,8 @@ class EinsumExpression:
         operands: tensors; shapes in place of the arguments where none were given.
         shape: what the value of the einsum is reshaped to.
         reads: the argument that each operand is, None for those that are constant.
+        conjugated: whether each operand is the complex conjugate of the argument.
+        real: whether the value is the real part of the einsum's.
         signature: the arguments in the order of a call, in torch's layout.
     """
 
@@ -49,6 +54,8 @@ class EinsumExpression:
     operands: tuple[Any, ...] = field(repr=False)
     shape: tuple[int, ...]
     reads: tuple[str | None, ...]
+    conjugated: tuple[bool, ...] = field(repr=False)
+    real: bool = field(repr=False)
     signature: Signature = field(repr=False)
 
     def __iter__(self) -> Iterator[Any]:
@@ -86,13 +93,16 @@ class EinsumExpression:
         if constant:
             contract.evaluate_constants("torch")  # now, for a first call may be under torch.inference_mode
         arguments = [
-            (name, _shape(op)) for name, op in zip(self.reads, self.operands, strict=True) if name is not None
+            (name, _shape(op), conj)
+            for name, op, conj in zip(self.reads, self.operands, self.conjugated, strict=True)
+            if name is not None
         ]
 
         def call(*tensors: torch.Tensor, **named: torch.Tensor) -> torch.Tensor:
             given = self._given(tensors, named)
-            value: torch.Tensor = contract(*(given[name].reshape(shape) for name, shape in arguments))
-            return value.reshape(self.shape)
+            operands = (_conjugate(given[name].reshape(shape), conj) for name, shape, conj in arguments)
+            value: torch.Tensor = contract(*operands)
+            return (value.real if self.real and value.is_complex() else value).reshape(self.shape)
 
         return call
 
@@ -154,7 +164,9 @@ def to_einsum(
     operands = tuple(f.operand(given) if f.reads else constant(f.value) for f in factors)
     reads = tuple(factor.reads for factor in factors)
     shape = tuple(axis.size for axis in bound.output)
-    return EinsumExpression(_equation(factors, legs), operands, shape, reads, _ordered(bound, source))
+    conjugated = tuple(factor.conj for factor in factors)
+    equation, signature = _equation(factors, legs), _ordered(bound, source)
+    return EinsumExpression(equation, operands, shape, reads, conjugated, bound.real, signature)
 
 
 def _network(source: object) -> Network:
@@ -209,17 +221,18 @@ def _bound(network: Network, given: Mapping[str, torch.Tensor], sizes: Mapping[s
 
 @dataclass(frozen=True, slots=True)
 class _Factor:
-    """One operand: its legs, and the argument that it reads or the constant that it is."""
+    """One operand: its legs, and the argument that it reads, maybe conjugated, or the constant that it is."""
 
     legs: tuple[Index, ...]
     reads: str | None = None
     value: Any = None
+    conj: bool = False
 
     def operand(self, given: Mapping[str, torch.Tensor]) -> Any:
         """The tensor with an axis a leg; its shape where it was not given."""
         sizes = tuple(leg.size for leg in self.legs)
         tensor = given.get(self.reads or "")
-        return sizes if tensor is None else tensor.reshape(sizes)
+        return sizes if tensor is None else _conjugate(tensor.reshape(sizes), self.conj)
 
 
 def _factors(network: Network) -> tuple[list[_Factor], tuple[Index, ...]]:
@@ -231,7 +244,7 @@ def _factors(network: Network) -> tuple[list[_Factor], tuple[Index, ...]]:
         match node:
             case Tensor():
                 legs, ties = _legs(node.axes, names)
-                factors.append(_Factor(legs, reads=node.argument))
+                factors.append(_Factor(legs, reads=node.argument, conj=node.conj))
                 relations += ties
             case Pattern() | Delta():
                 factors.append(_Factor(node.indices, value=expand_pattern(node)))
@@ -298,6 +311,11 @@ class _Constant:
                 f"scale {scale} of {self.name!r} cannot be represented in {self.dtype}; use another dtype"
             )
         return made
+
+
+def _conjugate(tensor: torch.Tensor, conj: bool) -> torch.Tensor:
+    """The tensor or its conjugate, written out: other libraries know no tensor that is only meant conjugated."""
+    return tensor.conj_physical() if conj else tensor
 
 
 def _shape(operand: Any) -> tuple[int, ...]:

@@ -1,7 +1,7 @@
 """What a program really takes: the memory of every tensor that it makes, as PyTorch's dispatcher sees them.
 
 On the meta device nothing is computed, so that the program of a large layer is measured in milliseconds. What a native
-call takes for itself and gives back before it returns is not seen here.
+call takes for itself and gives back before it returns is no tensor: for convolutions there is a bound.
 """
 
 import warnings
@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
+from tnconv.backends.scratch import scratch_of
 from tnconv.errors import TnconvError
 from tnconv.ir import Size, evaluate
 
@@ -27,10 +28,12 @@ class Memory:
 
     Args:
         peak: most that was live at once.
+        with_scratch: the same with what convolutions take for themselves while they run, at most; see `scratch_of`.
         where: the operator at whose end the peak was.
     """
 
     peak: int = 0
+    with_scratch: int = 0
     where: str = ""
 
 
@@ -55,17 +58,18 @@ class MemoryMode(TorchDispatchMode):
     ) -> Any:
         """Run an operator and count what it made."""
         made = func(*args, **(kwargs or {}))
-        new = sum(
+        self._bound += sum(
             self._count(tensor)
             for tensor in (made if isinstance(made, tuple | list) else (made,))
             if isinstance(tensor, Tensor) and (not self._devices or tensor.device in self._devices)
         )
-        self._bound += new
-        if new and self._bound > self.memory.peak:  # else there is no need to ask what has died since
+        scratch, known = scratch_of(func, args, made), self.memory
+        if self._bound > known.peak or self._bound + scratch > known.with_scratch:
+            # Else there is no need to ask what has died since.
             self._live = {key: entry for key, entry in self._live.items() if not entry[0].expired()}
-            self._bound = sum(size for _, size in self._live.values())
-            if self._bound > self.memory.peak:
-                self.memory = Memory(self._bound, str(func))
+            live = self._bound = sum(size for _, size in self._live.values())
+            where = str(func) if live > known.peak else known.where
+            self.memory = Memory(max(live, known.peak), max(live + scratch, known.with_scratch), where)
         return made
 
     def _count(self, tensor: Tensor) -> int:
@@ -92,10 +96,10 @@ def memory_of(function: Callable[..., Any], *tensors: Tensor) -> Memory:
     return mode.memory
 
 
-def elements_at(
+def measured_at(
     function: Callable[..., Any], shapes: Sequence[Sequence[Size]], values: Mapping[str, int]
-) -> int | None:
-    """The elements at the peak of a program, measured on the meta device; None where it does not run there.
+) -> Memory | None:
+    """The memory of a program, measured on the meta device in float32; None where it does not run there.
 
     Args:
         function: of the program.
@@ -110,7 +114,6 @@ def elements_at(
             for shape in shapes
         ]
         try:
-            peak = memory_of(function, *tensors).peak
+            return memory_of(function, *tensors)
         except (TnconvError, RuntimeError, NotImplementedError, TypeError, ValueError):
             return None  # a kernel or a backend of somebody else may need tensors with cells
-    return -(-peak // ITEM)

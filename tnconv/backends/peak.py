@@ -11,7 +11,7 @@ from math import comb, prod
 import sympy
 
 from tnconv.backends.base import Program
-from tnconv.backends.meter import elements_at
+from tnconv.backends.meter import ITEM, Memory, measured_at
 from tnconv.ir import Size, evaluate, product, symbol
 from tnconv.ir.index import normal, symbol_names
 from tnconv.planner.memory import program_peak
@@ -33,25 +33,41 @@ def peak_elements(plan: Plan, program: Program) -> Size:
 
 
 def peak_at(plan: Plan, program: Program, values: Mapping[str, int]) -> int:
-    """The same at sizes for the symbols."""
-    found = measured(plan, program, values)
+    """The same at sizes for the symbols, with what native convolutions take for themselves."""
+    found = measured(plan, program, values, scratch=True)
     return evaluate(program_peak(plan, program.workspace), values) if found is None else found
 
 
-def measured(plan: Plan, program: Program, values: Mapping[str, int]) -> int | None:
-    """The elements at the peak of a program; None where it does not run on the meta device."""
+def measured(
+    plan: Plan, program: Program, values: Mapping[str, int], *, scratch: bool = False
+) -> int | None:
+    """The elements at the peak of a program; None where it does not run on the meta device.
+
+    Args:
+        plan: of the program.
+        program: what is measured.
+        values: of the size symbols.
+        scratch: whether what native convolutions take for themselves counts.
+    """
     values = {**plan.hints, **values}
     if not plan.slices or program.chunk is None:
-        return elements_at(program.function, [plan.arguments[n] for n in program.arguments], values)
+        shapes = [plan.arguments[n] for n in program.arguments]
+        return elements(measured_at(program.function, shapes, values), scratch=scratch)
     parts = values | {s.part: min(s.chunk, evaluate(s.size, values)) for s in plan.slices}
     inner = program.chunk
-    peak = elements_at(inner.function, [plan.arguments[n] for n in inner.arguments], parts)
+    shapes = [plan.arguments[n] for n in inner.arguments]
+    peak = elements(measured_at(inner.function, shapes, parts), scratch=scratch)
     if peak is None:
         return None
     whole = values | {s.part: evaluate(s.size, values) for s in plan.slices}
     result = next(step.elements for step in plan.steps if step.result in plan.results)
     pieces = (evaluate(product(plan.arguments[name]), parts) for name in plan.copied)
     return peak + evaluate(result, whole) + sum(pieces)
+
+
+def elements(memory: Memory | None, *, scratch: bool) -> int | None:
+    """The elements of a measurement, integers counted by their bytes."""
+    return None if memory is None else -(-(memory.with_scratch if scratch else memory.peak) // ITEM)
 
 
 def as_expression(at: At, planned: Size, sizes: Iterable[Size], values: Mapping[str, int]) -> Size:

@@ -51,7 +51,8 @@ def evaluate(
 
     Returns:
         An array with the axes of the output. Integers give int64 where the value fits, else an object
-        array of Python integers, or of `Fraction` under a rational scale; other dtypes are kept.
+        array of Python integers, or of `Fraction` under a rational scale; other dtypes are kept, but for that of a
+        network with a real output, whose value is real.
 
     Raises:
         ArgumentError: an argument is missing or has the wrong shape, or a symbol has no value.
@@ -67,7 +68,12 @@ def evaluate(
                 f"{expression.name!r} cannot be computed for sizes {values}: {error}"
             ) from error
         results.append(_evaluate_network(bound, arrays))
-    return _add(results)
+    return _real(_add(results)) if expression.real else _add(results)
+
+
+def _real(value: Array) -> Array:
+    """The real part; of integers and fractions, which may be objects, these themselves."""
+    return np.asarray(value.real) if value.dtype.kind == "c" else value
 
 
 def evaluate_plan(plan: Plan, arguments: Mapping[str, npt.ArrayLike]) -> Array:
@@ -90,7 +96,8 @@ def evaluate_plan(plan: Plan, arguments: Mapping[str, npt.ArrayLike]) -> Array:
     values = _solve(layouts, {name: array.shape for name, array in arrays.items()}, {})
     for step in plan.steps:
         arrays[step.result] = evaluate(step.network, arrays, values)
-    return _add([arrays[name] for name in plan.results])
+    total = _add([arrays[name] for name in plan.results])
+    return _real(total) if plan.real else total
 
 
 def _evaluate_chunks(plan: Plan, arrays: Mapping[str, Array]) -> Array:
@@ -269,7 +276,7 @@ def _linear_solution(equation: _Equation, name: str, values: Mapping[str, int]) 
 
 
 def _evaluate_network(network: Network, arrays: Mapping[str, Array]) -> Array:
-    read = [(_read(arrays[tensor.argument], tensor), _labels(tensor.axes)) for tensor in network.tensors]
+    read = [(_read(arrays[t.argument], t), _labels(t.axes)) for t in network.tensors]
     dtype = np.result_type(*(array.dtype for array, _ in read)) if read else np.dtype(np.int64)
     if dtype.kind in "bui":
         dtype = np.dtype(np.int64) if _bound(network, read) < _SAFE else np.dtype(object)
@@ -300,7 +307,7 @@ def _read(array: Array, tensor: Tensor) -> Array:
     for axis in tensor.axes:
         array = np.take(array, _positions(axis), axis=place)
         place += len(axis.indices)
-    return array
+    return np.conj(array) if tensor.conj else array
 
 
 def _write(value: Array, output: Sequence[Axis]) -> Array:
@@ -411,7 +418,9 @@ def lower(
             )
         arrays = {name: t.detach().cpu().numpy() for name, t in zip(plan.arguments, tensors, strict=True)}
         value = np.asarray(evaluate(network, arrays))
-        return torch.as_tensor(value.astype(next(iter(arrays.values())).dtype), device=tensors[0].device)
+        dtype = next(iter(arrays.values())).dtype
+        kept = value.astype(dtype.type(0).real.dtype if network.real else dtype)
+        return torch.as_tensor(kept, device=tensors[0].device)
 
     source = (
         "\n".join(f"# {line}" for line in str(network).splitlines())

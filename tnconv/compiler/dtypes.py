@@ -43,9 +43,11 @@ class Arithmetic:
         exact, mixed = bool(op and op.factor), bool(op and op.name != "forward")
         return cls(asked, exact, product, square, mixed)
 
-    def takes_mixed(self, tensors: Sequence[Tensor]) -> bool:
+    def takes_mixed(self, tensors: Sequence[object]) -> bool:
         """Whether tensors may differ in dtype: where they are converted to one, which autocast does too."""
-        return self.mixed or self.asked is not None or autocast_dtype(tensors[0].device) is not None
+        first = next((tensor for tensor in tensors if isinstance(tensor, Tensor)), None)
+        converted = first is not None and autocast_dtype(first.device) is not None
+        return self.mixed or self.asked is not None or converted
 
     def dtype_of(self, tensors: Sequence[Tensor], autocast: torch.dtype | None = None) -> torch.dtype | None:
         """The dtype that tensors are converted to; None where they stay as they are.

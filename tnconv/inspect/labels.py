@@ -26,9 +26,15 @@ def index_title(index: Index) -> str:
     return f"{index.name}, size {index.size}"
 
 
+def tensor_label(tensor: Tensor) -> str:
+    """What is written on a tensor: its name, with a star where it reads the conjugate of its argument."""
+    return f"{tensor.name}*" if tensor.conj else tensor.name
+
+
 def tensor_title(tensor: Tensor) -> str:
     """What a tensor shows on hover."""
     read = "" if tensor.argument == tensor.name else f" of {tensor.argument}"
+    read += ", conjugated," if tensor.conj else ""
     return f"{tensor.name}: {tensor.role}{read} [{', '.join(map(str, tensor.axes))}]"
 
 

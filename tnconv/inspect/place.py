@@ -8,7 +8,7 @@ import itertools
 import math
 from collections.abc import Sequence
 
-from tnconv.inspect.labels import SMALL, TEXT, leg_text, width_of
+from tnconv.inspect.labels import SMALL, TEXT, leg_text, tensor_label, width_of
 from tnconv.inspect.layout import Box, Diagram
 from tnconv.ir import Index, Pattern, Tensor
 
@@ -86,8 +86,8 @@ def _body(box: Box, diagram: Diagram, offsets: Offsets) -> tuple[float, float]:
     )
     beside = max(len(side_legs(box, "left")), len(side_legs(box, "right")))
     match box.item:
-        case Tensor(name=name):
-            return max(width_of(name) + 20, 38.0), max(36.0, spread + 24, beside * LEG_PITCH)
+        case Tensor() as tensor:
+            return max(width_of(tensor_label(tensor)) + 20, 38.0), max(36.0, spread + 24, beside * LEG_PITCH)
         case Pattern(name=name):
             height = max(24.0, spread + 14, (beside - 1) * LEG_PITCH + 16)
             return max(width_of(name, SMALL) + 14, 30.0), height

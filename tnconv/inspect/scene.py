@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from tnconv.errors import TnconvError
 from tnconv.inspect import place as placing
 from tnconv.inspect.columns import components
-from tnconv.inspect.labels import TEXT, index_title, leg_text, tensor_title, width_of
+from tnconv.inspect.labels import TEXT, index_title, leg_text, tensor_label, tensor_title, width_of
 from tnconv.inspect.layout import Box, Diagram, build, choose_sides
 from tnconv.inspect.order import order
 from tnconv.ir import Delta, Index, Network, Pattern, Tensor
@@ -33,6 +33,7 @@ class Shape:
         kind: the role of a tensor, "pattern" or "dot".
         name: of the node or the index.
         title: shown on hover.
+        label: written on it: the name, with a star where a conjugate is read; none on a dot.
     """
 
     kind: str
@@ -41,6 +42,7 @@ class Shape:
     at: Point
     size: Point
     marked: bool = False
+    label: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,12 +268,13 @@ def _shape(box: Box, diagram: Diagram, marked: Collection[str]) -> Iterator[Shap
     at, below = (box.x, box.y), (box.x, box.y + 4.5)
     match box.item:
         case Tensor() as tensor:
-            is_marked = tensor.name in marked
-            yield Shape(tensor.role, tensor.name, tensor_title(tensor), at, box.body, is_marked)
-            yield Text("on", tensor.name, below, title=tensor_title(tensor))
+            title, label = tensor_title(tensor), tensor_label(tensor)
+            yield Shape(tensor.role, tensor.name, title, at, box.body, tensor.name in marked, label)
+            yield Text("on", label, below, title=title)
         case Pattern() as relation:
             title = f"{relation.name}: {relation.relation_text()}"
-            yield Shape("pattern", relation.name, title, at, box.body, relation.name in marked)
+            is_marked = relation.name in marked
+            yield Shape("pattern", relation.name, title, at, box.body, is_marked, relation.name)
             yield Text("on small", relation.name, below, title=title)
         case Delta() as delta:
             title = f"{delta.name}: {delta.relation_text()}"

@@ -65,14 +65,15 @@ def _term(term: Network) -> dict[str, Any]:
             for i in term.indices
         ],
         "output": [_axis(axis) for axis in term.output],
-    }
+    } | ({"real": True} if term.real else {})
 
 
 def _node(node: Node) -> dict[str, Any]:
     match node:
         case Tensor():
             axes = [_axis(axis) for axis in node.axes]
-            return {"name": node.name, "kind": node.role, "argument": node.argument, "axes": axes}
+            read = {"argument": node.argument} | ({"conj": True} if node.conj else {})
+            return {"name": node.name, "kind": node.role, **read, "axes": axes}
         case Pattern() | Delta():
             kind = "pattern" if isinstance(node, Pattern) else "delta"
             legs = [i.name for i in node.indices]

@@ -98,7 +98,7 @@ def _shape(shape: Shape, shift: Point) -> str:
     rounded = ", rounded corners=6pt" if shape.kind == "pattern" else ""
     size = f"minimum width={_cm(width)}cm, minimum height={_cm(height)}cm"
     return (
-        rf"\node[tn box, fill=tn-{shape.kind}, {size}{rounded}{marked}] at {at} {{{_tex(shape.name)}}};"
+        rf"\node[tn box, fill=tn-{shape.kind}, {size}{rounded}{marked}] at {at} {{{_label(shape.label)}}};"
         f" % {shape.title}"
     )
 
@@ -109,6 +109,11 @@ def _at(point: Point, shift: Point = (0.0, 0.0)) -> str:
 
 def _cm(pixels: float) -> str:
     return f"{round(pixels * _CENTIMETRES, 3) + 0.0:g}"
+
+
+def _label(text: str) -> str:
+    """The name of a node, the star of a conjugate raised."""
+    return _tex(text.removesuffix("*")) + ("$^*$" if text.endswith("*") else "")
 
 
 def _tex(text: str) -> str:

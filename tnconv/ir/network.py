@@ -33,6 +33,8 @@ class Network:
         name: letters, digits, `_` and `.`.
         nodes: in any order; kept in canonical order.
         output: the axes of the result, in order.
+        real: whether the value is real by construction, as a sum of squared magnitudes is: of complex arguments too,
+            the result has the real dtype.
 
     Raises:
         NetworkError: the network is invalid; the message shows it with the bad lines marked.
@@ -41,6 +43,7 @@ class Network:
     name: str
     nodes: tuple[Node, ...]
     output: tuple[Axis, ...]
+    real: bool = False
 
     def __post_init__(self) -> None:
         check_name(self.name, "network", NETWORK_NAME)
@@ -166,6 +169,10 @@ class Network:
         """The network with other nodes and, if given, another output."""
         return replace(self, nodes=tuple(nodes), output=self.output if output is None else tuple(output))
 
+    def declared(self, *, real: bool) -> "Network":
+        """The network with an output that is declared real, or is not."""
+        return replace(self, real=real)
+
     def without(self, *names: str) -> tuple[Node, ...]:
         """The nodes but for those named."""
         return tuple(node for node in self.nodes if node.name not in names)
@@ -244,10 +251,12 @@ class Sum:
 
     Args:
         name: letters, digits, `_` and `.`.
-        terms: at least one network; the one with most nodes comes first.
+        terms: at least one network; the one with most nodes comes first. The sum is real where they say so; then
+            each counts with its real part, and what the terms have besides cancels.
 
     Raises:
-        NetworkError: there is no term, or two terms differ in their output or in the shape of an argument.
+        NetworkError: there is no term, or two terms differ in their output, in whether it is real, or in the shape of
+            an argument.
     """
 
     name: str
@@ -266,6 +275,11 @@ class Sum:
                     f"sum {self.name!r}: term {self.terms[0].name!r} has output {format_axes(self.output)} of sizes "
                     f"{mine} but term {term.name!r} has {format_axes(term.output)} of sizes {other}; "
                     "give both the same axes"
+                )
+            if term.real != self.real:
+                raise NetworkError(
+                    f"sum {self.name!r}: term {self.terms[0].name!r} has real={self.real} but term {term.name!r} has "
+                    f"real={term.real}; declare both outputs real, or none"
                 )
         self._check_arguments()
 
@@ -293,6 +307,11 @@ class Sum:
     def output(self) -> tuple[Axis, ...]:
         """The axes of the result: those of the first term."""
         return self.terms[0].output
+
+    @property
+    def real(self) -> bool:
+        """Whether the value is real by construction."""
+        return self.terms[0].real
 
     @cached_property
     def arguments(self) -> tuple[str, ...]:

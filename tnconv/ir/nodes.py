@@ -29,12 +29,14 @@ class Tensor:
         role: what the argument is to the layer.
         axes: one an axis of the argument, in torch's layout.
         of: the argument that this node reads, if its name is another (two nodes may read one argument).
+        conj: whether it reads the complex conjugate of the argument; of a real one that is the argument itself.
     """
 
     name: str
     role: Role
     axes: tuple[Axis, ...]
     of: str | None = None
+    conj: bool = False
 
     def __post_init__(self) -> None:
         check_name(self.name, "node")
@@ -216,6 +218,11 @@ class Scale:
 
 Relational = Pattern | Delta
 Node = Tensor | Pattern | Delta | Scale
+
+
+def conjugate(node: Node) -> Node:
+    """The complex conjugate of a node: patterns, deltas and scales are real."""
+    return replace(node, conj=not node.conj) if isinstance(node, Tensor) else node
 
 
 def pattern(

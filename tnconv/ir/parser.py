@@ -1,8 +1,8 @@
 """Reads the text of a network, a sum or one line of them back. Nothing in a text is ever evaluated.
 
     text    = network | "sum" NAME "{" network+ "}"
-    network = "network" NAME "{" "index" "[" NAME "=" size, … "]" node* "output" axes "}"
-    node    = NAME "=" role ["{of=" NAME "}"] axes | NAME "=" ("pattern" | "delta") "[" relation "]"
+    network = "network" NAME "{" "index" "[" NAME "=" size, … "]" node* "output" ["{real}"] axes "}"
+    node    = NAME "=" role ["{" ["of=" NAME] [","] ["conj"] "}"] axes | NAME "=" ("pattern" | "delta") "[" relation "]"
             | NAME "=" "scale" "[" number "]"
     axes    = "[" axis, … "]"
     axis    = NAME | "(" NAME… ")" | "1" | affine "<" INTEGER
@@ -23,7 +23,10 @@ from tnconv.ir.network import Expression, Network, Sum
 from tnconv.ir.nodes import MODES, ROLES, Node, Scale, Tensor, pattern
 from tnconv.ir.verify import INDEX_LINE, OUTPUT_LINE
 
-_NODE = re.compile(r"(\w+)\s*=\s*([a-z]+)\s*(?:\{\s*of\s*=\s*(\w+)\s*\})?\s*\[(.*)\]\Z", re.ASCII)
+_NODE = re.compile(r"(\w+)\s*=\s*([a-z]+)\s*(?:\{([^{}]*)\})?\s*\[(.*)\]\Z", re.ASCII)
+_READS = re.compile(r"\s*(?:of\s*=\s*(\w+)\s*(?:,\s*(conj)\s*)?|(conj)\s*)\Z", re.ASCII)
+_OUTPUT_HEAD = re.compile(rf"{OUTPUT_LINE}\s*(\{{[^{{}}]*\}}\s*)?\[")
+_OUTPUT = re.compile(rf"{OUTPUT_LINE}\s*(\{{\s*real\s*\}})?\s*\[(.*)\]\Z")
 _TERM = re.compile(r"\s*([+-]?)\s*(?:(\d+)\s*\*\s*)?(?:([A-Za-z]\w*)|(\d+))\s*", re.ASCII)
 # Behind a name or number: an index may be called `mod`, too.
 _FOLD = re.compile(r"(.*\w)\s+(mod|reflect|replicate)\s+(\S.*)\Z", re.ASCII)
@@ -148,15 +151,15 @@ def _network(lines: Lines) -> Network:
     name = lines.header("network")
     indices = parse_index_line(lines)
     nodes: list[Node] = []
-    while lines.peek() and not re.match(rf"{OUTPUT_LINE}\s*\[", lines.peek()):
+    while lines.peek() and not _OUTPUT_HEAD.match(lines.peek()):
         line = lines.next()
         nodes.append(lines.guard(lambda line=line: _node(line, indices)))  # type: ignore[misc]
-    match = re.fullmatch(rf"{OUTPUT_LINE}\s*\[(.*)\]", lines.next())
+    match = _OUTPUT.match(lines.next())
     if not match:
-        raise lines.error("expected 'output [axes]'", back=1)
-    output = lines.guard(lambda: parse_axes(match[1], indices))
+        raise lines.error("expected 'output [axes]' or 'output{real} [axes]'", back=1)
+    output = lines.guard(lambda: parse_axes(match[2], indices))
     lines.expect("}")
-    return lines.guard(lambda: Network(name, tuple(nodes), output))
+    return lines.guard(lambda: Network(name, tuple(nodes), output, real=match[1] is not None))
 
 
 def parse_index_line(lines: Lines) -> dict[str, Index]:
@@ -179,11 +182,17 @@ def _node(line: str, indices: Mapping[str, Index]) -> Node:
     match = _NODE.match(line)
     if not match:
         raise NetworkError("expected 'name = kind [legs]'")
-    name, kind, of, body = match.groups()
+    name, kind, options, body = match.groups()
     if kind in ROLES:
-        return Tensor(name, kind, parse_axes(body, indices), of)
-    if of is not None:
-        raise NetworkError(f"only a tensor reads an argument; remove {{of={of}}} from {kind} {name!r}")
+        reads = _READS.match("conj" if options is None else options)
+        if reads is None:
+            raise NetworkError(
+                f"node {name!r} has options {{{options}}}; write {{of=ARGUMENT}}, {{conj}} or {{of=ARGUMENT, conj}}"
+            )
+        conjugated = options is not None and bool(reads[2] or reads[3])
+        return Tensor(name, kind, parse_axes(body, indices), reads[1], conjugated)
+    if options is not None:
+        raise NetworkError(f"only a tensor reads an argument; remove {{{options}}} from {kind} {name!r}")
     if kind in ("pattern", "delta"):
         return parse_relation(name, body, indices)
     if kind == "scale":

@@ -24,10 +24,11 @@ def format_index_line(indices: Sequence[Index]) -> str:
 
 
 def format_kind(node: Node) -> str:
-    """`input`, `input{of=x}`, `pattern`, `delta` or `scale`."""
+    """`input`, `input{of=x}`, `input{of=x, conj}`, `pattern`, `delta` or `scale`."""
     match node:
         case Tensor():
-            return node.role + (f"{{of={node.of}}}" if node.of else "")
+            options = ", ".join(([f"of={node.of}"] if node.of else []) + (["conj"] if node.conj else []))
+            return node.role + (f"{{{options}}}" if options else "")
         case Pattern():
             return "pattern"
         case Delta():
@@ -56,8 +57,8 @@ def format_network(network: "Network", marks: Mapping[str, str] | None = None, i
     kind = max(kind, _KIND_WIDTH)
     lines = [(INDEX_LINE, format_index_line(network.indices))]
     lines += [(node.name, format_node(node, width, kind)) for node in network.nodes]
-    pad = " " * max(width + 3 + kind - len(OUTPUT_LINE), 0)
-    lines.append((OUTPUT_LINE, f"{OUTPUT_LINE}{pad} {format_axes(network.output)}"))
+    output = f"{OUTPUT_LINE}{{real}}" if network.real else OUTPUT_LINE
+    lines.append((OUTPUT_LINE, f"{output:<{width + 3 + kind}} {format_axes(network.output)}"))
     body = [
         f"{indent}> {text}   # <-- {marks[line]}" if line in marks else f"{indent}  {text}"
         for line, text in lines

@@ -199,6 +199,8 @@ Every operation is derived by passes from the forward network of a layer; `tncon
   `grad_output`. `z[v,n,t]` are the rows of the loss-Hessian square root pulled back to `y`. `h_y`, the argument
   `hessian_output`, is the diagonal of the Hessian with respect to `y`. A `tangent` has the shape of `x` or of `W`,
   `columns` that of the result of `unfold`.
+- Values may be complex: `aᴴ` is the conjugate transpose; formulas without `conj`, `ᴴ`, `|·|` or `⟨·,·⟩` conjugate
+  nothing. Gradients are those of PyTorch's autograd; where a formula is a sum of `|·|²`, the result has the real dtype.
 - Parentheses say that one axis holds several indices, flattened row-major, as torch does. `'` marks a second copy.
 
 ## The operations
@@ -214,11 +216,12 @@ Every operation is derived by passes from the forward network of a layer; `tncon
   and of all output channels.
 - The Kronecker order for a row-major weight is `G ⊗ A`.
 - `hessian_diagonal_bl89_input`: with zero padding `T∘T = T(W∘W)`; where padding sends several kernel positions to
-  one input cell, their sum is squared.
+  one input cell, their sum is squared. `hessian_diagonal_bl89_input` and `hessian_diagonal_bl89_weight` are for real
+  values.
 
 ## Conventions
 
-Raw sums, per group: `S_A = Σ_{{n,t}} a aᵀ`, `R_A = Σ_n (Σ_t a)(Σ_t a)ᵀ`, and `S_G`, `R_G` the same with `ḡ`.
+Raw sums, per group: `S_A = Σ_{{n,t}} a aᴴ`, `R_A = Σ_n (Σ_t a)(Σ_t a)ᴴ`, and `S_G`, `R_G` the same with `ḡ`.
 `convention=` names the scalar that multiplies them, applied last, after a paper or a package that uses it. Left out, it
 is `{default}`.
 

@@ -48,6 +48,7 @@ class Operation:
         bias: whether the forward network has the bias term; None for what the layer has.
         options: what it takes besides the layer: "joint" for `bias="joint"`, "average" for `groups="average"`.
         factor: the kind of Kronecker factor, for operations that a convention scales.
+        real_only: whether complex arguments are refused: there is no such quantity of complex values.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Operation:
     bias: bool | None = False
     options: tuple[str, ...] = ()
     factor: str | None = None
+    real_only: bool = False
 
     def passes(self, forward: Expression, chosen: Options | None = None) -> str:
         """The pipeline for a layer, with its positions and the options written out.
@@ -143,7 +145,7 @@ _OUTPUTS = (
     "differentiate{{wrt=bias, cotangent=grad_output}} | open{{index=[{0}]}}"
     " | square{{over=[{0}], keep=[<keep>]}}<block>"
 )
-_SQUARES = "differentiate{{wrt={}}} | square{{rest=keep}} | close{{cotangent=hessian_output, axes=<rank>}}"
+_SQUARES = "differentiate{{wrt={}}} | square{{rest=keep, conj=none}} | close{{cotangent=hessian_output, axes=<rank>}}"
 
 _KFAC = "Martens & Grosse 2015 (arXiv 1503.05671); Grosse & Martens 2016 (arXiv 1602.01407), eq. 18"
 _EXPAND_REDUCE = "Eschenhagen et al. 2023 (arXiv 2311.00636), sec. 3.2-3.3; arXiv 2307.02275, sec. 4"
@@ -154,8 +156,8 @@ _OPERATIONS = (
         "forward", "y[n,g,d,o] = Σ x[n,g,c,i] Π[k,o,i] W[g,d,c,k] (+ b[g,d])", "n (g d) o", bias=None,
         reference="arXiv 2307.02275, eq. 2",
     ),
-    Operation("input_vjp", "x̄[n,g,c,i] = Σ W Π ȳ", "n (g c) i", _VJP.format("x", "grad_output")),
-    Operation("weight_vjp", "W̄[g,d,c,k] = Σ_n x Π ȳ", "(g d) c k", _GRADIENT, options=(JOINT,)),
+    Operation("input_vjp", "x̄[n,g,c,i] = Σ conj(W) Π ȳ", "n (g c) i", _VJP.format("x", "grad_output")),
+    Operation("weight_vjp", "W̄[g,d,c,k] = Σ_n conj(x) Π ȳ", "(g d) c k", _GRADIENT, options=(JOINT,)),
     Operation("bias_vjp", "Σ_{n,o} ȳ", "(g d)", _VJP.format("bias", "grad_output"), bias=True),
     Operation("input_jvp", "Σ ẋ Π W", "n (g d) o", "differentiate{wrt=x, tangent=tangent}"),
     Operation(
@@ -167,11 +169,11 @@ _OPERATIONS = (
         "<join>differentiate{wrt=<wrt>}", options=(JOINT,),
     ),
     Operation(
-        "per_example_weight_vjp", "V[n,g,d,c,k] = Σ_o x Π ȳ", "n (g d) c k", _GRADIENT + " | open{index=[n]}",
+        "per_example_weight_vjp", "V[n,g,d,c,k] = Σ_o conj(x) Π ȳ", "n (g d) c k", _GRADIENT + " | open{index=[n]}",
         "Goodfellow 2015 (arXiv 1510.01799); Dangel et al. 2020 (arXiv 1912.10985)", options=(JOINT,),
     ),
     Operation(
-        "gradient_norm", "Σ_{g,d,c,k} V[n,g,d,c,k]²", "n",
+        "gradient_norm", "Σ_{g,d,c,k} |V[n,g,d,c,k]|²", "n",
         _GRADIENT + " | open{index=[n]} | square{keep=[n], rest=sum}",
         "Goodfellow 2015 (arXiv 1510.01799); Rochette et al. 2019 (arXiv 1912.06015)", options=(JOINT,),
     ),
@@ -185,58 +187,58 @@ _OPERATIONS = (
         "cut{node=x} | arrange{output=[g, d, <o,>, c, <i,>]}", "arXiv 2307.02275, eq. 7",
     ),
     Operation(
-        "kfac_expand", "S_A = Σ_{n,t} a aᵀ, scaled", "g (c k) (c' k')",
+        "kfac_expand", "S_A = Σ_{n,t} a aᴴ, scaled", "g (c k) (c' k')",
         "<patches> | square{over=[n, <o,>], keep=[<keep>]}<block>", f"{_KFAC}; {_EXPAND_REDUCE}",
         bias=False, options=(JOINT, AVERAGE), factor="input expand",
     ),
     Operation(
-        "kfac_reduce", "R_A = Σ_n (Σ_t a)(Σ_t a)ᵀ, scaled", "g (c k) (c' k')",
+        "kfac_reduce", "R_A = Σ_n (Σ_t a)(Σ_t a)ᴴ, scaled", "g (c k) (c' k')",
         "<patches> | sum{over=[<o,>]} | square{over=[n], keep=[<keep>]}<block>", _EXPAND_REDUCE,
         options=(JOINT, AVERAGE), factor="input reduce",
     ),
     Operation(
-        "kfac_grad_expand", "S_G = Σ_{n,t} ḡ ḡᵀ, scaled", "g d d'",
+        "kfac_grad_expand", "S_G = Σ_{n,t} ḡ ḡᴴ, scaled", "g d d'",
         _OUTPUTS.format("n, <o,>"), f"{_KFAC}; {_EXPAND_REDUCE}",
         bias=True, options=(AVERAGE,), factor="output expand",
     ),
     Operation(
-        "kfac_grad_reduce", "R_G = Σ_n (Σ_t ḡ)(Σ_t ḡ)ᵀ, scaled", "g d d'",
+        "kfac_grad_reduce", "R_G = Σ_n (Σ_t ḡ)(Σ_t ḡ)ᴴ, scaled", "g d d'",
         _OUTPUTS.format("n"), _EXPAND_REDUCE,
         bias=True, options=(AVERAGE,), factor="output reduce",
     ),
     Operation(
-        "ggn_diagonal", "Σ_{n,v} V[v,n,g,d,c,k]², V[v,n] = Σ_t z[v,n,t] aᵀ", "(g d) c k",
+        "ggn_diagonal", "Σ_{n,v} |V[v,n,g,d,c,k]|², V[v,n] = Σ_t z[v,n,t] aᴴ", "(g d) c k",
         f"<join>{_ROWS} | square{{over=[v, n], rest=keep}}", f"{_GGN}, tab. 1", options=(JOINT,),
     ),
     Operation(
-        "ggn_mini_block", "Σ_{n,v} V[g,d,:] V[g,d,:]ᵀ, a block for each output channel", "(g d) (c k) (c' k')",
+        "ggn_mini_block", "Σ_{n,v} V[g,d,:] V[g,d,:]ᴴ, a block for each output channel", "(g d) (c k) (c' k')",
         f"{_MATRIX_ROWS} | square{{over=[v, n], keep=[g, d]}}", _GGN, options=(JOINT,),
     ),
     Operation(
-        "ggn_mini_block_kernel", "Σ_{n,v} V[g,d,c,:] V[g,d,c,:]ᵀ, a block for each kernel", "(g d c) k k'",
+        "ggn_mini_block_kernel", "Σ_{n,v} V[g,d,c,:] V[g,d,c,:]ᴴ, a block for each kernel", "(g d c) k k'",
         f"{_KERNEL_ROWS} | square{{over=[v, n], keep=[g, d, c]}}", _GGN,
     ),
     Operation(
-        "ggn_block", "Σ_{n,v} vec(V) vec(V)ᵀ, the block of the layer", "(g d c k) (g' d' c' k')",
+        "ggn_block", "Σ_{n,v} vec(V) vec(V)ᴴ, the block of the layer", "(g d c k) (g' d' c' k')",
         f"{_MATRIX_ROWS} | flatten{{start=2}} | square{{over=[v, n]}}", _GGN, options=(JOINT,),
     ),
     Operation(
-        "ggn_gram", "⟨V[v,n], V[v',n']⟩", "v n v' n'",
-        f"<join>{_ROWS} | square{{copy=[v, n], rest=sum}}",
+        "ggn_gram", "⟨V[v,n], V[v',n']⟩, ⟨u, v⟩ = Σ conj(u) v", "v n v' n'",
+        f"<join>{_ROWS} | square{{copy=[v, n], rest=sum, conj=first}}",
         "Dangel et al. 2022 (arXiv 2106.02624), sec. 3.1", options=(JOINT,),
     ),
     Operation(
         "ntk", "⟨∂y[n,j]/∂W, ∂y[n',j']/∂W⟩, j = (g d o)", "n (g d o) n' (g' d' o')",
-        "<join>differentiate{wrt=<wrt>} | <outputs> | square{copy=[n, g, d, <o,>], rest=sum}",
+        "<join>differentiate{wrt=<wrt>} | <outputs> | square{copy=[n, g, d, <o,>], rest=sum, conj=first}",
         "Jacot et al. 2018 (arXiv 1806.07572); Novak et al. 2022 (arXiv 2206.08720)", options=(JOINT,),
     ),
     Operation(
         "hessian_diagonal_bl89_input", "h_x = (T∘T)ᵀ h_y", "n (g c) i", _SQUARES.format("x"),
-        "Becker & LeCun 1989; Elsayed et al. 2024 (arXiv 2406.03276), eq. 8",
+        "Becker & LeCun 1989; Elsayed et al. 2024 (arXiv 2406.03276), eq. 8", real_only=True,
     ),
     Operation(
         "hessian_diagonal_bl89_weight", "h_W = Σ_{n,o} h_y a²", "(g d) c k", "<join>" + _SQUARES.format("<wrt>"),
-        "Becker & LeCun 1989; Elsayed et al. 2024 (arXiv 2406.03276), eq. 7", options=(JOINT,),
+        "Becker & LeCun 1989; Elsayed et al. 2024 (arXiv 2406.03276), eq. 7", options=(JOINT,), real_only=True,
     ),
 )  # fmt: skip
 _ALIASES = {"kfc": "kfac_expand"}

@@ -106,7 +106,8 @@ class Pass:
 
         Args:
             before: what the pass was given, with integer sizes.
-            arguments: an integer array for every argument of the result and of `before`.
+            arguments: an integer array for every argument of the result and of `before`; for conjugates and passes
+                that make them also complex arrays of integer parts.
             evaluate: the value of an expression, exactly.
         """
         return evaluate(before, arguments) if self.preserves_value else None

@@ -47,7 +47,7 @@ class Cut(Pass):
         """Take the node away and open its legs."""
         rest = network.without(self.node)
         output, opened, dropped = self._output(network)
-        after = counted(network, rest, output, ())
+        after = counted(network.declared(real=False), rest, output, ())
         notes = (f"opened {names(opened)}",) + ((f"dropped {names(dropped)}",) if dropped else ())
         return PassResult(after, True, notes)
 
@@ -76,7 +76,8 @@ class Cut(Pass):
         node = self._node(network)
         axes, opened, dropped = self._output(network)
         seed = network.fresh_name("unit")
-        probe = network.with_nodes((*network.without(self.node), replace(node, name=seed, of=None)))
+        unit_node = replace(node, name=seed, of=None)
+        probe = network.declared(real=False).with_nodes((*network.without(self.node), unit_node))
         legs = network.open_indices
         kept = tuple(i for i in legs if i not in dropped)
         result = np.zeros(tuple(i.size for i in (*kept, *opened)), dtype=object)

@@ -1,12 +1,15 @@
 """Differentiate: cut a node out and let its legs dangle; close the output's with a cotangent for a VJP.
 
     differentiate{wrt=w, cotangent=dy}
-    x = input     [n, c, i]                x  = input     [n, c, i]
-    p = pattern   [i = o + k]              p  = pattern   [i = o + k]
-    w = parameter [d, c, k]          ->    dy = cotangent [n, d, o]
-    output        [n, d, o]                output         [d, c, k]
+    x = input     [n, c, i]                x  = input{conj} [n, c, i]
+    p = pattern   [i = o + k]              p  = pattern     [i = o + k]
+    w = parameter [d, c, k]          ->    dy = cotangent   [n, d, o]
+    output        [n, d, o]                output           [d, c, k]
 
 A node that the argument occurs on m times gives a sum of m networks, as the product rule says.
+
+Complex values are those of PyTorch's autograd: `x̄ = Σ conj(∂y/∂x) ȳ` for a node that reads x, `Σ (∂y/∂x*) conj(ȳ)`
+for one that reads its conjugate x*; `ẏ = Σ (∂y/∂x) ẋ + (∂y/∂x*) conj(ẋ)`. By a conjugate there is no Jacobian.
 """
 
 from collections.abc import Iterator
@@ -18,7 +21,7 @@ from typing import ClassVar, Self
 import numpy as np
 
 from tnconv.errors import PassError
-from tnconv.ir import Axis, Delta, Expression, Index, Network, Tensor, fresh, make_sum
+from tnconv.ir import Axis, Delta, Expression, Index, Network, Tensor, conjugate, fresh, make_sum
 from tnconv.passes.base import Array, Evaluate, Pass, PassResult
 from tnconv.passes.tools import nodes_reading, taken_names
 
@@ -60,7 +63,13 @@ class Differentiate(Pass):
         return self, tuple(term for term in expression.terms if nodes_reading(term, self.wrt))
 
     def requires(self, network: Network) -> None:
-        """The new argument's name must be free."""
+        """The new argument's name must be free, and the value have a derivative."""
+        for node in nodes_reading(network, self.wrt):
+            if node.conj and self.cotangent is None and self.tangent is None:
+                raise PassError(
+                    f"node {node.name!r} reads {self.wrt!r} conjugated, so that complex values have no Jacobian by "
+                    f"{self.wrt!r}; give cotangent= for the gradient or tangent= for the derivative in a direction"
+                )
         for new in (self.cotangent, self.tangent):
             if new is not None and new in (*network.arguments, *taken_names(network)):
                 raise PassError(
@@ -78,14 +87,20 @@ class Differentiate(Pass):
     def _by(self, network: Network, node: Tensor) -> Network:
         rest = network.without(node.name)
         if self.tangent is not None:
-            return network.with_nodes((*rest, Tensor(self.tangent, "tangent", node.axes)))
-        seeds = () if self.cotangent is None else (Tensor(self.cotangent, "cotangent", network.output),)
+            return network.with_nodes((*rest, Tensor(self.tangent, "tangent", node.axes, conj=node.conj)))
+        seeds: tuple[Tensor, ...] = ()
+        if self.cotangent is not None:
+            seeds = (Tensor(self.cotangent, "cotangent", network.output, conj=node.conj),)
+            rest = rest if node.conj else tuple(map(conjugate, rest))
         kept = () if seeds else network.output
         axes, deltas = _legs(node, {i for axis in kept for i in axis.indices}, taken_names(network))
-        return network.with_nodes((*rest, *seeds, *deltas), (*kept, *axes))
+        return network.declared(real=False).with_nodes((*rest, *seeds, *deltas), (*kept, *axes))
 
     def expected(self, before: Expression, arguments: dict[str, Array], evaluate: Evaluate) -> Array:
-        """Difference quotients, exact because the value is a polynomial in the argument."""
+        """Difference quotients, exact because the value is a polynomial in the argument and its conjugate.
+
+        A complex gradient has the derivatives of `Re Σ conj(ȳ) y` along 1 and along i as its real and imaginary part.
+        """
         degree = max(len(nodes_reading(term, self.wrt)) for term in before.terms)
         point = arguments[self.wrt]
 
@@ -99,14 +114,20 @@ class Differentiate(Pass):
             return along(arguments[self.tangent])
         columns = [along(direction) for direction in _units(point.shape)]
         if self.cotangent is not None:
-            closed = [np.sum(arguments[self.cotangent] * column) for column in columns]
+            cotangent = np.conj(arguments[self.cotangent])
+            closed = [np.sum(cotangent * column) for column in columns]
+            if np.iscomplexobj(point):
+                turned = [np.sum(cotangent * along(1j * direction)) for direction in _units(point.shape)]
+                closed = [complex(a.real, b.real) for a, b in zip(closed, turned, strict=True)]
             return np.array(closed, dtype=object).reshape(point.shape)
         return np.stack(columns, axis=-1).reshape((*columns[0].shape, *point.shape))
 
 
 @dataclass(frozen=True)
 class Close(Pass):
-    """The leading axes of the output are contracted with a new argument, as a VJP closes a Jacobian.
+    """The leading axes of the output are contracted with a new argument, as a VJP closes a Jacobian of real values.
+
+    Nothing is conjugated.
 
     Args:
         cotangent: name of the new argument.
@@ -131,12 +152,14 @@ class Close(Pass):
     def apply(self, network: Network) -> PassResult:
         """Take the axes from the output and give them to the new argument."""
         seed = Tensor(self.cotangent, "cotangent", network.output[: self.axes])
-        return PassResult(network.with_nodes((*network.nodes, seed), network.output[self.axes :]), True)
+        closed = network.declared(real=False)
+        return PassResult(closed.with_nodes((*network.nodes, seed), network.output[self.axes :]), True)
 
     def expected(self, before: Expression, arguments: dict[str, Array], evaluate: Evaluate) -> Array:
         """The tensor product of the argument and the value over the axes."""
         value = np.asarray(evaluate(before, arguments))
-        return np.asarray(np.tensordot(arguments[self.cotangent].astype(value.dtype), value, self.axes))
+        seed = arguments[self.cotangent]
+        return np.asarray(np.tensordot(seed.astype(np.result_type(seed, value)), value, self.axes))
 
 
 def _legs(node: Tensor, taken: set[Index], names: set[str]) -> tuple[tuple[Axis, ...], tuple[Delta, ...]]:

@@ -1,5 +1,8 @@
 """The exact check: a pass is applied again to small instances, and its value compared with no tolerance.
 
+Arguments are integers, and where something is or may be conjugated Gaussian integers too, `a + bi`. These are computed
+in floating point, which is exact on integers of this size but for a rational scale: it is rounded once.
+
 It finds a wrong guard or a lost factor at the pass that made it. The value that a pass must have comes from
 `Pass.expected`; a pass that has none fails the check, for what cannot be checked is not known to be right.
 """
@@ -18,6 +21,7 @@ from tnconv.passes.shrink import shrink, total_volume
 _DRAWS_PER_INSTANCE = 10
 _DIRECT_CELLS = 100_000
 _VALUES = (-3, 4)
+_ROUNDING = 1e-12  # of the largest value, of Gaussian integers times a rational scale
 
 
 def exact_check(evaluate: Evaluate, seed: int = 0, instances: int = 3) -> Check:
@@ -73,8 +77,17 @@ class _Exact:
             raise PassError(f"pass {each} cannot be checked: {refusal}")
 
     def _compare(self, each: Pass, before: Expression, after: Expression) -> None:
-        ready, _ = each.prepare(before)
         arguments = self._arguments(before, after)
+        self._compare_at(each, before, after, arguments)
+        if not each.preserves_value or _conjugates(before) or _conjugates(after):
+            imaginary = self._arguments(before, after)
+            gaussian = {name: np.asarray(real + 1j * imaginary[name]) for name, real in arguments.items()}
+            self._compare_at(each, before, after, gaussian)
+
+    def _compare_at(
+        self, each: Pass, before: Expression, after: Expression, arguments: dict[str, Array]
+    ) -> None:
+        ready, _ = each.prepare(before)
         try:
             expected = ready.expected(before, arguments, self.evaluate)
         except TnconvError as error:
@@ -91,7 +104,7 @@ class _Exact:
                 f"the result of pass {each} has no value: {error}\nbefore:\n{before}\nafter:\n{after}"
             ) from error
         expected = np.asarray(expected)
-        if found.shape != expected.shape or not np.array_equal(found.astype(object), expected.astype(object)):
+        if not _equal(found, expected):
             raise PassError(
                 f"pass {each} gives a wrong value on a small instance\nbefore:\n{before}\nafter:\n{after}\n"
                 f"expected, shape {list(expected.shape)}:\n{expected}\n"
@@ -102,6 +115,20 @@ class _Exact:
         tensors = [t for expression in (before, after) for term in expression.terms for t in term.tensors]
         shapes = {t.argument: tuple(axis.size for axis in t.axes) for t in tensors}
         return {name: self.rng.integers(*_VALUES, size=shape) for name, shape in shapes.items()}
+
+
+def _conjugates(expression: Expression) -> bool:
+    """Whether complex arguments are not just multiplied."""
+    return any(term.real or any(tensor.conj for tensor in term.tensors) for term in expression.terms)
+
+
+def _equal(found: Array, expected: Array) -> bool:
+    if found.shape != expected.shape:
+        return False
+    if found.dtype.kind != "c":
+        return np.array_equal(found.astype(object), expected.astype(object))
+    one, two = found.astype(complex), expected.astype(complex)
+    return not one.size or bool(np.abs(one - two).max() <= _ROUNDING * np.abs(two).max())
 
 
 class _Refused(PassError):

@@ -56,7 +56,8 @@ class Join(Pass):
                 if isinstance(node, Tensor) and node.argument in parts:
                     name = fresh(self.into, taken)
                     taken.add(name)
-                    node = Tensor(name, node.role, parts[node.argument], of=self.into)  # noqa: PLW2901
+                    axes = parts[node.argument]
+                    node = replace(node, name=name, axes=axes, of=self.into)  # noqa: PLW2901
                 nodes.append(node)
             return term.with_nodes(nodes)
 
@@ -130,7 +131,8 @@ class Homogeneous(Pass):
             for axis in (term.output[self.axis],)
         ]
         one = Axis((), (), size, size + 1)
-        ones = Network(f"{expression.name}.ones", (), self._exchanged(expression.terms[0].output, one))
+        axes = self._exchanged(expression.terms[0].output, one)
+        ones = Network(f"{expression.name}.ones", (), axes, expression.terms[0].real)
         return PassResult(make_sum(expression.name, [*terms, ones]), True, (f"a one behind {size} cells",))
 
     def _exchanged(self, axes: Sequence[Axis], axis: Axis) -> tuple[Axis, ...]:

@@ -1,11 +1,11 @@
 """Square and tie: second-order networks from two copies, and diagonals.
 
 square{over=[n, o], keep=[g]}
-x = input   [n, (g c), i]              x   = input       [n, (g c), i]
-p = pattern [i = o + k]          ->    x_2 = input{of=x} [n, (g c_2), i_2]
-output      [n, (g c k), o]            p   = pattern     [i = o + k]
-                                       p_2 = pattern     [i_2 = o + k_2]
-                                       output            [g, (c k), (c_2 k_2)]
+x = input   [n, (g c), i]              x   = input             [n, (g c), i]
+p = pattern [i = o + k]          ->    x_2 = input{of=x, conj} [n, (g c_2), i_2]
+output      [n, (g c k), o]            p   = pattern           [i = o + k]
+                                       p_2 = pattern           [i_2 = o + k_2]
+                                       output                  [g, (c k), (c_2 k_2)]
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,12 +15,26 @@ from typing import ClassVar
 import numpy as np
 
 from tnconv.errors import PassError
-from tnconv.ir import Axis, Delta, Expression, Index, Network, Node, Size, Tensor, fresh, group, make_sum
+from tnconv.ir import (
+    Axis,
+    Delta,
+    Expression,
+    Index,
+    Network,
+    Node,
+    Size,
+    Tensor,
+    conjugate,
+    fresh,
+    group,
+    make_sum,
+)
 from tnconv.passes.base import Array, Evaluate, Pass, PassResult
 from tnconv.passes.cells import pack, unpack
 from tnconv.passes.tools import counted, open_named, taken_names, without_indices
 
 _FATES = ("copy", "sum", "keep")
+_CONJUGATED = ("second", "first", "none")
 
 
 @dataclass(frozen=True)
@@ -34,11 +48,15 @@ class Square(Pass):
     A sum is multiplied out; two terms that never meet on a shared axis have no product. The cells of an affine
     axis are one leg, which belongs to the rest.
 
+    One of the copies is conjugated, so that the product is Hermitian: `a aᴴ`, or `⟨u, v⟩ = Σ conj(u) v`. Where nothing
+    is copied it is a sum of `|v|²`, which is declared real.
+
     Args:
         over: open indices that both copies share and that are summed.
         keep: open indices that both copies share and that stay in the output, in front.
         copy: open indices of which each copy has its own.
         rest: what becomes of the open indices that are not named: `copy`, `sum` or `keep`.
+        conj: the copy that is conjugated: `second`, `first`, or `none`, for what is of real values only.
     """
 
     name: ClassVar[str] = "square"
@@ -47,17 +65,23 @@ class Square(Pass):
     keep: tuple[str, ...] = ()
     copy: tuple[str, ...] = ()
     rest: str = "copy"
+    conj: str = "second"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.rest not in _FATES:
             raise PassError(f"square has rest={self.rest!r}; it is one of {', '.join(_FATES)}")
+        if self.conj not in _CONJUGATED:
+            raise PassError(f"square has conj={self.conj!r}; it is one of {', '.join(_CONJUGATED)}")
 
     def apply(self, expression: Expression) -> PassResult:
         """Write a copy beside each term, and multiply out."""
         fates = self._fates(expression)
+        copied = any("copy" in (fate.values() if isinstance(fate, dict) else [fate]) for fate in fates)
+        real = expression.terms[0].real or not (copied or self.conj == "none")
         pairs = ((left, right) for left in expression.terms for right in expression.terms)
-        made = [found for left, right in pairs if (found := _Product(self, fates, left, right).network())]
+        found = (_Product(self, fates, left, right).network() for left, right in pairs)
+        made = [product.declared(real=real) for product in found if product]
         if not made:
             raise PassError("no two terms of the sum meet on the shared axes; their square is zero")
         if len(made) > 1:
@@ -115,7 +139,9 @@ class Square(Pass):
         number = {name: place for place, name in enumerate(dict.fromkeys((*legs, *second)))}
         result = [block for block in (*front, *one, *two) if block]
         target = [number[name] for block in result for name in block]
-        array = np.einsum(value, [number[n] for n in legs], value, [number[n] for n in second], target)
+        left = np.conj(value) if self.conj == "first" else value
+        right = np.conj(value) if self.conj == "second" else value
+        array = np.einsum(left, [number[n] for n in legs], right, [number[n] for n in second], target)
         return np.asarray(array).reshape([int(np.prod([sizes[n] for n in block])) for block in result])
 
 
@@ -149,7 +175,8 @@ class _Product:
             if index not in self.exchange:
                 self.exchange[index] = Index(fresh(index.name, self.taken), index.size)
                 self.taken.add(self.exchange[index].name)
-        return counted(self.left, (*self.left.nodes, *self._copies()), self._output(), self.joined)
+        first = tuple(map(conjugate, self.left.nodes)) if self.square.conj == "first" else self.left.nodes
+        return counted(self.left, (*first, *self._copies()), self._output(), self.joined)
 
     def _match(self) -> bool:
         """Identify the shared indices of both terms; whether they meet at all."""
@@ -185,11 +212,9 @@ class _Product:
             name = fresh(node.name, self.taken)
             self.taken.add(name)
             copy = replace(copy, name=name)
-            yield (
-                replace(copy, of=node.argument)
-                if isinstance(copy, Tensor) and isinstance(node, Tensor)
-                else copy
-            )
+            if isinstance(copy, Tensor) and isinstance(node, Tensor):
+                copy = replace(copy, of=node.argument)
+            yield conjugate(copy) if self.square.conj == "second" else copy
 
     def _output(self) -> tuple[Axis, ...]:
         keep = self.square.keep

@@ -1,9 +1,9 @@
 """The backward pass of a plan is a plan: the adjoint of every step, last step first.
 
-    t1[n, h, r] = x[n, c, h] * w[c, r]          grad_t1[n, h, r] = grad[n, d, h] * u[d, r]
-    result[n, d, h] = t1[n, h, r] * u[d, r]  ->  grad_u[d, r]     = grad[n, d, h] * t1[n, h, r]
-                                                grad_x[n, c, h]  = grad_t1[n, h, r] * w[c, r]
-                                                grad_w[c, r]     = grad_t1[n, h, r] * x[n, c, h]
+    t1[n, h, r] = x[n, c, h] * w[c, r]          grad_t1[n, h, r] = grad[n, d, h] * conj(u)[d, r]
+    result[n, d, h] = t1[n, h, r] * u[d, r]  ->  grad_u[d, r]     = grad[n, d, h] * conj(t1)[n, h, r]
+                                                grad_x[n, c, h]  = grad_t1[n, h, r] * conj(w)[c, r]
+                                                grad_w[c, r]     = grad_t1[n, h, r] * conj(x)[n, c, h]
 
 Each adjoint is what `differentiate` makes of the step's network. What it reads besides cotangents are arguments
 and intermediates of the forward pass, which that pass hands over, or which are computed again.
@@ -109,7 +109,7 @@ class _Backward:
         return True
 
     def _step(self, name: str, term: Network, sources: dict[str, str]) -> Step:
-        operands = tuple(Operand(sources.get(t.argument, t.argument), t.axes) for t in term.tensors)
+        operands = tuple(Operand(sources.get(t.argument, t.argument), t.axes, t.conj) for t in term.tensors)
         relations = tuple(replace(p, name=f"r{number}") for number, p in enumerate(term.patterns, 1))
         factors = count_factors(operands, relations, self.values)
         return Step(name, operands, relations, term.output, term.scale, factors)

@@ -149,7 +149,7 @@ def _build_plan(
     """Plan every term, sharing what they have in common; also the size of the largest intermediate."""
     values = hint_values(expression.symbols, hints)
     opened = (_base(i) for term in expression.terms for i in term.open_indices)
-    builder = _Builder(set(expression.arguments), values, opened)
+    builder = _Builder(set(expression.arguments), values, opened, real=expression.real)
     known: dict[str, Index] = {}
     results, scales, sizes = [], [], []
     for place, term in enumerate(expression.terms):
@@ -164,7 +164,14 @@ def _build_plan(
     for scale, result in zip(scales, results, strict=True):
         if scale != 1:
             builder.place_scale(scale, result)
-    plan = Plan(expression.name, _shapes(expression), tuple(builder.steps), tuple(results), dict(hints))
+    plan = Plan(
+        expression.name,
+        _shapes(expression),
+        tuple(builder.steps),
+        tuple(results),
+        dict(hints),
+        real=expression.real,
+    )
     return plan, max(sizes)
 
 
@@ -203,10 +210,13 @@ class _Builder:
         taken: names of the arguments.
         values: what the size symbols count as.
         output: names of the open indices without the suffix of a copy, in order.
+        real: whether the results add up to a real value, so that a result and its conjugate are as good.
     """
 
-    def __init__(self, taken: set[str], values: Mapping[str, int], output: Iterable[str]) -> None:
-        self.taken = taken
+    def __init__(
+        self, taken: set[str], values: Mapping[str, int], output: Iterable[str], *, real: bool
+    ) -> None:
+        self.taken, self.real = taken, real
         self.values = values
         self.output = tuple(dict.fromkeys(output))
         self.steps: list[Step] = []
@@ -216,7 +226,7 @@ class _Builder:
 
     def copy(self) -> "_Builder":
         """A builder with the same steps, to try something."""
-        made = _Builder(set(self.taken), self.values, self.output)
+        made = _Builder(set(self.taken), self.values, self.output, real=self.real)
         made.steps, made.shared, made.number = list(self.steps), dict(self.shared), self.number
         return made
 
@@ -236,7 +246,12 @@ class _Builder:
     def add(
         self, operands: Sequence[Operand], relations: Sequence[Relational], legs: Sequence[Index]
     ) -> Operand:
-        """A step whose result has the legs as plain axes, or the equal step that is there; as an operand."""
+        """A step whose result has the legs as plain axes, or the equal step that is there; as an operand.
+
+        Where the first operand is a conjugate, what is made is the conjugate of all, which is read as one: so both
+        halves of a Hermitian product are one step.
+        """
+        operands, conj = _first_plain(operands)
         numbers = _numbers(operands, relations)
         ordered = self._in_output_order(sorted(legs, key=lambda i: (*self._base_key(i), numbers[i])))
         axes = tuple(group(i) for i in ordered)
@@ -245,12 +260,14 @@ class _Builder:
         if name is None:
             self.number += 1
             name = self.shared[key] = self._append(f"t{self.number}", operands, relations, axes)
-        return Operand(name, axes)
+        return Operand(name, axes, conj)
 
     def finish(
         self, operands: Sequence[Operand], relations: Sequence[Relational], axes: tuple[Axis, ...]
     ) -> str:
         """The step whose result is the value of a term; never shared, for it may be scaled."""
+        if self.real:
+            operands, _ = _first_plain(operands)
         return self._append("result", operands, relations, axes)
 
     def _append(
@@ -296,6 +313,13 @@ class _Builder:
         self.steps[place] = replace(self.steps[place], scale=scale)
 
 
+def _first_plain(operands: Sequence[Operand]) -> tuple[Sequence[Operand], bool]:
+    """The operands, or their conjugates where the first of them would be one; and whether they are conjugates."""
+    if not operands or not operands[0].conj:
+        return operands, False
+    return [replace(o, conj=not o.conj) for o in operands], True
+
+
 def _numbers(operands: Sequence[Operand], relations: Sequence[Relational]) -> dict[Index, int]:
     """The indices of a step by first occurrence."""
     numbers: dict[Index, int] = {}
@@ -316,6 +340,7 @@ def _key(
         tuple(
             (
                 o.source,
+                o.conj,
                 tuple((tuple(numbers[i] for i in a.indices), a.strides, a.start, a.size) for a in o.axes),
             )
             for o in operands
@@ -414,7 +439,7 @@ class _Term:
     def _prepared(self, place: int) -> Operand:
         """A leaf behind its wraps."""
         leaf = self.problem.leaves[place]
-        operand = Operand(leaf.argument, leaf.axes)
+        operand = Operand(leaf.argument, leaf.axes, leaf.conj)
         if not leaf.wraps:
             return operand
         wraps = [self.relation(f"r{n}", w.relation) for n, w in enumerate(leaf.wraps, 1)]

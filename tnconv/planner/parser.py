@@ -10,6 +10,7 @@
       return result
     }
 
+An operand that is read conjugated is `conj(x)[n, c, i]`; a value that is real by construction is `return real(result)`.
 The value of a plan with slices may be scaled: `return result * scale(1/N)`. What else is returned follows after
 commas: `return result, t1`.
 
@@ -30,7 +31,8 @@ from tnconv.planner.plan import Operand, Plan, Slice, Step
 from tnconv.planner.prepare import hint_values
 
 _STEP = re.compile(r"(\w+)\s*\[([^\]]*)\] = (.*)\Z", re.ASCII)
-_FACTOR = re.compile(r"(\w+)\s*\[([^\]]*)\]|\[([^\]]*)\]|scale\((.*)\)\Z|1\Z", re.ASCII)
+_FACTOR = re.compile(r"(?:conj\((\w+)\)|(\w+))\s*\[([^\]]*)\]|\[([^\]]*)\]|scale\((.*)\)\Z|1\Z", re.ASCII)
+_REAL = re.compile(r"real\((.*)\)\Z")
 _MAX_TEXT = 2_000_000
 
 
@@ -65,11 +67,13 @@ def parse_plan(text: str) -> Plan:
         steps.append(lines.guard(lambda line=line: _step(line, indices, values)))  # type: ignore[misc]
     value, *others = lines.next().removeprefix("return ").split(", ")
     total, _, number = value.partition(" * scale(")
+    declared = _REAL.match(total)
     scale = lines.guard(lambda: sympy.sympify(parse_expression(number.removesuffix(")") or "1")))
     lines.expect("}")
     lines.end()
     also = tuple(map(_sum, others))
-    return Plan(name, arguments, tuple(steps), _sum(total), hints, slices, scale, also)
+    results = _sum(declared[1] if declared else total)
+    return Plan(name, arguments, tuple(steps), results, hints, slices, scale, also, declared is not None)
 
 
 def _sum(text: str) -> tuple[str, ...]:
@@ -123,9 +127,10 @@ def _step(line: str, indices: Mapping[str, Index], values: Mapping[str, int]) ->
         factor = _FACTOR.match(rest)
         if not factor:
             raise NetworkError(f"cannot read {rest!r}; expected name[axes], [relation] or scale(number)")
-        source, axes, relation, number = factor.groups()
-        if source is not None:
-            operands.append(Operand(source, parse_axes(axes, indices)))
+        conjugated, source, axes, relation, number = factor.groups()
+        if axes is not None:
+            conj = conjugated is not None
+            operands.append(Operand(conjugated if conj else source, parse_axes(axes, indices), conj))
         elif relation is not None:
             made = parse_relation(f"r{len(relations) + 1}", relation, indices)
             assert isinstance(made, Pattern | Delta)

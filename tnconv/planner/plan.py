@@ -29,10 +29,12 @@ class Operand:
     Args:
         source: an argument of the network, or the result of an earlier step.
         axes: one an axis of the source, in its order.
+        conj: whether the step reads the complex conjugate.
     """
 
     source: str
     axes: tuple[Axis, ...]
+    conj: bool = False
 
     @property
     def indices(self) -> tuple[Index, ...]:
@@ -64,7 +66,8 @@ class Step:
     @cached_property
     def network(self) -> Network:
         """The step as a network, its operands called `a` and `b`."""
-        nodes = [Tensor(n, "input", o.axes, of=o.source) for n, o in zip("ab", self.operands, strict=False)]
+        named = zip("ab", self.operands, strict=False)
+        nodes = [Tensor(name, "input", o.axes, of=o.source, conj=o.conj) for name, o in named]
         scales = () if self.scale == 1 else (Scale("s", self.scale),)
         return Network(self.result, (*nodes, *self.relations, *scales), self.output)
 
@@ -142,6 +145,7 @@ class Plan:
         slices: the indices that are cut into chunks, for each of which all steps run. Sizes of steps and arguments
             are those of a chunk; counts of the plan are those of the whole.
         scale: a number that the total of the chunks is multiplied by.
+        real: whether the value is real by construction: the real part of what the steps make of complex arguments.
 
     Raises:
         PlanError: a step reads what is not computed before it or has other sizes, or a name is used twice.
@@ -155,6 +159,7 @@ class Plan:
     slices: tuple[Slice, ...] = ()
     scale: sympy.Expr = sympy.S.One
     also: tuple[tuple[str, ...], ...] = ()
+    real: bool = False
 
     def __post_init__(self) -> None:
         known: dict[str, tuple[Size, ...]] = dict(self.arguments)

@@ -54,13 +54,14 @@ class Wrap:
 
 @dataclass(slots=True)
 class Leaf:
-    """A tensor node: what it reads, its indices in order, and the wraps that prepare it."""
+    """A tensor node: what it reads, its indices in order, the wraps that prepare it, whether it is conjugated."""
 
     name: str
     argument: str
     axes: tuple[Axis, ...]
     legs: list[int]
     wraps: list[Wrap] = field(default_factory=list)
+    conj: bool = False
 
 
 @dataclass(slots=True)
@@ -165,7 +166,8 @@ class Preparation:
         for index in network.indices:
             self.number[index] = self._add(index)
         self.leaves = [
-            Leaf(t.name, t.argument, t.axes, [self.number[i] for i in t.indices]) for t in network.tensors
+            Leaf(t.name, t.argument, t.axes, [self.number[i] for i in t.indices], conj=t.conj)
+            for t in network.tensors
         ]
         self.output = [self.number[i] for i in network.open_indices]
 

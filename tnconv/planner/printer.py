@@ -5,16 +5,21 @@ from typing import TYPE_CHECKING
 from tnconv.ir.printer import format_axes, format_index_line
 
 if TYPE_CHECKING:
-    from tnconv.planner.plan import Plan, Step
+    from tnconv.planner.plan import Operand, Plan, Step
 
 
 def format_step(step: "Step") -> str:
     """`t1[n, c] = x[n, c, i] * [i = o + k]`."""
-    factors = [f"{o.source}{format_axes(o.axes)}" for o in step.operands]
+    factors = [f"{format_source(o)}{format_axes(o.axes)}" for o in step.operands]
     factors += [f"[{r.relation_text()}]" for r in step.relations]
     if step.scale != 1:
         factors.append(f"scale({step.scale})")
     return f"{step.result}{format_axes(step.output)} = {' * '.join(factors) or '1'}"
+
+
+def format_source(operand: "Operand") -> str:
+    """`x`, or `conj(x)` where the conjugate is read."""
+    return f"conj({operand.source})" if operand.conj else operand.source
 
 
 def format_plan(plan: "Plan") -> str:
@@ -30,5 +35,6 @@ def format_plan(plan: "Plan") -> str:
         lines.append(f"{format_step(step)}   # {counts}")
     scale = f" * scale({plan.scale})" if plan.scale != 1 else ""
     others = "".join(f", {' + '.join(names)}" for names in plan.also)
-    lines.append(f"return {' + '.join(plan.results)}{scale}{others}")
+    total = " + ".join(plan.results)
+    lines.append(f"return {f'real({total})' if plan.real else total}{scale}{others}")
     return "\n".join([f"plan {plan.name} {{", *(f"  {line}" for line in lines), "}"])

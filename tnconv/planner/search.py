@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
-
 from tnconv import plugins
 from tnconv.errors import PlanError
 from tnconv.planner.cost import Model, bits

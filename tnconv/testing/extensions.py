@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from tnconv.backends.base import Program
+from tnconv.backends.reference import Array
 from tnconv.backends.reference import evaluate as evaluate_densely
 from tnconv.backends.torch.emit import Emitter, Value
 from tnconv.backends.torch.kernels import Kernel, Problem
@@ -17,7 +19,7 @@ from tnconv.ir import Expression, Network, parse_network
 from tnconv.passes import Pass, RewritePass, Rule, available, exact_check, parse_pass, run_pass
 from tnconv.planner import make_plan
 from tnconv.testing.laws import assert_roundtrip, assert_same_value, assert_valid
-from tnconv.testing.values import random_arguments, random_symbols
+from tnconv.testing.values import gaussian_arguments, is_conjugated, random_arguments, random_symbols
 
 
 def assert_rule(rule: Rule) -> None:
@@ -74,6 +76,8 @@ def assert_kernel(
 ) -> bool:
     """Compute a network with a kernel wherever it accepts a step, and compare with the reference in float64.
 
+    Where a node reads a conjugate, in complex128 too.
+
     Its cost does not matter; the last resort takes the other steps. Where it accepts none, nothing is checked: count
     the True that come back, for a kernel that never accepts is never wrong.
 
@@ -100,7 +104,20 @@ def assert_kernel(
     if not forced.used:
         return False
     arrays = {n: a.astype(np.float64) for n, a in random_arguments(network, rng, symbols=symbols).items()}
-    want = np.asarray(evaluate_densely(network, arrays, symbols), dtype=np.float64)
+    _assert_computes(kernel, network, program, arrays, symbols)
+    if is_conjugated(network):
+        _assert_computes(kernel, network, program, gaussian_arguments(network, rng, symbols), symbols)
+    return True
+
+
+def _assert_computes(
+    kernel: Kernel,
+    network: Network,
+    program: Program,
+    arrays: Mapping[str, Array],
+    symbols: Mapping[str, int],
+) -> None:
+    want = np.asarray(evaluate_densely(network, arrays, symbols))
     tensors = [torch.from_numpy(arrays[name].copy()) for name in program.arguments]
     got = program.function(*tensors).numpy()
     text = f"\n{network}\n{program.source}"
@@ -108,7 +125,6 @@ def assert_kernel(
     np.testing.assert_allclose(got, want, rtol=1e-12, atol=1e-12, err_msg=f"kernel {kernel.name!r}{text}")
     for name, tensor in zip(program.arguments, tensors, strict=True):
         assert np.array_equal(tensor.numpy(), arrays[name]), f"kernel {kernel.name!r} changed {name!r}{text}"
-    return True
 
 
 class _Forced(Kernel):
@@ -119,6 +135,7 @@ class _Forced(Kernel):
     def __init__(self, kernel: Kernel) -> None:
         self.kernel, self.used = kernel, False
         self.takes_scaled, self.applies_scale = kernel.takes_scaled, kernel.applies_scale  # type: ignore[misc]
+        self.takes_conj = kernel.takes_conj  # type: ignore[misc]
 
     def accepts(self, problem: Problem) -> bool:
         return self.kernel.accepts(problem)

@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from tnconv.backends.reference import evaluate as evaluate_densely
 from tnconv.ir import Expression, Network, faults, parse
-from tnconv.testing.values import random_arguments, random_symbols
+from tnconv.testing.values import gaussian_arguments, is_conjugated, random_arguments, random_symbols
 
 
 def assert_valid(expression: Expression) -> None:
@@ -15,7 +15,8 @@ def assert_valid(expression: Expression) -> None:
     for term in expression.terms:
         found = faults(term)
         assert not found, f"{found}\n{term}"
-        assert Network(term.name, term.nodes, term.output) == term, f"not in canonical order:\n{term}"
+        again = Network(term.name, term.nodes, term.output, term.real)
+        assert again == term, f"not in canonical order:\n{term}"
 
 
 def assert_roundtrip(expression: Expression) -> None:
@@ -36,6 +37,8 @@ def assert_same_value(
 ) -> None:
     """Both expressions have exactly the same value on random integer arguments.
 
+    Where a node reads a conjugate or the value is real by construction, on Gaussian integers `a + bi` too.
+
     Args:
         before: it says which arguments there are.
         after: reads the same arguments, or some of them.
@@ -49,6 +52,14 @@ def assert_same_value(
     rng = np.random.default_rng(seed)
     values = random_symbols(before, rng) if symbols is None else dict(symbols)
     arrays = random_arguments(before, rng, symbols=values) if arguments is None else arguments
+    _assert_equal(before, after, arrays, values)
+    if arguments is None and any(is_conjugated(each) for each in (before, after)):
+        _assert_equal(before, after, gaussian_arguments(before, rng, symbols=values), values)
+
+
+def _assert_equal(
+    before: Expression, after: Expression, arrays: Mapping[str, npt.ArrayLike], values: Mapping[str, int]
+) -> None:
     old = evaluate_densely(before, arrays, values)
     new = evaluate_densely(after, arrays, values)
     texts = f"\nbefore:\n{before}\nafter:\n{after}"

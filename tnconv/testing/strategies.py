@@ -52,7 +52,7 @@ def networks(
 
     Hyperedges, indices twice on one tensor, arguments read by two nodes, grouped and affine axes, patterns
     with negative coefficients, offsets and moduli of each mode, deltas, scales, broadcast, summed and latent indices,
-    kernels larger than inputs, sizes of 1.
+    kernels larger than inputs, sizes of 1, arguments that are read conjugated.
 
     Args:
         draw: given by hypothesis.
@@ -168,7 +168,7 @@ def _tensor(draw: Draw, name: str, pool: list[Index], others: list[Tensor], affi
     if legs and draw(st.integers(0, 6)) == 0:
         legs.append(draw(st.sampled_from(legs)))
     axes = tuple(_axis(draw, chunk, affine) for chunk in _chunks(draw, legs))
-    return Tensor(name, draw(st.sampled_from(ROLES)), axes)
+    return Tensor(name, draw(st.sampled_from(ROLES)), axes, conj=draw(st.integers(0, 3)) == 0)
 
 
 def _second_reader(draw: Draw, name: str, pool: list[Index], other: Tensor) -> Tensor:
@@ -181,7 +181,7 @@ def _second_reader(draw: Draw, name: str, pool: list[Index], other: Tensor) -> T
             axes.append(Axis((index,), (1,), draw(st.integers(0, axis.size - index.size)), axis.size))
         else:
             axes.append(axis)
-    return Tensor(name, other.role, tuple(axes), of=other.argument)
+    return Tensor(name, other.role, tuple(axes), other.argument, draw(st.booleans()))
 
 
 def _chunks(draw: Draw, legs: Sequence[Index]) -> list[tuple[Index, ...]]:

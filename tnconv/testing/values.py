@@ -40,6 +40,19 @@ def random_arguments(
     return {name: arrays[name] for name in expression.arguments}
 
 
+def gaussian_arguments(
+    expression: Expression, rng: np.random.Generator, symbols: Mapping[str, int] | None = None
+) -> dict[str, Array]:
+    """A random array of small Gaussian integers `a + bi` for every argument, on which sums and products are exact."""
+    real, imaginary = (random_arguments(expression, rng, symbols=symbols) for _ in range(2))
+    return {name: np.asarray(array + 1j * imaginary[name]) for name, array in real.items()}
+
+
+def is_conjugated(expression: Expression) -> bool:
+    """Whether an expression does more with complex arguments than multiply them."""
+    return any(term.real or any(tensor.conj for tensor in term.tensors) for term in expression.terms)
+
+
 def _random(shape: tuple[int, ...], rng: np.random.Generator, dtype: np.dtype[Any]) -> Array:
     if dtype.kind in "iuO":
         low = 0 if dtype.kind == "u" else _INTEGER_RANGE[0]

@@ -24,9 +24,9 @@ def is_watched() -> bool:
     """Whether a compiler, a transform, a dispatch mode or a trace replaces or records what is done to tensors."""
     return (
         torch.compiler.is_compiling()
-        or under_mode()
+        or _modes() > 0
         or torch._C._are_functorch_transforms_active()
-        or is_traced()
+        or _trace() is not None
     )
 
 
@@ -66,7 +66,7 @@ def may_write(x: Tensor) -> bool:
 
 def is_recorded() -> bool:
     """Whether `make_fx` or `torch.jit.trace` writes down what is done, in which constants may be folded later."""
-    return is_traced() or (under_mode() and torch._C._get_dispatch_mode(_PROXY) is not None)
+    return _trace() is not None or (_modes() > 0 and torch._C._get_dispatch_mode(_PROXY) is not None)
 
 
 @contextmanager

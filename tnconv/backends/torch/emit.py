@@ -31,12 +31,15 @@ class Value:
         dims: the indices on each dimension, outermost first.
         contiguous: whether the cells lie in memory in row-major order, so that merging neighbours is a view.
         fresh: whether a call of this program has just made the memory; see `Emitter.private`.
+        conj: whether the complex conjugate of the variable is meant. Other layouts carry it along, so that those of a
+            variable and of its conjugate are made once; `Emitter.conj` writes it.
     """
 
     name: str
     dims: Dims
     contiguous: bool = True
     fresh: bool = False
+    conj: bool = False
 
     @cached_property
     def legs(self) -> tuple[Index, ...]:
@@ -96,6 +99,7 @@ class Emitter:
     _roots: dict[str, str] = field(default_factory=dict)
     _owner: dict[str, str] = field(default_factory=dict)
     _shared: set[str] = field(default_factory=set)
+    _light: set[str] = field(default_factory=set)
 
     # -- names and texts -------------------------------------------------------------------------
 
@@ -195,6 +199,20 @@ class Emitter:
         view_of = None if copied else value.name
         made = self.assign(base, expression, [value.name], dims, note=note, view_of=view_of, **options)
         self._roots[made.name] = root
+        return replace(made, conj=True) if value.conj else made
+
+    def conj(self, value: Value, method: str = "conj") -> Value:
+        """The value as a variable: of one that is meant conjugated, write the conjugate, which is free of real ones.
+
+        Args:
+            value: any.
+            method: of a tensor, that conjugates: `conj` leaves it to the calls that read it, `conj_physical` does it.
+        """
+        if not value.conj:
+            return value
+        plain = replace(value, conj=False)
+        made = self.derive(plain, "conj", f"{value.name}.{method}()", value.dims, contiguous=value.contiguous)
+        self._light.add(made.name)
         return made
 
     def scalar(self, base: str, expression: str, reads: Sequence[str] = ()) -> str:
@@ -340,6 +358,8 @@ class Emitter:
             # What a later statement writes into is no constant, though it was made of one.
             written = {self.owner(s.reads[0]) for s in rest if not s.writes} & {self.owner(n) for n in known}
             if written <= tainted:
+                if all(s.writes in self._light for s in first):
+                    return [], list(self.statements)  # a conjugate is not worth keeping
                 return first, rest
             tainted |= written
 

@@ -1,7 +1,7 @@
-"""Products of a matrix with its own transposition, `Σ x xᵀ`: half of one is computed, the other half copied.
+"""Products of a matrix with its own conjugate transpose, `Σ x xᴴ`: half of one is computed, the other half copied.
 
 Blocks of rows of the lower half are products that write straight into the result, the upper half is their
-transposition. That pays from about a hundred rows; the narrower the blocks, the less is computed twice, and
+conjugate transpose. That pays from about a hundred rows; the narrower the blocks, the less is computed twice, and
 the slower each product. Where autograd, `vmap` or a compiler records what happens, nothing is written in place.
 """
 
@@ -33,19 +33,19 @@ _HALF = 2  # bytes
 
 
 def gram(x: Tensor, scale: float = 1.0) -> Tensor:
-    """`scale · Σ_n x xᵀ` for each group, without conjugation.
+    """`scale · Σ_n x xᴴ` for each group; of complex values, the second factor is conjugated.
 
     Args:
         x: `[g, n, r, t]`; what is summed, n and t, may be split in the way that copies least.
         scale: of the result.
 
     Returns:
-        `[g, r, r]`, symmetric; its rows are products over n and t.
+        `[g, r, r]`, Hermitian; its rows are products over n and t.
     """
     groups, count, rows, length = x.shape
     if not may_write(x):
         flat = _merged(x)
-        product = torch.mm(flat[0], flat[0].t())[None] if groups == 1 else torch.bmm(flat, flat.mT)
+        product = torch.mm(flat[0], flat[0].mH)[None] if groups == 1 else torch.bmm(flat, flat.mH)
         return product if scale == 1 else product * scale
     if not x.numel():
         zeros = x.new_zeros(groups, rows, rows)
@@ -57,7 +57,7 @@ def gram(x: Tensor, scale: float = 1.0) -> Tensor:
     if groups > 1 and not _halves(rows, count * length, groups):
         return _by_batch(x, apart, scale)
     if groups == 1 and apart and whole and count * rows * rows <= _FEW_CELLS:
-        return _times(torch.bmm(x[0], x[0].mT).sum(0, keepdim=True), scale)
+        return _times(torch.bmm(x[0], x[0].mH).sum(0, keepdim=True), scale)
     parts = x if apart else _merged(x)[:, None]
     out = new_empty(x, (groups, rows, rows))
     for group, result in zip(parts.unbind(), out.unbind(), strict=True):
@@ -136,7 +136,7 @@ def _small(x: Tensor, scale: float) -> Tensor:
         flat = x.reshape(count, rows).t()
     else:
         flat = x.reshape(rows, length) if count == 1 else x[0].transpose(0, 1).flatten(1)
-    return torch.addmm(flat.new_empty(()), flat, flat.t(), beta=0, alpha=scale)[None]
+    return torch.addmm(flat.new_empty(()), flat, flat.mH, beta=0, alpha=scale)[None]
 
 
 def _times(result: Tensor, scale: float) -> Tensor:
@@ -149,10 +149,10 @@ def _by_batch(x: Tensor, apart: bool, scale: float) -> Tensor:
         flat = _merged(x)
         if 1 not in flat.stride()[1:]:  # torch would go through the batch one by one
             flat = flat.contiguous()
-        return _times(torch.bmm(flat, flat.mT), scale)
+        return _times(torch.bmm(flat, flat.mH), scale)
     groups, count, rows, length = x.shape
     flat = x.transpose(0, 1).reshape(count * groups, rows, length)
-    return _times(torch.bmm(flat, flat.mT).view(count, groups, rows, rows).sum(0), scale)
+    return _times(torch.bmm(flat, flat.mH).view(count, groups, rows, rows).sum(0), scale)
 
 
 def _write(out: Tensor, parts: Tensor, scale: float) -> None:
@@ -161,15 +161,15 @@ def _write(out: Tensor, parts: Tensor, scale: float) -> None:
     cuts = row_cuts(len(out), parts.shape[0] * parts.shape[2])
     for low, high in pairwise(cuts):
         block = out[low:high, :high]
-        torch.addmm(block, first[low:high], first[:high].t(), beta=0, alpha=scale, out=block)
+        torch.addmm(block, first[low:high], first[:high].mH, beta=0, alpha=scale, out=block)
         for part in others:
-            torch.addmm(block, part[low:high], part[:high].t(), alpha=scale, out=block)
+            torch.addmm(block, part[low:high], part[:high].mH, alpha=scale, out=block)
         if low:
-            out[:low, low:high] = block[:, :low].t()
+            out[:low, low:high] = block[:, :low].mH
 
 
 def _write_strips(out: Tensor, x: Tensor, width: int, scale: float) -> None:
     """Write `[r, r]` from `[r, t]` with a short sum: one product of few rows each is written at the speed of memory."""
     strips = x.reshape(len(x) // width, width, x.shape[1])
     result = out.view(len(x) // width, width, len(x))
-    torch.baddbmm(result, strips, x.t().expand(len(strips), -1, -1), beta=0, alpha=scale, out=result)
+    torch.baddbmm(result, strips, x.mH.expand(len(strips), -1, -1), beta=0, alpha=scale, out=result)

@@ -1,19 +1,19 @@
 """Correlations of an input's windows with themselves, by lag instead of by unfolding.
 
-Wanted is `S[k, k'] = Σ_o x[s·o + d·k + p] x[s·o + d·k' + p]ᵀ`, a matrix over channels for each pair of taps
+Wanted is `S[k, k'] = Σ_o x[s·o + d·k + p] x[s·o + d·k' + p]ᴴ`, a matrix over channels for each pair of taps
 (kernel positions) k, k', with zeros outside of x; the sum over the batch is left out here. Each axis has its
 stride s, dilation d, offset p (minus the padding on the left) and number of positions O, which implies the
 padding on the right: zeros or a crop.
 
 One axis. With `q = s / gcd(s, d)`, `e = d / gcd(s, d)` and `k = q·a + r`, a tap reads `X_r[o + e·a]` of the
 *line* `X_r[t] = x[s·t + d·r + p]`, one of q phases. So the pairs of taps (k + q·j, k' + q·j), j < n, form a
-*chain*: they read products `Z[t] = X[k][t] X[k'][t]ᵀ` of the same two lines, the j-th those with t in
+*chain*: they read products `Z[t] = X[k][t] X[k'][t]ᴴ` of the same two lines, the j-th those with t in
 [e·j, e·j + O). All share the interior [e·(n-1), O); from the last pair to the first, rows are added:
 
     C[n-1] = Σ_{t in [e·(n-1), O)} Z[t]        C[j] = C[j+1] + Σ_{t in [e·j, e·(j+1))} Z[t]
     S[k + q·j, k' + q·j] = C[j] + Σ_{t in [O, O + e·j)} Z[t]
 
-One product of nearly all rows a chain, a few rows for each pair, and `S[k', k] = S[k, k']ᵀ`: at stride 1, K
+One product of nearly all rows a chain, a few rows for each pair, and `S[k', k] = S[k, k']ᴴ`: at stride 1, K
 such products instead of the K² that unfolding takes. A range of t is a range of rows of one matrix: nothing is
 copied for a product, and padding is left out of the sums, not stored.
 
@@ -71,7 +71,7 @@ def correlate(
     tile: int = 1,
     scale: float = 1.0,
 ) -> Tensor:
-    """Sum of the products of each window of x with itself.
+    """Sum of the products of each window of x with its conjugate.
 
     Args:
         x: the input `[n, (g c), i1, ..]`, `cell = stride·position + dilation·tap + offset` along each.
@@ -82,12 +82,12 @@ def correlate(
         offset: of each axis, any integer: minus the padding on the left.
         positions: of each axis, at least 1; cells outside of x count as zero.
         variant: `"lag2"` (last two strides 1), `"lag1"` (the last axis but one) or `"windows"`;
-            `choose` says which is fast, the result is the same. Nothing is conjugated.
+            `choose` says which is fast, the result is the same.
         tile: positions that are taken together along the last axis, a divisor of their number; not for lag2.
         scale: of the result.
 
     Returns:
-        `S[g, (c k1 ..), (c k1 ..)]`, summed over inputs and positions, not averaged.
+        `S[g, (c k1 ..), (c k1 ..)]`, Hermitian, summed over inputs and positions, not averaged.
 
     Raises:
         ValueError: if there is no such variant or it does not take these axes, or no such tile.
@@ -156,7 +156,7 @@ def _lag1(x: Tensor, groups: int, axes: tuple[Axis, ...], tile: int, scale: floa
 
     def part(taps: Taps, taps_2: Taps) -> Tensor:
         if taps[place] > taps_2[place]:
-            return part(taps_2, taps).mT
+            return part(taps_2, taps).mH
         block = made[taps[place], taps_2[place]].reshape(groups, *side, *side)
         rows, columns = ([t for n, t in enumerate(each) if n != place] for each in (taps, taps_2))
         return at_taps(block, rows, columns)
@@ -257,7 +257,7 @@ def _lag2(x: Tensor, groups: int, axes: tuple[Axis, ...], scale: float) -> Tenso
 
     def part(taps: Taps, taps_2: Taps) -> Tensor:
         if taps[place:] > taps_2[place:]:
-            return part(taps_2, taps).mT
+            return part(taps_2, taps).mH
         block = made[taps[place], taps_2[place]][taps[along], taps_2[along]].reshape(groups, *side, *side)
         return at_taps(block, taps[:place], taps_2[:place])
 
@@ -345,8 +345,10 @@ class _Grid:
 
 
 def _add(total: Tensor | None, first: Tensor, second: Tensor, scale: float) -> Tensor:
-    """`total + scale · firstᵀ second` for each group; a plain product is faster than a batch of one."""
+    """`total + scale · firstᵀ conj(second)` for each group; a plain product is faster than a batch of one."""
     one = first.shape[0] == 1
+    if second.is_complex():
+        second = second.conj()
     if total is None and scale == 1:
         return torch.mm(first[0].t(), second[0])[None] if one else torch.bmm(first.mT, second)
     beta = 1

@@ -64,7 +64,7 @@ def assemble(
     taps, before = range(kernel[lag]), prod(side[: order.index(CHANNELS)])
 
     def row(tap: int) -> Tensor:
-        blocks = [made[tap, k] if k >= tap else made[k, tap].mT for k in taps]
+        blocks = [made[tap, k] if k >= tap else made[k, tap].mH for k in taps]
         return torch.stack([b.reshape(groups, others * channels, before, -1) for b in blocks], 2)
 
     stack = torch.stack([row(tap) for tap in taps]).reshape(len(taps), groups, *side, len(taps), *side)

@@ -78,7 +78,7 @@ def _takes(variant: str, tile: int, axes: tuple[Axis, ...]) -> bool:
     """Whether a variant takes tiles of so many positions along the last axis."""
     if variant == "lag2" or (variant == "lag1" and len(axes) == 1):
         return tile == 1
-    return 1 <= tile and axes[-1].positions % tile == 0
+    return tile >= 1 and axes[-1].positions % tile == 0
 
 
 def _tiled(variant: str, axes: tuple[Axis, ...]) -> list[int]:

@@ -183,7 +183,12 @@ class Lowering:
             else:
                 results.append(self._unaliased(self._total(names), results))
         lines = self.em.finish([result.name for result in results])
-        return self._made("", dict(self.python), lines, [result.name for result in results], self.choices)
+        return self._made("", dict(self.python), lines, self._returned(results), self.choices)
+
+    def _returned(self, results: Sequence[Value]) -> list[str]:
+        """What is returned, the value first."""
+        value, *others = (result.name for result in results)
+        return [f"rt.real({value})" if self.plan.real else value, *others]
 
     def in_two_parts(self, moving: Collection[str]) -> tuple[Program, Program]:
         """The program that makes what depends on constants alone, and that which takes it behind the arguments.
@@ -195,7 +200,8 @@ class Lowering:
             LoweringError: nothing depends on constants alone, or all does.
         """
         self._run(())
-        result = self._unaliased(self._total(self.plan.results)).name
+        value = self._unaliased(self._total(self.plan.results))
+        result = value.name
         first, rest = self.em.parts()
         read = {name for s in rest for name in s.reads}
         kept = [s.writes for s in first if s.writes in read and s.writes]
@@ -209,7 +215,7 @@ class Lowering:
         taken = dict(self.python) | {name: name for name in kept}
         return (
             self._made("_kept", constants, self.em.finish(kept, first), kept, others),
-            self._made("", taken, self.em.finish([result], rest), [result], choices),
+            self._made("", taken, self.em.finish([result], rest), self._returned([value]), choices),
         )
 
     def _made(
@@ -279,6 +285,11 @@ class Lowering:
             if problem.count(problem.operands[small].legs) < problem.count(problem.output):
                 problem = replace(problem, operands=self._scaled(problem.operands, small, scale))
                 scale = None
+        turned = bool(problem.operands) and all(v.conj for v in problem.operands)
+        if turned:  # the conjugate of the product, written out: a result is no view of an argument
+            problem = replace(problem, operands=tuple(replace(v, conj=False) for v in problem.operands))
+        elif not kernel.takes_conj:
+            problem = replace(problem, operands=tuple(map(self.em.conj, problem.operands)))
         value = kernel.emit(problem, self.em)
         if scale and self.em.private(value):
             self.em.do(f"{value.name}.mul_({scale})", [value.name])
@@ -290,7 +301,7 @@ class Lowering:
                 value = diagonal(self.em, value, relation, wanted)
             else:
                 value = scatter(self.em, value, relation, ())
-        return value
+        return self.em.conj(replace(value, conj=True), "conj_physical") if turned else value
 
     def _squared(self, step: Step, user: Step, ready: "_Ready") -> Value | None:
         """The sum of the squares of a product that is never in memory as a whole; None where it had better be."""
@@ -302,7 +313,7 @@ class Lowering:
         found = squares(problem, user)
         if found is None:
             return None
-        value = emit_squares(found, self.em)
+        value = emit_squares(found, user, self.em)
         cells = problem.count(problem.output)
         self.choices.append(Choice(step.result, kernel.name, candidates))
         self.choices.append(
@@ -408,7 +419,7 @@ class Lowering:
         if operand.source in self.values:
             value, axes = self.values[operand.source]
             mapping = {a.indices[0]: b.indices[0] for a, b in zip(axes, operand.axes, strict=True)}
-            return replace(value.rename(mapping), fresh=False)
+            return replace(value.rename(mapping), fresh=False, conj=operand.conj)
         python = self.python[operand.source]
         taken = {i.name for i in operand.indices}
         dims: list[tuple[Index, ...]] = []
@@ -423,11 +434,13 @@ class Lowering:
             reads.append(
                 Pattern("axis", cell, tuple(zip(axis.strides, axis.indices, strict=True)), axis.start)
             )
-        value = Value(python, tuple(dims))
+        value = Value(python, tuple(dims), conj=operand.conj)
         return gather(self.em, value, reads) if reads else value
 
     def _choose(self, problem: Problem) -> tuple[Kernel, tuple[tuple[str, float], ...]]:
-        costs = [(k, k.cost(problem)) for k in self.kernels.values() if k.accepts(problem)]
+        apart = _apart(problem)
+        seen = ((k, problem if k.takes_conj else apart) for k in self.kernels.values())
+        costs = [(k, k.cost(view)) for k, view in seen if k.accepts(view)]
         if not costs:
             raise LoweringError(
                 "no kernel accepts this step; the table needs 'gather and scatter', which accepts all"
@@ -531,6 +544,14 @@ class Lowering:
                 head.append(f"    {symbol} = {_binding_text(found, self.python, self.em)}")
         body = [_line(s) for s in statements]
         return "\n".join([*head, *body, f"    return {', '.join(results)}"]) + "\n"
+
+
+def _apart(problem: Problem) -> Problem:
+    """A problem as it is for kernels that know no conjugates: a variable and its conjugate are two."""
+    if len({v.name for v in problem.operands}) == len({(v.name, v.conj) for v in problem.operands}):
+        return problem
+    operands = tuple(replace(v, name=f"{v.name}_conj") if v.conj else v for v in problem.operands)
+    return replace(problem, operands=operands)
 
 
 def _line(statement: Statement) -> str:

@@ -33,7 +33,9 @@ __all__ = [
     "merged_weight_gradient",
     "mirrored_weight_gradient",
     "picked",
+    "plain",
     "ratio",
+    "real",
     "slice_sum",
     "spread",
     "squares",
@@ -78,7 +80,11 @@ def window_sums(x: Tensor, kept: Terms, summed: Terms, offset: int) -> Tensor:
     size = x.shape[1]
     matrix = strip(size, kept, summed, offset, x.dtype, x.device)
     low, high = _shared(size, kept, summed, offset)
-    if high - low < max(_LEAST_SHARED, size // 2) or x.numel() < _LEAST_CELLS:
+    if (
+        torch.compiler.is_compiling()
+        or high - low < max(_LEAST_SHARED, size // 2)
+        or x.numel() < _LEAST_CELLS
+    ):
         return torch.matmul(matrix.T, x)
     few = [*range(low), *range(high, size)]
     shared = x[:, low:high].sum(1)
@@ -238,7 +244,9 @@ def weight_gradients(
         options: of `weight_gradient`.
     """
     cells = math.prod(shape)
-    if not worth_calls(examples, shape[1], cells * math.prod(gradient.shape[2:]), cells):
+    if torch.compiler.is_compiling() or not worth_calls(
+        examples, shape[1], cells * math.prod(gradient.shape[2:]), cells
+    ):
         return weight_gradient(gradient, image, shape, groups=groups, **options)
     size = (shape[0] // examples, *shape[1:])
     pairs = zip(gradient.chunk(examples, 1), image.chunk(examples, 1), strict=True)
@@ -390,8 +398,10 @@ def dot(a: Tensor, b: Tensor, places: tuple[int, ...]) -> Tensor:
     return (a * b).sum(places)
 
 
-def squares(a: Tensor, b: Tensor, shape: tuple[int, ...], places: tuple[int, ...], keep: bool) -> Tensor:
-    """`Σ (a @ b)²`, one example after another, so that one product is in memory at a time.
+def squares(
+    a: Tensor, b: Tensor, shape: tuple[int, ...], places: tuple[int, ...], keep: bool, *, plain: bool = False
+) -> Tensor:
+    """`Σ |a @ b|²`, one example after another, so that one product is in memory at a time.
 
     Args:
         a: `[n, …, l, t]`.
@@ -399,6 +409,7 @@ def squares(a: Tensor, b: Tensor, shape: tuple[int, ...], places: tuple[int, ...
         shape: of the product of one example.
         places: dimensions of it that are summed.
         keep: whether the examples stay apart, in front of the result; they are summed otherwise.
+        plain: whether complex values are multiplied with themselves, not with their conjugates.
 
     Returns:
         The kept dimensions of the shape, behind n if it is kept.
@@ -411,31 +422,53 @@ def squares(a: Tensor, b: Tensor, shape: tuple[int, ...], places: tuple[int, ...
     parts, total = [], None
     for x, y in zip(a, b, strict=True):
         made = torch.matmul(x, y, out=buffer).view(shape)
+        other = made if plain else made.conj()
         if keep:
-            parts.append(dot(made, made, places) if places else made * made)
+            parts.append(dot(made, other, places) if places else made * other)
             continue
-        total = _with_squares(total, made, places)
+        total = _with_squares(total, made, other, places)
     return torch.stack(parts) if total is None else total
 
 
-def _with_squares(total: Tensor | None, values: Tensor, places: tuple[int, ...]) -> Tensor:
-    """`total + Σ values²`, in the memory of the total where nothing records it."""
+def _with_squares(total: Tensor | None, values: Tensor, others: Tensor, places: tuple[int, ...]) -> Tensor:
+    """`total + Σ values · others`, in the memory of the total where nothing records it."""
     if places == (0,) and may_write(values):
-        for part in values:
-            total = part * part if total is None else total.addcmul_(part, part)
+        for part, other in zip(values, others, strict=True):
+            total = part * other if total is None else total.addcmul_(part, other)
         assert total is not None
         return total
     if not places and total is not None and may_write(values):
-        return total.addcmul_(values, values)
-    part = dot(values, values, places) if places else values * values
+        return total.addcmul_(values, others)
+    part = dot(values, others, places) if places else values * others
     return part if total is None else total + part
+
+
+def real(x: Tensor) -> Tensor:
+    """The real part of a value that is real by construction: a real one as it is."""
+    return x.real.contiguous() if x.is_complex() else x
+
+
+def plain(form: Callable[..., Tensor], x: Tensor, *options: Any, **more: Any) -> Tensor:
+    """`Σ x xᵀ` where `form` computes `Σ x xᴴ`: of complex values by three forms of real ones.
+
+    Args:
+        form: `gram` or `correlate`.
+        x: as `form` takes it.
+        options: of `form`.
+        more: likewise.
+    """
+    if not x.is_complex():
+        return form(x, *options, **more)
+    one, two = form(x.real, *options, **more), form(x.imag, *options, **more)
+    return torch.complex(one - two, form(x.real + x.imag, *options, **more) - one - two)
 
 
 def slice_sum(windows: Tensor, places: tuple[int, ...]) -> Tensor:
     """The sum of a window view over some dimensions: slice by slice while these are large, for cells are near then."""
     count = math.prod([windows.shape[p] for p in places])
     if (
-        not 0 < count <= _MOST_ADDED
+        torch.compiler.is_compiling()  # a choice by size would be a guard on sizes that are left open
+        or not 0 < count <= _MOST_ADDED
         or windows.numel() < count * _LEAST_SLICE
         or windows.dtype.itemsize <= _HALF
     ):
@@ -479,7 +512,7 @@ def thin_product(a: Tensor, b: Tensor) -> Tensor:
         The product `[m, p]`. On a CPU, one product with a short sum and a large result writes it slowly.
     """
     count, rows = a.shape
-    if count > 16 or rows < 2048 or rows % 32 or a.device.type not in HOST:
+    if torch.compiler.is_compiling() or count > 16 or rows < 2048 or rows % 32 or a.device.type not in HOST:
         return torch.mm(a.t(), b)
     strips = a.t().reshape(rows // 32, 32, count)
     return torch.bmm(strips, b.expand(rows // 32, *b.shape)).flatten(0, 1)

@@ -20,15 +20,17 @@ class Signature:
 
     Args:
         axes: by argument name.
+        real_only: what is defined for real values only, so that complex tensors are refused; empty where both are.
     """
 
     axes: Mapping[str, tuple[Axis, ...]]
+    real_only: str = ""
 
     @classmethod
-    def of(cls, expression: Expression) -> "Signature":
+    def of(cls, expression: Expression, real_only: str = "") -> "Signature":
         """The arguments of a network or a sum, in the order of a call."""
         found = {t.argument: t.axes for term in expression.terms for t in reversed(term.tensors)}
-        return cls({name: found[name] for name in expression.arguments})
+        return cls({name: found[name] for name in expression.arguments}, real_only)
 
     def __str__(self) -> str:
         shapes = (f"{name} [{', '.join(str(a.size) for a in axes)}]" for name, axes in self.axes.items())
@@ -86,6 +88,11 @@ class Signature:
         for name, tensor in given.items():
             assert first is not None
             self._kind(name, tensor, *first, mixed)
+            if self.real_only and tensor.is_complex():
+                raise ArgumentError(
+                    f"argument {name!r} has dtype {tensor.dtype}, but {self.real_only!r} is defined for real values "
+                    "only; convert the arguments, or give their real parts"
+                )
         return values
 
     def _values(self, given: Mapping[str, Tensor]) -> dict[str, int]:

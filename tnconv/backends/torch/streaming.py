@@ -49,9 +49,10 @@ def square_of(plan: Plan, step: Step) -> Step | None:
     if len(users) != 1 or step.result in plan.returned or step.scale != 1:
         return None
     (user,) = users
-    if len(user.operands) != 2 or user.relations or user.operands[0] != user.operands[1]:
+    if len(user.operands) != 2 or user.relations or user.operands[0].axes != user.operands[1].axes:
         return None
-    return user if user.operands[0].axes == step.output else None
+    alone = all(operand.source == step.result for operand in user.operands)
+    return user if alone and user.operands[0].axes == step.output else None
 
 
 def worth_streaming(problem: Problem) -> bool:
@@ -89,15 +90,17 @@ def _runs(legs: Sequence[Index], opened: set[Index]) -> list[tuple[Index, ...]]:
     return runs
 
 
-def emit_squares(found: Squares, em: Emitter) -> Value:
+def emit_squares(found: Squares, user: Step, em: Emitter) -> Value:
     """Write one call of the runtime; the result has the legs of the square in the order of the product."""
     layout = found.layout
     front = (found.examples, found.rest) if found.rest else (found.examples,)
-    a = em.arrange(layout.a, (*front, layout.left, layout.summed))
-    b = em.arrange(layout.b, (*front, layout.summed, layout.right))
+    a = em.conj(em.arrange(layout.a, (*front, layout.left, layout.summed)))
+    b = em.conj(em.arrange(layout.b, (*front, layout.summed, layout.right)))
     places = tuple(p for p, dim in enumerate(found.dims) if set(dim) & found.summed)
     kept = tuple(dim for p, dim in enumerate(found.dims) if p not in places)
     dims = ((found.examples,) if found.keep else ()) + kept
-    text = f"rt.squares({a.name}, {b.name}, {em.shape(found.dims)}, {places}, {found.keep})"
+    first, second = user.operands
+    plain = ", plain=True" if first.conj == second.conj else ""
+    text = f"rt.squares({a.name}, {b.name}, {em.shape(found.dims)}, {places}, {found.keep}{plain})"
     em.allocated("one example of the product", found.cells)
     return em.assign("squares", text, [a.name, b.name], dims, fresh=True)

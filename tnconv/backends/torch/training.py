@@ -2,7 +2,7 @@
 
 PyTorch's autograd would otherwise differentiate each call of the generated program by itself. That remains the
 way for whatever is not a plain backward pass: `torch.func` transforms, forward-mode derivatives, `torch.compile`,
-autocast, complex tensors, and derivatives of derivatives.
+other tracers, and derivatives of derivatives.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 from tnconv.backends.base import Choice, Program
+from tnconv.backends.meter import measured_at
+from tnconv.backends.peak import elements
 from tnconv.backends.torch.context import are_plain, autocast_dtype
 from tnconv.backends.torch.lower import Lowering, kernel_table
 from tnconv.backends.torch.profile import Profile, profile_of
@@ -98,6 +100,26 @@ class TrainedProgram:
         hints = {name: self.plan.hints.get(name, DEFAULT_HINT) for name in symbol_names(forward + backward)}
         return max(forward, backward, key=lambda size: evaluate(size, hints))
 
+    def peak_at(self, values: Mapping[str, int]) -> int:
+        """The same as the programs make it, measured, with what native convolutions take for themselves.
+
+        Args:
+            values: of the size symbols.
+        """
+        values = {**self.plan.hints, **values}
+        result = next(step for step in self.plan.steps if step.result in self.plan.results)
+        shapes = [self.plan.arguments[name] for name in self.arguments]
+        shapes.append(tuple(axis.size for axis in result.output))
+        found = elements(measured_at(self._both, shapes, values), scratch=True)
+        return evaluate(self.peak, values) if found is None else found
+
+    def _both(self, *tensors: Tensor) -> None:
+        """Both passes in turn, for the arguments and a cotangent."""
+        *arguments, cotangent = tensors
+        value, saved = self.run(*arguments)
+        del value
+        self.gradients(arguments, saved, cotangent, self.trained.needed)
+
     def function(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """Both passes in turn, for a cotangent of ones: the gradients."""
         value, saved = self.run(*tensors)
@@ -119,6 +141,8 @@ class TrainedProgram:
             return tuple(every[whole.index(name)] for name in needed)
         known = dict(zip(self.arguments, tensors, strict=True))
         known |= dict(zip(self.trained.saved, saved, strict=True))
+        if self.plan.real:  # a value that is real by construction, maybe of complex arguments
+            cotangent = cotangent.to(tensors[0].dtype)
         known[self.trained.cotangent] = cotangent
         found: Any = program.function(*[known[name] for name in program.arguments])
         return found if len(needed) > 1 else (found,)
@@ -187,10 +211,8 @@ class WithBackward:
 
 
 def _unusual(tensors: Sequence[Tensor]) -> bool:
-    """Whether somebody wants more than a backward pass of real tensors as they are."""
-    if not are_plain(tensors) or autocast_dtype(tensors[0].device) is not None:
-        return True
-    return any(tensor.is_complex() for tensor in tensors)
+    """Whether somebody wants more than a backward pass of tensors as they are."""
+    return not are_plain(tensors) or autocast_dtype(tensors[0].device) is not None
 
 
 class _Planned(torch.autograd.Function):

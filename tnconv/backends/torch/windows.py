@@ -5,7 +5,7 @@ of the windows), or by index arithmetic where no view exists. `scatter` writes: 
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from math import prod
 
@@ -261,8 +261,8 @@ def match_diagonals(em: Emitter, value: Value) -> Value:
         else:
             unique.append(leg)
     counter = iter(unique)
-    distinct = Value(
-        value.name, tuple(tuple(next(counter) for _ in dim) for dim in value.dims), value.contiguous
+    distinct = replace(
+        value, dims=tuple(tuple(next(counter) for _ in dim) for dim in value.dims), fresh=False
     )
     flat = em.split(distinct)
     return _diagonals(em, flat, "diagonal", flat.name, list(singles(legs)))
@@ -380,7 +380,7 @@ def _gather_cells(em: Emitter, value: Value, relations: Sequence[Relational]) ->
     shared = [i for i in value.legs if i in legs and i not in lefts]
     kept = [i for i in value.legs if i not in lefts and i not in shared]
     value = em.order(value, [*lefts, *shared, *kept])
-    masks, reads, place = [], [value.name], ""
+    masks, reads, place = [], [value.name] if shared else [], ""
     for relation in relations:
         cell = cells(em, relation, legs, value.name)
         reads.append(cell)
@@ -395,7 +395,8 @@ def _gather_cells(em: Emitter, value: Value, relations: Sequence[Relational]) ->
     place = em.scalar("position", text, [*reads, *masks])
     flat = em.arrange(value, ((*lefts, *shared), tuple(kept)))
     text = f"rt.picked({flat.name}, {place}).reshape{em.shape((*singles(legs), *singles(kept)))}"
-    return em.assign("cells", text, [flat.name, place], singles([*legs, *kept]), fresh=True)
+    made = em.assign("cells", text, [flat.name, place], singles([*legs, *kept]), fresh=True)
+    return replace(made, conj=value.conj)
 
 
 def scatter(em: Emitter, value: Value, relation: Relational, keep: Sequence[Index]) -> Value:

@@ -2,13 +2,13 @@
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from tnconv import ir
 from tnconv.errors import SpecError
 from tnconv.nn.tensorised import decompose
-from tnconv.nn.tensorised.factors import Factors, Family, Ranks, WeightShape, bond, parameter
+from tnconv.nn.tensorised.budget import Budget
+from tnconv.nn.tensorised.factors import Factors, Family, Ranks, WeightShape, as_int, bond, parameter
 from tnconv.nn.tensorised.layer import OfOneDimension, OfThreeDimensions, OfTwoDimensions, TensorisedConv
 from tnconv.nn.tensorised.tucker import channel_factors, channel_limits
 from tnconv.spec.fields import shown
@@ -29,8 +29,10 @@ class BlockTerm(Family):
     blocks: int = 4
 
     def __post_init__(self) -> None:
-        if not isinstance(self.blocks, int) or isinstance(self.blocks, bool) or self.blocks < 1:
+        count = as_int(self.blocks)
+        if count is None or count < 1:
             raise SpecError(f"blocks is {shown(self.blocks)}; give the number of terms, an int of at least 1")
+        object.__setattr__(self, "blocks", count)
 
     def limits(self, shape: WeightShape) -> dict[str, int]:
         """One bond for each channel axis, out-channels first; the blocks are no rank."""
@@ -48,15 +50,13 @@ class BlockTerm(Family):
         """Products of all blocks."""
         return self.blocks * Family.paths(self, ranks)
 
-    def decompose(self, weight: Tensor, shape: WeightShape, ranks: Ranks, iterations: int) -> Factors:
-        """Block by block, each fitted to what the others leave."""
+    def decompose(self, weight: Tensor, shape: WeightShape, ranks: Ranks, budget: Budget) -> Factors:
+        """By alternating least squares."""
         channels = channel_factors(shape)
         wanted = [ranks[name] for name, _ in channels]
-        parts = decompose.block_terms(weight.reshape(shape.sizes), self.blocks, wanted, iterations)
-        found = {"core": torch.stack([core for core, _ in parts])}
-        for place, (_, site) in enumerate(channels):
-            found[site.name] = torch.stack([factors[place] for _, factors in parts])
-        return found
+        found = decompose.block_terms(self.product(shape, ranks), weight, self.blocks, wanted, budget)
+        names = ["core", *(site.name for _, site in channels)]
+        return dict(zip(names, found, strict=True))
 
 
 class BTConv(TensorisedConv):

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from tnconv import ir
 from tnconv.nn.tensorised import decompose
+from tnconv.nn.tensorised.budget import Budget
 from tnconv.nn.tensorised.factors import Factors, Family, Ranks, WeightShape, bond, parameter
 from tnconv.nn.tensorised.layer import OfOneDimension, OfThreeDimensions, OfTwoDimensions, TensorisedConv
 
@@ -26,11 +27,10 @@ class CP(Family):
         """One a site, `[*site, r]`."""
         return [parameter(site.name, *site.axes, bond("r", ranks["r"])) for site in shape.sites()]
 
-    def decompose(self, weight: Tensor, shape: WeightShape, ranks: Ranks, iterations: int) -> Factors:
+    def decompose(self, weight: Tensor, shape: WeightShape, ranks: Ranks, budget: Budget) -> Factors:
         """By alternating least squares."""
-        sites = shape.sites()
-        found = decompose.cp(shape.arranged(weight, sites), ranks["r"], iterations)
-        return {s.name: factor.reshape(*s.sizes, -1) for s, factor in zip(sites, found, strict=True)}
+        found = decompose.cp(self.product(shape, ranks), weight, budget)
+        return {site.name: factor for site, factor in zip(shape.sites(), found, strict=True)}
 
 
 class CPConv(TensorisedConv):

@@ -1,199 +1,224 @@
-"""Decompositions of a weight: those of tensorly, and two that it does not have.
+"""Decompositions of a weight, deterministic and on the CPU, in float64 or complex128."""
 
-All work on float64 tensors on the CPU and are deterministic.
-"""
-
-import importlib
-import warnings
+import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from tnconv.errors import PluginError
+from tnconv.nn.tensorised import algebraic, linalg
+from tnconv.nn.tensorised.budget import Budget
+from tnconv.nn.tensorised.fit import Drawn, drawn, fit, solution
+from tnconv.nn.tensorised.linalg import expanded, leading, projected, unfolded
+from tnconv.nn.tensorised.product import Product
 
-_SEED = 0
-_STARTS = 3  # alternating methods end in local minima
-_LARGE = 100_000  # cells from which one start has to do
-
-
-def _tensorly(function: str, tensor: Tensor, *args: Any, **options: Any) -> Any:
-    """Call a decomposition of tensorly on NumPy arrays, whatever backend is set."""
-    try:
-        tensorly = importlib.import_module("tensorly")
-        found = getattr(importlib.import_module("tensorly.decomposition"), function)
-    except ImportError as error:
-        raise PluginError(
-            "from_conv needs tensorly, which is not installed; pip install 'tnconv[decompose]', or start from random "
-            "factors"
-        ) from error
-    with tensorly.backend_context("numpy", local_threadsafe=True), warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # that it fills up singular vectors with random ones
-        return found(tensor.numpy(), *args, **options)
-
-
-def cp(tensor: Tensor, rank: int, iterations: int) -> list[Tensor]:
-    """One factor an axis, `[size, rank]`: alternating least squares by tensorly, and a last exact step."""
-    _, found = _tensorly(
-        "parafac",
-        tensor,
-        rank,
-        n_iter_max=iterations,
-        init="svd",
-        random_state=_SEED,
-        normalize_factors=False,
-    )
-    factors = [torch.from_numpy(factor.copy()) for factor in found]
-    largest = max(range(len(factors)), key=lambda place: tensor.shape[place])
-    others = [factor for place, factor in enumerate(factors) if place != largest]
-    design = others[0]
-    for factor in others[1:]:
-        design = (design.unsqueeze(1) * factor).reshape(-1, rank)
-    target = tensor.movedim(largest, -1).reshape(design.shape[0], -1)
-    factors[largest] = _least_squares(design, target).mT
-    return factors
-
-
-def tucker(tensor: Tensor, ranks: Sequence[int], iterations: int) -> tuple[Tensor, list[Tensor]]:
-    """The core and a factor `[size, rank]` for each of the first axes, by tensorly's higher-order iteration."""
-    modes = list(range(len(ranks)))
-    (core, factors), _ = _tensorly(
-        "partial_tucker", tensor, list(ranks), modes=modes, n_iter_max=iterations, random_state=_SEED
-    )
-    return torch.from_numpy(core.copy()), [torch.from_numpy(factor.copy()) for factor in factors]
-
-
-def tensor_train(tensor: Tensor, ranks: Sequence[int]) -> list[Tensor]:
-    """One factor an axis, `[rank, size, rank]`, by tensorly's sequence of singular value decompositions."""
-    found = _tensorly("tensor_train", tensor, [1, *ranks, 1])
-    return [torch.from_numpy(factor.copy()) for factor in found]
-
-
-def tensor_ring(tensor: Tensor, ranks: Sequence[int], iterations: int) -> list[Tensor]:
-    """One factor an axis, `[rank, size, rank]`, the last rank that of the first; the best of several by tensorly.
-
-    Alternating least squares from random starts, and a sequence of singular value decompositions, which needs a
-    first axis with as many cells as its two bonds have together; with a ring that is open it is exact.
-    """
-    closed = [*ranks, ranks[0]]
-    found = []
-    if ranks[0] * ranks[1] <= min(tensor.shape[0], tensor[0].numel()):
-        found.append(_tensorly("tensor_ring", tensor, closed))
-    if ranks[0] > 1 or not found:
-        starts = range(_STARTS)
-        found += [
-            _tensorly("tensor_ring_als", tensor, closed, n_iter_max=iterations, random_state=s)
-            for s in starts
-        ]
-    rings = [[torch.from_numpy(factor.copy()) for factor in ring] for ring in found]
-    return min(rings, key=lambda ring: float((_closed(ring) - tensor).norm()))
-
-
-def _closed(ring: Sequence[Tensor]) -> Tensor:
-    """The tensor that a ring is."""
-    whole = ring[0]
-    for factor in ring[1:]:
-        whole = torch.tensordot(whole, factor, 1)
-    return whole.diagonal(dim1=0, dim2=-1).sum(-1)
-
-
-def _starts(tensor: Tensor) -> range:
-    """The seeds of an alternating method."""
-    return range(_STARTS if tensor.numel() < _LARGE else 1)
-
-
-def _least_squares(design: Tensor, target: Tensor) -> Tensor:
-    """The solution of least norm: a design matrix may lack rank."""
-    solution: Tensor = torch.linalg.lstsq(design, target, driver="gelsd").solution
-    return solution
-
-
-# -- not in tensorly -----------------------------------------------------------------------------------
-
-
-def leading(matrix: Tensor, rank: int) -> Tensor:
-    """The leading left singular vectors, `[rows, rank]`; zeros where there are fewer."""
-    if matrix.shape[0] <= matrix.shape[1]:  # a few hundred channels against thousands of columns
-        vectors = torch.linalg.eigh(matrix @ matrix.mT)[1].flip(1)[:, :rank]
-    else:
-        vectors = torch.linalg.svd(matrix, full_matrices=False)[0][:, :rank]
-    return torch.nn.functional.pad(vectors, (0, rank - vectors.shape[1]))
-
+_STARTS = 8
+_CORE_STEPS = 100
+_TUCKER_STALLED = 1e-7  # relative gain of a core's norm
 
 Terms = list[tuple[Tensor, list[Tensor]]]
 
 
-def block_terms(tensor: Tensor, blocks: int, ranks: Sequence[int], iterations: int) -> Terms:
-    """A sum of Tucker terms, each a core and a factor for each of the first axes.
+def tensor_train(tensor: Tensor, ranks: Sequence[int]) -> list[Tensor]:
+    """One factor an axis, `[rank, size, rank]`, by singular value decompositions in a row (Oseledets 2011).
 
-    Each term is fitted in turn to what the others leave (De Lathauwer and Nion 2008), from several starts.
+    Ranks come out smaller where the tensor has fewer singular values.
     """
-    starts = _starts(tensor) if blocks > 1 else range(1)
-    found = (_block_terms(tensor, blocks, ranks, iterations, start) for start in starts)
-    return min(found, key=lambda made: made[0])[1]
+    found, rest = [], tensor.reshape(1, -1)
+    for size, rank in zip(tensor.shape, ranks, strict=False):
+        left = rest.shape[0]
+        u, s, v = linalg.singular(rest.reshape(left * size, -1))
+        found.append(u[:, :rank].reshape(left, size, -1))
+        rest = s[:rank, None] * v[:rank]
+    return [*found, rest.reshape(rest.shape[0], tensor.shape[-1], 1)]
 
 
-def _block_terms(
-    tensor: Tensor, blocks: int, ranks: Sequence[int], iterations: int, seed: int
-) -> tuple[float, Terms]:
-    """Error and terms; the first start takes the largest term first, the others begin with random ones."""
-    generator = torch.Generator().manual_seed(seed)
-    values = [torch.zeros_like(tensor)] * blocks
-    if seed:
-        frames = [
-            [_frame(*pair, generator) for pair in zip(tensor.shape, ranks, strict=False)] for _ in values
-        ]
-        values = [_expanded(_projected(tensor, each), each) for each in frames]
-    terms: Terms = [(tensor, [])] * blocks
-    total = torch.stack(values).sum(0)
-    for _ in range(max(1, iterations // 10)):  # a sweep takes as long as ten of the other methods
-        for block in range(blocks):
-            rest = tensor - total + values[block]
-            terms[block] = _higher_order_svd(rest, ranks, terms[block][1])
-            values[block] = _expanded(*terms[block])
-            total = tensor - rest + values[block]
-    return float((tensor - total).norm()), terms
+def tucker(tensor: Tensor, ranks: Sequence[int], budget: Budget) -> tuple[Tensor, list[Tensor]]:
+    """The core and a factor `[size, rank]` for each of the first axes: higher-order orthogonal iteration."""
+    core, factors = higher_order_svd(tensor, ranks, ())
+    for _ in range(budget.iterations):
+        if budget.over:
+            break
+        before = float(core.norm())
+        core, factors = higher_order_svd(tensor, ranks, factors)
+        if float(core.norm()) <= before * (1 + _TUCKER_STALLED):
+            break
+    return core, factors
 
 
-def _frame(rows: int, columns: int, generator: torch.Generator) -> Tensor:
-    """Random orthonormal columns."""
-    drawn = torch.randn(rows, columns, generator=generator, dtype=torch.float64)
-    frame: Tensor = torch.linalg.qr(drawn)[0]
-    return frame
-
-
-def _higher_order_svd(
+def higher_order_svd(
     tensor: Tensor, ranks: Sequence[int], factors: Sequence[Tensor]
 ) -> tuple[Tensor, list[Tensor]]:
-    """Core and factors of the first axes: one sweep of the higher-order orthogonal iteration from some factors."""
-    found = list(factors) or [leading(_unfolded(tensor, mode), rank) for mode, rank in enumerate(ranks)]
+    """Core and factors of the first axes: one sweep from some factors, from those of the unfoldings if none."""
+    found = list(factors) or [leading(unfolded(tensor, mode), rank) for mode, rank in enumerate(ranks)]
     for mode, rank in enumerate(ranks):
-        found[mode] = leading(_unfolded(_projected(tensor, found, leave=mode), mode), rank)
-    return _projected(tensor, found), found
+        found[mode] = leading(unfolded(projected(tensor, found, leave=mode), mode), rank)
+    return projected(tensor, found), found
 
 
-def _unfolded(tensor: Tensor, mode: int) -> Tensor:
-    return tensor.movedim(mode, 0).reshape(tensor.shape[mode], -1)
+# -- fitted --------------------------------------------------------------------------------------------
 
 
-def _projected(tensor: Tensor, factors: Sequence[Tensor], leave: int | None = None) -> Tensor:
-    for mode, factor in enumerate(factors):
-        if mode != leave:
-            tensor = torch.tensordot(factor.mT, tensor.movedim(mode, 0), 1).movedim(0, mode)
-    return tensor
+def cp(product: Product, tensor: Tensor, budget: Budget) -> list[Tensor]:
+    """Factors whose columns are multiplied: from eigenvectors, from singular vectors, or from drawn ones."""
+    ((_, rank),) = product.extents
+
+    def algebraically(core: Tensor) -> list[Tensor] | None:
+        found = algebraic.cp(_merged(product, core), rank)
+        return found and _placed(product, found, core)
+
+    def from_vectors(core: Tensor) -> list[Tensor]:
+        generator = torch.Generator().manual_seed(0)
+        merged = _merged(product, core)
+        found = []
+        for mode, size in enumerate(merged.shape):
+            vectors = torch.randn(size, rank, generator=generator, dtype=core.dtype)
+            count = min(rank, size)
+            vectors[:, :count] = leading(unfolded(merged, mode), count)
+            found.append(vectors)
+        return _placed(product, found, core)
+
+    return fit(product, tensor, algebraically, [from_vectors, *_drawn(product)], budget)
 
 
-def _expanded(core: Tensor, factors: Sequence[Tensor]) -> Tensor:
-    return _projected(core, [factor.mT for factor in factors])
+def tensor_ring(product: Product, tensor: Tensor, ranks: Sequence[int], budget: Budget) -> list[Tensor]:
+    """Factors `[left, site, right]` in a row, the last joined to the first.
+
+    From eigenvectors, from singular value decompositions in a row (Zhao et al. 2016), or from drawn ones; with a
+    first rank of 1 it is a tensor train.
+
+    Args:
+        product: its factors in their order around the ring.
+        tensor: in the product's order.
+        ranks: left of every factor.
+        budget: of sweeps.
+    """
+
+    def algebraically(core: Tensor) -> list[Tensor] | None:
+        merged = _merged(product, core)
+        turn = _turn(merged.shape)
+        order = [*range(turn, len(ranks)), *range(turn)]
+        found = algebraic.ring(merged.permute(order), [ranks[place] for place in order])
+        return found and shaped([found[order.index(place)] for place in range(len(ranks))], core)
+
+    def in_a_row(core: Tensor) -> list[Tensor]:
+        return shaped(_opened_ring(_merged(product, core), ranks), core)
+
+    def shaped(found: Sequence[Tensor], core: Tensor) -> list[Tensor]:
+        return [value.reshape(shape) for value, shape in zip(found, product.shapes(core), strict=True)]
+
+    return fit(product, tensor, algebraically, [in_a_row, *_drawn(product)], budget)
 
 
-def balanced(factors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The factors with equal root mean squares and the same product, so that gradients are of one size."""
-    norms = torch.stack([factor.square().mean().sqrt() for factor in factors.values()])
-    if not bool((norms > 0).all()):
-        return factors
-    common = norms.log().mean().exp()
-    return {
-        name: factor * (common / norm) for (name, factor), norm in zip(factors.items(), norms, strict=True)
-    }
+def _turn(sizes: Sequence[int]) -> int:
+    """Where the ring is to be cut so that its first and last axes are long: between neighbours."""
+    return max(range(len(sizes)), key=lambda place: min(sizes[place], sizes[place - 1]))
+
+
+def _opened_ring(tensor: Tensor, ranks: Sequence[int]) -> list[Tensor]:
+    """A ring whose first factor is made of the leading singular vectors of the first axis, the others a train.
+
+    What singular vectors are lacking is filled up with small random numbers.
+    """
+    closing, second = ranks[:2]
+    u, s, v = linalg.singular(tensor.reshape(tensor.shape[0], -1))
+    count = min(closing * second, len(s))
+    first = _filled(u[:, :count], (tensor.shape[0], closing * second))
+    rest = _filled(s[:count, None] * v[:count], (closing * second, v.shape[1]))
+    row = rest.reshape(closing, second, *tensor.shape[1:]).movedim(0, -1)
+    train = tensor_train(row.reshape(second * tensor.shape[1], *row.shape[2:]), [*ranks[2:], closing])
+    train[0] = train[0].reshape(second, tensor.shape[1], -1)
+    train[-2:] = [torch.tensordot(train[-2], train[-1].squeeze(-1), 1)]
+    sizes = [*ranks[1:], closing]
+    shapes = [(sizes[place], size, sizes[place + 1]) for place, size in enumerate(tensor.shape[1:])]
+    others = [_filled(value, shape) for value, shape in zip(train, shapes, strict=True)]
+    return [first.reshape(-1, closing, second).movedim(1, 0), *others]
+
+
+def _filled(value: Tensor, shape: Sequence[int]) -> Tensor:
+    """A tensor with more cells, which hold small random numbers."""
+    if value.shape == tuple(shape):
+        return value
+    generator = torch.Generator().manual_seed(0)
+    small = 0.1 * float(value.abs().square().mean().sqrt())
+    made = small * torch.randn(*shape, generator=generator, dtype=value.dtype)
+    made[tuple(map(slice, value.shape))] = value
+    return made
+
+
+def block_terms(
+    product: Product, tensor: Tensor, blocks: int, ranks: Sequence[int], budget: Budget
+) -> list[Tensor]:
+    """Cores `[blocks, *ranks, *kernel]` and a factor `[blocks, size, rank]` for each of the first axes.
+
+    From eigenvectors, from one term after the other fitted to what the others leave (De Lathauwer and Nion 2008), or
+    from drawn factors.
+    """
+    if blocks == 1:
+        core, factors = tucker(tensor, ranks, budget)
+        return [core.unsqueeze(0), *(factor.unsqueeze(0) for factor in factors)]
+
+    def algebraically(core: Tensor) -> list[Tensor] | None:
+        equal = len(ranks) == 2 and ranks[0] == ranks[1]
+        frames = algebraic.block_frames(core, blocks, ranks[0]) if equal else None
+        return frames and _with_core(product, core, frames)
+
+    def one_by_one(core: Tensor) -> list[Tensor]:
+        return _stacked(_in_turn(core, blocks, ranks))
+
+    return fit(product, tensor, algebraically, [one_by_one, *_drawn(product)], budget)
+
+
+def _with_core(product: Product, tensor: Tensor, frames: Sequence[Tensor]) -> list[Tensor]:
+    """Factors with the best cores for some frames, which together span no more than the axes have."""
+    values = [*drawn(product, 0)(tensor)[:1], *frames]
+    pairs = [None if not place else product.pair(value, place) for place, value in enumerate(values)]
+    partial, letters = product.partial(tensor, values, 1)
+    target = product.target(partial, letters, values, 0, 1)
+    found, _ = solution(product, values, pairs, 0, target, _CORE_STEPS)
+    return [product.factor(found, values[0], 0), *frames]
+
+
+def _in_turn(tensor: Tensor, blocks: int, ranks: Sequence[int]) -> Terms:
+    values = [torch.zeros_like(tensor)] * blocks
+    terms: Terms = [(tensor, [])] * blocks
+    total = torch.zeros_like(tensor)
+    for _ in range(2):
+        for block in range(blocks):
+            rest = tensor - total + values[block]
+            terms[block] = higher_order_svd(rest, ranks, terms[block][1])
+            values[block] = expanded(*terms[block])
+            total = tensor - rest + values[block]
+    return terms
+
+
+def _stacked(terms: Terms) -> list[Tensor]:
+    return [
+        torch.stack([core for core, _ in terms]),
+        *map(torch.stack, zip(*(f for _, f in terms), strict=True)),
+    ]
+
+
+# -- shapes and starts ---------------------------------------------------------------------------------
+
+
+def _merged(product: Product, tensor: Tensor) -> Tensor:
+    """A tensor with one axis a factor."""
+    groups = [product.sites(place) for place in range(len(product.terms))]
+    order = [product.output.index(letter) for letters in groups for letter in letters]
+    moved = tensor.permute(order)
+    sizes = dict(zip(product.output, tensor.shape, strict=True))
+    return moved.reshape([math.prod(sizes[letter] for letter in letters) for letters in groups])
+
+
+def _placed(product: Product, found: Sequence[Tensor], tensor: Tensor) -> list[Tensor]:
+    """Factors `[sites, bond]` in the shapes of a product."""
+    shapes = product.shapes(tensor)
+    return [
+        product.factor(value.mT, torch.empty(shape, device="meta"), place)
+        for place, (value, shape) in enumerate(zip(found, shapes, strict=True))
+    ]
+
+
+def _drawn(product: Product) -> list[Drawn]:
+    return [drawn(product, seed) for seed in range(_STARTS)]

@@ -4,16 +4,19 @@ The weight has the shape that torch gives it, `[C_out, C_in/groups, *K]`; its ch
 sizes. A *site* is one factor's share of its axes: a channel axis, a kernel axis, or a pair of channel axes.
 """
 
+import operator
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 
 from tnconv.errors import SpecError
 from tnconv.ir import Axis, Expression, Index, Network, Node, Sum, Tensor, group
+from tnconv.nn.tensorised.budget import Budget
+from tnconv.nn.tensorised.product import Product
 from tnconv.spec import ConvSpec
 from tnconv.spec.fields import shown
 
@@ -136,9 +139,9 @@ class WeightShape:
         return [first, *self.kernel_sites(), last]
 
     def arranged(self, weight: torch.Tensor, sites: Sequence[Site]) -> torch.Tensor:
-        """A weight with one axis a site, in their order."""
+        """A weight `[*outs, *ins, *kernel]` with one axis a site, in their order."""
         order = [place for site in sites for place in site.places]
-        return weight.reshape(self.sizes).permute(order).reshape([site.size for site in sites])
+        return weight.permute(order).reshape([site.size for site in sites])
 
 
 class Family(ABC):
@@ -159,15 +162,20 @@ class Family(ABC):
         """The factors; their product, summed over the bonds, is the weight."""
 
     @abstractmethod
-    def decompose(self, weight: torch.Tensor, shape: WeightShape, ranks: Ranks, iterations: int) -> Factors:
+    def decompose(self, weight: torch.Tensor, shape: WeightShape, ranks: Ranks, budget: Budget) -> Factors:
         """Factors whose product comes near a weight.
 
         Args:
-            weight: float64, `[C_out, C_in/groups, *K]`.
+            weight: float64 or complex128, `[*outs, *ins, *kernel]`, finite and not zero.
             shape: its axes.
             ranks: size of every bond.
-            iterations: sweeps of an alternating method, at most.
+            budget: of an alternating method.
         """
+
+    def product(self, shape: WeightShape, ranks: Ranks) -> Product:
+        """The weight `[*outs, *ins, *kernel]` as a product of the factors."""
+        sites = [*shape.out_axes, *shape.in_axes, *shape.kernel_axes]
+        return Product.of([factor.axes for factor in self.factors(shape, ranks)], sites)
 
     def parameters(self, shape: WeightShape, ranks: Ranks) -> int:
         """Of all factors."""
@@ -177,11 +185,28 @@ class Family(ABC):
         """Number of products that are added up to one cell of the weight."""
         return prod(ranks.values())
 
+    def deviation(self, shape: WeightShape, ranks: Ranks) -> float:
+        """The standard deviation of all factors for which the weight has the variance `1/(3*fan_in)`.
+
+        That is the variance that `nn.Conv2d` begins with.
+        """
+        fan_in = prod(shape.ins) * prod(shape.kernel)
+        variance = 1 / (3 * fan_in * self.paths(ranks))
+        return float(variance ** (0.5 / len(self.factors(shape, ranks))))
+
     def weight_network(self, shape: WeightShape, ranks: Ranks) -> Network:
         """The dense weight as a network of its factors, `[(g d), c, *k]`."""
         outs, ins = ([i for axis in axes for i in axis.indices] for axes in (shape.out_axes, shape.in_axes))
         output = (group(*outs), group(*ins), *shape.kernel_axes)
         return Network(f"{self.name}.weight", tuple(self.factors(shape, ranks)), output)
+
+
+def as_int(value: Any) -> int | None:
+    """An integer of any type, NumPy's too, as an int; None for anything else, a bool too."""
+    try:
+        return None if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        return None
 
 
 def parameter(name: str, *axes: Axis) -> Tensor:
@@ -249,8 +274,9 @@ def channel_shape(name: str, given: object, channels: int, per_group: int = 1) -
     """
     if given is None:
         return (channels,)
-    sizes = tuple(given) if isinstance(given, list | tuple) else ()
-    if not sizes or any(not isinstance(s, int) or isinstance(s, bool) or s < 1 for s in sizes):
+    counts = [as_int(size) for size in given] if isinstance(given, list | tuple) else []
+    sizes = tuple(count for count in counts if count is not None and count >= 1)
+    if not sizes or len(sizes) != len(counts):
         raise SpecError(
             f"{name} is {shown(given)}; give a tuple of positive ints whose product is {channels}"
         )

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from tnconv import ir
-from tnconv.nn.tensorised import decompose
+from tnconv.nn.tensorised import linalg
+from tnconv.nn.tensorised.budget import Budget
 from tnconv.nn.tensorised.factors import Factors, Family, Ranks, Site, WeightShape, bond, parameter
 from tnconv.nn.tensorised.layer import OfOneDimension, OfThreeDimensions, OfTwoDimensions, TensorisedConv
 
@@ -91,12 +92,12 @@ class HierarchicalTucker(Family):
             for node in branch.nodes()
         ]
 
-    def decompose(self, weight: Tensor, shape: WeightShape, ranks: Ranks, iterations: int) -> Factors:
+    def decompose(self, weight: Tensor, shape: WeightShape, ranks: Ranks, budget: Budget) -> Factors:
         """By singular value decompositions of one unfolding a node; there are no iterations."""
         left, right = _branches(shape)
         sites = [*left.leaves, *right.leaves]
         matrix = shape.arranged(weight, sites).reshape(prod(s.size for s in left.leaves), -1)
-        u, s, v = torch.linalg.svd(matrix, full_matrices=False)
+        u, s, v = linalg.singular(matrix)
         root = s.sqrt()[: ranks["r"]]
         halves = (u[:, : len(root)] * root, v[: len(root)].mT * root)
         found: Factors = {}
@@ -134,8 +135,8 @@ def _split(node: Branch, tensor: Tensor, matrix: Tensor, ranks: Ranks) -> Factor
     found: Factors = {}
     for mode, child in enumerate(node.children):
         unfolded = whole.movedim(mode, 0).reshape(sizes[mode], -1)
-        frame = decompose.leading(unfolded, ranks[child.bond])
-        made = torch.tensordot(frame.mT, made.movedim(mode, 0), 1).movedim(0, mode)
+        frame = linalg.leading(unfolded, ranks[child.bond])
+        made = torch.tensordot(frame.mH, made.movedim(mode, 0), 1).movedim(0, mode)
         found |= _split(child, frame, unfolded, ranks)
     return {node.name: made} | found
 

@@ -1,6 +1,6 @@
 """The module that all factorised convolutions are: parameters, one network, compiled once for each input size."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from math import prod
 from typing import Any, ClassVar, Self
@@ -16,8 +16,9 @@ from tnconv.functional.types import Ints, Padding
 from tnconv.ir import Expression, Network
 from tnconv.nn.conv import ConvNd
 from tnconv.nn.modules import any_input, check_copied, check_dims, check_fixed, kernel, symmetric
-from tnconv.nn.tensorised.decompose import balanced
+from tnconv.nn.tensorised.budget import Budget
 from tnconv.nn.tensorised.factors import Family, WeightShape, channel_shape, layer_network
+from tnconv.nn.tensorised.from_dense import decomposed
 from tnconv.nn.tensorised.ranks import Rank, resolve_ranks
 from tnconv.spec import ConvSpec
 from tnconv.spec.fields import Ints as SpecInts
@@ -101,7 +102,7 @@ class TensorisedConv(nn.Module):
         groups: number of channel groups; the factors are those of the weight `[C_out, C_in/groups, *K]`.
         bias: whether the layer has a bias.
         padding_mode: `"zeros"`, `"circular"`, `"reflect"` or `"replicate"`.
-        rank: an int for every bond, cut at the largest that the bond can use; a float for the fraction of the dense
+        rank: an int for every bond, cut at the largest that each can use; a float for the fraction of the dense
             weight's parameters that the factors have at most; a tuple with one rank for each bond.
         in_shape: sizes whose product is `in_channels/groups`, for the reshaped variant.
         out_shape: sizes whose product is `out_channels`, as many; the first is a multiple of `groups`.
@@ -192,12 +193,13 @@ class TensorisedConv(nn.Module):
 
         That is `1/(3*fan_in)`. Every factor has the same standard deviation; the bias is drawn as torch does.
         """
-        fan_in = prod(self.description.shape.ins) * prod(self.description.shape.kernel)
-        variance = 1 / (3 * fan_in * self.description.family.paths(self.ranks))
+        shape = self.description.shape
+        deviation = self.description.family.deviation(shape, self.ranks)
         for factor in self.factors.values():
-            nn.init.normal_(factor, std=variance ** (0.5 / len(self._factors)))
+            nn.init.normal_(factor, std=deviation)
         if self.bias is not None:
-            nn.init.uniform_(self.bias, -(fan_in**-0.5), fan_in**-0.5)
+            bound = (prod(shape.ins) * prod(shape.kernel)) ** -0.5
+            nn.init.uniform_(self.bias, -bound, bound)
 
     def to_dense(self) -> Tensor:
         """The dense weight `[C_out, C_in/groups, *K]`, the product of the factors; gradients flow through."""
@@ -214,6 +216,7 @@ class TensorisedConv(nn.Module):
         out_shape: Shape | None = None,
         blocks: int | None = None,
         iterations: int = 50,
+        seconds: float | None = None,
         planner: str = "auto",
         autotune: bool = False,
         batch_hint: int = 32,
@@ -223,23 +226,26 @@ class TensorisedConv(nn.Module):
 
         Args:
             conv: an `nn.Conv1d` to `nn.Conv3d` or a `tnconv.nn.ConvNd`.
-            rank: as for the layer, as are the following but for two.
+            rank: as for the layer, as are the following but for three.
             in_shape: as for the layer.
             out_shape: likewise.
             blocks: likewise.
-            iterations: sweeps of an alternating method, at most.
+            iterations: sweeps of an alternating method from each of its starts, at most.
+            seconds: time after which no further sweep begins; the factors depend on it. None is no bound.
             planner: as for the layer.
             autotune: likewise.
             batch_hint: likewise.
             decompose: False draws the factors anew and copies the bias only.
 
         Returns:
-            A layer with the dtype, device and training mode of the convolution.
+            A layer with the dtype, device and training mode of the convolution. One on the meta device has factors
+            without values, as the convolution has.
 
         Raises:
-            SpecError: the module is of another type or has what cannot be copied, or the rank does not fit.
-            PluginError: tensorly is needed and not installed.
+            SpecError: the module is of another type or has what cannot be copied, the rank does not fit, or a cell of
+                the weight is NaN or infinite.
         """
+        budget = Budget.of(iterations, seconds)
         layer: Any = conv
         if not isinstance(conv, ConvNd):
             ConvSpec.check_module(conv)
@@ -269,21 +275,29 @@ class TensorisedConv(nn.Module):
             device=weight.device,
             dtype=weight.dtype,
         )
-        made._take(weight, layer.bias, iterations if decompose else 0)
+        made._take(weight, layer.bias, budget if decompose else None)
         return made.train(conv.training)
 
     @torch.no_grad()
-    def _take(self, weight: Tensor, bias: Tensor | None, iterations: int) -> None:
-        """Take over a weight, decomposed in up to `iterations`, not at all if 0, and a bias."""
-        if iterations:
+    def _take(self, weight: Tensor, bias: Tensor | None, budget: Budget | None) -> None:
+        """Take over a weight, decomposed within a budget, not at all if None, and a bias."""
+        if budget is not None and not weight.is_meta:
             family, shape = self.description.family, self.description.shape
-            dense = weight.detach().to("cpu", torch.float64)
-            for name, factor in balanced(family.decompose(dense, shape, self.ranks, iterations)).items():
+            for name, factor in decomposed(family, weight, shape, self.ranks, budget).items():
                 getattr(self, name).copy_(factor)
         for parameter in self.factors.values():
             parameter.requires_grad_(weight.requires_grad)
         if bias is not None and self.bias is not None:
             self.bias.copy_(bias).requires_grad_(bias.requires_grad)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """As torch's, but factors keep their memory format: they are no images, whatever their number of axes."""
+
+        def flat(tensor: Tensor) -> Tensor:
+            return fn(tensor.reshape(-1)).reshape(tensor.shape) if tensor.ndim > 3 else fn(tensor)
+
+        made: Self = super()._apply(flat, recurse)  # type: ignore[no-untyped-call]
+        return made
 
     # -- the value -----------------------------------------------------------------------------------
 
@@ -300,7 +314,10 @@ class TensorisedConv(nn.Module):
             ArgumentError: the input has another number of axes or of channels, or another dtype or device.
             SpecError: the kernel does not fit into the input.
         """
-        given = dict(self.named_parameters(recurse=False))
+        # Read as attributes: a parametrised factor (weight_norm, prune, parametrize) is no entry of the registry.
+        given: dict[str, Tensor] = dict(self.factors)
+        if self.bias is not None:
+            given["bias"] = self.bias
         if isinstance(input, Tensor):
             return _convolved(self.description, input, given)
         layer = _Recorded(self.description, tuple(given))

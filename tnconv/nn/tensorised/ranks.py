@@ -1,7 +1,9 @@
 """What `rank=` means: an int, a fraction of the dense parameters, or one rank for each bond."""
 
+from numbers import Real
+
 from tnconv.errors import SpecError
-from tnconv.nn.tensorised.factors import Family, Ranks, WeightShape
+from tnconv.nn.tensorised.factors import Family, Ranks, WeightShape, as_int
 from tnconv.spec.fields import shown
 
 Rank = int | float | tuple[int, ...]
@@ -18,26 +20,27 @@ def resolve_ranks(rank: object, family: Family, shape: WeightShape) -> dict[str,
         shape: of the weight.
 
     Raises:
-        SpecError: the rank is not positive, too large for every bond, or no rank is small enough for the fraction.
+        SpecError: the rank is not positive, one of a tuple too large, or none small enough for the fraction.
     """
     limits = family.limits(shape)
-    if isinstance(rank, bool) or not isinstance(rank, int | float | list | tuple):
-        raise SpecError(
-            f"rank is {shown(rank)}; give an int, a fraction of the dense parameters such as 0.1, or a tuple with one "
-            f"rank for each of {', '.join(limits)}"
-        )
-    if isinstance(rank, int):
-        return _uniform(rank, limits)
-    if isinstance(rank, float):
-        return _fraction(rank, family, shape)
-    return _each(tuple(rank), limits)
+    count = as_int(rank)
+    if count is not None:
+        if count < 1:
+            raise SpecError(
+                f"rank is {shown(count)} but must be at least 1; give another, or a fraction such as 0.1"
+            )
+        return _uniform(count, limits)
+    if isinstance(rank, Real) and not isinstance(rank, bool):
+        return _fraction(float(rank), family, shape)
+    if isinstance(rank, list | tuple):
+        return _each(tuple(rank), limits)
+    raise SpecError(
+        f"rank is {shown(rank)}; give an int, a fraction of the dense parameters such as 0.1, or a tuple with one "
+        f"rank for each of {', '.join(limits)}"
+    )
 
 
 def _uniform(rank: int, limits: Ranks) -> dict[str, int]:
-    most = max(limits.values())
-    if not 1 <= rank <= most:
-        limit = "at least 1" if rank < 1 else f"at most {most}, the largest that a bond of this layer can use"
-        raise SpecError(f"rank is {shown(rank)} but must be {limit}; give another, or a fraction such as 0.1")
     return {name: min(rank, limit) for name, limit in limits.items()}
 
 
@@ -49,9 +52,10 @@ def _each(ranks: tuple[object, ...], limits: Ranks) -> dict[str, int]:
         )
     found = {}
     for (name, limit), rank in zip(limits.items(), ranks, strict=True):
-        if not isinstance(rank, int) or isinstance(rank, bool) or not 1 <= rank <= limit:
+        count = as_int(rank)
+        if count is None or not 1 <= count <= limit:
             raise SpecError(f"rank of bond {name!r} is {shown(rank)}; give an int from 1 to {limit}")
-        found[name] = rank
+        found[name] = count
     return found
 
 

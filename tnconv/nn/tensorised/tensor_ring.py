@@ -6,9 +6,10 @@ from torch import Tensor
 
 from tnconv import ir
 from tnconv.nn.tensorised import decompose
+from tnconv.nn.tensorised.budget import Budget
 from tnconv.nn.tensorised.factors import Factors, Family, Ranks, WeightShape, bond, parameter
 from tnconv.nn.tensorised.layer import OfOneDimension, OfThreeDimensions, OfTwoDimensions, TensorisedConv
-from tnconv.nn.tensorised.tensor_train import cut_limits, in_shape
+from tnconv.nn.tensorised.tensor_train import cut_limits
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +36,11 @@ class TensorRing(Family):
             for place, site in enumerate(shape.sites())
         ]
 
-    def decompose(self, weight: Tensor, shape: WeightShape, ranks: Ranks, iterations: int) -> Factors:
-        """By singular value decompositions, or alternating least squares where the first axis is too short."""
-        sites = shape.sites()
+    def decompose(self, weight: Tensor, shape: WeightShape, ranks: Ranks, budget: Budget) -> Factors:
+        """By alternating least squares."""
         wanted = [ranks[name] for name in self.limits(shape)]
-        found = decompose.tensor_ring(shape.arranged(weight, sites), wanted, iterations)
-        shaped = in_shape(found, sites, [*wanted, wanted[0]])
-        return {site.name: factor for site, factor in zip(sites, shaped, strict=True)}
+        found = decompose.tensor_ring(self.product(shape, ranks), weight, wanted, budget)
+        return {site.name: factor for site, factor in zip(shape.sites(), found, strict=True)}
 
 
 class TRConv(TensorisedConv):

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from tnconv import ir
 from tnconv.nn.tensorised import decompose
+from tnconv.nn.tensorised.budget import Budget
 from tnconv.nn.tensorised.factors import Factors, Family, Ranks, Site, WeightShape, bond, parameter
 from tnconv.nn.tensorised.layer import OfOneDimension, OfThreeDimensions, OfTwoDimensions, TensorisedConv
 
@@ -54,7 +55,7 @@ class TensorTrain(Family):
         bonds = [[], *([bond(name, ranks[name])] for name in cut_limits(sites)), []]
         return [parameter(s.name, *bonds[place], *s.axes, *bonds[place + 1]) for place, s in enumerate(sites)]
 
-    def decompose(self, weight: Tensor, shape: WeightShape, ranks: Ranks, iterations: int) -> Factors:
+    def decompose(self, weight: Tensor, shape: WeightShape, ranks: Ranks, budget: Budget) -> Factors:
         """By singular value decompositions in a row; there are no iterations."""
         sites = shape.sites()
         wanted = [ranks[name] for name in cut_limits(sites)]

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from tnconv import ir
 from tnconv.nn.tensorised import decompose
+from tnconv.nn.tensorised.budget import Budget
 from tnconv.nn.tensorised.factors import Factors, Family, Ranks, Site, WeightShape, bond, parameter
 from tnconv.nn.tensorised.layer import OfOneDimension, OfThreeDimensions, OfTwoDimensions, TensorisedConv
 
@@ -46,11 +47,11 @@ class Tucker(Family):
         pairs = zip(channels, bonds, strict=True)
         return [core, *(parameter(site.name, *site.axes, joined) for (_, site), joined in pairs)]
 
-    def decompose(self, weight: Tensor, shape: WeightShape, ranks: Ranks, iterations: int) -> Factors:
+    def decompose(self, weight: Tensor, shape: WeightShape, ranks: Ranks, budget: Budget) -> Factors:
         """By higher-order orthogonal iteration."""
         channels = channel_factors(shape)
         wanted = [ranks[name] for name, _ in channels]
-        core, found = decompose.tucker(weight.reshape(shape.sizes), wanted, iterations)
+        core, found = decompose.tucker(weight, wanted, budget)
         names = [site.name for _, site in channels]
         return {"core": core} | dict(zip(names, found, strict=True))
 

@@ -86,6 +86,7 @@ class _Apart(Kernel):
     """Another kernel, behind the statements that move cells apart."""
 
     inner: ClassVar[Kernel]
+    takes_conj = True
 
     def accepts(self, problem: Problem) -> bool:
         """The other kernel accepts the problem once cells are apart."""

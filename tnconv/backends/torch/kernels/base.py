@@ -44,6 +44,11 @@ class Problem:
             total *= evaluate(index.size, self.hints)
         return total
 
+    @property
+    def hermitian(self) -> bool:
+        """Of two operands that are one variable: whether one alone is conjugated, as in `a aᴴ`."""
+        return self.operands[0].conj != self.operands[1].conj
+
     @cached_property
     def memo(self) -> dict[Any, Any]:
         """What kernels have found out about the problem, by a name of their own: several ask the same."""
@@ -81,11 +86,14 @@ class Kernel(ABC):
         takes_scaled: whether a scale may be multiplied into an operand before `emit`; False for kernels that
             must see both operands as one variable.
         applies_scale: whether `emit` multiplies its result by `problem.scale`, where that costs nothing.
+        takes_conj: whether `emit` takes operands that are meant conjugated (`Value.conj`); the others are given the
+            conjugate as a variable of its own, so that both operands are one only where neither is conjugated.
     """
 
     name: ClassVar[str]
     takes_scaled: ClassVar[bool] = True
     applies_scale: ClassVar[bool] = False
+    takes_conj: ClassVar[bool] = False
 
     @abstractmethod
     def accepts(self, problem: Problem) -> bool:

@@ -67,6 +67,7 @@ class Contract(Kernel):
     """`torch.bmm` or `torch.mul` over views, `Σ a * b` where no leg is on one alone, or a sum of one operand."""
 
     name = "matmul"
+    takes_conj = True
 
     def accepts(self, problem: Problem) -> bool:
         """No relation may be left."""
@@ -135,8 +136,8 @@ def contract(problem: Problem, em: Emitter) -> Value:
 
 def dot(em: Emitter, a: Value, b: Value, summed: Legs) -> Value:
     """Write `Σ a * b` of two values over the same legs, in the layout of the first as it is."""
-    left = em.isolate(a, summed)
-    right = em.arrange(b if b.legs == left.legs else em.split(b), left.dims)
+    left = em.conj(em.isolate(a, summed))
+    right = em.conj(em.arrange(b if b.legs == left.legs else em.split(b), left.dims))
     places = tuple(p for p, dim in enumerate(left.dims) if set(dim) & set(summed))
     dims = tuple(dim for p, dim in enumerate(left.dims) if p not in places)
     text = f"rt.dot({left.name}, {right.name}, {places})"
@@ -145,8 +146,8 @@ def dot(em: Emitter, a: Value, b: Value, summed: Legs) -> Value:
 
 def _multiply(em: Emitter, a: Value, b: Value, split: Split) -> Value:
     order = singles((*split.batch, *split.left, *split.right))
-    left = em.arrange(a, singles((*split.batch, *split.left)))
-    right = em.arrange(b, singles((*split.batch, *split.right)))
+    left = em.conj(em.arrange(a, singles((*split.batch, *split.left))))
+    right = em.conj(em.arrange(b, singles((*split.batch, *split.right))))
     x, y = left.name, right.name
     if split.right:
         x += f"[(...,{' None,' * len(split.right)})]"
@@ -178,7 +179,7 @@ class Candidate:
     def emit(self, em: Emitter) -> Value:
         """Write the product."""
         dims_a, dims_b = (self.batch, self.left, self.summed), (self.batch, self.summed, self.right)
-        x, y = self._operand(em, self.a, dims_a), self._operand(em, self.b, dims_b)
+        x, y = em.conj(self._operand(em, self.a, dims_a)), em.conj(self._operand(em, self.b, dims_b))
         reads = [x.name, y.name]
         texts = [self._expanded(em, x, dims_a), self._expanded(em, y, dims_b)]
         if not self.batch:

@@ -122,6 +122,7 @@ class DenseConvolution(Kernel):
     """`F.convNd`, its transpose or its weight gradient, of a layer whose windows do not overlap."""
 
     name = "dense convolution"
+    takes_conj = True
 
     def accepts(self, problem: Problem) -> bool:
         """A product of two values with the legs of a layer in the native order."""
@@ -149,7 +150,7 @@ class DenseConvolution(Kernel):
         layer = find_layer(problem)
         assert layer is not None
         first, second = problem.operands[layer.first], problem.operands[1 - layer.first]
-        x, y = (em.arrange(v, dims) for v, dims in zip((first, second), layer.operands, strict=True))
+        x, y = (em.conj(em.arrange(v, dims)) for v, dims in zip((first, second), layer.operands, strict=True))
         rank = len(layer.positions)
         stride = _tuple([1 if k is None else k.size for k in layer.kernel])
         groups = em.span(layer.groups)

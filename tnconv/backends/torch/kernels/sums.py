@@ -137,11 +137,12 @@ class _Lag:
 
 
 class LagCorrelation(Kernel):
-    """`Σ_o a[c, k] a[c', k']` over the windows of one input: by lag, as it depends on k' - k but for the border."""
+    """`Σ_o a[c, k] conj(a[c', k'])` over the windows of one input: by lag, it depends on k' - k but for the border."""
 
     name = "lag correlation"
     takes_scaled = False
     applies_scale = True
+    takes_conj = True
 
     def accepts(self, problem: Problem) -> bool:
         """Both operands are one variable, and each pair of relations shares its summed position."""
@@ -173,10 +174,11 @@ class LagCorrelation(Kernel):
         value = em.arrange(
             problem.operands[0], (found.batch, (*found.groups, *found.channels), *singles(found.images))
         )
+        value, head = em.conj(value), "rt.correlate(" if problem.hermitian else "rt.plain(rt.correlate, "
         _, kernel, stride, dilation, offset, positions = zip(*found.numbers, strict=True)
         tile = f", tile={scheme.tile}" if scheme.tile > 1 else ""
         text = (
-            f"rt.correlate({value.name}, groups={em.span(found.groups)}, kernel_size={kernel}, stride={stride}, "
+            f"{head}{value.name}, groups={em.span(found.groups)}, kernel_size={kernel}, stride={stride}, "
             f"dilation={dilation}, offset={offset}, positions={positions}, variant={scheme.variant!r}{tile}"
             f"{f', scale={problem.scale}' if problem.scale else ''})"
         )

@@ -37,10 +37,11 @@ class Mirror:
 
 
 class SymmetricProduct(Kernel):
-    """`Σ a[r, t] a[r', t]`, with window views or none: only blocks of the lower half are computed."""
+    """`Σ a[r, t] conj(a[r', t])`, with window views or none: only blocks of the lower half are computed."""
 
     name = "symmetric product"
     applies_scale = True
+    takes_conj = True
 
     def accepts(self, problem: Problem) -> bool:
         """Both operands are one variable, read through the same relations under other names."""
@@ -80,10 +81,11 @@ class SymmetricProduct(Kernel):
         copied = bool(found.relations) or not value.contiguous
         if copied and em.count(found.rows) > em.count(rest):  # into the layout of one product
             front, rest = (), (*front, *rest)
-        value = em.arrange(value, (found.groups, front, found.rows, rest))
+        value = em.conj(em.arrange(value, (found.groups, front, found.rows, rest)))
         scale = f", {problem.scale}" if problem.scale else ""
         out = (found.groups, found.rows, found.columns)
-        return em.assign("product", f"rt.gram({value.name}{scale})", [value.name], out, fresh=True)
+        head = "rt.gram(" if problem.hermitian else "rt.plain(rt.gram, "
+        return em.assign("product", f"{head}{value.name}{scale})", [value.name], out, fresh=True)
 
 
 def _first(value: Value, legs: Sequence[Index]) -> int:

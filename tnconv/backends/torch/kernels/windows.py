@@ -3,6 +3,7 @@
 import string
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import combinations
 
 from tnconv.backends.torch.emit import Emitter, Value, singles
 from tnconv.backends.torch.kernels.base import Kernel, Problem
@@ -55,6 +56,7 @@ class Windows(Kernel):
     """A window view of each operand (im2col), then a matrix product over the windows."""
 
     name = "window view + matmul"
+    takes_conj = True
 
     def accepts(self, problem: Problem) -> bool:
         """Every relation has an index that is on operands only, of which there is a view."""
@@ -201,6 +203,7 @@ class Cells(Kernel):
     """The last resort: reads and writes by index arithmetic. Accepts every step."""
 
     name = "gather and scatter"
+    takes_conj = True
 
     def accepts(self, problem: Problem) -> bool:
         """Always."""
@@ -231,8 +234,11 @@ class Cells(Kernel):
                 output = [i for i in output if i != solved.left and i not in keep] + legs
                 scatters.append((solved, keep))
             elif not readers:
-                operands.append(_range_mask(em, solved, like))
-        result = broadcast(em, _product(em, operands, output), problem.output if not scatters else ())
+                known = {i for v in operands for i in v.legs} | {i for r in relations for i in r.indices}
+                if not known.issuperset(legs) or not _is_passing(problem, solved, []):
+                    operands.append(_range_mask(em, solved, like))
+        product = _product(em, list(map(em.conj, operands)), output)
+        result = broadcast(em, product, problem.output if not scatters else ())
         for solved, keep in reversed(scatters):
             result = scatter(em, result, solved, keep)
         return broadcast(em, result, problem.output) if scatters else result
@@ -243,8 +249,9 @@ def _next(
 ) -> tuple[Relational, list[Relational], list[Relational]]:
     """A relation solved for the index that it determines, the others without that index, and equalities.
 
-    What is determined is an index of few other relations, and one for which operands grow least. Where the index is in other relations too, they are rewritten by substitution; one that cannot be
-    (`i = 2*a + 2*b` beside `i = 2*o + 2*k`) is left as an equality of two right sides.
+    What is determined is first an index that only relations have and that can be written out everywhere; then one of
+    few other relations, for which operands grow least. Where the index is in other relations too, they are rewritten by
+    substitution; one that cannot be (`i = 2*a + 2*b` beside `i = 2*o + 2*k`) is left as an equality of two right sides.
     """
     options = [
         (solved, relations[:number] + relations[number + 1 :])
@@ -252,17 +259,17 @@ def _next(
         for index in relation.indices
         if (solved := solve(relation, index))
     ]
-
     held = {i for v in problem.operands for i in v.legs}
 
-    def rank(option: tuple[Relational, list[Relational]]) -> tuple[int, float]:
+    def rank(option: tuple[Relational, list[Relational]]) -> tuple[bool, int, float]:
         index, terms = option[0].left, [x for _, x in option[0].terms]
         uses = sum(index in other.indices for other in option[1])
+        kept = not (uses and _is_passing(problem, *option))
         places = problem.holders(index) if index not in problem.open else ()
         if not places:  # written at: the product is expanded over the terms that it lacks
-            return uses, float(problem.count(x for x in terms if x not in held))
+            return kept, uses, float(problem.count(x for x in terms if x not in held))
         known = {i for p in places for i in problem.operands[p].legs}
-        return uses, problem.count(x for x in terms if x not in known) / problem.count((index,)) / _READ
+        return kept, uses, problem.count(x for x in terms if x not in known) / problem.count((index,)) / _READ
 
     solved, rest = min(options, key=rank)
     rewritten: list[Relational] = []
@@ -274,6 +281,15 @@ def _next(
         else:
             rewritten.append(changed)
     return solved, rewritten, equal
+
+
+def _is_passing(problem: Problem, solved: Relational, others: list[Relational]) -> bool:
+    """Whether an index only ties relations together, always has a value, and can be written out."""
+    index, reach = solved.left, span(solved)
+    if index in problem.open or problem.holders(index) or solved.modulus is not None or reach is None:
+        return False
+    fits = reach.low >= 0 and isinstance(index.size, int) and reach.high < index.size
+    return fits and all(_substituted(other, solved) is not None for other in others)
 
 
 def _substituted(relation: Relational, by: Relational) -> Relational | None:
@@ -314,9 +330,27 @@ def _equality(em: Emitter, solved: Relational, other: Relational, like: str) -> 
 
 
 def _product(em: Emitter, factors: list[Value], output: list[Index]) -> Value:
+    """The product of all factors, of two at a time: those first whose product is smallest."""
     factors = [em.split(v) for v in factors]
+    while True:
+        pairs = combinations(range(len(factors)), 2) if len(factors) > 1 else [(0,)]
+        options = [(chosen, _left(factors, chosen, output)) for chosen in pairs]
+        chosen, legs = min(options, key=lambda option: em.count(option[1]))
+        made = _einsum(em, [factors[p] for p in chosen], legs)
+        factors = [v for p, v in enumerate(factors) if p not in chosen] + [made]
+        if len(factors) == 1:
+            return made
+
+
+def _left(factors: Sequence[Value], chosen: Sequence[int], output: Sequence[Index]) -> list[Index]:
+    """The legs of the product of some factors that the output or another factor has: in the order of the output."""
+    legs = dict.fromkeys(i for p in chosen for i in factors[p].legs)
+    others = {i for p, v in enumerate(factors) if p not in chosen for i in v.legs}
+    return [i for i in output if i in legs] + [i for i in legs if i in others and i not in output]
+
+
+def _einsum(em: Emitter, factors: Sequence[Value], wanted: Sequence[Index]) -> Value:
     every = dict.fromkeys(i for v in factors for i in v.legs)
-    wanted = [i for i in output if i in every]
     if len(every) > len(_LETTERS):
         raise LoweringError(
             f"a step has {len(every)} indices but torch.einsum takes {len(_LETTERS)}; merge some"
