@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from outcomes import ACCEPTED, FAILED, REFUSED, Outcome, assert_near
 from torch import Tensor
 from torch.testing._internal.common_methods_invocations import op_db
@@ -83,6 +84,8 @@ def run(
         op = table[name]
         yield from _samples(op, dtypes, every)
         yield from _errors(op)
+        if name == "nn.functional.unfold":
+            yield from _folded(op, every)
         if every == 1:
             yield _gradcheck(op)
 
@@ -102,6 +105,20 @@ def _samples(op: Any, dtypes: tuple[torch.dtype, ...], every: int) -> Iterator[O
             yield _checked(op.name, f"meta {label}", lambda s=sample: _meta(op, s))
             if dtype in GRADIENTS:
                 yield _checked(op.name, f"gradient {label}", lambda s=sample: _gradient(op, s))
+
+
+def _folded(op: Any, every: int) -> Iterator[Outcome]:
+    """`fold`, which has no table of its own, for the windows of the samples of `unfold`."""
+    for place, sample in enumerate(op.sample_inputs("cpu", torch.float64)):
+        if place % every == 0:
+            yield _checked("nn.functional.fold", f"value, sample {place}", lambda s=sample: _fold(s))
+
+
+def _fold(sample: Any) -> None:
+    columns, size = _call(F.unfold, sample), sample.input.shape[-2:]
+    want = F.fold(columns, size, *sample.args, **sample.kwargs)
+    bound = F.fold(columns.abs(), size, *sample.args, **sample.kwargs)
+    assert_near(TF.foldNd(columns, tuple(size), *sample.args, **sample.kwargs), want, bound)
 
 
 def _checked(name: str, check: str, run: Callable[[], None]) -> Outcome:
