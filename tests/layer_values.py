@@ -164,13 +164,13 @@ def wanted(spec: Layer, op: str, values: dict[str, Tensor], joint: bool = False)
         return rows.abs().square().sum((0, 1))
     if op == "ggn_gram":
         return torch.einsum("vnp,wmp->vnwm", rows.flatten(2).conj(), rows.flatten(2))
-    if not joint:
-        rows = torch.stack([torch.stack([rows_of(spec, w) for w in each]) for each in rows])
-    if op == "ggn_mini_block":
-        return torch.einsum("vndr,vnds->drs", rows, rows.conj())
+    if op == "ggn_block":
+        return torch.einsum("vnp,vnq->pq", rows.flatten(2), rows.flatten(2).conj())
     if op == "ggn_mini_block_kernel":
         cells = prod(getattr(spec, "kernel_sizes", ()))
         kernels = rows.reshape(*rows.shape[:2], -1, cells)
         return torch.einsum("vnpk,vnpl->pkl", kernels, kernels.conj())
-    assert op == "ggn_block"
-    return torch.einsum("vnp,vnq->pq", rows.flatten(2), rows.flatten(2).conj())
+    assert op == "ggn_mini_block"
+    if not joint:
+        rows = torch.stack([torch.stack([rows_of(spec, w) for w in each]) for each in rows])
+    return torch.einsum("vndr,vnds->drs", rows, rows.conj())

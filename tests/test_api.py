@@ -485,3 +485,67 @@ def test_torch_compile_takes_a_function_whole(op: str) -> None:
     arguments = [given[name] for name in function.arguments]
     whole = torch.compile(function, fullgraph=True, backend="eager")
     torch.testing.assert_close(whole(*arguments), function(*arguments))
+
+
+# -- the exact check on layers whose kernels few small instances use ------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("spec", "op", "options"),
+    [
+        (tnconv.ConvSpec(4, 4, 2, (4, 4), groups=2, stride=2), "ggn_mini_block", {}),
+        (
+            tnconv.ConvTransposeSpec(3, 6, 1, 12, padding=((2, 3),), groups=3),
+            "hessian_diagonal_bl89_input",
+            {"training": True},
+        ),
+        (
+            tnconv.ConvSpec(8, 2, 1, 8, padding=2, groups=2, padding_mode="reflect"),
+            "weight_jvp",
+            {"passes": "none"},
+        ),
+        (tnconv.ConvSpec(2, 3, 1, 5, padding=2, bias=True), "ggn_mini_block", {"bias": "joint"}),
+        (tnconv.ConvSpec(64, 64, 16, (224, 224), stride=16), "forward", {}),
+    ],
+    ids=str,
+)
+def test_valid_layers_pass_the_exact_check(spec, op, options):
+    checked = tnconv.compile(spec, op, verify="exact", **options)
+    assert checked.source == tnconv.compile(spec, op, **options).source
+
+
+def test_a_delta_behind_a_relation_of_the_result_is_lowered():
+    network = tnconv.parse(
+        """network windows {
+          index [n=3, g=3, d=2, i=3, k=4, k_2=4]
+          p   = pattern              [i = -k + 2]
+          p_2 = pattern              [i = -k_2 + 2]
+          w   = parameter            [g, d, k]
+          w_2 = parameter{of=w}      [g, d, k_2]
+          h   = cotangent            [n, (g d), 1]
+          output                     [n, g, i]
+        }"""
+    )
+    tnconv.compile(network, passes="none", training=True, verify="exact")
+
+
+@pytest.mark.parametrize(
+    "op", ["ggn_diagonal", "ggn_mini_block", "ggn_mini_block_kernel", "ggn_block", "ggn_gram"]
+)
+@pytest.mark.parametrize(("n", "v"), [(2, 0), (0, 2), (0, 0)])
+@pytest.mark.parametrize(
+    "spec",
+    [
+        tnconv.ConvSpec(4, 6, 3, (6, 6), padding=1, groups=2),
+        tnconv.ConvTransposeSpec(4, 6, 3, 4, stride=2),
+        tnconv.LinearSpec(4, 6),
+        tnconv.ConvSpec(4, 4, 2, (4, 4), stride=2),
+    ],
+    ids=str,
+)
+def test_without_rows_in_z_curvature_is_zero(spec, op, n, v):
+    for options in ({}, {"training": True}, {"constant": ["x"]}):
+        function = tnconv.compile(spec, op, **options)
+        x, z = (function.plan.arguments[name] for name in ("x", "z"))
+        result = function(x=torch.ones(n, *x[1:]), z=torch.ones(v, n, *z[2:]))
+        assert not result.any()

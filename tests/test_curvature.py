@@ -2,7 +2,6 @@
 
 import re
 from dataclasses import replace
-from math import prod
 
 import pytest
 import torch
@@ -11,9 +10,18 @@ from hypothesis import strategies as st
 
 import tnconv
 from tests.layer_strategies import conv_transpose_specs, linear_specs
-from tests.layer_values import applied, groups_of, jacobian, patches, positions_last, values_of, wanted
+from tests.layer_values import (
+    applied,
+    channel_axis,
+    groups_of,
+    jacobian,
+    patches,
+    positions_last,
+    values_of,
+    wanted,
+)
 from tests.test_operations import assert_close, called
-from tnconv import ConvSpec, LinearSpec, PoolSpec
+from tnconv import ConvSpec, PoolSpec
 from tnconv.errors import ArgumentError, LoweringError, OperationError, PlanError
 from tnconv.spec.layer import Layer
 from tnconv.testing import conv_specs
@@ -74,16 +82,14 @@ def test_tangents_unfold_and_fold(spec: Layer) -> None:
 @settings(max_examples=15, deadline=None, derandomize=True)
 @given(spec=SPECS)
 def test_toeplitz(spec: Layer) -> None:
-    if isinstance(spec, LinearSpec) and spec.input_sizes:
-        with pytest.raises(OperationError, match=r"no pattern ties o1.* of 'linear.forward' to its input"):
-            tnconv.compile(spec, "toeplitz")
-        return
     values, g = values_of(spec), groups_of(spec)
-    x = values["x"]
+    x, axis = values["x"], channel_axis(spec)
     matrix = tnconv.compile(spec, "toeplitz")(weight=values["weight"])
-    cells = prod(matrix.shape[matrix.dim() - x.dim() + 1 :])
-    y = torch.einsum("gts,ngs->ngt", matrix.reshape(g, -1, cells), x.reshape(len(x), g, -1))
-    assert_close(y.reshape(values["grad_output"].shape), applied(spec, x, values["weight"]), 1e-11)
+    blocks = x.movedim(axis, 1).reshape(len(x), g, -1)
+    y = torch.einsum("gts,ngs->ngt", matrix.reshape(g, -1, blocks.shape[2]), blocks)
+    want = applied(spec, x, values["weight"]).movedim(axis, 1)
+    assert matrix.shape[: matrix.dim() - x.dim() + 1] == (g, want.shape[1] // g, *want.shape[2:])
+    assert_close(y.reshape(want.shape), want, 1e-11)
 
 
 @settings(max_examples=10, deadline=None, derandomize=True)

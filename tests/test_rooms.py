@@ -26,7 +26,7 @@ LAYERS = (
     ("backends",),
     ("testing", "inspect"),
     ("compiler",),
-    ("batches", "building"),
+    ("batches", "building", "source"),
     ("api",),
     ("equations",),
     ("functional",),

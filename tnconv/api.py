@@ -1,7 +1,7 @@
 """`tnconv.compile`: from a layer, or a network, to a function on tensors, with everything in between kept."""
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Self
@@ -21,14 +21,15 @@ from tnconv.batches import BatchAxes
 from tnconv.building import Builder, Built, Recipe, check_program
 from tnconv.compiler.dtypes import Arithmetic, chosen
 from tnconv.compiler.options import Options
-from tnconv.errors import OperationError, PlanError
+from tnconv.errors import ArgumentError, OperationError, PlanError
 from tnconv.inspect.draw import draw, to_svg
 from tnconv.inspect.explain import Explanation, explain
 from tnconv.inspect.report import report
 from tnconv.ir import Expression, Network, Size, Sum, evaluate
 from tnconv.ir.index import integers_of, normal
 from tnconv.passes import Pipeline, Stage, exact_check
-from tnconv.spec import Layer, as_spec
+from tnconv.source import Source, source_of
+from tnconv.spec import Layer
 
 _any_autocast: Callable[[], bool] = torch._C._is_any_autocast_enabled
 
@@ -61,11 +62,53 @@ class Cost:
         return f"{self.multiplications} multiplications, {self.peak_elements} elements at the peak"
 
 
+class Second:
+    """The function of two batches that belongs to one of a single batch; compiled when it is first asked for.
+
+    Args:
+        build: what compiles it.
+    """
+
+    def __init__(self, build: "Callable[[], CompiledFunction]") -> None:
+        self.build = build
+
+    @cached_property
+    def function(self) -> "CompiledFunction":
+        """The function; an argument of the second batch is called as in the first, with `_other` behind."""
+        return self.build()
+
+    def call(
+        self, first: tuple[str, ...], tensors: tuple[Tensor, ...], named: Mapping[str, Tensor]
+    ) -> Tensor:
+        """Compute a call with the arguments of the first batch, then those of the second.
+
+        Args:
+            first: names of the arguments of the function of one batch.
+            tensors: as they are given by place.
+            named: by name.
+
+        Raises:
+            ArgumentError: there are too many.
+        """
+        function = self.function
+        order = (*first, *(f"{name}_other" for name in first if f"{name}_other" in function.arguments))
+        if len(tensors) > len(order):
+            raise ArgumentError(
+                f"{len(tensors)} arguments were given but the function takes {len(first)}, or {len(order)} for two "
+                f"batches: {', '.join(order)}"
+            )
+        twice = [name for name in order[: len(tensors)] if name in named]
+        if twice:
+            raise ArgumentError(f"argument {twice[0]!r} is given twice, by place and by name; give it once")
+        return function(**dict(zip(order, tensors, strict=False)), **named)
+
+
 class CompiledFunction:
     """A function on tensors, and the texts it came from.
 
     Call it with tensors in the order of `arguments`, or by name; those of a layer with a batch axis, or all
-    without one, and then the result has none either. Gradients flow through.
+    without one, and then the result has none either. Gradients flow through. A pickle of it has what was compiled and
+    what was chosen, by which it is written anew where it is loaded; a copy is the function itself.
 
     Attributes:
         network: what is computed, after the passes.
@@ -75,7 +118,10 @@ class CompiledFunction:
         trials: what `autotune=True` has timed.
         spec: the layer; None where a network was given.
         built: plan and program, and the planned backward pass.
+        second: what computes the pairs between two batches, of `ntk` and `ggn_gram`; see `pairs`.
     """
+
+    second: Second | None = None
 
     def __init__(
         self,
@@ -108,6 +154,8 @@ class CompiledFunction:
             ArgumentError: a tensor does not fit; the message names the argument and the index.
         """
         if named or len(tensors) != len(self.arguments):
+            if self.second is not None and len(tensors) + len(named) > len(self.arguments):
+                return self.second.call(self.arguments, tensors, named)
             tensors = tuple(self._signature.collect(tensors, named))  # type: ignore[arg-type]
         if torch.compiler.is_compiling():  # shapes are guarded there
             return self._chosen(tensors)(*tensors)
@@ -118,6 +166,19 @@ class CompiledFunction:
         except (AttributeError, TypeError):  # no tensor, or sizes that are symbols
             key = known = None
         return (known or self._admitted(key, tensors))(*tensors)
+
+    @property
+    def pairs(self) -> "CompiledFunction":
+        """Of `ntk` and `ggn_gram`, what computes a call with a second batch; compiled when it is first asked for.
+
+        It is called by name, or in the order of its own arguments: `pairs(x, x_other, z, z_other)`.
+
+        Raises:
+            OperationError: the operation takes one batch only.
+        """
+        if self.second is None:
+            raise OperationError(f"operation {self.op!r} takes one batch only; 'ntk' and 'ggn_gram' take two")
+        return self.second.function
 
     def _admitted(self, key: Any, tensors: tuple[Any, ...]) -> Callable[..., Tensor]:
         """What computes tensors of these shapes, once they are checked."""
@@ -270,13 +331,14 @@ def compile(
     frozen: Collection[str] = (),
     constant: Collection[str] = (),
     dtype: torch.dtype | None = None,
+    wrt: str | None = None,
+    batch_size: int | None = None,
 ) -> CompiledFunction:
     """Compile an operation of a layer, or a network, to a function on tensors.
 
     Args:
-        source: a spec (`ConvSpec`, `ConvTransposeSpec`, `LinearSpec`, `PoolSpec`, `UnfoldSpec`), a torch module that
-            one of them represents (`nn.Conv2d`, `nn.ConvTranspose2d`, `nn.Linear`, `nn.AvgPool2d`, `nn.Unfold` and
-            those of other dimensions), or a `Network` or `Sum`.
+        source: a spec such as `ConvSpec`, a module of torch or of `tnconv.nn` that one represents, a factorised
+            convolution of `tnconv.nn`, or a `Network` or `Sum`.
         op: name of the operation; see `tnconv.ops.list()`.
         input_size: spatial size of the input, needed for a module.
         passes: rewriting passes, as `"default | my_pass"`; `"none"` for none.
@@ -308,9 +370,13 @@ def compile(
             several but for `"forward"`: they are promoted as torch does. Kronecker factors are computed in float32
             at least, as they sum over a whole batch. Under `torch.autocast` products are computed in its dtype,
             squares in float32 at least.
+        wrt: name of the argument that the operation is by, where a network has several that could be meant: a
+            parameter, or an input for `input_vjp` and the like. What an operation needs of it, docs/operations.md says.
+        batch_size: the number of examples, in place of the symbol `N`, as `input_jacobian` needs it.
 
     Returns:
-        A callable that takes tensors in torch's layout.
+        A callable that takes tensors in torch's layout. That of `ntk` and `ggn_gram` also takes a second batch behind
+        the first, as `ntk(x, x_other)` and `ggn_gram(x, z, x_other, z_other)`.
 
     Raises:
         SpecError: the layer is invalid or not supported.
@@ -340,11 +406,27 @@ def compile(
         dtype=dtype,
     )
     operation = ops.get(op)
-    spec = _spec(source, input_size)
-    forward = _forward(source, spec, operation, options)
+    chosen = ops.Options(joint=options.bias == "joint", average=options.groups == "average")
+    made = _compiled(source_of(source, input_size, batch_size), operation.name, options, chosen, wrt)
+    if ops.OTHER in operation.options:
+        other = replace(chosen, other=True)
+        read = source_of(source, input_size, batch_size)
+        made.second = Second(partial(_compiled, read, operation.name, options, other, wrt))
+    return made
+
+
+def _compiled(
+    source: Source, op: str, options: Options, chosen: ops.Options, wrt: str | None
+) -> CompiledFunction:
+    """The function of an operation, once all options are known to be right."""
+    operation = ops.get(op)
+    forward = source.forward(_bias(operation, chosen, wrt))
     check = exact_check(reference.evaluate) if options.verify else None
-    derived, first = Pipeline.parse(_derivation(operation, forward, options)).run(forward, check)
+    derivation = ops.derive(operation, forward, chosen, wrt, options.convention)
+    derived, first = derivation.run(check)
     derived = _named(derived, source, operation.name)
+    if chosen.other:
+        options = _of_both(options, derived)
     unknown = sorted(set(options.hints) - set(derived.symbols))
     if unknown:
         raise PlanError(
@@ -371,38 +453,37 @@ def compile(
             f"{derived.name!r} has too many cells to be priced ({error}); give smaller sizes, or hints for symbols"
         ) from error
     if options.verify:
-        check_program(derived, builder, {choice.kernel for choice in built.program.choices})
-    batch = None if isinstance(source, Network | Sum) else BatchAxes.of(derived)
+        check_program(derived, network, builder, built)
+    batch = BatchAxes.of(derived, derivation.batch) if source.single else None
     arithmetic = Arithmetic.of(network, operation, options.dtype)
-    return CompiledFunction(operation.name, network, (*first, *second), built, batch, spec, arithmetic)
+    return CompiledFunction(operation.name, network, (*first, *second), built, batch, source.spec, arithmetic)
 
 
-def _spec(source: object, input_size: int | tuple[int, ...] | None) -> Layer | None:
-    """The spec of a layer or a module; None for a network."""
-    if not isinstance(source, Network | Sum):
-        return as_spec(source, input_size)
-    if input_size is not None:
-        raise OperationError("input_size is given with a network, which has its sizes already; leave it out")
-    return None
+def _of_both(options: Options, network: Expression) -> Options:
+    """The options of two batches: what is said of the first holds for the second."""
+
+    def named(arguments: Collection[str]) -> frozenset[str]:
+        others = (f"{name}_other" for name in arguments)
+        return frozenset((*arguments, *(name for name in others if name in network.arguments)))
+
+    hints = {f"{name}_other": hint for name, hint in options.hints.items()} | dict(options.hints)
+    return replace(
+        options,
+        hints={name: hint for name, hint in hints.items() if name in network.symbols},
+        frozen=named(options.frozen),
+        constant=named(options.constant),
+    )
 
 
-def _forward(source: Any, spec: Layer | None, operation: ops.Operation, options: Options) -> Expression:
-    if spec is None:
-        network: Expression = source
-        return network
-    joint = True if options.bias == "joint" and not operation.factor else operation.bias
-    return spec.network(bias=joint)
+def _bias(operation: ops.Operation, chosen: ops.Options, wrt: str | None) -> bool | None:
+    """Whether the forward network of a layer has the bias term; None for what the layer has."""
+    if wrt == "bias" or (chosen.joint and not operation.factor):
+        return True
+    return operation.bias
 
 
-def _derivation(operation: ops.Operation, forward: Expression, options: Options) -> str:
-    chosen = ops.Options(joint=options.bias == "joint", average=options.groups == "average")
-    text = operation.passes(forward, chosen)
-    scale = ops.scale_of(options.convention, operation.factor, operation.name, forward.terms[0])
-    return f"{text} | scale{{by={scale}}}" if scale else text
-
-
-def _named(network: Expression, source: object, op: str) -> Expression:
-    if isinstance(source, Network | Sum) and op == "forward":
+def _named(network: Expression, source: Source, op: str) -> Expression:
+    if source.network is not None and op == "forward":
         return network
     stem = network.name.split(".")[0]
     name = f"{stem}.{op}"

@@ -22,12 +22,17 @@ class BatchAxes:
     result: tuple[int, ...]
 
     @classmethod
-    def of(cls, network: Expression) -> "BatchAxes | None":
-        """Those of an operation's network as it was derived from a layer's; None if no argument has one."""
+    def of(cls, network: Expression, batch: Sequence[str]) -> "BatchAxes | None":
+        """Those of an operation's network as it was derived from a layer's; None if no argument has one.
+
+        Args:
+            network: what was derived; the passes call a copy of an index `n` `n_2`.
+            batch: the name of the index of examples, or none.
+        """
         tensors = {t.argument: t.axes for term in network.terms for t in term.tensors}
         places = ((n, tensors[name]) for n, name in enumerate(network.arguments))
-        found = [(n, len(axes), axis) for n, axes in places for axis in _batches(axes)]
-        return cls(tuple(found), tuple(_batches(network.output))) if found else None
+        found = [(n, len(axes), axis) for n, axes in places for axis in _batches(axes, batch)]
+        return cls(tuple(found), tuple(_batches(network.output, batch))) if found else None
 
     def missing(self, tensors: Sequence[Any]) -> bool:
         """Whether every argument that has a batch axis comes without it."""
@@ -42,8 +47,8 @@ class BatchAxes:
         return made
 
 
-def _batches(axes: Sequence[Axis]) -> Iterator[int]:
-    """The axes of examples: `n`, and `n_2` of a second copy."""
+def _batches(axes: Sequence[Axis], batch: Sequence[str]) -> Iterator[int]:
+    """The axes of examples, and of their second copy."""
     for place, axis in enumerate(axes):
-        if [i.name.partition("_")[0] for i in axis.indices] == ["n"]:
+        if batch and [i.name.partition("_")[0] for i in axis.indices] == list(batch):
             yield place

@@ -22,7 +22,7 @@ from tnconv.backends.tuning import Trial, tune
 from tnconv.errors import LoweringError, PassError, PlanError
 from tnconv.ir import Expression, evaluate
 from tnconv.passes import Pipeline
-from tnconv.passes.shrink import shrink
+from tnconv.passes.shrink import largest, shrink, whole
 from tnconv.planner import DEFAULT_HINT, Plan, candidate_plans, make_plan, rival_plans
 from tnconv.planner.memory import does_not_fit, format_memory
 from tnconv.planner.objective import Objective
@@ -31,7 +31,9 @@ from tnconv.planner.slicing import cut, of_one_chunk, size_of, sliceable, with_s
 
 _CHECK_CELLS = 2_000
 _CHECK_INSTANCES = 5
-_CHECK_DRAWS = 200
+_CHECK_PLAIN, _CHECK_ALIKE = 30, 60  # draws of any instances, then of those for the kernels that are missing
+_CHECK_ALIKE_CELLS = 20_000
+_CHECK_LARGEST = 200_000  # cells of a tensor of the layer itself, where that is checked
 _ORDERS = 6  # contraction orders that are tried for one size of the chunks
 _INDICES = 6  # indices that are tried for a slice
 _RIVALS = 6  # plans for which a program is written; each takes some milliseconds
@@ -112,6 +114,13 @@ class Builder:
         if judged.elements:
             return rival_plans(network, most=most, **options)
         return [make_plan(network, minimize="multiplications", **options)]
+
+    def with_one_of(self, kernels: Collection[str], network: Expression) -> Iterator[Program]:
+        """The programs of all plans among which time decides that use one of some kernels."""
+        if kernels:
+            write = self.lowering(network)
+            made = (write(plan, tuple(sorted(kernels))) for plan in self.rivals(network))
+            yield from (program for program in made if program.kernels & set(kernels))
 
     def fastest(self, network: Expression, prefer: Collection[str] = ()) -> Built:
         """The rival that is predicted to take the least time."""
@@ -437,49 +446,88 @@ class _Sliced:
         return _Sliced(network, (*self.slices, made), self.scale * scale)
 
 
-def check_program(derived: Expression, builder: Builder, kernels: Collection[str]) -> None:
-    """Compare the program of small instances with the reference: lowering is where mistakes hide.
+def check_program(derived: Expression, network: Expression, builder: Builder, built: Built) -> None:
+    """Compare the program, and those of small instances, with the reference: lowering is where mistakes hide.
 
-    The instances use the kernels of the real program where these accept them. Instances are drawn until
-    enough have a value that is not all zero, as many patterns of tiny sizes reach nothing, and every kernel
-    was used by one.
+    The program itself runs where the layer is small. The instances use its kernels where these accept them. They are
+    drawn until enough have a value that is not all zero, as many patterns of tiny sizes reach nothing, and every kernel
+    was used by one; for those that are still missing, instances are drawn that are more like the layer, and all
+    their plans are tried.
+
+    Args:
+        derived: the network before it is rewritten.
+        network: what the program computes.
+        builder: writes the programs of instances.
+        built: what is checked.
 
     Raises:
         LoweringError: a value differs, or a kernel was used by no instance: what is not checked is not passed.
     """
     rng = np.random.default_rng(0)
-    missing, telling = set(kernels), 0
-    for _ in range(_CHECK_DRAWS):
-        found = shrink(derived, rng, _CHECK_CELLS)
-        if found is None:
-            continue
+    kernels, telling = built.program.kernels, 0
+    missing = kernels - _used(network, built, rng)
+    for small, alike in _instances(derived, rng):
         try:
-            rewritten, _ = builder.passes.run(found[0])
+            rewritten, _ = builder.passes.run(small)
         except PassError:  # a pass may refuse sizes that a small instance has
             continue
-        arrays = _integers(rewritten, rng)  # the passes were checked; they may change the value
-        want = np.asarray(reference.evaluate(rewritten, arrays), dtype=np.float64)
-        built = builder.fastest(rewritten, kernels)
-        program = built.program
-        imaginary = _integers(rewritten, rng)
-        gaussian = {name: np.asarray(array + 1j * imaginary[name]) for name, array in arrays.items()}
-        for given, value in ((arrays, want), (gaussian, reference.evaluate(rewritten, gaussian))):
-            _compare(rewritten, program, given, value)
-            if isinstance(built.function, WithBackward):
-                _compare_backward(rewritten, built.function, given)
-            elif built.function is not None:
-                for _ in range(2):  # what is made, and what is kept
-                    _compare(rewritten, replace(program, function=built.function), given, value)
+        made = builder.fastest(rewritten, missing if alike else kernels)
+        arrays, want = _compare_all(rewritten, made, rng)
         if np.any(want):
             telling += 1
-            missing -= {choice.kernel for choice in program.choices}
+            missing -= made.program.kernels
+            for other in builder.with_one_of(missing, rewritten) if alike else ():
+                _compare(rewritten, other, arrays, want)
+                missing -= other.kernels
         if telling >= _CHECK_INSTANCES and not missing:
             return
     if missing:
         raise LoweringError(
-            f"the program of {derived.name!r} cannot be checked: none of {_CHECK_DRAWS} small instances with a value "
-            f"other than zero uses {', '.join(sorted(missing))}; compile without verify, or check a smaller layer"
+            f"the program of {derived.name!r} cannot be checked: none of {_CHECK_PLAIN + _CHECK_ALIKE} small "
+            f"instances with a value other than zero uses {', '.join(sorted(missing))}; compile without verify, or "
+            "check a smaller layer"
         )
+
+
+def _used(network: Expression, built: Built, rng: np.random.Generator) -> set[str]:
+    """The kernels that are right in the program itself; none where it is too large to try."""
+    itself = whole(network, _CHECK_LARGEST, largest)
+    if itself is None:
+        return set()
+    _, want = _compare_all(itself[0], built, rng)
+    return built.program.kernels if np.any(want) else set()
+
+
+def _compare_all(
+    network: Expression, built: Built, rng: np.random.Generator
+) -> tuple[dict[str, np.ndarray[Any, Any]], np.ndarray[Any, Any]]:
+    """Compare all programs of a network, for integers and Gaussian integers.
+
+    Returns:
+        The integers, and the value that they give.
+    """
+    arrays = _integers(network, rng)  # the passes were checked; they may change the value
+    want = np.asarray(reference.evaluate(network, arrays), dtype=np.float64)
+    imaginary = _integers(network, rng)
+    gaussian = {name: np.asarray(array + 1j * imaginary[name]) for name, array in arrays.items()}
+    for given, value in ((arrays, want), (gaussian, reference.evaluate(network, gaussian))):
+        _compare(network, built.program, given, value)
+        if isinstance(built.function, WithBackward):
+            _compare_backward(network, built.function, given)
+        elif built.function is not None:
+            for _ in range(2):  # what is made, and what is kept
+                _compare(network, replace(built.program, function=built.function), given, value)
+    return arrays, want
+
+
+def _instances(derived: Expression, rng: np.random.Generator) -> Iterator[tuple[Expression, bool]]:
+    """Instances for a check of a program, and whether they are for kernels that the first ones do not use."""
+    for _ in range(_CHECK_PLAIN):
+        if found := shrink(derived, rng, _CHECK_CELLS):
+            yield found[0], False
+    for _ in range(_CHECK_ALIKE):
+        if found := shrink(derived, rng, _CHECK_ALIKE_CELLS, alike=True):
+            yield found[0], True
 
 
 def _compare(

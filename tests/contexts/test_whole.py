@@ -48,7 +48,9 @@ def test_export() -> None:
 
 
 def test_export_with_a_dynamic_batch() -> None:
-    parts, batch = subjects(), torch.export.Dim("batch", min=1, max=64)
+    # A loop over chunks of the batch is written out in a graph, which has one number of them.
+    parts = [each for each in subjects() if not getattr(getattr(each.call, "plan", None), "slices", ())]
+    batch = torch.export.Dim("batch", min=1, max=64)
     shapes = tuple(
         {axis: batch for p, axis in each.batched if p == n}
         for each in parts
@@ -70,7 +72,7 @@ def test_export_with_dynamic_height_and_width() -> None:
 
 
 def test_strict_export() -> None:
-    parts = named("training", "kfac_reduce", "Conv2d", "CPConv2d")
+    parts = named("kfac_reduce", "CPConv2d")
     program = torch.export.export(Model(parts), arguments(parts), strict=True).module()
     check(program(*arguments(parts)), parts)
 
@@ -88,7 +90,7 @@ def gradients(call: nn.Module, parts: Sequence[Subject]) -> tuple[list[Tensor], 
 
 
 def test_compile() -> None:
-    parts = named("training", "constant", "kfac_expand", "ggn_diagonal", "Conv2d", "CPConv2d")
+    parts = named("training", "kfac_expand", "ggn_diagonal", "CPConv2d")
     torch._dynamo.reset()
     model = Model(parts)
     values, got = gradients(torch.compile(model, backend="aot_eager", fullgraph=True), parts)

@@ -55,6 +55,11 @@ class Program:
     chunk: "Program | None" = None
 
     @property
+    def kernels(self) -> set[str]:
+        """Names of the kernels that it uses."""
+        return {choice.kernel for choice in self.choices}
+
+    @property
     def predicted(self) -> float:
         """Microseconds that all steps together are predicted to take, sizes at the hints."""
         return sum(choice.predicted for choice in self.choices)

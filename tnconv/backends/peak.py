@@ -38,9 +38,7 @@ def peak_at(plan: Plan, program: Program, values: Mapping[str, int]) -> int:
     return evaluate(program_peak(plan, program.workspace), values) if found is None else found
 
 
-def measured(
-    plan: Plan, program: Program, values: Mapping[str, int], *, scratch: bool = False
-) -> int | None:
+def measured(plan: Plan, program: Program, values: Mapping[str, int], *, scratch: bool = False) -> int | None:
     """The elements at the peak of a program; None where it does not run on the meta device.
 
     Args:

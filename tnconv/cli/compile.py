@@ -21,6 +21,12 @@ Sizes = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
 Autotune = Annotated[bool, typer.Option("--autotune", help="Time the best candidates and keep the fastest.")]
+Wrt = Annotated[
+    str | None,
+    typer.Option(
+        help="The argument that the operation is by, where a network has several, as a parameter's name."
+    ),
+]
 Device = Annotated[str, typer.Option(help="The device that kernels are chosen for: cpu or cuda.")]
 
 
@@ -108,6 +114,10 @@ def compile_spec(
         list[str] | None,
         typer.Option(help="An argument that seldom changes, such as a weight; may be given again."),
     ] = None,
+    wrt: Wrt = None,
+    batch_size: Annotated[
+        int | None, typer.Option(help="The number of examples, in place of its symbol.")
+    ] = None,
     device: Device = "cpu",
     autotune: Autotune = False,
     verify: Annotated[
@@ -131,6 +141,8 @@ def compile_spec(
         training=training,
         frozen=frozen or (),
         constant=constant or (),
+        wrt=wrt,
+        batch_size=batch_size,
         device=device,
         autotune=autotune,
         verify="exact" if verify else None,
@@ -165,9 +177,11 @@ def _print(function: tnconv.CompiledFunction, show: Show | None) -> None:
     name="inspect",
     epilog="Example: tnconv inspect network.tn, or tnconv inspect layer.toml --op ntk --size N=8",
 )
-def inspect_source(spec: Source, op: Op = "forward", size: Sizes = None, as_json: AsJson = False) -> None:
+def inspect_source(
+    spec: Source, op: Op = "forward", size: Sizes = None, wrt: Wrt = None, as_json: AsJson = False
+) -> None:
     """Print the network of an operation, its arguments, what the passes did, and what it costs."""
-    function = compiled(spec, op, size)
+    function = compiled(spec, op, size, wrt=wrt)
     if as_json:
         print_json(snapshot(function))
         return

@@ -5,7 +5,8 @@
 
 Each call is `tnconv.compile` of the layer that the shapes and the other arguments describe; a layer is compiled on
 its first call and kept. Inputs have a batch axis or none, as in torch. Every function is differentiable any
-number of times and works under `torch.func` and `torch.compile`.
+number of times and works under `torch.func`, `torch.compile` and `torch.fx`. Where a tracer leaves sizes of the image
+open, as `torch.export` with a dynamic height and `torch.jit.trace` do, it is traced as torch's own operations.
 
 Beyond torch: any number of spatial dimensions, (left, right) pairs as padding, `padding_mode` of convolutions.
 Errors: `SpecError` where the arguments describe no layer, `ArgumentError` where a tensor does not fit it.

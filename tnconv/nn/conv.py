@@ -19,9 +19,10 @@ from tnconv.nn.modules import (
 )
 from tnconv.spec import ConvSpec
 from tnconv.spec.fields import Symbolic
+from tnconv.spec.layer import KnowsSpec
 
 
-class ConvNd(_ConvNd):
+class ConvNd(_ConvNd, KnowsSpec):
     """A convolution with `N` spatial dimensions; the other arguments are those of `nn.Conv2d`.
 
     Parameters, their initialisation, `state_dict` and `extra_repr` are torch's, which is the base class.

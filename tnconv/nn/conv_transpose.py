@@ -21,9 +21,10 @@ from tnconv.nn.modules import (
 )
 from tnconv.spec import ConvTransposeSpec
 from tnconv.spec.fields import Symbolic, shown, typed
+from tnconv.spec.layer import KnowsSpec
 
 
-class ConvTransposeNd(_ConvTransposeNd):
+class ConvTransposeNd(_ConvTransposeNd, KnowsSpec):
     """A transposed convolution with `N` spatial dimensions; the other arguments are those of `nn.ConvTranspose2d`.
 
     Parameters, their initialisation, `state_dict` and `extra_repr` are torch's, which is the base class.

@@ -9,11 +9,13 @@ from tnconv.errors import SpecError
 from tnconv.functional.types import Ints, NumericPadding
 from tnconv.nn.modules import check_copied, kernel
 from tnconv.spec import UnfoldSpec
+from tnconv.spec.fields import Symbolic
+from tnconv.spec.layer import KnowsSpec
 
 _TORCH_DIMS = 2  # nn.Unfold and nn.Fold have no other
 
 
-class UnfoldNd(nn.Module):
+class UnfoldNd(nn.Module, KnowsSpec):
     """The windows of an input, one a column (im2col); see `tnconv.functional.unfoldNd`.
 
     The number of spatial dimensions is the length of the arguments that are tuples. Where all are ints, it is that
@@ -45,6 +47,16 @@ class UnfoldNd(nn.Module):
             `[N, C*prod(K), prod(O)]` or `[C*prod(K), prod(O)]`.
         """
         return functional.unfoldNd(input, self.kernel_size, self.dilation, self.padding, self.stride)
+
+    def spec(self, input_size: int | tuple[int, ...], batch_size: Symbolic = "N") -> UnfoldSpec:
+        """The layer for inputs of a size, with any number of channels.
+
+        Raises:
+            SpecError: the kernel does not fit into the input.
+        """
+        fields: Any = {name: getattr(self, name) for name in ("stride", "padding", "dilation")}
+        extent: Any = self.kernel_size
+        return UnfoldSpec("C", extent, input_size, batch_size=batch_size, **fields)
 
     def extra_repr(self) -> str:
         """The arguments."""

@@ -8,8 +8,8 @@ import re
 from collections.abc import Mapping
 
 from tnconv.errors import OperationError
-from tnconv.ir import Expression, Network, Size, product
-from tnconv.ir.index import natural_key
+from tnconv.ir import Size, product
+from tnconv.ops.parts import Parts
 
 DEFAULT = "kfac"
 
@@ -30,14 +30,14 @@ CONVENTIONS: Mapping[str, Mapping[str, str]] = {
 }
 
 
-def scale_of(convention: str | None, factor: str | None, op: str, forward: Network) -> str | None:
+def scale_of(convention: str | None, factor: str | None, op: str, parts: Parts) -> str | None:
     """The scale, as text, that a convention gives to an operation of a layer.
 
     Args:
         convention: a name, or None for the default of the operation.
         factor: the kind of factor that the operation computes; None for those without a scale.
         op: name of the operation, for messages.
-        forward: the forward network, whose sizes give N and T.
+        parts: of the forward network, whose sizes give N and T.
 
     Returns:
         An expression such as `1/(N*3136)`; None where there is nothing to scale.
@@ -58,8 +58,8 @@ def scale_of(convention: str | None, factor: str | None, op: str, forward: Netwo
         raise OperationError(
             f"convention {chosen!r} does not define the scale of {op!r} ({factor}); use one of {', '.join(fitting)}"
         )
-    examples = forward.index("n").size
-    positions = product(forward.index(name).size for name in position_names(forward, "o"))
+    examples = product(i.size for i in parts.indices(parts.batch))
+    positions = product(i.size for i in parts.layout.positions) if parts.layout else 1
     scale = re.sub("[NT]", lambda found: _factor({"N": examples, "T": positions}[found[0]]), text)
     return None if scale == "1" else scale
 
@@ -75,22 +75,6 @@ def check_convention(convention: object) -> str:
             f"convention {convention!r} is not known; the conventions are {', '.join(CONVENTIONS)}"
         )
     return convention
-
-
-def position_names(forward: Expression, letter: str) -> list[str]:
-    """Names of the positions along the spatial axes, such as `o1`, `o2` for the letter o, in order.
-
-    Raises:
-        OperationError: there is none, though the output has axes of other names than a layer's.
-    """
-    indices = {i.name for term in forward.terms for i in term.indices}
-    found = {name for name in indices if re.fullmatch(rf"{letter}\d*", name)}
-    usual = all(re.fullmatch(r"[ngd]|o\d*", i.name) for term in forward.terms for i in term.open_indices)
-    if not found and not usual:
-        raise OperationError(
-            f"the network has no index called {letter}, {letter}1, {letter}2, …; name its positions so"
-        )
-    return sorted(found, key=natural_key)
 
 
 def _factor(size: Size) -> str:

@@ -13,8 +13,8 @@ from tnconv.errors import OperationError, SpecError
 from tnconv.ir import Expression, Tensor
 from tnconv.ir.printer import format_axes
 from tnconv.ops.conventions import CONVENTIONS, DEFAULT
-from tnconv.ops.registry import AVERAGE, JOINT, Operation, aliases, operations
-from tnconv.passes import Pipeline
+from tnconv.ops.derive import derive
+from tnconv.ops.registry import AVERAGE, JOINT, Operation, Options, aliases, operations
 from tnconv.spec import ConvSpec, ConvTransposeSpec, Layer, LinearSpec, PoolSpec, UnfoldSpec
 
 NONE = "–"  # what a cell says where there is nothing
@@ -160,7 +160,7 @@ def _variant(spec: Layer) -> str:
 
 def _derived(operation: Operation, spec: Layer) -> Expression:
     forward = spec.network(bias=operation.bias)
-    network, _ = Pipeline.parse(operation.passes(forward)).run(forward)
+    network, _ = derive(operation, forward, Options()).run()
     return network
 
 
@@ -241,7 +241,32 @@ Which layers have which operations:
 
 {which}
 
-A network of your own has the operations whose nodes it has: `x`, `weight`, `bias`, with indices named as above.
+## Networks of your own
+
+A network has every operation whose parts it has, whatever its indices, nodes and arguments are called; so has a network
+that was printed, before or after the passes. The parts are found by role and by what is connected:
+
+- The *input* is the argument of that role. A *bias* is a parameter that is alone in a term of a sum, the *weight* the
+  other parameter. Where several could be meant, `wrt=` names the one that the operation is by, an input for
+  `input_vjp` and the like. Any parameter has the derivatives, the GGN's diagonal, block and Gram matrix, and the NTK.
+- The *examples* `n` are the first axis of every input and of the output, if that is one index, on no parameter and
+  in no pattern, or an axis of one cell in all of them. A network without is one example: sums over n have one term,
+  and the axes of n are left out.
+- Kronecker factors, `unfold`, `fold`, the mini-blocks and `bias="joint"` need to know what is before the weight and
+  what behind. The *input side* is the input; parameters that are connected to it by channels without the weight; the
+  patterns with an index of the weight, its windows; patterns between the input and a window, or of a parameter
+  of the input side, with the parameters whose kernels they hold; and what shares an index with the weight that ends
+  there. The *output side* is the rest. Open where they met the weight, `a` is the input side, and `ḡ` is the output
+  side times `ȳ`: the gradient at the output of that layer, not of the network.
+- An index of the weight is a group where both sides have it, a column `(c k)` on the input side alone, an
+  out-channel `d` on the output side alone. `T` counts the positions that both sides share. Rows and columns are in the
+  order of the weight's own axes.
+- What cannot be told is refused: a parameter or a pooling that may be before the weight as well as behind it, such as
+  a scale beside a depthwise kernel; a pattern that holds the kernels of two layers, as passes make of two
+  convolutions without padding. Give the network as it was before the passes.
+
+`ntk` and `ggn_gram` take a second batch behind the first, `ntk(x, x_other)` and `ggn_gram(x, z, x_other, z_other)`, of
+another size if need be: `n` then counts the first, `n'` the second. Parameters are the same for both.
 
 ## What raises
 

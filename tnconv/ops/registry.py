@@ -1,25 +1,31 @@
-"""The table of operations: one line each, a pipeline from the forward network of the layer.
+"""The table of operations: one line each, a pipeline from the forward network of a layer.
 
-A pipeline is written for every layer at once. `<o>` stands for the output positions `o1 o2 …`, `<k>` and
-`<i>` for those of kernel and input, as many as the layer has, `<o,>` with commas; `<rank>` for the number of axes
-of the output. The others are the options of `tnconv.compile`: `<wrt>` the parameter, `<join>` what makes weight
-and bias one under `bias="joint"`, `<patches>` the unfolded input with or without its ones and groups.
+A pipeline is written for every network at once, by its parts (`tnconv.ops.parts`). `<x>`, `<wrt>` and `<bias>` stand
+for the arguments that are the input, the parameter that the operation is by, and the bias; `<n>`, `<g>`, `<o>` for the
+indices of examples, groups and output positions, as many as there are, with commas; `<grad_output>`, `<z>`, … for
+new arguments, under a name that is free. `<patches>` is the input side of the layer, `<gradients>` its output side.
 `register` adds an operation of your own the same way.
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tnconv.errors import OperationError
-from tnconv.ir import Expression, Network
-from tnconv.ops.conventions import position_names
+from tnconv.ir import Expression, Index, fresh, product
+from tnconv.ir.index import symbol_names
+from tnconv.ops.parts import BIAS, INPUT, WEIGHT, Need, Parts, parts_of
 
-JOINT, AVERAGE = "joint", "average"
+JOINT, AVERAGE, OTHER = "joint", "average", "other"
+ARGUMENTS = ("grad_output", "z", "tangent", "columns", "hessian_output", "parameters")
 
-_MATRIX = "join{arguments=[weight], rows=[g, d], into=parameters} | "
-_JOINT_MATRIX = "join{arguments=[weight, bias], rows=[g, d], into=parameters} | "
-_PATCHES = "cut{node=weight} | arrange{output=[n, g, (c <k>), <o,>]}"
-_MEAN_PATCHES = "cut{node=weight} | arrange{output=[n, (c <k>), <o,>]} | scale{by=1/<groups>}"
+_ABOUT = {
+    WEIGHT: r"<wrt>|<patches>|<unfold>|<gradients>|<rows>|<by_rows>|<by_kernels>|node=weight",
+    BIAS: r"<bias>",
+    INPUT: r"<x>|<matrix>|node=x\b",
+}
+_LAYOUT = r"<patches>|<unfold>|<gradients>|<by_rows>|<by_kernels>|<g>|<o>|node=weight"
+_SINGLE = r"<patches>|<unfold>|<gradients>|<matrix>|node="
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +35,12 @@ class Options:
     Args:
         joint: weight and bias as one matrix, the bias as its last column.
         average: the mean of the input over the groups, which gives one block.
+        other: the pairs between two batches, the second with arguments of its own.
     """
 
     joint: bool = False
     average: bool = False
+    other: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +53,9 @@ class Operation:
         legs: the axes of the result.
         pipeline: passes that derive it from the forward network.
         reference: the paper and its equation.
-        bias: whether the forward network has the bias term; None for what the layer has.
-        options: what it takes besides the layer: "joint" for `bias="joint"`, "average" for `groups="average"`.
+        bias: whether the forward network of a layer has the bias term; None for what the layer has.
+        options: what it takes besides the layer: "joint" for `bias="joint"`, "average" for `groups="average"`,
+            "other" for a second batch.
         factor: the kind of Kronecker factor, for operations that a convention scales.
         real_only: whether complex arguments are refused: there is no such quantity of complex values.
     """
@@ -61,24 +70,42 @@ class Operation:
     factor: str | None = None
     real_only: bool = False
 
-    def passes(self, forward: Expression, chosen: Options | None = None) -> str:
-        """The pipeline for a layer, with its positions and the options written out.
+    def need(self, chosen: Options) -> Need:
+        """What it needs of a network."""
+        about = next((part for part, text in _ABOUT.items() if re.search(text, self.pipeline)), None)
+        return Need(
+            about,
+            bias=chosen.joint and not self.factor,
+            layout=chosen.joint or bool(re.search(_LAYOUT, self.pipeline)),
+            single=bool(re.search(_SINGLE, self.pipeline)),
+            matrix="<matrix>" in self.pipeline,
+            cells="<outputs>" in self.pipeline,
+        )
+
+    def parts(self, forward: Expression, chosen: Options | None = None, wrt: str | None = None) -> Parts:
+        """The parts of a network that it is about.
+
+        Args:
+            forward: the network.
+            chosen: the options.
+            wrt: the argument that the operation is by; needed where it could be several.
 
         Raises:
-            OperationError: the layer has no such parameter, or the operation does not take an option.
+            OperationError: a part is missing, is not told by `wrt`, or cannot be derived; or the operation does not
+                take an option.
         """
         chosen = chosen or Options()
-        self._check(forward, chosen)
+        self._check(chosen)
+        return parts_of(forward, self.need(chosen), self.name, wrt)
+
+    def passes(self, parts: Parts, chosen: Options | None = None) -> str:
+        """The pipeline from the network of the parts, with indices, arguments and options written out."""
         text = self.pipeline
-        for placeholder, written in _written(forward, chosen).items():
+        for placeholder, written in _written(parts, chosen or Options()).items():
             text = text.replace(placeholder, written)
-        for letter in "oki":
-            if f"<{letter}" in text:
-                found = position_names(forward, letter)
-                text = text.replace(f"<{letter}>", " ".join(found)).replace(f"<{letter},>", ", ".join(found))
         return _tidied(text)
 
-    def _check(self, forward: Expression, chosen: Options) -> None:
+    def _check(self, chosen: Options) -> None:
         if chosen.joint and JOINT not in self.options:
             raise OperationError(
                 f"operation {self.name!r} has no parameter to join with a bias, but bias='joint' is given; leave it out"
@@ -88,64 +115,166 @@ class Operation:
                 f"operation {self.name!r} is no Kronecker factor of a layer's groups, but groups='average' was given; "
                 "leave it out"
             )
-        weighted = re.search(r"weight|<wrt>|<patches>|<matrix>|node=x", self.pipeline)
-        if weighted and "weight" not in forward.arguments:
-            raise OperationError(
-                f"operation {self.name!r} needs a layer with a weight, but {forward.name!r} has the arguments "
-                f"{', '.join(forward.arguments)}"
-            )
-        if "node=x" in self.pipeline:
-            self._check_positions(forward.terms[0])
-
-    def _check_positions(self, forward: Network) -> None:
-        tied = {i.name for relation in forward.patterns for i in relation.indices}
-        free = [name for name in position_names(forward, "o") if name not in tied]
-        if free:
-            raise OperationError(
-                f"operation {self.name!r} is the matrix between positions, but no pattern ties {', '.join(free)} of "
-                f"{forward.name!r} to its input: every position has the same matrix, the weight; use that, or "
-                "'input_jacobian'"
-            )
 
 
-def _written(forward: Expression, chosen: Options) -> dict[str, str]:
-    """What the placeholders of the options stand for."""
-    first = forward.terms[0]
-    patches = _MEAN_PATCHES if chosen.average else _PATCHES
+def _written(parts: Parts, chosen: Options) -> dict[str, str]:
+    """What the placeholders stand for; those that others hold come last."""
+    new = _new_arguments(parts)
+    rank = len(parts.network.output)
+    written = {} if parts.layout is None else _of_layout(parts, chosen)
     if chosen.joint:
-        patches += f" | homogeneous{{axis={1 if chosen.average else 2}}}"
-    groups = next((str(i.size) for i in first.indices if i.name == "g"), "1")
+        new["wrt"] = new["parameters"]
+    elif parts.weight is not None:
+        new["wrt"] = parts.weight
+    names = {"x": parts.input, "bias": parts.bias} | new
+    return (
+        {name: text for name, text in written.items() if name != "<join>"}
+        | {
+            "<rows>": "<join>differentiate{wrt=<wrt>, cotangent=<z>}<open> | batch{index=v, over=[<z>]}",
+            "<matrix>": f"cut{{node=x}} | arrange{{output=[{', '.join(parts.rows)}]}}",
+            "<flat>": f"flatten{{start={1 + len(parts.batch)}}} | " if _has_axes(parts) else "",
+            "<outputs>": f"flatten{{start={len(parts.batch)}, end={rank - 1}}} | "
+            if rank > len(parts.batch)
+            else "",
+        }
+        | _second(parts, chosen, new)
+        | {
+            "<join>": written.get("<join>", ""),
+            "<open>": "".join(f" | open{{index=[{name}]}}" for name in parts.batch),
+            "<rank>": str(rank),
+            "<n>": ", ".join(parts.batch),
+            "<cells>": ", ".join(i.name for i in parts.network.terms[0].open_indices),
+        }
+        | {f"<{name}>": argument for name, argument in names.items() if argument is not None}
+    )
+
+
+def _new_arguments(parts: Parts) -> dict[str, str]:
+    """Names of the arguments that operations bring in, which no argument, node or index of the network has."""
+    taken = set(parts.network.arguments)
+    for term in parts.network.terms:
+        taken |= {n.name for n in term.nodes} | {i.name for i in term.indices}
+    return {name: fresh(name, taken) for name in ARGUMENTS}
+
+
+def _second(parts: Parts, chosen: Options, new: Mapping[str, str]) -> dict[str, str]:
+    """How the second copy of a Gram matrix reads arguments of its own."""
+    if not chosen.other:
+        return {"<other>": "", "<other_rows>": ""}
+    inputs = [t.argument for term in parts.network.terms for t in term.tensors if t.role == "input"]
+    sizes = {name: _other_size(parts.network, name) for name in parts.batch}
+
+    def text(arguments: list[str], sizes: Mapping[str, str]) -> str:
+        read = ", ".join(dict.fromkeys(arguments))
+        return f", other=[{read}], anew=[{', '.join(sizes)}], sizes=[{', '.join(sizes.values())}]"
+
     return {
-        "<patches>": patches.replace("<groups>", groups),
-        "<keep>": "" if chosen.average else "g",
-        "<block>": " | unsqueeze{axis=0}" if chosen.average else "",
-        "<matrix>": _JOINT_MATRIX if chosen.joint else _MATRIX,
-        "<join>": _JOINT_MATRIX if chosen.joint else "",
-        "<wrt>": "parameters" if chosen.joint else "weight",
-        "<outputs>": f"flatten{{start=1, end={len(forward.output) - 1}}}",
-        "<rank>": str(len(forward.output)),
+        "<other>": text(inputs, sizes),
+        "<other_rows>": text([*inputs, new["z"]], {"v": "V_other"} | sizes),
     }
 
 
+def _other_size(network: Expression, name: str) -> str:
+    """The size of the second batch, which is another symbol."""
+    size = network.terms[0].index(name).size
+    symbols = symbol_names(size)
+    return fresh(f"{symbols[0] if len(symbols) == 1 else 'N'}_other", set(network.symbols))
+
+
+def _of_layout(parts: Parts, chosen: Options) -> dict[str, str]:
+    """What the placeholders for the sides of a layer stand for."""
+    layout = parts.layout
+    assert layout is not None
+    batch, positions = list(parts.batch), _names(layout.positions)
+    groups = [] if chosen.average else _names(layout.groups)
+    outs = (
+        [*_names(layout.outs)]
+        if groups or not layout.groups
+        else [*_names(layout.groups), *_names(layout.outs)]
+    )
+    front = [*batch, *([_axis(groups)] if groups else [])]
+    columns = _axis(_names(layout.columns))
+    rows = [*_names(layout.groups), *_names(layout.outs)]
+    patches = _inside(parts, [*front, columns, *positions])
+    if chosen.average:
+        patches += f" | scale{{by=1/{_factor(product(i.size for i in layout.groups))}}}"
+    if chosen.joint:
+        patches += f" | homogeneous{{axis={len(front)}}}"
+    flat = [_axis([*_names(layout.groups), *_names(layout.columns)]), _axis(positions)]
+    gradients = [*front, _axis(outs), *positions]
+    outer = ", ".join(layout.outer)
+    kernels = [i for i in _weight_indices(parts) if i not in _names(layout.kernel)]
+    join = f"join{{arguments=[{parts.weight}, {parts.bias}], rows=[{', '.join(rows)}], into=<parameters>}} | "
+    return {
+        "<by_rows>": _by_rows(parts, chosen, rows, columns),
+        "<by_kernels>": _by_rows(parts, Options(), kernels, _axis(_names(layout.kernel))),
+        "<patches>": patches,
+        "<unfold>": _inside(parts, [*batch, *flat]),
+        "<gradients>": f"select{{nodes=[{outer}], output=[{', '.join(gradients)}], cotangent=<grad_output>}}",
+        "<join>": join if chosen.joint else "",
+        "<block>": "" if groups else " | unsqueeze{axis=0}",
+        "<o>": ", ".join(positions),
+        "<g>": ", ".join(groups),
+    }
+
+
+def _inside(parts: Parts, axes: list[str]) -> str:
+    """The input side with these axes: what is left without the weight, but for the output side."""
+    layout, output = parts.layout, ", ".join(axes)
+    assert layout is not None
+    if not layout.outer:
+        return f"cut{{node=weight}} | arrange{{output=[{output}]}}"
+    return f"select{{nodes=[{', '.join(layout.inner)}], output=[{output}]}}"
+
+
+def _by_rows(parts: Parts, chosen: Options, rows: list[str], columns: str) -> str:
+    """The square of the rows of per-example gradients, a block for each of some indices of the weight."""
+    over = ", ".join(("v", *parts.batch))
+    if not chosen.joint:
+        axes = ", ".join(("v", *parts.batch, *([_axis(rows)] if rows else []), columns))
+        text = f"<rows> | arrange{{output=[{axes}]}}"
+    else:
+        text = "<rows>" if rows else f"<rows> | flatten{{start={1 + len(parts.batch)}}}"
+    square = f" | square{{over=[{over}], keep=[{', '.join(rows)}]}}"
+    return text + square + ("" if rows else " | unsqueeze{axis=0}")
+
+
+def _weight_indices(parts: Parts) -> list[str]:
+    """The indices of the weight, in the order of its axes."""
+    nodes = [t for term in parts.network.terms for t in term.tensors if t.argument == parts.weight]
+    return [i.name for i in nodes[0].indices] if nodes else []
+
+
+def _has_axes(parts: Parts) -> bool:
+    """Whether the weight is no single number."""
+    return any(t.axes for term in parts.network.terms for t in term.tensors if t.argument == parts.weight)
+
+
+def _names(indices: tuple[Index, ...]) -> list[str]:
+    return [i.name for i in indices]
+
+
+def _axis(names: list[str]) -> str:
+    """The text of an axis that holds indices."""
+    return names[0] if len(names) == 1 else f"({' '.join(names)})" if names else "1"
+
+
+def _factor(size: object) -> str:
+    text = str(size)
+    return text if text.isalnum() else f"({text})"
+
+
 def _tidied(text: str) -> str:
-    """Without the gaps that placeholders leave where a layer has no such positions."""
-    text = re.sub(r"\s+\)", ")", text).replace("()", "1")
-    return re.sub(r"(,\s*)+(?=[,\]])", "", text).replace("[, ", "[")
+    """Without the gaps that placeholders leave where a network has no such indices."""
+    return re.sub(r"(,\s*)+(?=[,\]])", "", text).replace("[, ", "[").removesuffix(" | ")
 
 
-_VJP = "differentiate{{wrt={}, cotangent={}}}"
-_GRADIENT = "<join>" + _VJP.format("<wrt>", "grad_output")
-_UNFOLD = "cut{node=weight} | arrange{output=[n, (g c <k>), (<o>)]}"
-_ROWS = (
-    _VJP.format("<wrt>", "z") + " | open{index=[n]} | batch{index=v, over=[z]}"
-)  # V[v, n], parameters behind
-_MATRIX_ROWS = "<matrix>" + _VJP.format("parameters", "z") + " | open{index=[n]} | batch{index=v, over=[z]}"
-_KERNEL_ROWS = _MATRIX_ROWS.replace("<matrix>", _MATRIX.replace("[g, d]", "[g, d, c]"))
-_OUTPUTS = (
-    "differentiate{{wrt=bias, cotangent=grad_output}} | open{{index=[{0}]}}"
-    " | square{{over=[{0}], keep=[<keep>]}}<block>"
-)
-_SQUARES = "differentiate{{wrt={}}} | square{{rest=keep, conj=none}} | close{{cotangent=hessian_output, axes=<rank>}}"
+def _by(wrt: str, cotangent: str) -> str:
+    return f"differentiate{{wrt={wrt}, cotangent={cotangent}}}"
+
+
+_GRADIENT = "<join>" + _by("<wrt>", "<grad_output>")
+_SQUARES = "differentiate{{wrt={}}} | square{{rest=keep, conj=none}} | close{{cotangent=<hessian_output>, axes=<rank>}}"
 
 _KFAC = "Martens & Grosse 2015 (arXiv 1503.05671); Grosse & Martens 2016 (arXiv 1602.01407), eq. 18"
 _EXPAND_REDUCE = "Eschenhagen et al. 2023 (arXiv 2311.00636), sec. 3.2-3.3; arXiv 2307.02275, sec. 4"
@@ -156,84 +285,84 @@ _OPERATIONS = (
         "forward", "y[n,g,d,o] = Σ x[n,g,c,i] Π[k,o,i] W[g,d,c,k] (+ b[g,d])", "n (g d) o", bias=None,
         reference="arXiv 2307.02275, eq. 2",
     ),
-    Operation("input_vjp", "x̄[n,g,c,i] = Σ conj(W) Π ȳ", "n (g c) i", _VJP.format("x", "grad_output")),
+    Operation("input_vjp", "x̄[n,g,c,i] = Σ conj(W) Π ȳ", "n (g c) i", _by("<x>", "<grad_output>")),
     Operation("weight_vjp", "W̄[g,d,c,k] = Σ_n conj(x) Π ȳ", "(g d) c k", _GRADIENT, options=(JOINT,)),
-    Operation("bias_vjp", "Σ_{n,o} ȳ", "(g d)", _VJP.format("bias", "grad_output"), bias=True),
-    Operation("input_jvp", "Σ ẋ Π W", "n (g d) o", "differentiate{wrt=x, tangent=tangent}"),
+    Operation("bias_vjp", "Σ_{n,o} ȳ", "(g d)", _by("<bias>", "<grad_output>"), bias=True),
+    Operation("input_jvp", "Σ ẋ Π W", "n (g d) o", "differentiate{wrt=<x>, tangent=<tangent>}"),
     Operation(
-        "weight_jvp", "Σ x Π Ẇ", "n (g d) o", "<join>differentiate{wrt=<wrt>, tangent=tangent}", options=(JOINT,)
+        "weight_jvp", "Σ x Π Ẇ", "n (g d) o", "<join>differentiate{wrt=<wrt>, tangent=<tangent>}", options=(JOINT,)
     ),
-    Operation("input_jacobian", "∂y/∂x = Σ_k Π W", "n (g d) o n' (g c) i", "differentiate{wrt=x}"),
+    Operation("input_jacobian", "∂y/∂x = Σ_k Π W", "n (g d) o n' (g c) i", "differentiate{wrt=<x>}"),
     Operation(
         "weight_jacobian", "∂y/∂W = δ_gg' δ_dd' Σ_i x Π", "n (g d) o (g' d') c k",
         "<join>differentiate{wrt=<wrt>}", options=(JOINT,),
     ),
     Operation(
-        "per_example_weight_vjp", "V[n,g,d,c,k] = Σ_o conj(x) Π ȳ", "n (g d) c k", _GRADIENT + " | open{index=[n]}",
+        "per_example_weight_vjp", "V[n,g,d,c,k] = Σ_o conj(x) Π ȳ", "n (g d) c k", _GRADIENT + "<open>",
         "Goodfellow 2015 (arXiv 1510.01799); Dangel et al. 2020 (arXiv 1912.10985)", options=(JOINT,),
     ),
     Operation(
         "gradient_norm", "Σ_{g,d,c,k} |V[n,g,d,c,k]|²", "n",
-        _GRADIENT + " | open{index=[n]} | square{keep=[n], rest=sum}",
+        _GRADIENT + "<open> | square{keep=[<n>], rest=sum}",
         "Goodfellow 2015 (arXiv 1510.01799); Rochette et al. 2019 (arXiv 1912.06015)", options=(JOINT,),
     ),
-    Operation("unfold", "a[n,g,c,k,o] = Σ_i x Π", "n (g c k) o", _UNFOLD, "arXiv 2307.02275, eq. 6"),
+    Operation("unfold", "a[n,g,c,k,o] = Σ_i x Π", "n (g c k) o", "<unfold>", "arXiv 2307.02275, eq. 6"),
     Operation(
         "fold", "Σ_{k,o} columns Π, the adjoint of unfold", "n (g c) i",
-        _UNFOLD + " | " + _VJP.format("x", "columns"),
+        "<unfold> | " + _by("<x>", "<columns>"),
     ),
     Operation(
         "toeplitz", "T[(g,d,o),(g,c,i)] = Σ_k W Π", "g d o c i",
-        "cut{node=x} | arrange{output=[g, d, <o,>, c, <i,>]}", "arXiv 2307.02275, eq. 7",
+        "<matrix>", "arXiv 2307.02275, eq. 7",
     ),
     Operation(
         "kfac_expand", "S_A = Σ_{n,t} a aᴴ, scaled", "g (c k) (c' k')",
-        "<patches> | square{over=[n, <o,>], keep=[<keep>]}<block>", f"{_KFAC}; {_EXPAND_REDUCE}",
-        bias=False, options=(JOINT, AVERAGE), factor="input expand",
+        "<patches> | square{over=[<n>, <o>], keep=[<g>]}<block>", f"{_KFAC}; {_EXPAND_REDUCE}",
+        options=(JOINT, AVERAGE), factor="input expand",
     ),
     Operation(
         "kfac_reduce", "R_A = Σ_n (Σ_t a)(Σ_t a)ᴴ, scaled", "g (c k) (c' k')",
-        "<patches> | sum{over=[<o,>]} | square{over=[n], keep=[<keep>]}<block>", _EXPAND_REDUCE,
+        "<patches> | sum{over=[<o>]} | square{over=[<n>], keep=[<g>]}<block>", _EXPAND_REDUCE,
         options=(JOINT, AVERAGE), factor="input reduce",
     ),
     Operation(
         "kfac_grad_expand", "S_G = Σ_{n,t} ḡ ḡᴴ, scaled", "g d d'",
-        _OUTPUTS.format("n, <o,>"), f"{_KFAC}; {_EXPAND_REDUCE}",
-        bias=True, options=(AVERAGE,), factor="output expand",
+        "<gradients> | square{over=[<n>, <o>], keep=[<g>]}<block>", f"{_KFAC}; {_EXPAND_REDUCE}",
+        options=(AVERAGE,), factor="output expand",
     ),
     Operation(
         "kfac_grad_reduce", "R_G = Σ_n (Σ_t ḡ)(Σ_t ḡ)ᴴ, scaled", "g d d'",
-        _OUTPUTS.format("n"), _EXPAND_REDUCE,
-        bias=True, options=(AVERAGE,), factor="output reduce",
+        "<gradients> | sum{over=[<o>]} | square{over=[<n>], keep=[<g>]}<block>", _EXPAND_REDUCE,
+        options=(AVERAGE,), factor="output reduce",
     ),
     Operation(
         "ggn_diagonal", "Σ_{n,v} |V[v,n,g,d,c,k]|², V[v,n] = Σ_t z[v,n,t] aᴴ", "(g d) c k",
-        f"<join>{_ROWS} | square{{over=[v, n], rest=keep}}", f"{_GGN}, tab. 1", options=(JOINT,),
+        "<rows> | square{over=[v, <n>], rest=keep}", f"{_GGN}, tab. 1", options=(JOINT,),
     ),
     Operation(
         "ggn_mini_block", "Σ_{n,v} V[g,d,:] V[g,d,:]ᴴ, a block for each output channel", "(g d) (c k) (c' k')",
-        f"{_MATRIX_ROWS} | square{{over=[v, n], keep=[g, d]}}", _GGN, options=(JOINT,),
+        "<by_rows>", _GGN, options=(JOINT,),
     ),
     Operation(
         "ggn_mini_block_kernel", "Σ_{n,v} V[g,d,c,:] V[g,d,c,:]ᴴ, a block for each kernel", "(g d c) k k'",
-        f"{_KERNEL_ROWS} | square{{over=[v, n], keep=[g, d, c]}}", _GGN,
+        "<by_kernels>", _GGN,
     ),
     Operation(
         "ggn_block", "Σ_{n,v} vec(V) vec(V)ᴴ, the block of the layer", "(g d c k) (g' d' c' k')",
-        f"{_MATRIX_ROWS} | flatten{{start=2}} | square{{over=[v, n]}}", _GGN, options=(JOINT,),
+        "<rows> | <flat>square{over=[v, <n>]}", _GGN, options=(JOINT,),
     ),
     Operation(
         "ggn_gram", "⟨V[v,n], V[v',n']⟩, ⟨u, v⟩ = Σ conj(u) v", "v n v' n'",
-        f"<join>{_ROWS} | square{{copy=[v, n], rest=sum, conj=first}}",
-        "Dangel et al. 2022 (arXiv 2106.02624), sec. 3.1", options=(JOINT,),
+        "<rows> | square{copy=[v, <n>], rest=sum, conj=first<other_rows>}",
+        "Dangel et al. 2022 (arXiv 2106.02624), sec. 3.1", options=(JOINT, OTHER),
     ),
     Operation(
         "ntk", "⟨∂y[n,j]/∂W, ∂y[n',j']/∂W⟩, j = (g d o)", "n (g d o) n' (g' d' o')",
-        "<join>differentiate{wrt=<wrt>} | <outputs> | square{copy=[n, g, d, <o,>], rest=sum, conj=first}",
-        "Jacot et al. 2018 (arXiv 1806.07572); Novak et al. 2022 (arXiv 2206.08720)", options=(JOINT,),
+        "<join>differentiate{wrt=<wrt>} | <outputs>square{copy=[<cells>], rest=sum, conj=first<other>}",
+        "Jacot et al. 2018 (arXiv 1806.07572); Novak et al. 2022 (arXiv 2206.08720)", options=(JOINT, OTHER),
     ),
     Operation(
-        "hessian_diagonal_bl89_input", "h_x = (T∘T)ᵀ h_y", "n (g c) i", _SQUARES.format("x"),
+        "hessian_diagonal_bl89_input", "h_x = (T∘T)ᵀ h_y", "n (g c) i", _SQUARES.format("<x>"),
         "Becker & LeCun 1989; Elsayed et al. 2024 (arXiv 2406.03276), eq. 8", real_only=True,
     ),
     Operation(

@@ -2,10 +2,11 @@
 
 Sizes from 1 to 5 make the corner cases that real layers lack: kernels larger than inputs, cells that no
 window reaches, strides larger than kernels. Some draws keep small sizes, make sizes equal a coefficient or
-let an index just cover a pattern, so that the guards of rewriting rules hold now and then.
+let an index just cover a pattern, so that the guards of rewriting rules hold now and then. Instances that shall
+be alike keep what guards look at: sizes up to eight, and by how much an index covers its pattern.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 
@@ -32,13 +33,14 @@ from tnconv.passes.relations import span
 
 _ATTEMPTS = 24
 _LARGEST = 5
+_KEPT = 8  # sizes that an instance keeps where it shall be alike
 _LARGEST_COEFFICIENT = 32
 _LARGEST_LEFT = 72
 _LARGEST_SLACK = 3
 
 
 def shrink(
-    expression: Expression, rng: np.random.Generator, cells: int
+    expression: Expression, rng: np.random.Generator, cells: int, alike: bool = False
 ) -> tuple[Expression, dict[str, int]] | None:
     """A small instance of an expression, and the values that its size symbols have there.
 
@@ -46,6 +48,7 @@ def shrink(
         expression: a network or a sum.
         rng: where the sizes come from.
         cells: bound for the `volume` of each network.
+        alike: whether rules and kernels shall find in the instance what they find in the expression.
 
     Returns:
         The instance and the values; None if none was found, which is rare.
@@ -53,13 +56,41 @@ def shrink(
     for attempt in range(_ATTEMPTS):
         values = {name: int(rng.integers(1, 4)) for name in expression.symbols}
         try:
-            draw = _Draw(expression, rng, values, attempt / _ATTEMPTS)
+            draw = _Draw(expression, rng, values, attempt / _ATTEMPTS, alike)
             small = _build(expression, draw)
         except NetworkError:
             continue  # these sizes do not go together
         if max(volume(term) for term in small.terms) <= cells:
             return small, values
+    return whole(expression, cells)
+
+
+def whole(
+    expression: Expression, cells: int, measure: Callable[[Network], int] | None = None
+) -> tuple[Expression, dict[str, int]] | None:
+    """The expression itself with two values for each size symbol, or one, where that is small enough.
+
+    Args:
+        expression: a network or a sum.
+        cells: bound for the measure of each network.
+        measure: what is bounded, the `volume` if left out.
+    """
+    for size in (2, 1):
+        values = dict.fromkeys(expression.symbols, size)
+        try:
+            terms = tuple(term.bind(values) if term.symbols else term for term in expression.terms)
+            if max((measure or volume)(term) for term in terms) <= cells:
+                return (Sum(expression.name, terms) if isinstance(expression, Sum) else terms[0]), values
+        except NetworkError:
+            continue  # sizes that do not go together
     return None
+
+
+def largest(network: Network) -> int:
+    """Cells of the largest tensor, result or dense pattern."""
+    axes = [*(tensor.axes for tensor in network.tensors), network.output]
+    dense = [product(i.size for i in relation.indices) for relation in network.patterns]
+    return int(max(*(product(axis.size for axis in each) for each in axes), *dense, 1))
 
 
 def volume(network: Network) -> int:
@@ -82,6 +113,7 @@ class _Draw:
     rng: np.random.Generator
     values: Mapping[str, int]
     strictness: float
+    alike: bool = False
     parent: dict[Index, Index] = field(default_factory=dict)
     size: dict[Index, int] = field(default_factory=dict)
     cap: dict[Index, int] = field(default_factory=dict)
@@ -141,6 +173,8 @@ class _Draw:
             return
         if not isinstance(index.size, int):
             self.set(index, evaluate(index.size, self.values))
+        elif self.alike and self.rng.random() > self.strictness / 2:
+            self.set(index, index.size if index.size <= _KEPT else int(self.rng.integers(2, _KEPT + 1)))
         elif self.rng.random() < self.strictness:
             self.set(index, 1)
         elif index.size <= _LARGEST and (keep_small or (index.size == 1 and self.rng.random() < 0.6)):
@@ -151,6 +185,9 @@ class _Draw:
 
     def _fit(self, relation: "Pattern | Delta") -> None:
         """Sometimes a size that equals a coefficient, and a left index that just covers the pattern."""
+        if self.alike:
+            self._fit_alike(relation)
+            return
         if len(relation.terms) > 1 and self.rng.random() < 0.4:
             large, small = relation.terms[0], relation.terms[-1]
             if abs(large[0]) <= _LARGEST_COEFFICIENT:
@@ -166,6 +203,18 @@ class _Draw:
         bounds = span(rest, sign * relation.offset)
         if bounds is not None and 0 <= bounds[1] < _LARGEST_LEFT:
             self.set(index, bounds[1] + 1 + int(self.rng.choice([0, 0, 0, 1, 2, -1])))
+
+    def _fit_alike(self, relation: "Pattern | Delta") -> None:
+        """A left index that covers the pattern by as much as it does in the expression."""
+        if isinstance(relation, Delta) or relation.modulus is not None:
+            return
+        old = span(
+            [(c, Index(i.name, evaluate(i.size, self.values))) for c, i in relation.terms], relation.offset
+        )
+        new = span([(c, self.new(i)) for c, i in relation.terms], relation.offset)
+        if old is not None and new is not None and 0 <= new[1] < _LARGEST_LEFT:
+            more = evaluate(relation.left.size, self.values) - old[1] - 1
+            self.set(relation.left, new[1] + 1 + max(-_LARGEST_SLACK, min(_LARGEST_SLACK, more)))
 
 
 def _columns(expression: Expression) -> list[list[Axis]]:

@@ -8,9 +8,9 @@ output      [n, (g c k), o]            p   = pattern           [i = o + k]
                                        output                  [g, (c k), (c_2 k_2)]
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import numpy as np
 
@@ -23,12 +23,16 @@ from tnconv.ir import (
     Network,
     Node,
     Size,
+    Sum,
     Tensor,
+    as_size,
     conjugate,
+    evaluate,
     fresh,
     group,
     make_sum,
 )
+from tnconv.ir.index import symbol_names
 from tnconv.passes.base import Array, Evaluate, Pass, PassResult
 from tnconv.passes.cells import pack, unpack
 from tnconv.passes.tools import counted, open_named, taken_names, without_indices
@@ -57,6 +61,9 @@ class Square(Pass):
         copy: open indices of which each copy has its own.
         rest: what becomes of the open indices that are not named: `copy`, `sum` or `keep`.
         conj: the copy that is conjugated: `second`, `first`, or `none`, for what is of real values only.
+        other: arguments in whose place the copy reads others, `x_other` for `x`.
+        anew: indices of `copy` that have another size on the copy.
+        sizes: these sizes, as texts.
     """
 
     name: ClassVar[str] = "square"
@@ -66,6 +73,9 @@ class Square(Pass):
     copy: tuple[str, ...] = ()
     rest: str = "copy"
     conj: str = "second"
+    other: tuple[str, ...] = ()
+    anew: tuple[str, ...] = ()
+    sizes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -73,13 +83,44 @@ class Square(Pass):
             raise PassError(f"square has rest={self.rest!r}; it is one of {', '.join(_FATES)}")
         if self.conj not in _CONJUGATED:
             raise PassError(f"square has conj={self.conj!r}; it is one of {', '.join(_CONJUGATED)}")
+        if len(self.anew) != len(self.sizes) or not set(self.anew) <= set(self.copy):
+            raise PassError(
+                f"square has anew={list(self.anew)}, sizes={list(self.sizes)} and copy={list(self.copy)}; give a size "
+                "for each of anew, and name each in copy"
+            )
+
+    @property
+    def symbols(self) -> tuple[str, ...]:
+        """The symbols in the sizes of the second copy."""
+        return tuple(dict.fromkeys(n for size in self.sizes for n in symbol_names(as_size(size))))
+
+    def bind(self, values: Mapping[str, int]) -> Self:
+        """The sizes as integers."""
+        return replace(self, sizes=tuple(str(evaluate(as_size(size), values)) for size in self.sizes))
+
+    def second(self, expression: Expression) -> Expression:
+        """What the copy is of: with arguments and sizes of its own."""
+        if not (self.other or self.anew):
+            return expression
+        sizes = dict(zip(self.anew, self.sizes, strict=True))
+
+        def changed(term: Network) -> Network:
+            resized = term.map_indices(lambda i: Index(i.name, as_size(sizes.get(i.name, i.size))))
+            return resized.with_nodes(
+                replace(node, of=f"{node.argument}_other")
+                if isinstance(node, Tensor) and node.argument in self.other
+                else node
+                for node in resized.nodes
+            )
+
+        return expression.map_terms(changed) if isinstance(expression, Sum) else changed(expression)
 
     def apply(self, expression: Expression) -> PassResult:
         """Write a copy beside each term, and multiply out."""
         fates = self._fates(expression)
         copied = any("copy" in (fate.values() if isinstance(fate, dict) else [fate]) for fate in fates)
         real = expression.terms[0].real or not (copied or self.conj == "none")
-        pairs = ((left, right) for left in expression.terms for right in expression.terms)
+        pairs = ((left, right) for left in expression.terms for right in self.second(expression).terms)
         found = (_Product(self, fates, left, right).network() for left, right in pairs)
         made = [product.declared(real=real) for product in found if product]
         if not made:
@@ -131,16 +172,19 @@ class Square(Pass):
             fate_of |= {name: fate[name] if isinstance(fate, dict) else fate for name in named}
         legs = [name for block in blocks for name in block]
         value = np.asarray(evaluate(before, arguments)).reshape([sizes[name] for name in legs])
+        resized = dict(zip(self.anew, map(int, self.sizes), strict=True))
+        copied = np.asarray(evaluate(self.second(before), arguments))
+        copied = copied.reshape([resized.get(name, sizes[name]) for name in legs])
         front = _kept_blocks(self.keep, blocks)
         one = [[n for n in block if fate_of[n] != "sum" and n not in self.keep] for block in blocks]
         two = [[f"{n} copy" for n in block if fate_of[n] == "copy"] for block in blocks]
         second = [f"{name} copy" if fate_of[name] == "copy" else name for name in legs]
-        sizes |= dict(zip(second, value.shape, strict=True))
+        sizes |= dict(zip(second, copied.shape, strict=True))
         number = {name: place for place, name in enumerate(dict.fromkeys((*legs, *second)))}
         result = [block for block in (*front, *one, *two) if block]
         target = [number[name] for block in result for name in block]
         left = np.conj(value) if self.conj == "first" else value
-        right = np.conj(value) if self.conj == "second" else value
+        right = np.conj(copied) if self.conj == "second" else copied
         array = np.einsum(left, [number[n] for n in legs], right, [number[n] for n in second], target)
         return np.asarray(array).reshape([int(np.prod([sizes[n] for n in block])) for block in result])
 
@@ -182,8 +226,7 @@ class _Product:
         """Identify the shared indices of both terms; whether they meet at all."""
         for fate, axis, other in zip(self.fates, self.left.output, self.right.output, strict=True):
             if isinstance(fate, dict):
-                named = {i.name: i for i in axis.indices if fate[i.name] != "copy"}
-                pairs = [(named[i.name], i) for i in other.indices if i.name in named]
+                pairs = _pairs(axis, other, fate)
             elif fate == "copy":
                 continue
             elif (axis.start, axis.strides, _sizes(axis)) == (other.start, other.strides, _sizes(other)):
@@ -233,6 +276,23 @@ class _Product:
             pairs = zip(other.indices, copied.indices, strict=True)
             two += _group_of(copy for i, copy in pairs if fate[i.name] == "copy")
         return (*front, *one, *two)
+
+
+def _pairs(axis: Axis, other: Axis, fate: Mapping[str, str]) -> list[tuple[Index, Index]]:
+    """The shared indices of two axes: by name, or in their order where the terms call them differently.
+
+    Raises:
+        PassError: they do not fit together.
+    """
+    mine, its = ([i for i in a.indices if fate[i.name] != "copy"] for a in (axis, other))
+    if {i.name for i in mine} == {i.name for i in its}:
+        named = {i.name: i for i in mine}
+        return [(named[i.name], i) for i in its]
+    if [i.size for i in mine] != [i.size for i in its]:
+        raise PassError(
+            f"square shares an axis that is {axis} in one term and {other} in another; arrange both alike"
+        )
+    return list(zip(mine, its, strict=True))
 
 
 def _group_of(indices: Iterable[Index]) -> list[Axis]:

@@ -110,6 +110,18 @@ class Layer(ABC):
             )
 
 
+class KnowsSpec:
+    """A module that knows its spec, beside those of torch: a mixin."""
+
+    def spec(self, input_size: Any, batch_size: Any = "N") -> Layer:
+        """The layer for inputs of a size.
+
+        Raises:
+            SpecError: the kernel does not fit into the input.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no spec")
+
+
 @lru_cache(maxsize=64)
 def field_types(layer: type[Any]) -> dict[str, Any]:
     """The fields of a spec with their types, in order."""

@@ -2,6 +2,7 @@
 
 import difflib
 from pathlib import Path
+from typing import Any, cast
 
 from torch import nn
 
@@ -10,7 +11,7 @@ from tnconv.spec.conv import ConvSpec
 from tnconv.spec.conv_transpose import ConvTransposeSpec
 from tnconv.spec.fields import Ints, Symbolic, shown, typed
 from tnconv.spec.files import read_file
-from tnconv.spec.layer import Layer, field_types, module_names, required_fields
+from tnconv.spec.layer import KnowsSpec, Layer, field_types, module_names, required_fields
 from tnconv.spec.linear import LinearSpec
 from tnconv.spec.pool import PoolSpec
 from tnconv.spec.unfold import UnfoldSpec
@@ -41,7 +42,7 @@ def load_spec(path: str | Path) -> LayerSpec:
 def spec_from_module(
     module: nn.Module, input_size: Ints | None = None, batch_size: Symbolic = "N"
 ) -> LayerSpec:
-    """The spec of a torch module.
+    """The spec of a module of torch or of `tnconv.nn`.
 
     Pooling and unfolding do not know their channels, which become the symbol `C`; `PoolSpec.from_module`
     and `UnfoldSpec.from_module` take a number of them.
@@ -56,8 +57,9 @@ def spec_from_module(
         SpecError: the module or one of its fields is not represented, or the input size is missing.
     """
     name = type(module).__name__
+    own = isinstance(module, KnowsSpec)
     layer = next((layer for layer in LAYERS if isinstance(module, layer.modules)), None)
-    if layer is None:
+    if layer is None and not own:
         raise SpecError(f"a module of type {name} is not represented; give {_MODULES}")
     if input_size is None:
         if layer is not LinearSpec:
@@ -65,7 +67,22 @@ def spec_from_module(
                 f"{name} does not know its input's size; give input_size, such as input_size=(56, 56)"
             )
         input_size = ()
+    if isinstance(module, KnowsSpec):
+        _check_forward(module)
+        made: Any = module.spec(input_size, batch_size)
+        return cast(LayerSpec, made)
+    assert layer is not None
     return layer.from_module(module, input_size, batch_size)
+
+
+def _check_forward(module: KnowsSpec) -> None:
+    """Refuse a subclass of a module of our own that computes something else."""
+    kind: Any = type(module)
+    owner: Any = next(base for base in kind.__mro__ if "spec" in vars(base))
+    if kind.forward is not owner.forward or "forward" in vars(module):
+        raise SpecError(
+            f"{kind.__name__} computes something else than {owner.__name__}; give a spec of what it computes"
+        )
 
 
 def as_spec(source: object, input_size: Ints | None = None) -> Layer:

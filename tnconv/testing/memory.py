@@ -1,7 +1,7 @@
 """The memory of programs, for tests of kernels and layers.
 
-    tensors = meta_arguments(f.network, {"N": 32})
-    assert memory_of(f, *tensors).peak <= 1.1 * 4 * f.cost.at(N=32).peak_elements
+tensors = meta_arguments(f.network, {"N": 32})
+assert memory_of(f, *tensors).peak <= 1.1 * 4 * f.cost.at(N=32).peak_elements
 """
 
 from collections.abc import Mapping

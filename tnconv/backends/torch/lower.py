@@ -113,10 +113,13 @@ def lower_with(
 
 
 class _Ready(NamedTuple):
-    """A step as kernels see it, what is done behind it, and the kernel that was chosen with all that were asked."""
+    """A step as kernels see it, what is done behind it, and the kernel that was chosen with all that were asked.
+
+    What is done behind it is a relation with the legs that the result has then.
+    """
 
     problem: Problem
-    after: list[Relational]
+    after: list[tuple[Relational, tuple[Index, ...]]]
     kernel: Kernel
     candidates: tuple[tuple[str, float], ...]
 
@@ -295,8 +298,7 @@ class Lowering:
             self.em.do(f"{value.name}.mul_({scale})", [value.name])
         elif scale:
             value = self.em.derive(value, "scaled", f"{value.name} * {scale}", value.dims, copied=True)
-        wanted = tuple(i for axis in step.output for i in axis.indices)
-        for relation in after:
+        for relation, wanted in after:
             if isinstance(relation, Delta):
                 value = diagonal(self.em, value, relation, wanted)
             else:
@@ -332,14 +334,15 @@ class Lowering:
         made = self.em.derive(value, "scaled", f"{value.name} * {scale}", value.dims, copied=True)
         return (*operands[:small], made, *operands[small + 1 :])
 
-    def _prepare(self, step: Step) -> tuple[Problem, list[Relational]]:
+    def _prepare(self, step: Step) -> tuple[Problem, list[tuple[Relational, tuple[Index, ...]]]]:
         """Operands with each index once, two-legged relations applied, lonely indices summed."""
         operands = [match_diagonals(self.em, self._operand(o)) for o in step.operands]
         if not operands:
             operands = [self._one()]
         on_values = {i for v in operands for i in v.legs} | {i for r in step.relations for i in r.indices}
         output = tuple(i for axis in step.output for i in axis.indices if i in on_values)
-        relations, after = list(step.relations), []
+        relations = list(step.relations)
+        after: list[tuple[Relational, tuple[Index, ...]]] = []
         for relation in [r for r in relations if len(r.indices) <= 2]:
             rest = [r for r in relations if r is not relation]
             solved = self._readable(relation, rest, operands, output)
@@ -350,18 +353,18 @@ class Lowering:
             beside = self._diagonal(relation, rest, operands, output)
             if beside is not None:
                 kept, gone = beside
+                after.append((relation, output))
                 operands = [v.rename({gone: kept}) if gone in v.legs else v for v in operands]
                 output = tuple(
                     i for i in output if i != gone and (i != kept or any(i in v.legs for v in operands))
                 )
                 relations = rest
-                after.append(relation)
                 continue
             placed = self._writable(relation, rest, operands, output)
             if placed is not None:
+                after.append((placed, output))
                 output = tuple(placed.terms[0][1] if i == placed.left else i for i in output)
                 relations = rest
-                after.append(placed)
         keep = frozenset(output) | {i for r in relations for i in r.indices}
         both = frozenset(i for i in operands[0].legs if all(i in v.legs for v in operands[1:]))
         if len(operands) > 1:

@@ -16,7 +16,10 @@ LARGEST_REUSED = 32 << 20  # bytes: what the C library may keep for the next res
 _HUGE = getattr(mmap, "MADV_HUGEPAGE", None)
 
 
-HOST = ("cpu", "meta")  # devices on which calls go as on a CPU: what is measured without cells is what happens there
+HOST = (
+    "cpu",
+    "meta",
+)  # devices on which calls go as on a CPU: what is measured without cells is what happens there
 
 
 def new_empty(x: Tensor, shape: Sequence[int]) -> Tensor:

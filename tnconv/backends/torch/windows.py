@@ -17,6 +17,7 @@ from tnconv.ir.nodes import runs
 MOST_PADDED = 16
 # Padding is written run by run; an axis that folds more often (wide padding of few cells) is picked cell by cell.
 MOST_RUNS = 16
+_MOST_GROWN = 4  # times as many cells may an operand have once it is padded for a view of which a diagonal is read
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,15 +125,15 @@ def _is_free(value: Value, relations: Sequence[Relational]) -> bool:
 
 
 def _has_small_view(value: Value, relations: Sequence[Relational]) -> bool:
-    """Whether a view of windows and its diagonal take no copy larger than the result, and none of the windows."""
+    """Whether a view of windows and its diagonal take a small copy, of the padded cells, and none of the windows."""
     if any(a < 0 for r in relations for a, _ in r.terms):
         return False
     terms = dict.fromkeys(x for r in relations for _, x in r.terms)
     reach = [found.length for r in relations if (found := span(r))]
-    wanted = [i.size if isinstance(i.size, int) else 1 for i in terms]
-    return prod(reach) * prod(i.size for i in terms if i in value.legs and isinstance(i.size, int)) <= prod(
-        wanted
-    )
+    shared = prod(i.size for i in terms if i in value.legs and isinstance(i.size, int))
+    before = prod(r.left.size for r in relations if isinstance(r.left.size, int))
+    wanted = prod(i.size for i in terms if isinstance(i.size, int))
+    return prod(reach) * shared <= max(wanted, _MOST_GROWN * before * shared)
 
 
 def _has_view(relation: Relational) -> bool:

@@ -15,7 +15,7 @@ from torch import Tensor
 from tnconv.nn.tensorised import linalg
 
 _REAL = 1e-4  # imaginary part of something real, relative to its norm
-_SEEDS = 6  # mixtures to try until one has a real eigenvalue
+_SEEDS = 6  # mixtures to choose from
 _LARGE = 160  # dimensions from which the eigenspaces of a ring take too long
 
 
@@ -63,17 +63,33 @@ def pencil(tensor: Tensor, axes: tuple[int, int], size: int, seed: int = 0) -> P
     return Pencil(slices, torch.tensordot(mixture, slices, 1), left, right)
 
 
+def _diagonalised(tensor: Tensor, axes: tuple[int, int], size: int) -> tuple[Pencil, Tensor, Tensor] | None:
+    """A pencil, the eigenvectors of its first quotient and their inverse: of some mixtures the best conditioned."""
+    found, least = None, float("inf")
+    for seed in range(_SEEDS if size <= _LARGE else 1):
+        made = pencil(tensor, axes, size, seed)
+        if made is None:
+            return None
+        inverse = linalg.solved(made.mixed[0], torch.eye(size, dtype=tensor.dtype))
+        pair = None if inverse is None else linalg.eigenvectors(made.quotient(1))
+        if inverse is not None and pair is not None:
+            condition = float(inverse.norm() * made.mixed[0].norm() * pair[1].norm())
+            if condition < least:
+                found, least = (made, *pair), condition
+    return found
+
+
 # -- CP ------------------------------------------------------------------------------------------------
 
 
 def cp(tensor: Tensor, rank: int) -> list[Tensor] | None:
     """One factor an axis, `[size, rank]`; None where the rank is too large or eigenvalues are complex."""
     first, second = sorted(range(tensor.ndim), key=lambda axis: -tensor.shape[axis])[:2]
-    made = pencil(tensor, (first, second), rank)
-    found = made and linalg.eigenvectors(made.quotient(1))
-    if not made or not found:
+    found = _diagonalised(tensor, (first, second), rank)
+    if found is None:
         return None
-    vectors, inverse = (_as(tensor, matrix) for matrix in found)
+    made, *both = found
+    vectors, inverse = (_as(tensor, matrix) for matrix in both)
     if vectors is None or inverse is None:
         return None
     others = [axis for axis in range(tensor.ndim) if axis not in (first, second)]
@@ -100,13 +116,13 @@ def _as(tensor: Tensor, matrix: Tensor) -> Tensor | None:
 
 def block_frames(tensor: Tensor, blocks: int, rank: int) -> tuple[Tensor, Tensor] | None:
     """The frames of the first two axes, `[blocks, size, rank]`, of a sum of Tucker terms."""
-    made = pencil(tensor, (1, 0), blocks * rank)
-    if made is None:
+    found = _diagonalised(tensor, (1, 0), blocks * rank)
+    if found is None:
         return None
-    found, other = linalg.eigenvectors(made.quotient(1)), made.quotient(2)
-    if found is None or other is None:
+    made, vectors, inverse = found
+    other = made.quotient(2)
+    if other is None:
         return None
-    vectors, inverse = found
     coupled = (inverse @ other.to(vectors.dtype) @ vectors).abs()
     coupled = coupled + coupled.mT
     if not tensor.is_complex():

@@ -8,13 +8,14 @@ from torch import Tensor
 
 from tnconv.nn.tensorised import algebraic, linalg
 from tnconv.nn.tensorised.budget import Budget
-from tnconv.nn.tensorised.fit import Drawn, drawn, fit, solution
+from tnconv.nn.tensorised.fit import LARGE, Drawn, drawn, fit, solution
 from tnconv.nn.tensorised.linalg import expanded, leading, projected, unfolded
 from tnconv.nn.tensorised.product import Product
 
-_STARTS = 8
+_STARTS = 6
 _CORE_STEPS = 100
-_TUCKER_STALLED = 1e-7  # relative gain of a core's norm
+_STALLED = 1e-7  # relative gain of a core's norm in a sweep
+_STALLED_LARGE = 1e-5
 
 Terms = list[tuple[Tensor, list[Tensor]]]
 
@@ -36,12 +37,13 @@ def tensor_train(tensor: Tensor, ranks: Sequence[int]) -> list[Tensor]:
 def tucker(tensor: Tensor, ranks: Sequence[int], budget: Budget) -> tuple[Tensor, list[Tensor]]:
     """The core and a factor `[size, rank]` for each of the first axes: higher-order orthogonal iteration."""
     core, factors = higher_order_svd(tensor, ranks, ())
+    least = _STALLED if tensor.numel() < LARGE else _STALLED_LARGE
     for _ in range(budget.iterations):
         if budget.over:
             break
         before = float(core.norm())
         core, factors = higher_order_svd(tensor, ranks, factors)
-        if float(core.norm()) <= before * (1 + _TUCKER_STALLED):
+        if float(core.norm()) <= before * (1 + least):
             break
     return core, factors
 

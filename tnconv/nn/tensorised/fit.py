@@ -29,6 +29,7 @@ _NEAR = 0.02  # relative error of a start that needs no others
 _FIRST = 8  # sweeps of every start
 _KEPT = 3  # starts that go on to the end, if there are as many
 _REFINED = 8  # starts that are, in a small fit
+_FAR = 0.3  # relative error from which they lead nowhere else
 _LOST = 1e-7  # norm, relative to the tensor's, of what is left out of a space
 
 
@@ -125,7 +126,7 @@ def solution(
     for _ in range(steps):
         moved = product.times_gram(values, pairs, place, direction)
         curvature = float((direction.conj() * moved).real.sum())
-        if not curvature > 0:
+        if not (curvature > 0 and square > 0):
             break
         length = square / curvature
         found, image, rest = found + length * direction, image + length * moved, rest - length * moved
@@ -199,7 +200,7 @@ def _refined(product: Product, core: Tensor, descents: Sequence[Descent], budget
     if not newton.is_small(product, core):
         return best
     for descent in descents[:_REFINED]:
-        if error <= EXACT or budget.over or not budget.iterations:
+        if error <= EXACT or budget.over or not budget.iterations or descent.error > _FAR:
             break
         found, new = newton.refined(product, core, descent.best, budget.iterations, budget)
         best, error = (found, new) if new < error else (best, error)

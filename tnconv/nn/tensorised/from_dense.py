@@ -27,9 +27,9 @@ def decomposed(family: Family, weight: Tensor, shape: WeightShape, ranks: Ranks,
         Factors in float64 or complex128, on the CPU.
 
     Raises:
-        SpecError: a cell is NaN or infinite, or the dtype is another.
+        SpecError: a cell is NaN or infinite.
     """
-    dense = _checked(weight.detach()).reshape(shape.sizes)
+    dense = _finite(weight.detach()).reshape(shape.sizes)
     largest = float(dense.abs().max())
     if largest == 0:
         return _of_zeros(family, shape, ranks, dense.dtype)
@@ -38,13 +38,20 @@ def decomposed(family: Family, weight: Tensor, shape: WeightShape, ranks: Ranks,
     return {name: factor * share for name, factor in found.items()}
 
 
-def _checked(weight: Tensor) -> Tensor:
-    """The weight in float64 or complex128 on the CPU."""
+def check_dtype(weight: Tensor) -> None:
+    """Refuse integers, which have no factors.
+
+    Raises:
+        SpecError: the dtype has no fractions.
+    """
     if not weight.is_floating_point() and not weight.is_complex():
         raise SpecError(
-            f"weight has dtype {weight.dtype}, which cannot be factorised; convert it to a floating dtype first, or "
-            "draw new factors with decompose=False"
+            f"weight has dtype {weight.dtype}, which cannot be factorised; convert it to a floating dtype first"
         )
+
+
+def _finite(weight: Tensor) -> Tensor:
+    """The weight in float64 or complex128 on the CPU."""
     dense = weight.to("cpu", torch.complex128 if weight.is_complex() else torch.float64)
     bad = (~dense.isfinite()).nonzero()
     if len(bad):

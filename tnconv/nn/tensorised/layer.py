@@ -18,11 +18,12 @@ from tnconv.nn.conv import ConvNd
 from tnconv.nn.modules import any_input, check_copied, check_dims, check_fixed, kernel, symmetric
 from tnconv.nn.tensorised.budget import Budget
 from tnconv.nn.tensorised.factors import Family, WeightShape, channel_shape, layer_network
-from tnconv.nn.tensorised.from_dense import decomposed
+from tnconv.nn.tensorised.from_dense import check_dtype, decomposed
 from tnconv.nn.tensorised.ranks import Rank, resolve_ranks
+from tnconv.source import KnowsNetwork
 from tnconv.spec import ConvSpec
 from tnconv.spec.fields import Ints as SpecInts
-from tnconv.spec.fields import typed
+from tnconv.spec.fields import Symbolic, typed
 
 Shape = tuple[int, ...]
 
@@ -59,9 +60,7 @@ def _layer(
     description: Description, sizes: Shape, device: str, still: frozenset[str] | None
 ) -> CompiledFunction:
     """The function of a layer; if `still` is given, for training where all but these need a gradient."""
-    spec = replace(description.spec, input_size=sizes)
-    name = f"{description.family.name}_conv{spec.spatial_dims}d"
-    network = layer_network(spec, description.weight_network(), name)
+    network = _network(description, replace(description.spec, input_size=sizes))
     return compile(
         network,
         planner=description.planner,
@@ -74,6 +73,11 @@ def _layer(
     )
 
 
+def _network(description: Description, spec: ConvSpec) -> Expression:
+    name = f"{description.family.name}_conv{spec.spatial_dims}d"
+    return layer_network(spec, description.weight_network(), name)
+
+
 def _factors(network: Expression) -> list[str]:
     """The factors of a weight, which change seldom where nobody asks for gradients."""
     return [name for name in network.arguments if name not in ("x", "bias")]
@@ -84,7 +88,7 @@ def _weight(description: Description) -> CompiledFunction:
     return compile(description.weight_network())
 
 
-class TensorisedConv(nn.Module):
+class TensorisedConv(nn.Module, KnowsNetwork):
     """A convolution with `N` spatial dimensions whose weight is a network of small factors.
 
     The layer is one network, of the input, the patterns and the factors, and tnconv plans it for each input size:
@@ -253,6 +257,7 @@ class TensorisedConv(nn.Module):
         dims = len(layer.kernel_size)
         check_fixed(cls, cls.fixed, conv, dims)
         weight: Tensor = layer.weight
+        check_dtype(weight)
         build: Any = cls
         made: Self = build(
             *(() if cls.fixed else (dims,)),
@@ -337,6 +342,17 @@ class TensorisedConv(nn.Module):
         device = next(iter(self.factors.values())).device.type
         still: frozenset[str] | None = frozenset() if training else None
         return _layer(self.description, sizes, "cuda" if device == "cuda" else "cpu", still)
+
+    def network(self, input_size: Ints, batch_size: Symbolic = "N") -> Expression:
+        """The forward network for inputs of a size, with the factors as parameters, as `tnconv.compile` takes it.
+
+        Raises:
+            SpecError: the kernel does not fit.
+        """
+        sizes = self.description.spec.sizes_of(typed("input_size", input_size, SpecInts))
+        return _network(
+            self.description, replace(self.description.spec, input_size=sizes, batch_size=batch_size)
+        )
 
     # -- what torch's module has -----------------------------------------------------------------------
 

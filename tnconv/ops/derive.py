@@ -1,0 +1,104 @@
+"""From a forward network to that of an operation: the parts, the pipeline, the scale, and the stages of all that."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from tnconv.ir import Expression, Network
+from tnconv.ops.conventions import scale_of
+from tnconv.ops.parts import Need, Parts, parts_of
+from tnconv.ops.registry import Operation, Options
+from tnconv.passes import Pipeline, Stage
+from tnconv.passes.base import Pass, PassResult
+from tnconv.passes.pipeline import Check
+
+
+@dataclass(frozen=True)
+class FindParts(Pass):
+    """The first step of a derivation, as a pass: the value of what it keeps is the same.
+
+    Args:
+        need: what the operation needs.
+        op: its name.
+        wrt: the argument that it is by.
+    """
+
+    name: ClassVar[str] = "parts"
+    preserves_value: ClassVar[bool] = True
+    whole: ClassVar[bool] = True
+    need: object
+    op: str
+    wrt: str | None = None
+
+    def __post_init__(self) -> None:
+        pass
+
+    def apply(self, network: Network) -> PassResult:
+        """Name the parts."""
+        assert isinstance(self.need, Need)
+        after = parts_of(network, self.need, self.op, self.wrt).network
+        return PassResult(after, after != network)
+
+    def __str__(self) -> str:
+        return self.name if self.wrt is None else f"{self.name}{{wrt={self.wrt}}}"
+
+
+@dataclass(frozen=True, slots=True)
+class Derivation:
+    """How an operation is derived from a network.
+
+    Args:
+        forward: the network.
+        first: what finds the parts.
+        parts: the parts.
+        pipeline: the passes behind.
+    """
+
+    forward: Expression
+    first: FindParts
+    parts: Parts
+    pipeline: Pipeline
+
+    @property
+    def batch(self) -> tuple[str, ...]:
+        """The index of examples, or none."""
+        return self.parts.batch
+
+    def run(self, check: Check | None = None) -> tuple[Expression, tuple[Stage, ...]]:
+        """The network of the operation, and a stage for every pass that led to it.
+
+        Raises:
+            PassError: a pass failed, or changed a value.
+        """
+        named, stages = self.parts.network, list[Stage]()
+        if named != self.forward:
+            if check is not None and len(named.terms) == len(self.forward.terms):
+                check(self.first, self.forward, named)
+            stages.append(Stage(str(self.first), self.forward, named, True, self.parts.notes()))
+        derived, rest = self.pipeline.run(named, check)
+        return derived, (*stages, *rest)
+
+
+def derive(
+    operation: Operation,
+    forward: Expression,
+    chosen: Options,
+    wrt: str | None = None,
+    convention: str | None = None,
+) -> Derivation:
+    """How an operation is derived from a forward network.
+
+    Args:
+        operation: a line of the table.
+        forward: the network.
+        chosen: what is asked for.
+        wrt: the argument that it is by, where there are several.
+        convention: of the scale of a factor.
+
+    Raises:
+        OperationError: the network has not what it needs, or the convention does not define it.
+    """
+    parts = operation.parts(forward, chosen, wrt)
+    text = operation.passes(parts, chosen)
+    scale = scale_of(convention, operation.factor, operation.name, parts)
+    pipeline = Pipeline.parse(f"{text} | scale{{by={scale}}}" if scale else text)
+    return Derivation(forward, FindParts(operation.need(chosen), operation.name, wrt), parts, pipeline)
