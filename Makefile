@@ -9,7 +9,7 @@ PEERS := $(VENV)/.peers
 DOCS := $(VENV)/.docs
 CHECKED := tnconv tests benchmarks examples
 
-.PHONY: help setup demo test plugin pages docs lint format types bench bench-quick bench-tensorised clean
+.PHONY: help setup demo test suites plugin pages docs lint format types bench bench-quick bench-tensorised clean
 .DEFAULT_GOAL := help
 
 help: ## say what the targets do
@@ -17,7 +17,7 @@ help: ## say what the targets do
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input -c constraints.txt -e '.[test,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input -c constraints.txt -e '.[test,dev,suites]'
 	@touch $@
 
 setup: $(STAMP) ## create .venv with everything that the other targets need
@@ -27,6 +27,9 @@ demo: $(STAMP) ## compile every convolution of ResNet-18 for seven operations, c
 
 test: $(STAMP) ## run the tests
 	$(BIN)/python -m pytest -n 2
+
+suites: $(STAMP) ## run PyTorch's own tables of operators and modules, with tnconv in place of its functions (1 minute)
+	$(BIN)/python tests/suites $(ARGS)
 
 plugin: $(STAMP) ## install examples/plugin into a folder of its own, as a distribution, and run its tests there
 	rm -rf build/plugin examples/plugin/build

@@ -480,3 +480,99 @@ def test_progress_is_shown_on_a_terminal_only(capsys, monkeypatch):
         following("one")
         following("two")
     assert "counting: two" in capsys.readouterr().err
+
+
+# -- whatever is given -------------------------------------------------------------------------------
+
+JAM = (
+    "", "x", "-1", "0", "1e9", "9" * 5000, "N=", "N=0", "N=-1", "N=1.5", "N=" + "9" * 30, "N=" + "9" * 5000, "=3", "N=3=4",
+    "[", "default |", "a{", "cuda:99", "\x00", "x=1", "x=1,2,3", "1 KiBs", "None",
+)  # fmt: skip
+OPTIONS = {
+    "compile": (
+        "--op", "--show", "--draw", "--report", "--size", "--convention", "--groups", "--bias", "--memory-limit",
+        "--passes", "--planner", "--backend", "--minimize", "--frozen", "--constant", "--device",
+    ),
+    "inspect": ("--op", "--size"),
+    "draw": ("-o", "--op", "--highlight", "--pos"),
+    "diff": ("--op",),
+    "bench": ("--op", "--size", "--rounds", "--threads", "--device"),
+    "calibrate": ("--device",),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("command", "option"), [(c, o) for c, found in OPTIONS.items() for o in found])
+def test_wrong_values_end_with_an_error_and_no_traceback(layer, command, option):
+    files = {"calibrate": (), "diff": (layer, layer), "draw": (layer, "-o", layer.with_suffix(".svg"))}
+    right = {
+        "--passes": [""],
+        "--constant": ["x"],
+        "--highlight": ["x"],
+        "--device": ["cuda:99"] * (command == "compile"),
+    }
+    for value in JAM:
+        result = run(command, *files.get(command, (layer,)), option, value)
+        assert isinstance(result.exception, SystemExit | None), (value[:40], result.exception)
+        if value not in right.get(option, ()):
+            assert result.exit_code == 2, (value[:40], result.output)
+            assert re.search("error", result.stderr, re.IGNORECASE)
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00", b"in_channels = 1e999", None])
+@pytest.mark.parametrize("suffix", [".toml", ".json", ".tn", ".txt", ""])
+def test_wrong_files_end_with_an_error_and_no_traceback(tmp_path, suffix, content):
+    file = tmp_path / f"file{suffix}"
+    file.mkdir() if content is None else file.write_bytes(content)
+    for command in ("compile", "inspect", "bench", "draw", "diff"):
+        rest = {"draw": ("-o", tmp_path / "a.svg"), "diff": (file,)}.get(command, ())
+        result = run(command, file, *rest)
+        assert result.exit_code == 2, result.output
+        assert re.match("error: .*(;|expected 'network NAME {')", result.stderr)
+
+
+def test_sizes_that_no_machine_holds(tmp_path):
+    """The example of the list of faults."""
+    path = tmp_path / "big.toml"
+    ConvSpec(10**6, 10**6, 3, (10**5, 10**5)).save(path)
+    result = run("bench", path, "--size", "N=100000000")
+    assert result.exit_code == 2
+    assert re.match(
+        r"error: the arguments of forward take \d+.* TiB but cpu has .*; give smaller sizes", result.stderr
+    )
+
+
+def test_what_the_system_refuses_ends_with_an_error(layer, monkeypatch):
+    for error in (
+        MemoryError(),
+        OSError("no space left"),
+        RuntimeError("[enforce fail] can't allocate\nmore"),
+    ):
+        monkeypatch.setattr(measure, "interleaved", lambda *_, error=error: (_ for _ in ()).throw(error))
+        result = run("bench", layer)
+        assert result.exit_code == 2
+        assert re.match(
+            r"error: .*(no memory is left|no space left|can't allocate); give smaller", result.stderr
+        )
+
+
+def test_a_byte_order_mark_of_a_network_is_read_over(layer):
+    file = layer.with_suffix(".tn")
+    file.write_text(str(tnconv.load_spec(layer).network()), encoding="utf-8-sig")
+    assert run("compile", file, "--show", "network").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"highlight": "p1"}, r"highlight='p1' is a str; give a collection of names, as in \['p1'\]"),
+        ({"highlight": 3}, r"highlight=3 are no names; give those of nodes and indices"),
+        ({"highlight": [3]}, r"highlight=\[3\] are no names; give"),
+        ({"pos": ["x"]}, r"pos=\['x'\] are no positions; give names with two numbers"),
+        ({"pos": 3}, r"pos=3 are no positions; give"),
+    ],
+)
+def test_names_to_draw_are_collections(layer, options, message):
+    network = tnconv.load_spec(layer).network()
+    for draw in (to_svg, tikz):
+        with pytest.raises(tnconv.TnconvError, match=message):
+            draw(network, **options)

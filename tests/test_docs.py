@@ -167,7 +167,7 @@ RAISES: list[tuple[str, type[TnconvError], Callable[[], object], str]] = [
     ("another padding mode", SpecError, lambda: ConvSpec(1, 1, 1, 2, padding=1, padding_mode="jam"), "padding_mode 'jam'"),
     ("A kernel that is larger", SpecError, lambda: ConvSpec(1, 1, 5, 2, padding=1), "5 cells .* but the padded input has 4"),
     ("an `output_padding`", SpecError, lambda: ConvTransposeSpec(1, 1, 2, 3, output_padding=1), "output_padding 1 .* not below"),
-    ("ceil_mode=True", SpecError, lambda: spec_from_module(nn.AvgPool1d(2, ceil_mode=True), 5), "ceil_mode=True has output size"),
+    ("ceil_mode=True", SpecError, lambda: spec_from_module(nn.AvgPool1d(2, ceil_mode=True), 5), "ceil_mode=True adds windows that reach beyond"),
     (
         "count_include_pad=False",
         SpecError,

@@ -110,6 +110,34 @@ def test_average_pooling_has_the_value_of_torchs(spec, batch):
     close(got, want if batch else want[1])
 
 
+@st.composite
+def torch_pools(draw):
+    """An input and the arguments of a pooling that torch defines: windows may reach beyond the padding."""
+    dims = draw(st.integers(1, 3))
+    each = lambda low, high: [draw(st.integers(low, high)) for _ in range(dims)]  # noqa: E731
+    kernel, stride, sizes = each(1, 4), each(1, 4), each(4, 7)
+    padding = [draw(st.integers(0, min(kernel) // 2))] * dims  # torch compares those of other dimensions
+    options = {"ceil_mode": draw(st.booleans()), "count_include_pad": draw(st.booleans())}
+    if dims > 1 and draw(st.booleans()):
+        options["divisor_override"] = draw(st.integers(1, 5))
+    return dims, torch.randn(2, 3, *sizes, dtype=torch.float64), (kernel, stride, padding), options
+
+
+@settings(max_examples=80)
+@given(case=torch_pools())
+def test_pooling_has_the_values_and_gradients_of_torchs(case):
+    dims, x, fields, options = case
+    ours, theirs = x.clone().requires_grad_(), x.clone().requires_grad_()
+    got = getattr(TF, f"avg_pool{dims}d")(ours, *fields, **options)
+    want = getattr(F, f"avg_pool{dims}d")(theirs, *fields, **options)
+    torch.testing.assert_close(got, want, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(TF.avg_poolNd(ours, *fields, **options), got, rtol=0, atol=0)
+    grad = torch.randn_like(want)
+    got.backward(grad)
+    want.backward(grad)
+    torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-12, atol=1e-12)
+
+
 @pytest.mark.parametrize("axes", [(), (2,), (2, 3), (2, 3, 4), (0,), (2, 0)])
 @pytest.mark.parametrize("bias", [None, random(5, seed=2)], ids=["", "bias"])
 def test_linear_has_the_value_of_torchs(axes, bias):
@@ -417,8 +445,8 @@ REFUSED: list[tuple[Callable[[], Tensor], type[Exception], str]] = [
     (lambda: TF.linear(X, W[:, :, 0, 0]), ArgumentError, r"input has 8 features but weight \(6, 4\) takes 4; change"),
     (lambda: TF.linear(X[0, 0, 0, 0], W[:, :, 0, 0]), ArgumentError, "input has no features but weight"),
     (lambda: TF.linear(X[..., :4], W[:, :, 0, 0], torch.zeros(4)), ArgumentError, r"bias has shape \(4,\) but weight .* has 6 output features; give a bias of shape \(6,\)"),
-    (lambda: TF.avg_poolNd(X, 3, ceil_mode=True), SpecError, "ceil_mode=True is not represented; give ceil_mode=False"),
-    (lambda: TF.avg_poolNd(X, 3, padding=1, count_include_pad=False), SpecError, r"count_include_pad=False with padding \(\(1, 1\), \(1, 1\)\) is not represented; give"),
+    (lambda: TF.avg_poolNd(X, 3, ceil_mode=1), SpecError, "ceil_mode is 1: Expected `bool`, got `int`; give true or false"),
+    (lambda: TF.avg_poolNd(X, 3, count_include_pad=0), SpecError, "count_include_pad is 0: Expected `bool`"),
     (lambda: TF.avg_poolNd(X, 3, padding=2), SpecError, "padding 2 of spatial dimension 1 is more than half of kernel size 3"),
 ]  # fmt: skip
 

@@ -259,7 +259,11 @@ BAD = [
         "output_padding 1 of spatial dimension 1 is not below its stride 1",
     ),
     (ConvTransposeSpec, {"output_padding": -1}, "output_padding is -1 but -1 is not at least 0; give"),
-    (ConvTransposeSpec, {"output_padding": (0,)}, r"output_padding \(0,\) has length 1 but the layer has 2"),
+    (
+        ConvTransposeSpec,
+        {"output_padding": (0, 0, 0)},
+        r"output_padding \(0, 0, 0\) has length 3 but the layer has 2",
+    ),
     (
         ConvTransposeSpec,
         {"kernel_size": (3,) * 3},
@@ -413,6 +417,7 @@ MODULES = [
     (nn.AvgPool2d(2, padding=1, count_include_pad=False, divisor_override=3), (6, 5)),
     (nn.AvgPool2d(3, count_include_pad=False), (7, 5)),
     (nn.AvgPool2d(2, ceil_mode=True), (6, 4)),
+    (nn.AvgPool2d(3, 2, 1, ceil_mode=True, divisor_override=5), (6, 7)),
     (nn.AvgPool2d(2, 3, ceil_mode=True), (6, 6)),  # a window would start right of the input: none is added
     (nn.AvgPool3d(2, 1), (3, 4, 2)),
     (nn.Unfold(2), (4, 5)),
@@ -487,14 +492,12 @@ class Renamed(nn.AvgPool1d):
         (Sized(2, 2, 3), "Sized computes something else than ConvTranspose1d; give a ConvTransposeSpec"),
         (
             nn.AvgPool2d(2, ceil_mode=True),
-            r"AvgPool2d with ceil_mode=True has output size \(5, 5\) instead of \(4, 4\), which is not .*; give ceil_mode",
+            r"ceil_mode=True adds windows .* padded input \(9, 9\) to make the output \(5, 5\); .* give a divisor, or",
         ),
         (
             nn.AvgPool1d(3, padding=1, count_include_pad=False),
             r"AvgPool1d with count_include_pad=False and padding \(1,\) is not represented; give count_include_pad=True",
         ),
-        (nn.AvgPool2d((3,)), r"kernel_size \(3,\) has length 1 but the layer has 2 spatial"),  # type: ignore[arg-type]
-        (nn.Unfold((3,)), r"kernel_size \(3,\) has length 1 but the layer has 2 spatial"),  # type: ignore[arg-type]
         (nn.AvgPool1d(3, padding=2), "padding 2 of spatial dimension 1 is more than half of kernel size 3"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else "",

@@ -303,7 +303,7 @@ REFUSED: list[tuple[Callable[[], object], str]] = [
     (lambda: tnn.ConvNd("2", 2, 3, 3), "N is '2'; give the number"),  # type: ignore[arg-type]
     (lambda: tnn.ConvNd(2, 2, 3, (3, 3, 3)), r"kernel_size \(3, 3, 3\) has length 3 but the layer has 2 spatial"),
     (lambda: tnn.ConvNd(2, 2, 3, 0), "kernel_size is 0 but 0 is not at least 1; give"),
-    (lambda: tnn.Conv2d(2, 3, 3, stride=(1,)), r"stride \(1,\) has length 1 but the layer has 2 spatial"),
+    (lambda: tnn.Conv2d(2, 3, (3,)), r"kernel_size \(3,\) has length 1 but the layer has 2 spatial"),
     (lambda: tnn.Conv2d(3, 4, 3, groups=2), "groups 2 does not divide in_channels 3; choose"),
     (lambda: tnn.Conv2d(3, 4, 3, padding="full"), "padding 'full' is not a known name; give"),
     (lambda: tnn.Conv2d(3, 4, 3, 2, "same"), r"padding 'same' needs stride 1 but stride is \(2, 2\); give"),

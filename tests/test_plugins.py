@@ -181,3 +181,20 @@ def test_the_example_runs(capsys):
     printed = capsys.readouterr().out
     assert "network conv2d.forward {" in printed
     assert "weight" not in printed
+
+
+def test_the_recipe_of_the_template_renames_all_of_it(tmp_path):
+    """What its README says to replace, in the files that it names, leaves nothing of the old name."""
+    template = Path(__file__).parent.parent / "examples" / "plugin"
+    step = next(
+        line for line in (template / "README.md").read_text().split("\n\n") if "Copy the folder" in line
+    )
+    old = ("tnconv_template", "tnconv-template")
+    assert all(f"`{name}`" in step for name in old) and "`pyproject.toml` and `tests/`" in step
+    for file in (template / "pyproject.toml", *(template / "tests").glob("*.py")):
+        text = file.read_text()
+        for name, new in zip(old, ("my_passes", "my-passes"), strict=True):
+            text = text.replace(name, new)
+        assert "template" not in text
+    sources = "".join(file.read_text() for file in (template / "src").rglob("*.py"))
+    assert not any(name in sources for name in old)  # files of the package need no change

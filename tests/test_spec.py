@@ -113,7 +113,7 @@ BAD = [
         {"stride": (1, 2, 3)},
         r"stride \(1, 2, 3\) has length 3 but the layer has 2 spatial dimension\(s\); give",
     ),
-    ({"dilation": (1,)}, r"dilation \(1,\) has length 1 but the layer has 2"),
+    ({"dilation": ()}, r"dilation \(\) has length 0 but the layer has 2"),
     ({"padding": (1, 2, 3)}, r"padding \(1, 2, 3\) has length 3 but the layer has 2"),
     ({"padding": ((1, 2),)}, r"padding \(\(1, 2\),\) has length 1 but the layer has 2"),
     (
@@ -496,3 +496,12 @@ def test_toml_and_json_are_read_by_other_readers_alike(tmp_path):
     assert toml == json.loads((tmp_path / "a.json").read_text())
     assert toml["kind"] == "conv"
     assert re.search(r"^padding = \[\[1,2\],\[0,3\]\]$", (tmp_path / "a.toml").read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize("suffix", [".toml", ".json"])
+def test_a_byte_order_mark_is_read_over(tmp_path, suffix):
+    """Some editors write one in front of the first key."""
+    file, spec = tmp_path / f"layer{suffix}", ConvSpec(2, 3, 3, (5, 6), padding=1)
+    spec.save(file)
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+    assert load_spec(file) == spec

@@ -26,7 +26,7 @@ from tnconv.inspect.draw import draw, to_svg
 from tnconv.inspect.explain import Explanation, explain
 from tnconv.inspect.report import report
 from tnconv.ir import Expression, Network, Size, Sum, evaluate
-from tnconv.ir.index import normal
+from tnconv.ir.index import integers_of, normal
 from tnconv.passes import Pipeline, Stage, exact_check
 from tnconv.source import Source, source_of
 from tnconv.spec import Layer
@@ -53,9 +53,10 @@ class Cost:
         """The counts for integers in place of the size symbols: `cost.at(N=32)`.
 
         Raises:
-            NetworkError: a symbol of the counts is not named.
+            NetworkError: a symbol of the counts is not named, or given no integer.
         """
-        return Cost(evaluate(self.multiplications, sizes), evaluate(self.peak_elements, sizes))
+        values = integers_of(sizes)
+        return Cost(evaluate(self.multiplications, values), evaluate(self.peak_elements, values))
 
     def __str__(self) -> str:
         return f"{self.multiplications} multiplications, {self.peak_elements} elements at the peak"
@@ -381,8 +382,10 @@ def compile(
         SpecError: the layer is invalid or not supported.
         OperationError: the operation or the convention is unknown or undefined.
         PassError: a pass failed, or changed a value.
-        PlanError: no plan was found, a hint is for no symbol, or the memory limit is below the least peak.
-        LoweringError: the plan cannot be written as a program.
+        PlanError: no plan was found, a hint is for no symbol, the memory limit is below the least peak, or an option
+            has a wrong type or value.
+        PluginError: the backend is unknown.
+        LoweringError: the device is none, or the plan cannot be written as a program.
     """
     options = Options.read(
         passes=passes,

@@ -4,6 +4,7 @@ Both compile their network once for each equation and shapes, whatever the dtype
 """
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -16,8 +17,8 @@ from tnconv.backends.torch.signature import Signature
 from tnconv.building import Built
 from tnconv.compiler.options import OPTIONS
 from tnconv.errors import ArgumentError, TnconvError
-from tnconv.ir import Network
-from tnconv.notation import affine_network, convolution_network
+from tnconv.ir import Network, as_integer
+from tnconv.notation import affine_network, affine_shape, convolution_network, convolution_shape
 from tnconv.notation.text import operand_name
 
 _PORTED = {"max_zeros": "same", "max_circular": "circular"}
@@ -79,7 +80,11 @@ def einsum(equation: str, /, *operands: Tensor, mode: str | None = None, **sizes
     if shapes is None:
         return _left_to(operands, einsum, equation, *operands, mode=mode, **sizes)
     key = ("einsum", equation, shapes, mode, _frozen(sizes))
-    found = _find(key) or _new(key, operands, partial(einsum_expression, equation, mode=mode, **sizes))
+    found = _find(key)
+    if found is None:
+        if _any_empty(shapes):
+            return _zeros(affine_shape(equation, shapes, _parted(sizes)[0], mode), operands)
+        found = _new(key, operands, partial(einsum_expression, equation, mode=mode, **sizes))
     return found(*operands)
 
 
@@ -102,8 +107,8 @@ def einsum_expression(
         ArgumentError: a shape or a size does not fit.
         PlanError: no plan was found, or a hint is for no symbol.
     """
-    options = {name: sizes.pop(name) for name in list(sizes) if name in _OPTIONS}
-    network = affine_network(equation, shapes, sizes, mode)
+    given, options = _parted(sizes)
+    network = affine_network(equation, shapes, given, mode)
     return EinsumFunction(equation, network, compile(network, **options))
 
 
@@ -146,7 +151,17 @@ def conv_einsum(
     if shapes is None:
         return _left_to(operands, conv_einsum, equation, *operands, **given)
     key = ("conv_einsum", equation, shapes, _frozen(given))
-    found = _find(key) or _new(key, operands, partial(conv_einsum_expression, equation, **given))
+    found = _find(key)
+    if found is None:
+        if _any_empty(shapes):
+            own = {
+                "mode": _mode_of(options, mode),
+                "stride": stride,
+                "padding": padding,
+                "dilation": dilation,
+            }
+            return _zeros(convolution_shape(equation, shapes, **own), operands)
+        found = _new(key, operands, partial(conv_einsum_expression, equation, **given))
     return found(*operands)
 
 
@@ -179,17 +194,54 @@ def conv_einsum_expression(
         ArgumentError: a shape or an option does not fit.
         PlanError: no plan was found, or a hint is for no symbol.
     """
-    if "padding_mode" in options:
-        mode = _ported(options.pop("padding_mode"), mode)
-    for name in options:
-        if name not in _OPTIONS:
-            raise ArgumentError(
-                f"option {name!r} is not known; use mode, stride, padding, dilation, {', '.join(sorted(_OPTIONS))}"
-            )
+    mode = _mode_of(options, mode)
+    options.pop("padding_mode", None)
     network = convolution_network(
         equation, shapes, mode=mode, stride=stride, padding=padding, dilation=dilation
     )
     return EinsumFunction(equation, network, compile(network, **options))
+
+
+def _parted(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Sizes by name, and options of `tnconv.compile`."""
+    options = {name: value for name, value in given.items() if name in _OPTIONS}
+    return {name: value for name, value in given.items() if name not in _OPTIONS}, options
+
+
+def _any_empty(shapes: tuple[torch.Size, ...]) -> bool:
+    return not any(map(is_open, shapes)) and any(0 in shape for shape in shapes)
+
+
+def _zeros(shape: tuple[int, ...], operands: tuple[Tensor, ...]) -> Tensor:
+    """The value where an operand is empty; every operand has a gradient, of zeros.
+
+    Raises:
+        ArgumentError: the operands are of several dtypes or devices.
+    """
+    first = operands[0]
+    for number, operand in enumerate(operands):
+        if (operand.dtype, operand.device) != (first.dtype, first.device):
+            raise ArgumentError(
+                f"operand {operand_name(number)} is {operand.dtype} on {operand.device} but {operand_name(0)} is "
+                f"{first.dtype} on {first.device}; convert one to the other"
+            )
+    nothing: Any = sum(operand.flatten()[:0].sum() for operand in operands)
+    found: Tensor = first.new_zeros(shape) + nothing
+    return found
+
+
+def _mode_of(options: Mapping[str, Any], mode: Any) -> Any:
+    """The mode, which other code may give as `padding_mode`, once the names of all options are known.
+
+    Raises:
+        ArgumentError: one is not, or the padding mode has no mode in its place.
+    """
+    for name in options:
+        if name not in _OPTIONS and name != "padding_mode":
+            raise ArgumentError(
+                f"option {name!r} is not known; use mode, stride, padding, dilation, {', '.join(sorted(_OPTIONS))}"
+            )
+    return _ported(options["padding_mode"], mode) if "padding_mode" in options else mode
 
 
 def _ported(padding_mode: object, mode: object) -> Any:
@@ -242,10 +294,11 @@ def _left_to(operands: tuple[Any, ...], function: Callable[..., Tensor], *given:
 
 
 def _keep(key: tuple[Any, ...], function: EinsumFunction) -> EinsumFunction:
-    """Keep a compiled equation, in place of the oldest where there are too many."""
+    """Keep a compiled equation, in place of the oldest where there are too many; not one whose key is none."""
     while len(_kept) >= _MOST_KEPT:
         _kept.pop(next(iter(_kept)), None)
-    _kept[key] = function
+    with suppress(TypeError):
+        _kept[key] = function
     return function
 
 
@@ -267,4 +320,7 @@ def _frozen(value: Any) -> Any:
         return ("dict", *((name, _frozen(each)) for name, each in value.items()))
     if isinstance(value, set):
         return frozenset(value)
-    return tuple(map(_frozen, value)) if isinstance(value, list | tuple) else value
+    if isinstance(value, list | tuple):
+        return tuple(map(_frozen, value))
+    number = None if isinstance(value, str) else as_integer(value)
+    return (type(value), value) if number is None else number  # True == 1 == 1.0

@@ -52,6 +52,7 @@ RIGHT: list[tuple[str, Any, Any]] = [
     ("autotune", np.True_, True),
     ("minimize", "multiplications", "multiplications"),
     ("training", True, True),
+    ("dtype", torch.float64, torch.float64),
     ("constant", ["weight"], frozenset({"weight"})),
     ("constant", {"weight"}, frozenset({"weight"})),
 ]
@@ -116,6 +117,13 @@ WRONG: list[tuple[str, Any, type[TnconvError], str]] = [
         PlanError,
         r"frozen='weight' is a str; give the names of arguments, as in \('weight'",
     ),
+    (
+        "dtype",
+        "float32",
+        OperationError,
+        "dtype='float32' is no floating-point or complex dtype; give one such",
+    ),
+    ("dtype", torch.int64, OperationError, "dtype=torch.int64 is no floating-point or complex dtype; give"),
     ("frozen", [1], PlanError, r"frozen=\[1\] are no names; give"),
     ("frozen", {"weight": 1}, PlanError, "are no names; give"),
 ]

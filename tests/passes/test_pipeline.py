@@ -213,3 +213,9 @@ def test_check_sees_every_stage():
         NETWORK, lambda each, before, after: seen.append((str(each), after))
     )
     assert [text for text, _ in seen] == ["dense", "batch{index=v}"]
+
+
+@pytest.mark.parametrize("passes", ["default", ("dense",), 3])
+def test_a_pipeline_is_made_of_passes(passes):
+    with pytest.raises(PassError, match=r"are no passes; Pipeline.parse reads texts|passes hold 3"):
+        Pipeline(passes)

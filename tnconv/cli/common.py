@@ -19,28 +19,41 @@ import tnconv
 from tnconv.errors import ParseError, TnconvError
 from tnconv.ir import Expression, parse
 from tnconv.spec import load_spec
+from tnconv.spec.fields import MAX_SIZE, shown
 from tnconv.spec.load import LayerSpec
 
 DIFFERENT, ERROR = 1, 2
+_DIGITS = 19  # of 2**62
 _WIDTH_WITHOUT_TERMINAL = 160
 NETWORK_SUFFIX, SPEC_SUFFIXES = ".tn", (".toml", ".json")
 
 
 class Commands(TyperGroup):
-    """The group of commands; an error of tnconv ends it with one red line instead of a traceback."""
+    """The group of commands; an error of tnconv or of the system ends it with one red line, no traceback."""
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command that was given.
 
         Raises:
-            typer.Exit: with status 2 after an error of tnconv.
+            typer.Exit: with status 2 after an error.
         """
         try:
             return super().invoke(ctx)
+        except BrokenPipeError:  # nobody reads any more; typer ends quietly
+            raise
         except TnconvError as error:
-            # Text, not a str: brackets in a message are legs, not markup.
-            Console(stderr=True, soft_wrap=True).print(Text(f"error: {error}", style="red"))
+            _print_error(str(error))
             raise typer.Exit(ERROR) from error
+        except (OSError, MemoryError) as error:
+            _print_error(
+                f"{type(error).__name__}: {error or 'no memory is left'}; give smaller sizes or other files"
+            )
+            raise typer.Exit(ERROR) from error
+
+
+def _print_error(message: str) -> None:
+    # Text, not a str: brackets in a message are legs, not markup.
+    Console(stderr=True, soft_wrap=True).print(Text(f"error: {message}", style="red"))
 
 
 app = typer.Typer(
@@ -107,7 +120,7 @@ def read_network(path: Path) -> Expression:
         ParseError: the file cannot be read, or is not the text of a network.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, ValueError) as error:
         raise ParseError(f"network file {str(path)!r} cannot be read: {error}; check the path") from error
     try:
@@ -125,9 +138,12 @@ def sizes_of(texts: Iterable[str]) -> dict[str, int]:
     found = {}
     for text in texts:
         name, equals, value = text.partition("=")
-        if not (equals and name.isidentifier() and value.isascii() and value.isdigit() and int(value) > 0):
+        fits = (
+            equals and name.isidentifier() and len(value) <= _DIGITS and value.isascii() and value.isdigit()
+        )
+        if not fits or not 1 <= int(value) <= MAX_SIZE:
             raise typer.BadParameter(
-                f"{text!r} is not a size; write a symbol and a positive integer, as N=32"
+                f"{shown(text)} is not a size; write a symbol and a positive integer below 2**62, as N=32"
             )
         found[name] = int(value)
     return found

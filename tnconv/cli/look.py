@@ -34,7 +34,7 @@ def network_of(path: Path, op: str | None) -> Expression:
     source = read_source(path)
     if op is None and isinstance(source, Network | Sum):
         return source
-    return compiled(path, op or "forward", planner="left-to-right").network
+    return compiled(path, "forward" if op is None else op, planner="left-to-right").network
 
 
 @app.command(

@@ -1,6 +1,7 @@
 """`tnconv bench` and `tnconv calibrate`: how fast an operation is here, and how fast this machine is."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,13 +12,15 @@ from torch import nn
 
 import tnconv
 from tnconv.backends import cache
+from tnconv.backends.available import memory_of
 from tnconv.backends.torch import profile
 from tnconv.backends.tuning import interleaved
 from tnconv.cli.common import app, print_json, print_table, read_source, sizes_of, working
 from tnconv.cli.compile import AsJson, Autotune, Device, Op, Sizes, Source, compiled
-from tnconv.errors import LoweringError
+from tnconv.errors import ArgumentError, LoweringError
 from tnconv.ir import evaluate
 from tnconv.planner import DEFAULT_HINT
+from tnconv.planner.memory import format_memory
 
 _MODULES: dict[tuple[str, int], type[nn.Module]] = {
     ("conv", 1): nn.Conv1d,
@@ -36,9 +39,9 @@ def bench(
     spec: Source,
     op: Op = "forward",
     size: Sizes = None,
-    rounds: Annotated[int, typer.Option(min=1, help="The median is over so many rounds.")] = 9,
+    rounds: Annotated[int, typer.Option(min=1, max=10_000, help="The median is over so many rounds.")] = 9,
     threads: Annotated[
-        int | None, typer.Option(min=1, help="Threads of PyTorch; as it is if left out.")
+        int | None, typer.Option(min=1, max=1024, help="Threads of PyTorch; as it is if left out.")
     ] = None,
     device: Device = "cpu",
     autotune: Autotune = False,
@@ -77,20 +80,45 @@ def _timed(path: Any, op: str, size: list[str], rounds: int, device: str, autotu
     reference = _reference(read_source(path), op, tensors)
     if reference is not None:
         calls["PyTorch"] = reference
-    with working("timing"):
-        seconds = interleaved(list(calls.values()), device, rounds)
+    seconds = _measured(list(calls.values()), device, rounds)
     return dict(zip(calls, seconds, strict=True))
 
 
 def _tensors(
     function: tnconv.CompiledFunction, sizes: dict[str, int], device: str
 ) -> dict[str, torch.Tensor]:
+    """Random arguments.
+
+    Raises:
+        ArgumentError: the device cannot hold them.
+    """
     values = {name: sizes.get(name, DEFAULT_HINT) for name in function.network.symbols}
+    shapes = {n: [evaluate(s, values) for s in shape] for n, shape in function.plan.arguments.items()}
+    needed = sum(map(math.prod, shapes.values())) * torch.get_default_dtype().itemsize
+    memory = memory_of(torch.device(device))
+    if memory is not None and needed > memory:
+        raise ArgumentError(
+            f"the arguments of {function.op} take {format_memory(needed)} but {device} has {format_memory(memory)}; "
+            "give smaller sizes, as --size N=4"
+        )
     generator = torch.Generator(device).manual_seed(0)
-    return {
-        name: torch.randn([evaluate(s, values) for s in shape], device=device, generator=generator)
-        for name, shape in function.plan.arguments.items()
-    }
+    return {name: torch.randn(shape, device=device, generator=generator) for name, shape in shapes.items()}
+
+
+def _measured(calls: Sequence[Call], device: str, rounds: int) -> list[float]:
+    """Seconds of each call.
+
+    Raises:
+        LoweringError: PyTorch cannot run one of them, for there is not enough memory, say.
+    """
+    try:
+        with working("timing"):
+            return interleaved(calls, device, rounds)
+    except (RuntimeError, MemoryError) as error:
+        first = next(iter(str(error).splitlines()), "no memory is left")
+        raise LoweringError(
+            f"the operation cannot be timed on {device}: {first}; give smaller sizes, as --size N=4"
+        ) from error
 
 
 def _reference(source: object, op: str, tensors: dict[str, torch.Tensor]) -> Call | None:

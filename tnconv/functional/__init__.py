@@ -20,10 +20,13 @@ from tnconv.functional.conv_transpose import (
     conv_transposeNd,
 )
 from tnconv.functional.linear import linear
-from tnconv.functional.pool import avg_poolNd
+from tnconv.functional.pool import avg_pool1d, avg_pool2d, avg_pool3d, avg_poolNd
 from tnconv.functional.unfold import foldNd, unfoldNd
 
 __all__ = [
+    "avg_pool1d",
+    "avg_pool2d",
+    "avg_pool3d",
     "avg_poolNd",
     "conv1d",
     "conv2d",

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from tnconv.api import CompiledFunction, compile
-from tnconv.backends.torch.context import takes_over
+from tnconv.backends.torch.context import is_traced, takes_over
 from tnconv.errors import ArgumentError, SpecError
+from tnconv.ir import as_integer
 from tnconv.spec import Layer
 from tnconv.spec.fields import shown, typed
 
@@ -43,6 +44,8 @@ def kept(build: Callable[Key, CompiledFunction]) -> Callable[Key, CompiledFuncti
     def built(*key: Any) -> CompiledFunction:
         if _open(key):  # tensors, which are hashable
             raise OpenSizes
+        if any(map(_holds_tensor, key)):  # its value may change, so that it is no key
+            raise TypeError
         return build(*key)  # type: ignore[call-arg]
 
     cached: Callable[..., CompiledFunction] = functools.lru_cache(maxsize=_KEPT, typed=True)(built)
@@ -65,7 +68,7 @@ def kept(build: Callable[Key, CompiledFunction]) -> Callable[Key, CompiledFuncti
             return traced
         try:
             return cached(*key)
-        except TypeError:  # a list, perhaps; looking at every part of every key would take longer
+        except TypeError:  # not a key; looking at every part of every key would take longer
             if _open(key):
                 raise OpenSizes from None
             return cached(*map(_frozen, key))
@@ -74,9 +77,13 @@ def kept(build: Callable[Key, CompiledFunction]) -> Callable[Key, CompiledFuncti
 
 
 def _open(key: tuple[Any, ...]) -> bool:
-    """Whether a part of a key has sizes that are no ints."""
-    kinds = (torch.SymInt, Tensor)
+    """Whether sizes in a key are symbols, or tensors that `torch.jit.trace` follows."""
+    kinds = (torch.SymInt, Tensor) if is_traced() else torch.SymInt
     return any(isinstance(size, kinds) for part in key if isinstance(part, tuple) for size in part)
+
+
+def _holds_tensor(value: object) -> bool:
+    return any(map(_holds_tensor, value)) if isinstance(value, tuple) else isinstance(value, Tensor)
 
 
 def _fixed(value: Any) -> Any:
@@ -87,17 +94,20 @@ def _fixed(value: Any) -> Any:
 
 
 def _frozen(value: Any) -> Any:
-    """A part of a key with lists as tuples.
+    """A part of a key with lists as tuples and integers of other packages as int.
 
     Raises:
-        SpecError: it is neither, and not hashable.
+        SpecError: it is none of these, and not hashable.
     """
     kind = type(value)
     if kind is int or kind is str or kind is torch.Size:  # most parts; the checks below take longer
         return value
     if kind is list or kind is tuple:
         return tuple(map(_frozen, value))
-    if not isinstance(value, Hashable):
+    number = as_integer(value)
+    if number is not None:
+        return number
+    if isinstance(value, Tensor) or not isinstance(value, Hashable):
         raise SpecError(
             f"{shown(value)} is a {kind.__name__}; give an int, or a tuple with one for each spatial dimension"
         )
@@ -153,8 +163,9 @@ def without_batch(sizes: torch.Size, rank: int) -> torch.Size:
 
 
 def dims_of(*values: object) -> int | None:
-    """The number of spatial dimensions that hyper-parameters tell: the length of the first sequence."""
-    return next((len(value) for value in values if isinstance(value, list | tuple)), None)
+    """The number of spatial dimensions that hyper-parameters tell: the length of the longest sequence."""
+    lengths = [len(value) for value in values if isinstance(value, list | tuple)]
+    return max(lengths) if lengths else None
 
 
 def dims_with(sizes: torch.Size, *values: object) -> int:

@@ -72,10 +72,17 @@ def conv_transpose(
 
 
 def avg_pool(dims: int, input: Tensor, options: tuple[Any, ...]) -> Tensor:
-    """`tnconv.functional.avg_poolNd`; options are those that are represented: kernel_size, stride, padding, divisor."""
+    """`tnconv.functional.avg_poolNd`; options are those behind the input."""
     native = _of(_POOL, dims, "average pooling")
-    kernel_size, stride, padding, divisor = options
+    kernel_size, stride, padding, ceil_mode, counted, divisor = options
     spec = PoolSpec(1, kernel_size, (_LARGE,) * dims, stride=stride, padding=padding, divisor=divisor)
+    if ceil_mode or not counted:
+        if not _even(spec.paddings) or (dims == 1 and divisor is not None):
+            raise _unknown(dims, "average pooling with such windows")
+        around = tuple(left for left, _ in spec.paddings)
+        last = () if dims == 1 else (divisor,)
+        cut: Tensor = native(input, spec.kernel_sizes, spec.strides, around, ceil_mode, counted, *last)
+        return cut
     mean: Tensor = native(_padded(input, spec.paddings, dims), spec.kernel_sizes, spec.strides)
     return mean if divisor is None else mean * (math.prod(spec.kernel_sizes) / divisor)
 

@@ -1,12 +1,15 @@
 """Average pooling, as `torch.nn.functional.avg_pool2d`, for any number of dimensions."""
 
+import functools
+import math
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from tnconv.api import CompiledFunction
-from tnconv.errors import SpecError
 from tnconv.functional import native
 from tnconv.functional.calls import (
     OpenSizes,
@@ -21,6 +24,7 @@ from tnconv.functional.calls import (
 )
 from tnconv.functional.types import Ints, NumericPadding
 from tnconv.spec import PoolSpec
+from tnconv.spec.fields import typed
 
 
 def avg_poolNd(
@@ -34,35 +38,90 @@ def avg_poolNd(
 ) -> Tensor:
     """Average over windows.
 
-    The number of spatial dimensions is the length of the arguments that are tuples. Where all are ints, the input
-    has a batch axis.
+    The number of spatial dimensions is the length of the longest argument that is a tuple. Where all are ints, the
+    input has a batch axis.
 
     Args:
         input: `[N, C, *I]` or `[C, *I]`.
         kernel_size: extent of the window, an int or one for each dimension.
         stride: step of the window; the kernel size if left out.
         padding: zeros around the input, at most half of the kernel size.
-        ceil_mode: only False is represented.
-        count_include_pad: only True is represented, unless there is no padding or a divisor.
-        divisor_override: of the sum over a window; the number of kernel cells if left out.
+        ceil_mode: whether a last window counts that begins within the input or its left padding, and reaches beyond
+            the right one.
+        count_include_pad: whether cells of the padding count in the divisor; cells beyond it never do.
+        divisor_override: of the sum over a window; the number of its cells if left out.
 
     Returns:
         `[N, C, *O]` or `[C, *O]`.
 
     Raises:
-        SpecError: a hyper-parameter is invalid or not represented, or two do not fit together.
+        SpecError: a hyper-parameter is invalid, or two do not fit together.
         ArgumentError: the input has the wrong shape or dtype.
     """
     options = (kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)
     if not isinstance(input, Tensor):
         return no_tensors(avg_poolNd, {"input": input}, input, *options)
-    dims = dims_with(input.shape, kernel_size, stride, padding)
+    return _pooled(avg_poolNd, dims_with(input.shape, kernel_size, stride, padding), input, options)
+
+
+def avg_pool1d(
+    input: Tensor,
+    kernel_size: Ints,
+    stride: Ints | None = None,
+    padding: NumericPadding = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+) -> Tensor:
+    """`avg_poolNd` in one spatial dimension; torch's has no divisor."""
+    return _pooled(avg_pool1d, 1, input, (kernel_size, stride, padding, ceil_mode, count_include_pad, None))
+
+
+def avg_pool2d(
+    input: Tensor,
+    kernel_size: Ints,
+    stride: Ints | None = None,
+    padding: NumericPadding = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+) -> Tensor:
+    """`avg_poolNd` in two spatial dimensions."""
+    return _pooled(
+        avg_pool2d, 2, input, (kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)
+    )
+
+
+def avg_pool3d(
+    input: Tensor,
+    kernel_size: Ints,
+    stride: Ints | None = None,
+    padding: NumericPadding = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+) -> Tensor:
+    """`avg_poolNd` in three spatial dimensions."""
+    return _pooled(
+        avg_pool3d, 3, input, (kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)
+    )
+
+
+def _pooled(function: Callable[..., Tensor], dims: int, input: Tensor, options: tuple[Any, ...]) -> Tensor:
+    if not isinstance(input, Tensor):
+        given = options if function is not avg_pool1d else options[:-1]
+        return no_tensors(function, {"input": input}, input, *given)
+    *_, ceil_mode, counted, divisor = options
     try:
         layer = _pool(dims, without_batch(input.shape, dims + 1), *options)
     except OpenSizes:
         _pool(dims, native.example(dims), *options)  # refuses what is not represented
-        return native.avg_pool(dims, input, (kernel_size, stride, padding, divisor_override))
-    return layer(input)
+        return native.avg_pool(dims, input, options)
+    if divisor is not None or (counted and not ceil_mode):
+        return layer(input)
+    spec: Any = layer.spec
+    if not _differ(spec, counted):
+        return layer(input)
+    return layer(input) * _shares(spec, counted, input.dtype, input.device)
 
 
 @kept
@@ -72,17 +131,41 @@ def _pool(
     kernel_size: Any,
     stride: Any,
     padding: Any,
-    ceil_mode: bool,
-    count_include_pad: bool,
+    ceil_mode: Any,
+    count_include_pad: Any,
     divisor: Any,
 ) -> CompiledFunction:
+    """The sums over the windows, divided by the divisor, or by the number of kernel cells."""
     check_axes(sizes, spatial_axes(dims))
-    spec = PoolSpec(sizes[0], kernel_size, tuple(sizes[1:]), stride=stride, padding=padding, divisor=divisor)
-    if ceil_mode:
-        raise SpecError("ceil_mode=True is not represented; give ceil_mode=False, or pad the input first")
-    if not count_include_pad and divisor is None and any(map(any, spec.paddings)):
-        raise SpecError(
-            f"count_include_pad=False with padding {spec.paddings} is not represented; give count_include_pad=True "
-            "or padding=0"
-        )
+    over, _ = typed("ceil_mode", ceil_mode, bool), typed("count_include_pad", count_include_pad, bool)
+    spec = PoolSpec(
+        sizes[0],
+        kernel_size,
+        tuple(sizes[1:]),
+        stride=stride,
+        padding=padding,
+        divisor=1 if over and divisor is None else divisor,
+        ceil_mode=over,
+    )
+    if over and divisor is None:
+        spec = replace(spec, divisor=math.prod(spec.kernel_sizes))
     return compiled(replace(spec, kernel_size=spec.kernel_sizes, stride=spec.strides, padding=spec.paddings))
+
+
+def _differ(spec: PoolSpec, counted: bool) -> bool:
+    """Whether windows have different numbers of cells that count."""
+    return spec.reaches_over or (not counted and any(map(any, spec.paddings)))
+
+
+def _shares(spec: PoolSpec, counted: bool, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Of every window, the number of kernel cells over that of the cells that count: `[*O]`."""
+    sizes = zip(
+        spec.input_sizes, spec.kernel_sizes, spec.strides, spec.paddings, spec.output_sizes, strict=True
+    )
+    axes = []
+    for size, kernel, stride, (left, right), outputs in sizes:
+        low, high = (0, size + left + right) if counted else (left, left + size)
+        cells = [min(o * stride + kernel, high) - max(o * stride, low) for o in range(outputs)]
+        axes.append(torch.tensor([kernel / count for count in cells], dtype=torch.float64))
+    grid = functools.reduce(lambda found, axis: found[..., None] * axis, axes)
+    return grid.to(dtype=dtype, device=device)

@@ -23,7 +23,8 @@ from tnconv.functional.calls import (
 )
 from tnconv.functional.types import Ints, NumericPadding
 from tnconv.spec import UnfoldSpec
-from tnconv.spec.fields import shown
+from tnconv.spec.fields import Ints as SpecInts
+from tnconv.spec.fields import shown, spread, typed
 
 
 def unfoldNd(
@@ -133,7 +134,7 @@ def _full(output_size: Any, kernel_size: Any, *others: Any) -> Shape:
             f"output_size {shown(output_size)} and kernel_size {shown(kernel_size)} leave the number of dimensions "
             "open; give output_size as a tuple with one for each"
         )
-    return tuple(output_size) if isinstance(output_size, tuple | list) else (output_size,) * dims
+    return spread("output_size", typed("output_size", output_size, SpecInts), dims)
 
 
 def _spec(

@@ -155,6 +155,10 @@ def scenes_of(
         TnconvError: `pos` or `highlight` names what is not there.
     """
     names = list(dict.fromkeys(x.name for t in network.terms for x in (*t.nodes, *t.indices)))
+    if not isinstance(pos or {}, Mapping):
+        raise TnconvError(
+            f"pos={pos!r} are no positions; give names with two numbers, as in {{'x': (0, 40)}}"
+        )
     check_names(names, pos or {}, "pos", network.name)
     check_names(names, highlight, "highlight", network.name)
     return [scene_of(term, pos, highlight) for term in network.terms]

@@ -1,7 +1,7 @@
 """What a diagram is made of: curves, shapes and texts at coordinates. SVG, TikZ and JSON are written from it."""
 
 import itertools
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tnconv.errors import TnconvError
@@ -123,11 +123,15 @@ def scene_of(
 
 
 def check_names(network_names: Collection[str], given: Collection[str], option: str, owner: str) -> None:
-    """Refuse a name that is no node and no index.
+    """Refuse names that are no nodes and no indices, and what is no collection of names.
 
     Raises:
         TnconvError: it names the option, what it got and what there is.
     """
+    if isinstance(given, str):
+        raise TnconvError(f"{option}={given!r} is a str; give a collection of names, as in [{given!r}]")
+    if not isinstance(given, Iterable) or not all(isinstance(name, str) for name in given):
+        raise TnconvError(f"{option}={given!r} are no names; give those of nodes and indices, as in ['x']")
     unknown = sorted(set(given) - set(network_names))
     if unknown:
         raise TnconvError(

@@ -118,6 +118,21 @@ def product(sizes: Iterable[Size]) -> Size:
     return normal(math.prod(sizes))
 
 
+def integers_of(values: Mapping[str, object]) -> dict[str, int]:
+    """Values of size symbols as plain ints.
+
+    Raises:
+        NetworkError: one is no integer.
+    """
+    found = {}
+    for name, value in values.items():
+        number = as_integer(value)
+        if number is None:
+            raise NetworkError(f"size {name} is given as {value!r}, which is no integer; give {name}=4")
+        found[name] = number
+    return found
+
+
 def evaluate(size: Size, values: Mapping[str, int]) -> int:
     """The integer that `size` is when its symbols have `values`."""
     if isinstance(size, int):

@@ -13,7 +13,7 @@ import sympy
 
 from tnconv import plugins
 from tnconv.errors import NetworkError
-from tnconv.ir.index import NETWORK_NAME, Axis, Index, Size, check_name, evaluate, symbol_names
+from tnconv.ir.index import NETWORK_NAME, Axis, Index, Size, check_name, evaluate, integers_of, symbol_names
 from tnconv.ir.nodes import Delta, Node, Pattern, Relational, Scale, Tensor, node_sort_key, pattern
 from tnconv.ir.printer import format_axes, format_network, format_sum
 from tnconv.ir.verify import faults
@@ -195,8 +195,9 @@ class Network:
         """The network with integers in place of the symbols named.
 
         Raises:
-            NetworkError: a size has a symbol that is not named.
+            NetworkError: a size has a symbol that is not named, or a value is no integer.
         """
+        values = integers_of(values)
         numbers = {sympy.Symbol(n, integer=True, positive=True): v for n, v in values.items()}
         nodes: list[Node] = []
         for node in self.nodes:

@@ -20,7 +20,7 @@ from tnconv.nn.modules import (
     symmetric,
 )
 from tnconv.spec import ConvTransposeSpec
-from tnconv.spec.fields import Symbolic, shown
+from tnconv.spec.fields import Symbolic, shown, typed
 from tnconv.spec.layer import KnowsSpec
 
 
@@ -110,6 +110,7 @@ class ConvTransposeNd(_ConvTransposeNd, KnowsSpec):
             `[N, C_out, *O]` or `[C_out, *O]`.
 
         Raises:
+            SpecError: the output size is no sequence of integers.
             ArgumentError: no output padding gives this output size.
         """
         extra = self.output_padding if output_size is None else self._extra(input, output_size)
@@ -120,10 +121,11 @@ class ConvTransposeNd(_ConvTransposeNd, KnowsSpec):
     def _extra(self, input: Tensor, output_size: Sequence[int]) -> tuple[int, ...]:
         """The output padding that gives an output size."""
         dims = len(self.kernel_size)
-        wanted = tuple(output_size[-dims:])
-        if len(output_size) not in (dims, input.dim()):
+        sizes = typed("output_size", output_size, tuple[int, ...])
+        wanted = sizes[-dims:]
+        if len(sizes) not in (dims, input.dim()):
             raise ArgumentError(
-                f"output_size {tuple(output_size)} has length {len(output_size)} but the layer has {dims} spatial "
+                f"output_size {sizes} has length {len(sizes)} but the layer has {dims} spatial "
                 f"dimension(s) and the input {input.dim()} axes; give one value for each of either"
             )
         least = self._least(tuple(input.shape[-dims:]))

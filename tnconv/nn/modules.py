@@ -6,7 +6,8 @@ from typing import Any
 from torch import nn
 
 from tnconv.errors import SpecError
-from tnconv.spec.fields import MAX_DIMS, Ints, spread, typed
+from tnconv.ir import as_integer
+from tnconv.spec.fields import MAX_DIMS, Ints, check_length, spread, typed
 
 _LARGE = 2**40
 
@@ -17,18 +18,21 @@ def check_dims(N: object) -> int:
     Raises:
         SpecError: it is no int, or too large.
     """
-    if not isinstance(N, int) or isinstance(N, bool) or not 1 <= N <= MAX_DIMS:
+    dims = as_integer(N)
+    if dims is None or not 1 <= dims <= MAX_DIMS:
         raise SpecError(f"N is {N!r}; give the number of spatial dimensions, an int of 1 to {MAX_DIMS}")
-    return N
+    return dims
 
 
 def kernel(kernel_size: object, dims: int) -> tuple[int, ...]:
     """A kernel size with one int for each spatial dimension.
 
     Raises:
-        SpecError: it is no int and no tuple of that length.
+        SpecError: it is no int and no tuple of that length; torch does not repeat a tuple of one here.
     """
-    return spread("kernel_size", typed("kernel_size", kernel_size, Ints), dims)
+    found = typed("kernel_size", kernel_size, Ints)
+    check_length("kernel_size", found, dims)
+    return spread("kernel_size", found, dims)
 
 
 def any_input(dims: int) -> tuple[int, ...]:

@@ -112,8 +112,6 @@ def parse_equation(equation: str) -> Equation:
         )
     terms = [_term(equation, part) for part in (*parts, output)]
     *operands, result = terms
-    if result.dots is not None and all(term.dots is None for term in operands):
-        raise fault(equation, result.dots.start, "the result has '...' but no operand has; add it there")
     return Equation(equation, tuple(operands), result)
 
 

@@ -11,13 +11,15 @@ network einsum {
 }
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
 
-from tnconv.errors import ArgumentError
-from tnconv.ir import Axis, Index, Network, Node, Size, Tensor, fresh, group, pattern
+from tnconv.errors import ArgumentError, ParseError
+from tnconv.ir import Axis, Index, Network, Node, Size, Tensor, fresh, group, pattern, product
 from tnconv.notation.affine import Affine, Dots, Equation, Group, Item, Term, parse_equation
 from tnconv.notation.sizes import Sizes, Slot
-from tnconv.notation.text import check_shapes, operand_name
+from tnconv.notation.text import check_shapes, operand_name, with_spaces
 
 
 def affine_network(
@@ -41,10 +43,53 @@ def affine_network(
         ParseError: the equation does not parse.
         ArgumentError: shapes or sizes do not fit it.
     """
-    parsed = parse_equation(equation)
-    _check_given(parsed, sizes or {})
-    builder = _Builder(parsed, check_shapes(len(parsed.terms), shapes), sizes or {}, mode)
-    return builder.network()
+    with _explained(equation, shapes, sizes or {}):
+        return _Builder(equation, shapes, sizes or {}, mode).network()
+
+
+def affine_shape(
+    equation: str,
+    shapes: Sequence[Sequence[object]],
+    sizes: Mapping[str, object] | None = None,
+    mode: str | None = None,
+) -> tuple[Size, ...]:
+    """The shape of the result of an equation; axes may be empty, which those of a network may not.
+
+    Args:
+        equation: as for `affine_network`, as are the others.
+        shapes: likewise, with sizes of 0 too.
+        sizes: likewise.
+        mode: likewise.
+
+    Raises:
+        ParseError: the equation does not parse.
+        ArgumentError: shapes or sizes do not fit it.
+    """
+    with _explained(equation, shapes, sizes or {}):
+        return _Builder(equation, shapes, sizes or {}, mode, least=0).shape()
+
+
+@contextmanager
+def _explained(equation: str, shapes: Sequence[object], sizes: Mapping[str, object]) -> Iterator[None]:
+    """Say what was probably meant where letters stand without spaces, as other packages read them."""
+    try:
+        yield
+    except (ParseError, ArgumentError) as error:
+        meant = None
+        if isinstance(equation, str) and all(len(name) == 1 for name in sizes):
+            meant = with_spaces(
+                equation, [len(shape) if isinstance(shape, Sequence) else -1 for shape in shapes]
+            )
+        if meant is None:
+            raise
+        raise type(error)(
+            f"equation {equation!r} does not fit operands of shapes {', '.join(map(str, map(_tuple, shapes)))}: names "
+            f"are separated by spaces; did you mean {meant!r}?"
+        ) from error
+
+
+def _tuple(shape: Any) -> tuple[Any, ...]:
+    return tuple(shape)
 
 
 def _check_given(equation: Equation, sizes: Mapping[str, object]) -> None:
@@ -61,11 +106,15 @@ class _Builder:
 
     def __init__(
         self,
-        equation: Equation,
-        shapes: Sequence[tuple[Size, ...]],
+        text: str,
+        operands: Sequence[object],
         given: Mapping[str, object],
         mode: str | None,
+        least: int = 1,
     ) -> None:
+        equation = parse_equation(text)
+        _check_given(equation, given)
+        shapes = check_shapes(len(equation.terms), operands, least)
         self.equation, self.mode = equation, mode
         self.taken = set(equation.names)
         self.patterns: list[Node] = []
@@ -76,10 +125,20 @@ class _Builder:
         self.result = self._expanded(equation.output, len(self.dots))
         names = tuple(n for item in self.result for n in item.names)
         self.sizes = Sizes([slot for row in self.rows for slot in row], names, given, mode)
-        self.indices = {name: Index(name, size) for name, size in self.sizes.solve().items()}
+        self.extents = self.sizes.solve()
+
+    def shape(self) -> tuple[Size, ...]:
+        """The shape of the result."""
+        return tuple(
+            self._length(item)
+            if isinstance(item, Affine) and item.plain is None
+            else product(self.extents[name] for name in item.names)
+            for item in self.result
+        )
 
     def network(self) -> Network:
         """The network."""
+        self.indices = {name: Index(name, size) for name, size in self.extents.items()}
         tensors = [
             Tensor(operand_name(number), "parameter" if number else "input", tuple(map(self._axis, row)))
             for number, row in enumerate(self.rows)
@@ -112,21 +171,17 @@ class _Builder:
         ]
 
     def _broadcast(self, rows: list[list[Slot]]) -> list[list[Slot]]:
-        """Axes of size 1 among the dots without their index, where another operand has more cells."""
-        large = {
-            slot.item.names
-            for row in rows
-            for slot in row
-            if set(slot.item.names) & set(self.dots) and slot.size != 1
-        }
+        """Axes of size 1 without their index, where another operand has more cells, or none."""
+        sizes = [_plain_sizes(row) for row in rows]  # of every name, on each operand
+        large = {name for own in sizes for name, found in own.items() if found != {1}}
         return [
             [
-                Slot(Group((), "...", 0), 1, slot.where)
-                if slot.item.names in large and slot.size == 1
+                Slot(Group((), slot.item.text, 0), 1, slot.where)
+                if isinstance(slot.item, Affine) and slot.item.plain in large and own[slot.item.plain] == {1}
                 else slot
                 for slot in row
             ]
-            for row in rows
+            for row, own in zip(rows, sizes, strict=True)
         ]
 
     def _axis(self, slot: Slot) -> Axis:
@@ -173,14 +228,23 @@ class _Builder:
         return copy
 
     def _output_sum(self, item: Affine) -> Index:
-        """A position of the result: as many cells are cut at the end as the relation has before the first."""
+        index = Index(self._fresh(f"o{len(self.patterns) + 1}"), self._length(item))
+        self._relate(index, item, item.offset or 0)
+        return index
+
+    def _length(self, item: Affine) -> int:
+        """Positions of the result: as many cells are cut at the end as the relation has before the first."""
         if self.mode is not None and item.offset is None:
             raise ArgumentError(
                 f"mode={self.mode!r} is for operands, but {item.text!r} of the result has no offset either; write it"
             )
         low = high = item.offset or 0
         for coefficient, name in item.terms:
-            size = self.indices[name].size
+            size = self.extents[name]
+            if size == 0:
+                raise ArgumentError(
+                    f"index {name!r} is empty, so {item.text!r} of the result has no cells; write it out"
+                )
             if not isinstance(size, int):
                 raise ArgumentError(
                     f"index {name!r} has the symbolic size {size}, but sizes of relations are integers; give one"
@@ -192,9 +256,16 @@ class _Builder:
                 f"{item.text!r} leaves no cell of the result: it reaches from {low} to {high}, and {-low} cells are "
                 "cut at either end; write a larger offset"
             )
-        index = Index(self._fresh(f"o{len(self.patterns) + 1}"), length)
-        self._relate(index, item, item.offset or 0)
-        return index
+        return length
+
+
+def _plain_sizes(row: Sequence[Slot]) -> dict[str, set[Size]]:
+    """The sizes of the axes that are one name, by that."""
+    found: dict[str, set[Size]] = {}
+    for slot in row:
+        if isinstance(slot.item, Affine) and slot.item.plain is not None:
+            found.setdefault(slot.item.plain, set()).add(slot.size)
+    return found
 
 
 def _axes_of_dots(number: int, term: Term, shape: tuple[Size, ...]) -> int:

@@ -13,10 +13,25 @@ With sizes `n_1 … n_m`, `N = Σ n - m + 1` and `M = max n`:
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 from tnconv.errors import ArgumentError
-from tnconv.ir import Index, Network, Node, Relational, Size, Tensor, fresh, group, pattern
+from tnconv.ir import (
+    Axis,
+    Index,
+    Network,
+    Node,
+    Relational,
+    Size,
+    Tensor,
+    as_integer,
+    evaluate,
+    fresh,
+    group,
+    pattern,
+    symbol,
+)
 from tnconv.notation.text import NAME, Part, check_length, check_shapes, fault, operand_name, split_equation
 
 MODES = ("full", "same", "valid", "circular", "pad")
@@ -79,6 +94,31 @@ def convolution_network(
     given = {"mode": mode, "stride": stride, "padding": padding, "dilation": dilation}
     options = {letter: Options() for letter in parsed.convolved} | _options(parsed.convolved, given)
     return _Builder(parsed, sizes, options).network()
+
+
+def convolution_shape(equation: str, shapes: Sequence[Sequence[int]], **options: object) -> tuple[int, ...]:
+    """The shape of the result of an equation; axes that are not convolved may be empty.
+
+    Args:
+        equation: as for `convolution_network`.
+        shapes: likewise, with sizes of 0 too.
+        options: likewise.
+
+    Raises:
+        ParseError: the equation does not parse.
+        ArgumentError: shapes or options do not fit it, or a convolved axis is empty.
+    """
+    parsed = parse_convolution(equation)
+
+    def size_of(name: str, size: int) -> Size:
+        return symbol(f"{name}_empty"[:64]) if size == 0 and name not in parsed.convolved else size
+
+    sizes = [
+        [size_of(*pair) for pair in zip(term, shape, strict=True)] if len(term) == len(shape) else shape
+        for term, shape in zip_longest(parsed.terms, shapes, fillvalue=())
+    ]
+    network = convolution_network(equation, sizes[: len(shapes)], **options)
+    return tuple(evaluate(axis.size, dict.fromkeys(network.symbols, 0)) for axis in network.output)
 
 
 # -- the text ----------------------------------------------------------------------------------------
@@ -156,6 +196,11 @@ def _options(letters: Sequence[str], given: Mapping[str, object]) -> dict[str, O
                         f"{', '.join(letters) or 'none'}"
                     )
     default = Options()
+    if not letters:  # which no option is for; each is read all the same
+        _checked(
+            "",
+            Options(**{option: value for option, value in given.items() if not isinstance(value, Mapping)}),
+        )
     return {
         letter: _checked(
             letter,
@@ -173,28 +218,35 @@ def _options(letters: Sequence[str], given: Mapping[str, object]) -> dict[str, O
 
 
 def _checked(letter: str, options: Options) -> Options:
+    """The options of a letter with plain ints."""
     if not isinstance(options.mode, str) or options.mode not in MODES:
         raise ArgumentError(f"mode={options.mode!r} of {letter!r} is not known; use {', '.join(MODES)}")
-    _whole(letter, "stride", options.stride, 1)
-    _whole(letter, "padding", options.padding, 0)
-    dilation = tuple(options.dilation) if isinstance(options.dilation, list | tuple) else options.dilation
-    for value in dilation if isinstance(dilation, tuple) else (dilation,):
-        _whole(letter, "dilation", value, 1)
+    stride, padding = (
+        _whole(letter, "stride", options.stride, 1),
+        _whole(letter, "padding", options.padding, 0),
+    )
+    many = isinstance(options.dilation, list | tuple)
+    dilations = tuple(
+        _whole(letter, "dilation", d, 1) for d in (options.dilation if many else (options.dilation,))
+    )
+    dilation = dilations if many else dilations[0]
     if options.mode != "pad":
-        for option, value, default in (("padding", options.padding, 0), ("dilation", dilation, 1)):
+        for option, value, default in (("padding", padding, 0), ("dilation", dilation, 1)):
             if value != default:
                 raise ArgumentError(
                     f"{option}={value!r} is given but letter {letter!r} has mode {options.mode!r}; "
                     f"{option} is for mode 'pad'"
                 )
-    return Options(options.mode, options.stride, options.padding, dilation)
+    return Options(options.mode, stride, padding, dilation)
 
 
-def _whole(letter: str, option: str, value: object, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+def _whole(letter: str, option: str, value: object, least: int) -> int:
+    number = as_integer(value)
+    if number is None or number < least:
         raise ArgumentError(
             f"{option}={value!r} of letter {letter!r} is not an integer of at least {least}; give one"
         )
+    return number
 
 
 # -- the network -------------------------------------------------------------------------------------
@@ -225,20 +277,24 @@ class _Builder:
             Tensor(
                 operand_name(number),
                 "parameter" if number else "input",
-                tuple(
-                    group(self.legs[name][number] if name in self.legs else self.indices[name])
-                    for name in term
-                ),
+                tuple(self._axis(name, number) for name in term),
             )
             for number, term in enumerate(self.equation.terms)
         ]
         output = tuple(group(index) for index in self._diagonals(self.equation.output))
         return Network("conv_einsum", (*tensors, *self.patterns), output)
 
+    def _axis(self, name: str, number: int) -> Axis:
+        """An axis of an operand; one of size 1 has no index where another operand has more cells."""
+        if name in self.legs:
+            return group(self.legs[name][number])
+        index = self.indices[name]
+        return Axis(()) if self.sizes[name][number] == 1 and index.size != 1 else group(index)
+
     def _add(self, name: str) -> None:
         sizes = self.sizes[name]
         if name not in self.options:
-            self.indices[name] = Index(name, next(iter(sizes.values())))
+            self.indices[name] = Index(name, next((size for size in sizes.values() if size != 1), 1))
             return
         if len(sizes) == 1:
             ((number, size),) = sizes.items()
@@ -299,7 +355,7 @@ def _sizes(equation: Convolution, shapes: Sequence[tuple[Size, ...]]) -> dict[st
             key = (name, number if name in equation.convolved else None)
             first = where.setdefault(key, here)
             known = sizes.setdefault(name, {})
-            other = known.get(number) if key[1] is not None else next(iter(known.values()), None)
+            other = known.get(number) if key[1] is not None else _other(known, number, size)
             if other is not None and other != size:
                 advice = "" if key[1] is not None else f", or write {name!r} behind '|' to convolve operands"
                 raise ArgumentError(
@@ -307,6 +363,13 @@ def _sizes(equation: Convolution, shapes: Sequence[tuple[Size, ...]]) -> dict[st
                 )
             known[number] = size
     return sizes
+
+
+def _other(known: Mapping[int, Size], number: int, size: Size) -> Size | None:
+    """A size of an ordinary letter that another one does not fit to; 1 on another operand fits to all."""
+    if number in known:
+        return known[number]
+    return next((each for each in known.values() if each != 1), None) if size != 1 else None
 
 
 def _length(letter: str, legs: Sequence[Index], options: Options) -> int:

@@ -136,7 +136,7 @@ class Sizes:
             if len(unknown) != 1 or slot.item.names.count(unknown[0]) != 1:
                 continue
             rest = product(self.found[name].size for name in slot.item.names if name in self.found)
-            if not isinstance(slot.size, int) or not isinstance(rest, int):
+            if not isinstance(slot.size, int) or not isinstance(rest, int) or rest == 0:
                 raise ArgumentError(
                     f"{slot.where} has size {slot.size}, which does not say what {unknown[0]!r} of "
                     f"{slot.item.text!r} is{self._known(slot.item.names)}; give it by keyword"
@@ -194,6 +194,12 @@ class Sizes:
         """Coefficient of an index, and the least and greatest value of the other terms."""
         assert isinstance(slot.item, Affine)
         _integer(slot.size, slot.where)
+        empty = [name for name in slot.item.names if name in self.found and self.found[name].size == 0]
+        if empty or slot.size == 0:
+            what = f"index {empty[0]!r}" if empty else slot.where
+            raise ArgumentError(
+                f"{what} is empty, so {slot.item.text!r} has no cells; give the sizes by keyword"
+            )
         low = high = step = 0
         for coefficient, name in slot.item.terms:
             if name == but:

@@ -8,10 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tnconv.errors import ArgumentError, ParseError
-from tnconv.ir import Size, as_size
+from tnconv.ir import Size, as_integer, as_size
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*", re.ASCII)
 MAX_NAME = 64
+_LETTERS = re.compile(r"\.\.\.|[A-Za-z]")
+_COMPACT = re.compile(r"(?:[A-Za-z,]|\.\.\.)*(?:->(?:[A-Za-z]|\.\.\.)*)?")
 _SHOWN = 90  # characters of a long equation that an error shows
 
 
@@ -75,6 +77,41 @@ def split_equation(equation: object) -> tuple[tuple[Part, ...], Part]:
     return Part(equation[:arrow], 0).split(","), Part(equation[arrow + 2 :], arrow + 2)
 
 
+def with_spaces(equation: str, axes: Sequence[int]) -> str | None:
+    """An equation of single letters without spaces, as other packages write it, in tnconv's notation.
+
+        with_spaces("ij,jk->ik", (2, 2)) == "i j, j k -> i k"
+
+    Args:
+        equation: the text.
+        axes: of every operand, how many it has.
+
+    Returns:
+        None where it has spaces already, holds more than letters and dots, or does not fit the operands either.
+    """
+    left, _, right = equation.partition("->")
+    terms = [_LETTERS.findall(term) for term in left.split(",")]
+    if not _COMPACT.fullmatch(equation) or not any(
+        len(term) > 1 for term in [*terms, _LETTERS.findall(right)]
+    ):
+        return None
+    known = [name for term in terms for name in term]
+    fitting = len(terms) == len(axes) and all(
+        len(term) == count or ("..." in term and len(term) - 1 <= count)
+        for term, count in zip(terms, axes, strict=True)
+    )
+    result = _LETTERS.findall(right) if "->" in equation else _implicit(known)
+    if not fitting or not set(result) <= {*known, "..."}:
+        return None
+    return f"{', '.join(map(' '.join, terms))} -> {' '.join(result)}".rstrip()
+
+
+def _implicit(names: Sequence[str]) -> list[str]:
+    """The result where none is written: the dots, then the letters that occur once, sorted."""
+    once = sorted(name for name in set(names) if name != "..." and names.count(name) == 1)
+    return [*(["..."] if "..." in names else []), *once]
+
+
 def check_length(equation: str, name: str, place: int) -> None:
     """Refuse a name that is too long.
 
@@ -90,12 +127,13 @@ def operand_name(number: int) -> str:
     return f"x{number + 1}"
 
 
-def check_shapes(terms: int, shapes: Sequence[object]) -> list[tuple[Size, ...]]:
+def check_shapes(terms: int, shapes: Sequence[object], least: int = 1) -> list[tuple[Size, ...]]:
     """The shape of every operand, as sizes.
 
     Args:
         terms: how many terms the equation has.
         shapes: one an operand; a size is an int, a sympy expression or a text such as `"N"`.
+        least: 0 where axes may be empty.
 
     Raises:
         ArgumentError: there is not one shape a term, or a size is none.
@@ -104,16 +142,16 @@ def check_shapes(terms: int, shapes: Sequence[object]) -> list[tuple[Size, ...]]
         raise ArgumentError(
             f"the equation has {terms} terms in front of '->' but {len(shapes)} operands were given; give one each"
         )
-    return [_checked_shape(operand_name(number), shape) for number, shape in enumerate(shapes)]
+    return [_checked_shape(operand_name(number), shape, least) for number, shape in enumerate(shapes)]
 
 
-def _checked_shape(operand: str, shape: object) -> tuple[Size, ...]:
+def _checked_shape(operand: str, shape: object, least: int) -> tuple[Size, ...]:
     if isinstance(shape, str) or not isinstance(shape, Sequence):
         raise ArgumentError(f"operand {operand} has shape {shape!r}; give a tuple of sizes")
     sizes = []
     for axis, size in enumerate(shape):
         try:
-            sizes.append(as_size(size))
+            sizes.append(0 if least == 0 and as_integer(size) == 0 else as_size(size))
         except ValueError as error:
             raise ArgumentError(f"operand {operand} has size {size!r} on axis {axis}: {error}") from error
     return tuple(sizes)

@@ -276,7 +276,8 @@ What is not represented raises an error that says what to do; nothing is ignored
 - An operation that a layer does not have, such as `weight_vjp` of a pooling layer.
 - Circular padding of more cells than the input has, reflecting padding of as many; another padding mode.
 - A kernel that is larger than the padded input; an `output_padding` that is not below stride or dilation.
-- Average pooling with `ceil_mode=True` where that changes the output, or with `count_include_pad=False` and padding.
+- Average pooling whose windows have different divisors: `ceil_mode=True` where that adds windows that reach beyond the
+  padding, `count_include_pad=False` with padding. Give a divisor; `tnconv.functional.avg_poolNd` takes both without.
 - A module with a `forward` of its own, a lazy one that has no shape yet, or one of another type.
 - A `memory_limit=` that no order of contraction fits, not in chunks either; the message has the least peak.
 """

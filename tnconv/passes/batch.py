@@ -12,7 +12,7 @@ from typing import ClassVar, Self
 import numpy as np
 
 from tnconv.errors import PassError
-from tnconv.ir import Expression, Index, Network, as_size, evaluate, group
+from tnconv.ir import Expression, Index, Network, as_integer, as_size, evaluate, group
 from tnconv.ir.index import symbol_names
 from tnconv.passes.base import Array, Evaluate, Pass, PassResult
 from tnconv.passes.tools import nodes_reading, taken_names
@@ -35,8 +35,9 @@ class Batch(Pass):
     size: str | None = None
 
     def __post_init__(self) -> None:
-        if isinstance(self.size, int):
-            object.__setattr__(self, "size", str(self.size))
+        number = as_integer(self.size)
+        if number is not None:
+            object.__setattr__(self, "size", str(number))
         super().__post_init__()
 
     def prepare(self, expression: Expression) -> tuple[Self, tuple[Network, ...]]:

@@ -49,7 +49,10 @@ class Pipeline:
     passes: tuple[Pass, ...] = ()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "passes", tuple(self.passes))
+        passes = _items(self.passes)
+        if isinstance(self.passes, str) or not all(isinstance(each, Pass) for each in passes):
+            raise PassError(f"passes={self.passes!r} are no passes; Pipeline.parse reads texts")
+        object.__setattr__(self, "passes", passes)
 
     @classmethod
     def parse(cls, text: "str | Pass | Pipeline | Iterable[str | Pass | Pipeline]") -> "Pipeline":

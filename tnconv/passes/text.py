@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from tnconv.errors import PassError
+from tnconv.ir import as_integer
 
 _PASS = re.compile(r"\s*([A-Za-z][A-Za-z0-9_]*)\s*(?:\{(.*)\})?\s*\Z", re.ASCII | re.DOTALL)
 _OPENING, _CLOSING = "([{", ")]}"
@@ -119,6 +120,9 @@ def check_value(value: object, hint: Any, what: str) -> Any:
     if typing.get_origin(inner) is tuple and isinstance(value, list | tuple):
         element = typing.get_args(inner)[0]
         return tuple(check_value(v, element, what) for v in value)
+    number = as_integer(value) if inner is int else None
+    if number is not None:
+        return number
     if inner is Any or (isinstance(inner, type) and isinstance(value, inner) and type(value) is not bool):
         _check_text(value, what)
         return value

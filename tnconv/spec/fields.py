@@ -2,13 +2,12 @@
 
 import keyword
 from collections.abc import Mapping, Sequence
-from numbers import Integral
 from typing import Any, TypeVar
 
 import msgspec
 
 from tnconv.errors import NetworkError, SpecError
-from tnconv.ir import symbol
+from tnconv.ir import as_integer, symbol
 
 Ints = int | tuple[int, ...]
 Pairs = tuple[tuple[int, int], ...]
@@ -30,12 +29,15 @@ HELP = {
     "kernel_size": "give an int of at least 1, or a tuple with one for each spatial dimension",
     "input_size": "give an int of at least 1, or a tuple with one for each spatial dimension",
     "batch_size": 'give an int of at least 1, or the name of a symbol such as "N"',
+    "output_size": "give an int of at least 1, or a tuple with one for each spatial dimension",
     "stride": "give an int of at least 1, or a tuple with one for each spatial dimension",
     "padding": 'give an int of at least 0, a tuple of ints or of (left, right) pairs, "same" or "valid"',
     "output_padding": "give an int of at least 0, or a tuple with one for each spatial dimension",
     "dilation": "give an int of at least 1, or a tuple with one for each spatial dimension",
     "groups": "give an int of at least 1",
     "bias": "give true or false",
+    "ceil_mode": "give true or false",
+    "count_include_pad": "give true or false",
     "divisor": "give an int of at least 1, or leave it out for the number of kernel cells",
     "padding_mode": 'give "zeros", "circular", "reflect" or "replicate"',
 }
@@ -59,7 +61,7 @@ def typed(name: str, value: object, annotation: Any, advice: Mapping[str, str] =
     except (msgspec.ValidationError, RecursionError) as error:
         reason = str(error).split(" - at ")[0]
         raise SpecError(f"{name} is {shown(value)}: {reason}; {advice[name]}") from error
-    low = 0 if name in ("padding", "output_padding") else 1
+    low = 0 if name in ("padding", "output_padding", "output_size") else 1
     high = _MAX_COEFFICIENT if name in ("stride", "dilation") else MAX_SIZE
     for number in _numbers(found):
         if not low <= number <= high:
@@ -80,10 +82,11 @@ def _check_symbol(name: str, value: str, advice: str) -> None:
 
 
 def _plain(value: object) -> object:
-    """Lists as tuples and other integer types (NumPy's) as int; bool stays, so that it is refused."""
+    """Lists as tuples and integers of other packages as int; what is none stays, so that it is refused."""
     if isinstance(value, list | tuple):
         return tuple(_plain(v) for v in value)
-    return int(value) if isinstance(value, Integral) and not isinstance(value, bool) else value
+    number = as_integer(value)
+    return value if number is None else number
 
 
 def _numbers(value: object) -> tuple[int, ...]:
@@ -124,19 +127,30 @@ def spatial_dims(kernel_size: Ints, input_size: Ints) -> int:
 
 
 def spread(name: str, value: T | tuple[T, ...], dims: int) -> tuple[T, ...]:
-    """One value for each spatial dimension.
+    """One value for each spatial dimension; as in torch, an int alone or in a tuple of its own is for all.
 
     Raises:
         SpecError: there are more or fewer values than dimensions.
     """
     if not isinstance(value, tuple):
         return (value,) * dims
-    if len(value) != dims:
+    if len(value) == 1 and isinstance(value[0], int):
+        return value * dims
+    check_length(name, value, dims)
+    return value
+
+
+def check_length(name: str, value: object, dims: int) -> None:
+    """Refuse a tuple that has not one value for each spatial dimension.
+
+    Raises:
+        SpecError: it has more or fewer.
+    """
+    if isinstance(value, tuple) and len(value) != dims:
         raise SpecError(
             f"{name} {shown(value)} has length {len(value)} but the layer has {dims} spatial dimension(s); "
             "give one value for each, or one int for all"
         )
-    return value
 
 
 def paddings(padding: Padding, strides: Sequence[int], reaches: Sequence[int]) -> Pairs:

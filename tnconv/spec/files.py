@@ -1,5 +1,6 @@
 """Spec files: TOML or JSON, by the suffix of the path."""
 
+import codecs
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -45,7 +46,7 @@ def read_file(file: Path) -> object:
             f"spec file {str(file)!r} is longer than {_MAX_FILE} bytes; a spec has a dozen short fields"
         )
     try:
-        return decode(data)
+        return decode(data.removeprefix(codecs.BOM_UTF8))  # which some editors write
     except (ValueError, RecursionError) as error:
         raise SpecError(
             f"spec file {str(file)!r} is not valid {file.suffix[1:].upper()}: {error}; correct it"

@@ -31,6 +31,8 @@ class PoolSpec(WindowLayer):
         stride: step of the window; the kernel size if left out.
         padding: an int, a tuple of ints or a tuple of (left, right) pairs; at most half of the kernel size.
         divisor: of the sum over a window; the number of kernel cells if left out.
+        ceil_mode: whether a last window counts that reaches beyond the padded input, but begins within the input or
+            the left padding. Torch divides its sum by fewer cells, so that a divisor has to be given if there is one.
 
     Raises:
         SpecError: a field is invalid, or two fields do not fit together.
@@ -48,6 +50,7 @@ class PoolSpec(WindowLayer):
     stride: Ints | None = None
     padding: NumericPadding = 0
     divisor: int | None = None
+    ceil_mode: bool = False
 
     @cached_property
     def strides(self) -> tuple[int, ...]:
@@ -59,6 +62,18 @@ class PoolSpec(WindowLayer):
         """Distances between kernel cells: always 1."""
         return (1,) * self.spatial_dims
 
+    @cached_property
+    def output_sizes(self) -> tuple[int, ...]:
+        """Extents of the output."""
+        full = super().output_sizes
+        return _ceil_sizes(self) if self.ceil_mode else full
+
+    @property
+    def reaches_over(self) -> bool:
+        """Whether a window reaches beyond the padded input, under `ceil_mode=True`."""
+        sizes = zip(self.output_sizes, self.strides, self.reaches, self.padded_sizes, strict=True)
+        return any((outputs - 1) * stride + reach > padded for outputs, stride, reach, padded in sizes)
+
     def _check(self) -> None:
         check_names(self)
         for place, (pair, size) in enumerate(zip(self.paddings, self.kernel_sizes, strict=True), 1):
@@ -67,7 +82,12 @@ class PoolSpec(WindowLayer):
                     f"padding {max(pair)} of spatial dimension {place} is more than half of kernel size {size}; "
                     "give less padding, or a larger kernel_size"
                 )
-        self.check_windows()
+        self.check_windows(partial=self.ceil_mode)
+        if self.ceil_mode and self.divisor is None and self.reaches_over:
+            raise SpecError(
+                f"ceil_mode=True adds windows that reach beyond the padded input {self.padded_sizes} to make the "
+                f"output {self.output_sizes}; they have fewer cells, so give a divisor, or ceil_mode=False"
+            )
         cells = math.prod(self.kernel_sizes)
         if self.divisor is None and cells > MAX_SIZE:
             raise SpecError(
@@ -116,19 +136,15 @@ class PoolSpec(WindowLayer):
             stride=layer.stride,
             padding=layer.padding,
             divisor=getattr(layer, "divisor_override", None),  # AvgPool1d has none
+            ceil_mode=layer.ceil_mode,
         )
         _check_counting(made, layer)
         return made
 
 
 def _check_counting(spec: PoolSpec, layer: Any) -> None:
-    """Refuse modes of a module in which windows have different divisors, or reach over the right border."""
+    """Refuse a mode of a module in which windows have different divisors."""
     name = type(layer).__name__
-    if layer.ceil_mode and _ceil_sizes(spec) != spec.output_sizes:
-        raise SpecError(
-            f"{name} with ceil_mode=True has output size {_ceil_sizes(spec)} instead of {spec.output_sizes}, which "
-            "is not represented; give ceil_mode=False"
-        )
     if not layer.count_include_pad and spec.divisor is None and any(map(any, spec.paddings)):
         raise SpecError(
             f"{name} with count_include_pad=False and padding {shown(layer.padding)} is not represented; give "

@@ -73,20 +73,25 @@ class WindowLayer(Layer):
             for place, (i, stride, dilation, (left, _)) in enumerate(steps)
         ]
 
-    def check_windows(self) -> None:
+    def check_windows(self, partial: bool = False) -> None:
         """Refuse a kernel that is larger than the padded input.
+
+        Args:
+            partial: whether a window may reach beyond it, so that only an output without cells is refused.
 
         Raises:
             SpecError: it is, or the padded input has too many cells.
         """
-        sizes = zip(self.input_sizes, self.paddings, self.padded_sizes, self.reaches, strict=True)
-        for place, (size, pair, padded, reach) in enumerate(sizes, 1):
+        sizes = zip(
+            self.input_sizes, self.paddings, self.padded_sizes, self.reaches, self.output_sizes, strict=True
+        )
+        for place, (size, pair, padded, reach, outputs) in enumerate(sizes, 1):
             if padded > MAX_SIZE:
                 raise SpecError(
                     f"input size {size} with padding {pair} of spatial dimension {place} makes {padded} cells, "
                     "more than 2**62; give smaller sizes"
                 )
-            if reach > padded:
+            if reach > padded and not (partial and outputs >= 1):
                 raise SpecError(
                     f"the dilated kernel has {reach} cells in spatial dimension {place} but the padded input has "
                     f"{padded}; make the input or the padding larger, or the kernel or the dilation smaller"
