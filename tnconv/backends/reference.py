@@ -59,6 +59,8 @@ def evaluate(
     """
     arrays = {name: np.asarray(value) for name, value in arguments.items()}
     values = bind_symbols(expression, {name: array.shape for name, array in arrays.items()}, symbols)
+    if 0 in values.values():
+        return _of_nothing(expression, arrays, values)
     results = []
     for term in expression.terms:
         try:
@@ -135,6 +137,17 @@ def _cut_axis(sizes: Sequence[Size], part: str) -> tuple[int, int] | None:
         if part in symbol_names(size):
             return place, int(sympy.expand(size).coeff(symbol(part), 1))
     return None
+
+
+def _of_nothing(expression: Expression, arrays: Mapping[str, Array], values: Mapping[str, int]) -> Array:
+    """The value where some sizes are 0: sums over nothing are zero, and a mean over nothing is not a number."""
+    empty = {name for name, size in values.items() if size == 0}
+    shape = tuple(evaluate_size(axis.size, values) for axis in expression.output)
+    dtype = np.result_type(*arrays.values()) if arrays else np.dtype(np.int64)
+    if any(s.name in empty for t in expression.terms for s in t.scale.as_numer_denom()[1].free_symbols):
+        return np.full(shape, np.nan, dtype=np.result_type(dtype, np.float16))
+    full = [term for term in expression.terms if all(evaluate_size(i.size, values) for i in term.indices)]
+    return _add([np.zeros(shape, dtype), *(_evaluate_network(term.bind(values), arrays) for term in full)])
 
 
 def bind_symbols(
@@ -264,10 +277,10 @@ def _linear_solution(equation: _Equation, name: str, values: Mapping[str, int]) 
     if not slope.is_Number or slope == 0 or rest.has(sympy.floor):
         return None
     solution = -rest.subs(unknown, 0) / slope
-    if not solution.is_Integer or solution < 1:
+    if not solution.is_Integer or solution < 0:
         raise ArgumentError(
             f"{equation} has size {equation.extent} but the network says {equation.size}, "
-            f"which needs {name} = {solution}; pass a size for which {name} is a positive integer"
+            f"which needs {name} = {solution}; pass a size for which {name} is an integer, and not negative"
         )
     return int(solution)
 

@@ -17,6 +17,7 @@ from tnconv.ir import Index, Size, evaluate, fresh, product
 
 Dims = tuple[tuple[Index, ...], ...]
 _NAMES = re.compile(r"[^\W\d]\w*")
+_CLONE = ".clone(memory_format=torch.contiguous_format)"
 RESERVED = frozenset(
     {*keyword.kwlist, *keyword.softkwlist, "torch", "F", "math", "rt", "int", "float", "sum", "range"}
 )
@@ -100,6 +101,7 @@ class Emitter:
     _owner: dict[str, str] = field(default_factory=dict)
     _shared: set[str] = field(default_factory=set)
     _light: set[str] = field(default_factory=set)
+    _overlapping: set[str] = field(default_factory=set)
 
     # -- names and texts -------------------------------------------------------------------------
 
@@ -158,10 +160,13 @@ class Emitter:
         memo: bool = True,
         fresh: bool = False,
         view_of: str | None = None,
+        overlaps: bool = False,
     ) -> Value:
         """Write `name = expression`, with the dimensions as its comment, and return the value.
 
         An expression that was written before is not written again, unless `memo` is False: both are one.
+        `view_of` is a variable whose memory the value has, or may have where sizes are 1; with `overlaps`, several
+        of its cells may lie at one place.
         """
         if memo and expression in self._known:
             known = self._known[expression]
@@ -172,6 +177,8 @@ class Emitter:
             self._known[expression] = name
         if view_of is not None:
             self._owner[name] = self.owner(view_of)
+        if overlaps or view_of in self._overlapping:
+            self._overlapping.add(name)
         listing = ", ".join(_dim_text(dim) for dim in dims)
         comment = f"[{listing}] = {self.shape(dims)}{'; ' + note if note else ''}"
         self.statements.append(Statement(f"{name} = {expression}", tuple(reads), name, comment))
@@ -188,14 +195,15 @@ class Emitter:
         note: str = "",
         fresh: bool = False,
         copied: bool = False,
+        overlaps: bool = False,
     ) -> Value:
         """Write another form of a value; `x` becomes `x_windows`, and that `x_windows_2`, not `x_windows_windows`.
 
-        It counts as a view of the value unless `copied` says that it has memory of its own.
+        It counts as a view of the value unless `copied` says that it has memory of its own, whatever the sizes are.
         """
         root = self._roots.get(value.name, value.name)
         base = f"{root}_{suffix}" if suffix and suffix != "result" else suffix or root
-        options = {"contiguous": contiguous, "fresh": fresh or copied}
+        options = {"contiguous": contiguous, "fresh": fresh or copied, "overlaps": overlaps}
         view_of = None if copied else value.name
         made = self.assign(base, expression, [value.name], dims, note=note, view_of=view_of, **options)
         self._roots[made.name] = root
@@ -272,14 +280,25 @@ class Emitter:
         """Let nothing be written into the memory of a value: somebody reads it after the program."""
         self._shared.add(self.owner(value.name))
 
+    def overlaps(self, value: Value) -> bool:
+        """Whether several cells of a value may lie at one place of its memory, as those of an expanded one do."""
+        return value.name in self._overlapping
+
+    def is_constant(self, value: Value) -> bool:
+        """Whether a value has memory that is made of constant arguments alone, and so may be kept."""
+        return bool(self.constants) and self.owner(value.name) in self._constant(frozenset())
+
     def allocated(self, what: str, size: Size) -> None:
         """Record a buffer that a kernel needs besides operands and result, in elements."""
         self.workspace.append((what, size))
 
     # -- views between layouts -------------------------------------------------------------------
 
-    def arrange(self, value: Value, dims: Dims, base: str = "") -> Value:
+    def arrange(self, value: Value, dims: Dims, base: str = "", *, own: bool = False) -> Value:
         """Bring a value into other dimensions over the same indices, by views where they suffice.
+
+        What torch's `reshape` copies it leaves as a view where sizes of 1 or the strides of an argument allow it.
+        With `own`, what is expected to be copied is copied in any case.
 
         Raises:
             LoweringError: the indices differ.
@@ -294,7 +313,11 @@ class Emitter:
         if legs == want:
             text = f"{value.name}.reshape{self.shape(dims)}"
             copies = not value.contiguous and self.merges(value.dims, dims)
-            return self._arranged(value, base, text, dims, copies=copies, contiguous=value.contiguous)
+            if own and copies:
+                text = f"{value.name}{_CLONE}.reshape{self.shape(dims)}"
+            return self._arranged(
+                value, base, text, dims, copies=copies, contiguous=value.contiguous, own=own
+            )
         blocks = _blocks((legs,) if value.contiguous else value.dims, want)
         expression = value.name
         if value.dims != blocks:
@@ -302,18 +325,29 @@ class Emitter:
         order = sorted(range(len(blocks)), key=lambda b: want.index(blocks[b][0]))
         permuted = tuple(blocks[b] for b in order)
         expression += f".permute({', '.join(map(str, order))})"
+        copies = self.merges(permuted, dims)
+        if own and copies:
+            expression += _CLONE
         if permuted != dims:
             expression += f".reshape{self.shape(dims)}"
-        copies = self.merges(permuted, dims)
-        return self._arranged(value, base, expression, dims, copies=copies, contiguous=copies)
+        return self._arranged(value, base, expression, dims, copies=copies, contiguous=copies, own=own)
 
     def _arranged(
-        self, value: Value, base: str, expression: str, dims: Dims, *, copies: bool, contiguous: bool
+        self,
+        value: Value,
+        base: str,
+        expression: str,
+        dims: Dims,
+        *,
+        copies: bool,
+        contiguous: bool,
+        own: bool,
     ) -> Value:
         if copies and expression not in self._known:
             self.allocated("copy", product(i.size for i in value.legs))
+        copied = copies and own
         return self.derive(
-            value, base, expression, dims, contiguous=contiguous, fresh=value.fresh, copied=copies
+            value, base, expression, dims, contiguous=contiguous, fresh=value.fresh, copied=copied
         )
 
     @staticmethod

@@ -171,20 +171,24 @@ class Lowering:
         }
         self.choices: list[Choice] = []
         self.workspace: list[tuple[str, str, Size]] = []
+        self._divided: set[str] = set()  # results that were multiplied by their scale as a whole
 
-    def program(self, as_they_are: Collection[str] = ()) -> Program:
+    def program(self, as_they_are: Collection[str] = (), *, gradients: bool = False) -> Program:
         """The program.
 
         Args:
             as_they_are: results that are handed over in the layout that they have.
+            gradients: whether the results are gradients: a gradient of a mean over nothing is a sum over nothing.
         """
         self._run(as_they_are)
+        handed_over = [self.values[name][0] for name in as_they_are]
         results: list[Value] = []
         for names in (self.plan.results, *self.plan.also):
             if names[0] in as_they_are:
                 results.append(self.values[names[0]][0])
             else:
-                results.append(self._unaliased(self._total(names), results))
+                total = self._total(names) if gradients else self._mean(names)
+                results.append(self._owned(total, (*results, *handed_over)))
         lines = self.em.finish([result.name for result in results])
         return self._made("", dict(self.python), lines, self._returned(results), self.choices)
 
@@ -203,7 +207,7 @@ class Lowering:
             LoweringError: nothing depends on constants alone, or all does.
         """
         self._run(())
-        value = self._unaliased(self._total(self.plan.results))
+        value = self._owned(self._mean(self.plan.results))
         result = value.name
         first, rest = self.em.parts()
         read = {name for s in rest for name in s.reads}
@@ -240,12 +244,18 @@ class Lowering:
         """The results of some steps as `given` of another lowering."""
         return {name: self.values[name] for name in names}
 
-    def _unaliased(self, result: Value, others: Sequence[Value] = ()) -> Value:
-        """A result that shares memory with no argument, nor with another result: nobody expects that."""
-        taken = {*self.python.values(), *(self.em.owner(other.name) for other in others)}
-        if self.em.owner(result.name) not in taken:
+    def _owned(self, result: Value, others: Sequence[Value] = ()) -> Value:
+        """A result with memory of its own: none of an argument, of what is kept, of another result, no cell twice."""
+        owners = {self.em.owner(other.name) for other in others}
+        if not self._borrowed(result) and self.em.owner(result.name) not in owners:
             return result
-        return self.em.derive(result, "result", f"{result.name}.clone()", result.dims, copied=True)
+        text = f"{result.name}.clone()"
+        return self.em.assign("result", text, [result.name], result.dims, memo=False, fresh=True)
+
+    def _borrowed(self, value: Value) -> bool:
+        """Whether a value has, or may have, memory of an argument or of what is kept, or several cells at one place."""
+        given = self.em.owner(value.name) in self.python.values()
+        return given or self.em.overlaps(value) or self.em.is_constant(value)
 
     def _run(self, kept: Collection[str]) -> None:
         streamed: set[str] = set()
@@ -279,8 +289,10 @@ class Lowering:
         made = kernel.multiplications(problem)
         self.choices.append(Choice(step.result, kernel.name, candidates, made))
         scale = _scale_text(step.scale, self.em) if step.scale != 1 else None
+        divides = bool(_divisors(step))
         if scale and kernel.applies_scale:
             problem, scale = replace(problem, scale=scale), None
+            self._divided |= {step.result} if divides and not after else set()
         # Scaling one of two operands that are one variable would make two of it.
         twice = len({v.name for v in problem.operands}) < len(problem.operands)
         if scale and kernel.takes_scaled and not twice:
@@ -294,6 +306,7 @@ class Lowering:
         elif not kernel.takes_conj:
             problem = replace(problem, operands=tuple(map(self.em.conj, problem.operands)))
         value = kernel.emit(problem, self.em)
+        self._divided |= {step.result} if scale and divides and not after else set()
         if scale and self.em.private(value):
             self.em.do(f"{value.name}.mul_({scale})", [value.name])
         elif scale:
@@ -326,6 +339,7 @@ class Lowering:
             (name, "all but one example", normal(-1 * step.elements)) for name in (step.result, user.result)
         ]
         if user.scale != 1:
+            self._divided |= {user.result} if _divisors(user) else set()
             self.em.do(f"{value.name}.mul_({_scale_text(user.scale, self.em)})", [value.name])
         return value
 
@@ -453,6 +467,20 @@ class Lowering:
 
     # -- the result ------------------------------------------------------------------------------
 
+    def _mean(self, results: Sequence[str]) -> Value:
+        """The sum of some results; not a number in every cell where a scale divides by the size of an empty batch."""
+        total = self._total(results)
+        divisors = sorted({name for step in self.plan.steps for name in _divisors(step)})
+        if not divisors or (len(results) == 1 and self._divides_all(results[0])):
+            return total
+        sizes = [self.em.symbols[name] for name in divisors]
+        text = f"{total.name} if {' and '.join(sizes)} else rt.undefined({total.name})"
+        return self.em.derive(total, "result", text, total.dims, contiguous=total.contiguous)
+
+    def _divides_all(self, result: str) -> bool:
+        """Whether every cell of a result was multiplied by a scale that is not a number for an empty batch."""
+        return result in self._divided and all(axis.is_group for axis in self.values[result][1])
+
     def _total(self, results: Sequence[str]) -> Value:
         """The sum of some results, laid out as the output says."""
         first, *others = results
@@ -474,7 +502,12 @@ class Lowering:
             return total
         dims = tuple(axis.indices for axis in axes)  # no term has a leg on some axis
         return self.em.derive(
-            total, "result", f"{total.name}.expand{self.em.shape(dims)}", dims, contiguous=False
+            total,
+            "result",
+            f"{total.name}.expand{self.em.shape(dims)}",
+            dims,
+            contiguous=False,
+            overlaps=True,
         )
 
     def _private(self, result: str) -> bool:
@@ -495,7 +528,7 @@ class Lowering:
             value = self._embedded(broadcast(em, value, indices), axes)
         dims = tuple(axis.indices if axis.is_group else (self._cell(p, axis),) for p, axis in enumerate(axes))
         dims = tuple(tuple(i for i in dim if i in value.legs) for dim in dims)
-        return em.arrange(value, dims, "result")
+        return em.arrange(value, dims, "result", own=self._borrowed(value))
 
     @staticmethod
     def _cell(place: int, axis: Axis) -> Index:
@@ -585,6 +618,11 @@ def _binding_text(binding: Binding, python: Mapping[str, str], em: Emitter) -> s
     if binding.rest != 0:
         text = f"({text} - ({em.text(binding.rest)}))"
     return text if binding.slope == 1 else f"{text} // ({em.text(binding.slope)})"
+
+
+def _divisors(step: Step) -> set[str]:
+    """The size symbols that the scale of a step divides by."""
+    return {s.name for s in step.scale.as_numer_denom()[1].free_symbols} if step.scale.free_symbols else set()
 
 
 def _scale_text(scale: sympy.Expr, em: Emitter) -> str:

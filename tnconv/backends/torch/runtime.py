@@ -42,6 +42,7 @@ __all__ = [
     "strip",
     "strips",
     "thin_product",
+    "undefined",
     "unwrapped",
     "weight_gradient",
     "weight_gradients",
@@ -89,7 +90,7 @@ def window_sums(x: Tensor, kept: Terms, summed: Terms, offset: int) -> Tensor:
     few = [*range(low), *range(high, size)]
     shared = x[:, low:high].sum(1)
     if not few:
-        return shared[:, None].expand(-1, matrix.shape[1], -1)
+        return shared[:, None].repeat(1, matrix.shape[1], 1)
     edges = torch.stack([x[:, cell] for cell in few])  # [e, b, a]
     rest = torch.mm(torch.cat((matrix[:low], matrix[high:])).T, edges.flatten(1))
     return (rest.view(len(rest), *shared.shape) + shared).transpose(0, 1)
@@ -499,6 +500,11 @@ def ratio(numerator: float, denominator: float) -> float:
         quotient: Any = numerator / denominator.double()
         return quotient
     return numerator / denominator if denominator else float("nan")
+
+
+def undefined(result: Tensor) -> Tensor:
+    """A mean over an empty batch: not a number in every cell, and gradients flow through."""
+    return result * float("nan")
 
 
 def thin_product(a: Tensor, b: Tensor) -> Tensor:

@@ -157,7 +157,7 @@ class TrainedProgram:
 
     def _lowered(self, trained: Trained) -> Program:
         given = {name: value for name, value in self._given.items() if name in trained.saved}
-        return Lowering(trained.backward, *self._how, given=given).program()
+        return Lowering(trained.backward, *self._how, given=given).program(gradients=True)
 
 
 class WithBackward:

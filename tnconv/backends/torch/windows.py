@@ -76,7 +76,8 @@ def pad(em: Emitter, value: Value, amounts: dict[Index, tuple[int, int]]) -> Val
     for dim in reversed(value.dims[min(value.position(i) for i in amounts) :]):
         flat += amounts.get(dim[0], (0, 0)) if len(dim) == 1 else (0, 0)
     em.allocated("padding", product(i.size for dim in dims for i in dim))
-    return em.derive(value, "padded", f"F.pad({expression}, ({', '.join(map(str, flat))}))", dims)
+    text = f"F.pad({expression}, ({', '.join(map(str, flat))}))"
+    return em.derive(value, "padded", text, dims, copied=True)
 
 
 def gather(
@@ -195,13 +196,14 @@ def _one_window(em: Emitter, value: Value, relation: Relational, padded: Index) 
     """
     place = value.position(padded)
     terms = sorted(relation.terms, key=lambda t: -abs(t[0]))
-    expression, dim = value.name, place
+    expression, dim, overlaps = value.name, place, False
     made = list(value.dims)
     if not terms:
         made.pop(place)
         return em.derive(value, "cell", f"{expression}.select({place}, 0)", tuple(made), contiguous=False)
     for number, (coefficient, index) in enumerate(terms):
         rest = sum(abs(a) * (x.size - 1) for a, x in terms[number + 1 :]) + 1
+        overlaps |= abs(coefficient) < rest
         if number < len(terms) - 1:
             expression += f".unfold({dim}, {rest}, {abs(coefficient)})"
         elif abs(coefficient) > 1:
@@ -211,7 +213,7 @@ def _one_window(em: Emitter, value: Value, relation: Relational, padded: Index) 
         else:
             made.append((index,))
         dim = len(value.dims) + number
-    return _diagonals(em, value, "windows", expression, made)
+    return _diagonals(em, value, "windows", expression, made, overlaps=overlaps)
 
 
 def _diagonals(
@@ -220,6 +222,8 @@ def _diagonals(
     suffix: str,
     expression: str,
     made: list[tuple[Index, ...]],
+    *,
+    overlaps: bool = False,
 ) -> Value:
     """Write an expression; dimensions that carry one index twice are matched by their diagonal."""
     while twice := next((dim for dim in made if dim and made.count(dim) > 1), None):
@@ -227,7 +231,7 @@ def _diagonals(
         second = made.index(twice, first + 1)
         expression += f".diagonal(0, {first}, {second})"
         made = [dim for p, dim in enumerate(made) if p not in (first, second)] + [twice]
-    return em.derive(value, suffix, expression, tuple(made), contiguous=False)
+    return em.derive(value, suffix, expression, tuple(made), contiguous=False, overlaps=overlaps)
 
 
 def diagonal(em: Emitter, value: Value, delta: Delta, wanted: Sequence[Index]) -> Value:
@@ -278,7 +282,8 @@ def broadcast(em: Emitter, value: Value, output: Sequence[Index]) -> Value:
         return value
     value = em.split(value)
     dims = singles([*missing, *value.legs])
-    return em.derive(value, "wide", f"{value.name}.expand{em.shape(dims)}", dims, contiguous=False)
+    text = f"{value.name}.expand{em.shape(dims)}"
+    return em.derive(value, "wide", text, dims, contiguous=False, overlaps=True)
 
 
 def cells(
@@ -356,7 +361,7 @@ def _wrap(em: Emitter, value: Value, relation: Relational) -> Value:
             part += f".expand({'-1, ' * place}{length}{', -1' * (last - place)})"
         parts.append(part)
     text = f"torch.cat(({', '.join(parts)},), {place})"
-    return em.derive(value, "wrapped", text, singles(legs), note=relation.mode)
+    return em.derive(value, "wrapped", text, singles(legs), note=relation.mode, copied=True)
 
 
 def _unwrap(em: Emitter, value: Value, relation: Relational) -> Value:

@@ -326,7 +326,8 @@ def _equality(em: Emitter, solved: Relational, other: Relational, like: str) -> 
     reads = [one, right, like] if written else [right, like]
     mask = em.scalar("equal", f"({left} == {right}).to({like}.dtype)", reads)
     shape = em.shape(singles(rest))
-    return em.assign("mask", f"{mask}.expand{shape}", [mask], singles(rest), contiguous=False)
+    text = f"{mask}.expand{shape}"
+    return em.assign("mask", text, [mask], singles(rest), contiguous=False, overlaps=True)
 
 
 def _product(em: Emitter, factors: list[Value], output: list[Index]) -> Value:
@@ -359,4 +360,5 @@ def _einsum(em: Emitter, factors: Sequence[Value], wanted: Sequence[Index]) -> V
     terms = ",".join("".join(letter[i] for i in v.legs) for v in factors)
     equation = f"{terms}->{''.join(letter[i] for i in wanted)}"
     text = f"torch.einsum('{equation}', {', '.join(v.name for v in factors)})"
-    return em.assign("product", text, [v.name for v in factors], singles(wanted))
+    alone = factors[0].name if len(factors) == 1 else None  # of one operand, einsum may return a view
+    return em.assign("product", text, [v.name for v in factors], singles(wanted), view_of=alone)
