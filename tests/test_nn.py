@@ -418,3 +418,38 @@ def test_names_are_public():
     assert tnconv.nn is tnn
     assert tnn.__all__ == sorted(tnn.__all__)
     assert "nn" in tnconv.__all__
+
+
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
+@pytest.mark.parametrize("examples", [2, 0])
+@pytest.mark.parametrize(
+    ("dims", "options"),
+    [
+        (1, {"stride": 2}),
+        (2, {}),
+        (2, {"kernel_size": 1, "bias": False}),
+        (2, {"groups": 2, "padding": 1, "dilation": 2}),
+        (2, {"padding": 1, "padding_mode": "circular"}),
+        (3, {"kernel_size": 2, "padding": "same"}),
+    ],
+)
+def test_no_input_channels_are_as_torch_has_them(dims, options, examples):
+    options = {"kernel_size": 3, **options}
+    theirs = getattr(torch.nn, f"Conv{dims}d")(0, 4, **options)
+    made = getattr(tnn, f"Conv{dims}d")(0, 4, **options)
+    assert made.in_channels == 0
+    found = []
+    for module in (theirs, made, getattr(tnn, f"Conv{dims}d").from_torch(theirs)):
+        x = torch.randn(examples, 0, *(6,) * dims, requires_grad=True)
+        value = module(x)
+        value.sum().backward()
+        gradients = [parameter.grad for parameter in module.parameters()]
+        found.append([value.shape, x.grad.shape, *[(g.shape, g.abs().sum().item()) for g in gradients]])
+    assert found[1:] == [found[0], found[0]]
+
+
+def test_no_output_channels_are_refused():
+    with pytest.raises(SpecError, match="out_channels is 0 but 0 is not at least 1"):
+        tnn.Conv2d(4, 0, 3)
+    with pytest.raises(SpecError, match="in_channels is 0 but 0 is not at least 1"):
+        tnconv.ConvSpec(0, 4, 3, 5)

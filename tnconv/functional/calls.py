@@ -8,7 +8,7 @@ import functools
 import operator
 from collections.abc import Callable, Hashable, Mapping
 from types import SimpleNamespace
-from typing import Any, ParamSpec
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
@@ -22,6 +22,7 @@ from tnconv.spec.fields import shown, typed
 
 Shape = tuple[int, ...]
 Key = ParamSpec("Key")
+Made = TypeVar("Made", bound=Callable[..., Tensor])
 
 _KEPT = 512  # compiled layers
 
@@ -35,20 +36,20 @@ class OpenSizes(Exception):
     """A tracer leaves sizes of a key open, so that no layer can be compiled for it; see `tnconv.functional.native`."""
 
 
-def kept(build: Callable[Key, CompiledFunction]) -> Callable[Key, CompiledFunction]:
+def kept(build: Callable[Key, Made]) -> Callable[Key, Made]:
     """Build once for each key; those used most recently are kept.
 
     What it returns raises `OpenSizes` where sizes of the key are symbols or tensors.
     """
 
-    def built(*key: Any) -> CompiledFunction:
+    def built(*key: Any) -> Made:
         if _open(key):  # tensors, which are hashable
             raise OpenSizes
         if any(map(_holds_tensor, key)):  # its value may change, so that it is no key
             raise TypeError
         return build(*key)  # type: ignore[call-arg]
 
-    cached: Callable[..., CompiledFunction] = functools.lru_cache(maxsize=_KEPT, typed=True)(built)
+    cached: Callable[..., Made] = functools.lru_cache(maxsize=_KEPT, typed=True)(built)
 
     def place(*key: Any) -> str:
         function = cached(*key)
@@ -60,11 +61,11 @@ def kept(build: Callable[Key, CompiledFunction]) -> Callable[Key, CompiledFuncti
     place._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
     @functools.wraps(build)
-    def found(*key: Key.args, **_: Key.kwargs) -> CompiledFunction:
+    def found(*key: Key.args, **_: Key.kwargs) -> Made:
         if torch.compiler.is_compiling():
             if not torch.compiler.is_dynamo_compiling() and _open(key):
                 raise OpenSizes
-            traced: CompiledFunction = getattr(_TRACED, place(*map(_fixed, key)))
+            traced: Made = getattr(_TRACED, place(*map(_fixed, key)))
             return traced
         try:
             return cached(*key)

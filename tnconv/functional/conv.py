@@ -4,9 +4,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import torch.nn.functional as F
 from torch import Tensor
 
-from tnconv.api import CompiledFunction
+from tnconv.backends.torch.depthwise import NATIVE
 from tnconv.functional import native
 from tnconv.functional.calls import (
     OpenSizes,
@@ -133,12 +134,13 @@ def _conv(
     dilation: Any,
     groups: int,
     padding_mode: str,
-) -> CompiledFunction:
+) -> Callable[..., Tensor]:
     check_weight(weight, dims)
     inside, outside = over_groups(weight[1], groups), weight[0]
     check_channels(sizes, bias, weight, groups, (inside, outside))
+    alone = not inside and dims in NATIVE
     spec = ConvSpec(
-        inside,
+        groups if alone else inside,
         outside,
         tuple(weight[2:]),
         tuple(sizes[1:]),
@@ -149,4 +151,24 @@ def _conv(
         bias=bias is not None,
         padding_mode=padding_mode,
     )
+    if alone:
+        return _without_channels(spec)
     return compiled(replace(spec, stride=spec.strides, padding=spec.paddings, dilation=spec.dilations))
+
+
+def _without_channels(spec: ConvSpec) -> Callable[..., Tensor]:
+    """PyTorch's own convolution of an input without channels, with the shape that it gives to the result.
+
+    An index has at least one value, so that there is no network for it.
+    """
+    around = [side for pair in reversed(spec.paddings) for side in pair]
+    mode = "constant" if spec.padding_mode == "zeros" else spec.padding_mode
+
+    def function(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        padded = F.pad(input, around, mode) if any(around) else input
+        convolved: Tensor = NATIVE[spec.spatial_dims](
+            padded, weight, bias, spec.strides, 0, spec.dilations, spec.groups
+        )
+        return convolved
+
+    return function

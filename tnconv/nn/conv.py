@@ -71,12 +71,15 @@ class ConvNd(_ConvNd, KnowsSpec):
             "padding_mode": padding_mode,
         }
         extent = kernel(kernel_size, dims)
+        # Without input channels there is no network, but torch's own function, as torch has it.
+        none = type(in_channels) is int and in_channels == 0
+        inside = groups if none else in_channels
         spec = ConvSpec(
-            in_channels, out_channels, extent, any_input(dims), groups=groups, bias=bool(bias), **fields
+            inside, out_channels, extent, any_input(dims), groups=groups, bias=bool(bias), **fields
         )
         named = isinstance(spec.padding, str)
         super().__init__(
-            spec.in_channels,
+            0 if none else spec.in_channels,
             spec.out_channels,
             extent,
             spec.strides,
