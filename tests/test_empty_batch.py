@@ -74,7 +74,7 @@ def test_every_kernel(op, joint):
             assert_of_nothing(function.network, program.function(*inputs(function, 0)))
 
 
-@pytest.mark.parametrize("limit", ["40KiB", "12KiB"])
+@pytest.mark.parametrize("limit", ["60KiB", "30KiB"])
 def test_loops_over_chunks(limit):
     for op in ("kfac_expand", "kfac_grad_expand", "weight_vjp"):
         function = tnconv.compile(ConvSpec(4, 4, 3, (12, 12)), op, memory_limit=limit)

@@ -89,6 +89,7 @@ def weight_gradient(
 def transposed(
     image: Tensor,
     weight: Tensor,
+    bias: Tensor | None = None,
     *,
     stride: tuple[int, ...],
     padding: tuple[int, ...],
@@ -102,8 +103,8 @@ def transposed(
     empty = any(o + a <= p for o, a, p in zip(image.shape[2:], around, padding, strict=True))
     if not quick(image, weight) or any(output_padding) or empty or min(around) < 0 or max(stride) > 1:
         native = TRANSPOSED[len(stride)]
-        return native(image, weight, None, stride, padding, output_padding, groups, dilation)
+        return native(image, weight, bias, stride, padding, output_padding, groups, dilation)
     axes = list(range(2, weight.dim()))
     return convolution(
-        image, weight.flip(axes), stride=stride, padding=around, dilation=dilation, groups=groups
+        image, weight.flip(axes), bias, stride=stride, padding=around, dilation=dilation, groups=groups
     )

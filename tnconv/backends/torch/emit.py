@@ -6,7 +6,7 @@ indices, as the axes of a network do, so `[n, (g c), i1]` needs no reshape befor
 
 import keyword
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -16,6 +16,7 @@ from tnconv.errors import LoweringError
 from tnconv.ir import Index, Size, evaluate, fresh, product
 
 Dims = tuple[tuple[Index, ...], ...]
+WithBias = Callable[[tuple[Index, ...], str], str | None]
 _NAMES = re.compile(r"[^\W\d]\w*")
 _CLONE = ".clone(memory_format=torch.contiguous_format)"
 RESERVED = frozenset(
@@ -85,7 +86,8 @@ class Emitter:
         hints: representative integers for the size symbols, used in choices by cost.
         symbols: Python name of each size symbol.
         constants: names of arguments; what is made of them alone is not changed in place, for it may be kept.
-        biasable: the expression of a value with `{bias}` where a vector over some indices of it may go, and these.
+        biasable: for a value, its expression with a vector of some name added, given what that is over; None if its
+            call cannot.
     """
 
     taken: set[str]
@@ -94,7 +96,7 @@ class Emitter:
     constants: frozenset[str] = frozenset()
     statements: list[Statement] = field(default_factory=list)
     workspace: list[tuple[str, Size]] = field(default_factory=list)
-    biasable: dict[str, tuple[str, tuple[Index, ...]]] = field(default_factory=dict)
+    biasable: dict[str, "WithBias"] = field(default_factory=dict)
     _texts: dict[sympy.Expr, str] = field(default_factory=dict)
     _known: dict[str, str] = field(default_factory=dict)
     _roots: dict[str, str] = field(default_factory=dict)
@@ -230,17 +232,20 @@ class Emitter:
         return name
 
     def add_bias(self, value: Value, bias: Value, indices: tuple[Index, ...]) -> bool:
-        """Let the call that made `value`, or what it is a view of, add an argument over `indices`; False if not."""
+        """Let the call that made `value`, or what it is a view of, add an argument over `indices`; False if not.
+
+        So the sum is rounded once, in half precision too.
+        """
         root = self.owner(value.name)
         made = {s.writes for s in self.statements}
-        text, channels = self.biasable.get(root, ("", None))
-        if channels != indices or len(bias.dims) != 1 or bias.name in made or not self.private(value):
+        text = self.biasable[root](indices, bias.name) if root in self.biasable else None
+        if text is None or len(bias.dims) != 1 or bias.name in made or not self.private(value):
             return False
         readers = [s for s in self.statements if any(self.owner(r) == root for r in s.reads)]
         if any(s.writes is None or self.owner(s.writes) != root for s in readers):
             return False
         statement = next(s for s in self.statements if s.writes == root)
-        statement.text = f"{root} = {text.format(bias=f', {bias.name}')}"
+        statement.text = f"{root} = {text}"
         del self.biasable[root]
         statement.reads = (*statement.reads, bias.name)
         return True

@@ -477,6 +477,15 @@ class Lowering:
         text = f"{total.name} if {' and '.join(sizes)} else rt.undefined({total.name})"
         return self.em.derive(total, "result", text, total.dims, contiguous=total.contiguous)
 
+    def _biased(self, first: str, name: str) -> bool:
+        """Whether the call that made the first result adds another, which is over one axis of the output alone."""
+        value, axes = self.values[name]
+        place = next((p for p, axis in enumerate(axes) if axis.indices == value.legs), None)
+        if place is None or not self._private(first) or not all(axis.is_group for axis in axes):
+            return False
+        made, wanted = self.values[first]
+        return wanted[place].is_group and self.em.add_bias(made, value, wanted[place].indices)
+
     def _divides_all(self, result: str) -> bool:
         """Whether every cell of a result was multiplied by a scale that is not a number for an empty batch."""
         return result in self._divided and all(axis.is_group for axis in self.values[result][1])
@@ -484,13 +493,11 @@ class Lowering:
     def _total(self, results: Sequence[str]) -> Value:
         """The sum of some results, laid out as the output says."""
         first, *others = results
-        total = self._laid_out(first, wide=not others)
+        biased = [name for name in others[:1] if self._biased(first, name)]
+        total = self._laid_out(first, wide=not others, fill=biased[0] if biased else None)
         axes = self.values[first][1]
-        for name in others:
+        for name in others[len(biased) :]:
             value, axes = self.values[name]
-            biased = len(axes) > 1 and value.legs == axes[1].indices and self._private(first)
-            if biased and self.em.add_bias(total, value, self.values[first][1][1].indices):
-                continue
             value = self._laid_out(name, wide=False)
             dims = tuple(a or b for a, b in zip(total.dims, value.dims, strict=True))
             if self.em.private(total) and dims == total.dims and self._private(first):
@@ -517,15 +524,18 @@ class Lowering:
         alone = list(owners.values()).count(owners[result]) == 1
         return alone and result not in read and self.plan.returned.count(result) == 1
 
-    def _laid_out(self, name: str, *, wide: bool) -> Value:
-        """A result with the dimensions of its output axes; size 1 where it is broadcast, unless `wide`."""
+    def _laid_out(self, name: str, *, wide: bool, fill: str | None = None) -> Value:
+        """A result with the dimensions of its output axes; size 1 where it is broadcast, unless `wide`.
+
+        `fill` is a result that is in this one already, but for the cells that the axes do not reach.
+        """
         value, axes = self.values[name]
         em = self.em
         indices = tuple(i for axis in axes for i in axis.indices)
         if wide or any(set(a.indices) & set(value.legs) not in (set(), set(a.indices)) for a in axes):
             value = broadcast(em, value, indices)
         if not all(axis.is_group for axis in axes):
-            value = self._embedded(broadcast(em, value, indices), axes)
+            value = self._embedded(broadcast(em, value, indices), axes, fill)
         dims = tuple(axis.indices if axis.is_group else (self._cell(p, axis),) for p, axis in enumerate(axes))
         dims = tuple(tuple(i for i in dim if i in value.legs) for dim in dims)
         return em.arrange(value, dims, "result", own=self._borrowed(value))
@@ -534,8 +544,8 @@ class Lowering:
     def _cell(place: int, axis: Axis) -> Index:
         return Index(f"cell{place}", axis.size)
 
-    def _embedded(self, value: Value, axes: tuple[Axis, ...]) -> Value:
-        """Write a value into zeros at the cells of its affine axes."""
+    def _embedded(self, value: Value, axes: tuple[Axis, ...], fill: str | None) -> Value:
+        """Write a value into zeros, or what is filled in, at the cells of its affine axes."""
         em = self.em
         writes: list[Relational] = []
         dims: list[tuple[Index, ...]] = []
@@ -548,13 +558,19 @@ class Lowering:
             writes.append(
                 Pattern("axis", cell, tuple(zip(axis.strides, axis.indices, strict=True)), axis.start)
             )
-        target = em.assign(
-            "result",
-            f"{value.name}.new_zeros({em.shape(tuple(dims))})",
-            [value.name],
-            tuple(dims),
-            memo=False,
-        )
+        text, reads = f"{value.name}.new_zeros({em.shape(tuple(dims))})", [value.name]
+        if fill is not None:
+            given, others = self.values[fill]
+            own = {
+                leg
+                for a, b in zip(axes, others, strict=True)
+                if set(b.indices) & set(given.legs)
+                for leg in a.indices
+            }
+            sizes = ", ".join(em.span(dim) if own.intersection(dim) else "1" for dim in dims)
+            text = f"{value.name}.new_empty({em.shape(tuple(dims))}).copy_({given.name}.view({sizes}))"
+            reads = [value.name, given.name]
+        target = em.assign("result", text, reads, tuple(dims), memo=False, fresh=True)
         view = window_view(em, target, writes)
         ordered = em.order(value, flatten(view.dims))
         em.do(

@@ -22,6 +22,7 @@ __all__ = [
     "added",
     "apart",
     "axis_sums",
+    "batched_product",
     "correlate",
     "depthwise",
     "depthwise_weight_gradient",
@@ -42,6 +43,7 @@ __all__ = [
     "strip",
     "strips",
     "thin_product",
+    "transposed",
     "undefined",
     "unwrapped",
     "weight_gradient",
@@ -366,6 +368,28 @@ def unwrapped(x: Tensor, axis: int, size: int, runs: tuple[tuple[int, int, int],
         total.narrow(axis, first, part.shape[axis]).add_(part)
         start += length
     return total
+
+
+def batched_product(a: Tensor, b: Tensor, bias: Tensor) -> Tensor:
+    """`a @ b + bias`, which is rounded once in half precision.
+
+    Args:
+        a: `[n, l, t]`.
+        b: `[n, t, r]`.
+        bias: what broadcasts to `[n, l, r]`.
+    """
+    if a.dtype.itemsize <= _HALF:
+        return torch.baddbmm(bias, a, b)
+    return add(torch.bmm(a, b), bias)
+
+
+def transposed(
+    call: Callable[..., Tensor], image: Tensor, weight: Tensor, bias: Tensor, **options: Any
+) -> Tensor:
+    """A transposed convolution with a bias, which is rounded once in half precision; else torch is slow at it."""
+    if image.dtype.itemsize <= _HALF:
+        return call(image, weight, bias, **options)
+    return add(call(image, weight, **options), bias.view(-1, *(1,) * (weight.dim() - 2)))
 
 
 def dot(a: Tensor, b: Tensor, places: tuple[int, ...]) -> Tensor:

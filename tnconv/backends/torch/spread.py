@@ -21,7 +21,8 @@ Sizes = tuple[int, ...]
 
 
 def by_fold(
-    image: Tensor, weight: Tensor, *, stride: Sizes, padding: Sizes, output_padding: Sizes, dilation: Sizes, groups: int
+    image: Tensor, weight: Tensor, bias: Tensor | None = None, *,
+    stride: Sizes, padding: Sizes, output_padding: Sizes, dilation: Sizes, groups: int,
 ) -> Tensor:  # fmt: skip
     """`F.conv_transposeNd` in one or two dimensions by a matrix product and `F.fold`; arguments as there."""
     rank, kernel = len(stride), tuple(weight.shape[2:])
@@ -29,13 +30,16 @@ def by_fold(
     # F.fold sees one more window where the output is padded by a whole stride.
     ragged = any(e >= s for e, s in zip(output_padding, stride, strict=True))
     if ragged or image.is_complex() or not _gains(image, weight, cells):
-        return TRANSPOSED[rank](image, weight, None, stride, padding, output_padding, groups, dilation)
+        return TRANSPOSED[rank](image, weight, bias, stride, padding, output_padding, groups, dilation)
     columns = _columns(image, weight, groups)
     if rank == 1:
-        return F.fold(
-            columns, (1, *cells), (1, *kernel), (1, *dilation), (0, *padding), (1, *stride)
-        ).squeeze(2)
-    return F.fold(columns, cells, kernel, dilation, padding, stride)
+        line = F.fold(columns, (1, *cells), (1, *kernel), (1, *dilation), (0, *padding), (1, *stride))
+        return _biased(line.squeeze(2), bias)
+    return _biased(F.fold(columns, cells, kernel, dilation, padding, stride), bias)
+
+
+def _biased(result: Tensor, bias: Tensor | None) -> Tensor:
+    return result if bias is None else result + bias.reshape(-1, *(1,) * (result.dim() - 2))
 
 
 def convolution_by_fold(
@@ -56,8 +60,7 @@ def convolution_by_fold(
     kernel = weight.flip(list(range(2, weight.dim()))).reshape(groups, outer, inner, *weight.shape[2:])
     kernel, none = kernel.transpose(1, 2).flatten(0, 1), (0,) * len(stride)
     options: dict[str, Any] = {"stride": stride, "output_padding": none, "dilation": dilation}
-    result = by_fold(image, kernel, padding=around, groups=groups, **options)
-    return result if bias is None else result + bias.reshape(-1, *(1 for _ in stride))
+    return by_fold(image, kernel, bias, padding=around, groups=groups, **options)
 
 
 def mirrored(kernel: Sizes, padding: Sizes, dilation: Sizes) -> Sizes:
@@ -90,13 +93,14 @@ def _columns(image: Tensor, weight: Tensor, groups: int) -> Tensor:
 
 
 def by_phases(
-    image: Tensor, weight: Tensor, *, stride: Sizes, padding: Sizes, output_padding: Sizes, dilation: Sizes, groups: int
+    image: Tensor, weight: Tensor, bias: Tensor | None = None, *,
+    stride: Sizes, padding: Sizes, output_padding: Sizes, dilation: Sizes, groups: int,
 ) -> Tensor:  # fmt: skip
     """`F.conv_transposeNd` by one convolution with all stride phases as channels; arguments as there."""
     rank = len(stride)
     cells = _cells(image, tuple(weight.shape[2:]), stride, padding, output_padding, dilation)
     if not _gains(image, weight, cells):
-        return TRANSPOSED[rank](image, weight, None, stride, padding, output_padding, groups, dilation)
+        return TRANSPOSED[rank](image, weight, bias, stride, padding, output_padding, groups, dilation)
     axes = [
         _Phases.of(*numbers)
         for numbers in zip(stride, dilation, padding, weight.shape[2:], image.shape[2:], cells, strict=True)
@@ -114,7 +118,7 @@ def by_phases(
         for place, (axis, t) in enumerate(zip(axes, phase, strict=True), 2):
             target, source = axis.runs[t].narrow(target, source, place, axis.stride)
         target.copy_(source)
-    return result
+    return _biased(result, bias)
 
 
 class _Run(NamedTuple):

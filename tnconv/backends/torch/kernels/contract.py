@@ -154,7 +154,34 @@ def _multiply(em: Emitter, a: Value, b: Value, split: Split) -> Value:
     if split.left:
         colons = ":, " * len(split.batch)
         y += f"[{colons}{'None, ' * len(split.left)}...]"
-    return em.assign("product", f"{x} * {y}", [left.name, right.name], order)
+    made = em.assign("product", f"{x} * {y}", [left.name, right.name], order, fresh=True)
+    legs = flatten(order)
+
+    def with_bias(channels: Legs, bias: str) -> str | None:
+        place = _run_at(channels, legs)
+        if place is None:
+            return None
+        sizes = [em.text(leg.size) if leg in channels else "1" for leg in legs]
+        view = f".view({', '.join(sizes)})" if channels else ""
+        return f"torch.addcmul({bias}{view}, {x}, {y})"
+
+    em.biasable[made.name] = with_bias
+    return made
+
+
+def _run_at(run: Legs, legs: Legs) -> int | None:
+    """Where some legs stand side by side among others; None if they do not."""
+    places = range(len(legs) - len(run) + 1)
+    return next((place for place in places if legs[place : place + len(run)] == run), None)
+
+
+def _widened(em: Emitter, vector: str, run: Legs, legs: Legs) -> str | None:
+    """A vector over some legs as one over more of them; None where they do not stand side by side there."""
+    place = _run_at(run, legs)
+    if place is None or run == legs:
+        return None if place is None else vector
+    before, behind = em.span(legs[:place]), em.span(legs[place + len(run) :])
+    return f"{vector}.view(1, -1, 1).expand({before}, -1, {behind}).reshape(-1)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,12 +215,34 @@ class Candidate:
                 text = f"rt.thin_product({x.name}, {texts[1]})"
                 return em.assign("product", text, [x.name, y.name], (self.left, self.right), fresh=True)
             text = f"torch.mm({texts[0]}, {texts[1]})"
-            return em.assign("product", text, reads, (self.left, self.right), fresh=True)
+            out = em.assign("product", text, reads, (self.left, self.right), fresh=True)
+            em.biasable[out.name] = lambda legs, bias: self._with_bias(em, texts, legs, bias)
+            return out
         text = f"torch.bmm({texts[0]}, {texts[1]})"
         out = em.assign("product", text, reads, (self.batch, self.left, self.right), fresh=True)
         if not self.sum_batch:
+            em.biasable[out.name] = lambda legs, bias: self._with_bias(em, texts, legs, bias)
             return out
         return em.assign("product", f"{out.name}.sum(0)", [out.name], (self.left, self.right))
+
+    def _with_bias(self, em: Emitter, texts: Sequence[str], legs: Legs, bias: str) -> str | None:
+        """The call with a vector added that is over some of its legs, which are neighbours."""
+        sides = [(self.right, "", ""), (self.left, "", "[:, None]")]
+        if self.batch:
+            count = em.span(self.batch)
+            sides.append(((*self.batch, *self.right), f".view({count}, 1, -1)", ""))
+            sides.append(((*self.batch, *self.left), f".view({count}, -1, 1)", ""))
+        for side, view, turned in sides:
+            vector = bias if not legs else _widened(em, bias, legs, side)
+            if vector is not None:
+                vector += (view + turned) if legs else ""
+                given = f"{texts[0]}, {texts[1]}"
+                return (
+                    f"rt.batched_product({given}, {vector})"
+                    if self.batch
+                    else f"torch.addmm({vector}, {given})"
+                )
+        return None
 
     def _operand(self, em: Emitter, value: Value, dims: tuple[Legs, ...]) -> Value:
         if any(i not in value.legs for i in dims[0]):

@@ -174,10 +174,11 @@ class DenseConvolution(Kernel):
         options = "" if plain else f", stride={stride}"
         options += f", groups={groups}" if layer.groups else ""
         name = f"F.conv{rank}d" if forward else f"F.conv_transpose{rank}d"
-        text = f"{name}({x.name}, {y.name}{{bias}}{options})"
+        given = f"{x.name}, {y.name}"
         dims = layer.image if transposed else layer.result
-        made = em.assign("convolved", text.format(bias=""), [x.name, y.name], dims, fresh=True)
-        em.biasable[made.name] = text, dims[1]
+        made = em.assign("convolved", f"{name}({given}{options})", [x.name, y.name], dims, fresh=True)
+        start = f"{name}({given}" if forward else f"rt.transposed({name}, {given}"
+        em.biasable[made.name] = lambda legs, bias: f"{start}, {bias}{options})" if legs == dims[1] else None
         return made
 
 

@@ -109,18 +109,21 @@ class _Call:
             groups=self._groups(),
         )
         out = (s.left, (*s.batch, *s.right), *a.dims(OUTPUT))
-        text = f"{self._callee('conv', out)}{image.name}, {weight.name}{{bias}}{options})"
-        text, out = self._as_it_lies(text, out)
-        made = em.assign("convolved", text.format(bias=""), [image.name, weight.name], out, fresh=True)
-        em.biasable[made.name] = text, (*s.batch, *s.right)
-        return made
+        start = f"{self._callee('conv', out)}{image.name}, {weight.name}"
+        return self._called(
+            "convolved", f"{start}{options})", f"{start}, {{bias}}{options})", out, image, weight
+        )
 
-    def _as_it_lies(self, text: str, dims: Dims) -> tuple[str, Dims]:
-        """The call and its dimensions in the order of the memory: PyTorch keeps channels last where they are."""
-        if not self.arranged.channels_last or self.callee:
-            return text, dims
-        order = [0, *range(2, len(dims)), 1]
-        return f"{text}.permute({', '.join(map(str, order))})", tuple(dims[place] for place in order)
+    def _called(self, base: str, text: str, with_bias: str, dims: Dims, image: Value, weight: Value) -> Value:
+        """Write a call, which may be given a bias, in the order of the memory: PyTorch keeps channels last there."""
+        em, channels = self.em, dims[1]
+        if self.arranged.channels_last and not self.callee:
+            order = [0, *range(2, len(dims)), 1]
+            turned = f".permute({', '.join(map(str, order))})"
+            text, with_bias, dims = text + turned, with_bias + turned, tuple(dims[place] for place in order)
+        made = em.assign(base, text, [image.name, weight.name], dims, fresh=True)
+        em.biasable[made.name] = lambda legs, bias: with_bias.format(bias=bias) if legs == channels else None
+        return made
 
     def transposed(self) -> Value:
         """`F.conv_transposeNd`: the positions are the image, the output is what they reach."""
@@ -156,9 +159,13 @@ class _Call:
             dilation=a.factors(a.kernel),
         )
         out = (s.left, (*s.batch, *s.right), *spread)
-        text = f"{self._callee('conv_transpose', out)}{image.name}, {weight.name}{options})"
-        text, out = self._as_it_lies(text, out)
-        return pad(em, em.assign("spread", text, [image.name, weight.name], out), after)
+        callee, given = self._callee("conv_transpose", out), f"{image.name}, {weight.name}"
+        plain = callee.removesuffix("(") if callee.endswith("(") else ""  # not where groups are examples
+        with_bias = f"rt.transposed({plain}, {given}, {{bias}}{options})"
+        made = self._called("spread", f"{callee}{given}{options})", with_bias, out, image, weight)
+        if any(cut != (0, 0) for cut in after.values()) or not plain:
+            em.biasable.pop(made.name, None)
+        return pad(em, made, after)
 
     def _turned(self) -> Value | None:
         """A transposed convolution at stride 1 as a convolution with the kernel turned round; None where it is not one.
@@ -182,9 +189,10 @@ class _Call:
             every=False, padding=_tuple(padding), dilation=a.factors(a.kernel), groups=self._groups()
         )
         out = (s.left, (*s.batch, *s.right), *a.dims(OUTPUT))
-        text = f"{self._callee('conv', out)}{image.name}, {weight.name}{options})"
-        text, out = self._as_it_lies(text, out)
-        return em.assign("spread", text, [image.name, weight.name], out, fresh=True)
+        start = f"{self._callee('conv', out)}{image.name}, {weight.name}"
+        return self._called(
+            "spread", f"{start}{options})", f"{start}, {{bias}}{options})", out, image, weight
+        )
 
     def weight_gradient(self, apart: bool) -> Value:
         """The weight gradient of `convolution_backward`: the summed legs are its batch."""
