@@ -333,6 +333,7 @@ def compile(
     dtype: torch.dtype | None = None,
     wrt: str | None = None,
     batch_size: int | None = None,
+    accuracy: str = "componentwise",
 ) -> CompiledFunction:
     """Compile an operation of a layer, or a network, to a function on tensors.
 
@@ -373,6 +374,11 @@ def compile(
         wrt: name of the argument that the operation is by, where a network has several that could be meant: a
             parameter, or an input for `input_vjp` and the like. What an operation needs of it, docs/operations.md says.
         batch_size: the number of examples, in place of the symbol `N`, as `input_jacobian` needs it.
+        accuracy: the least that kernels promise about each cell of a result. `"componentwise"`: rounding errors are at
+            most those of a sum of its own terms; NaN and infinity are in every cell that depends on them, and may be
+            in others along positions and kernel cells. `"local"`: in no others, as in PyTorch, but for steps that only
+            the last resort computes. `"norm"`: errors may be of the size of those of the largest cell, which
+            permits Fourier transforms.
 
     Returns:
         A callable that takes tensors in torch's layout. That of `ntk` and `ggn_gram` also takes a second batch behind
@@ -404,6 +410,7 @@ def compile(
         frozen=frozen,
         constant=constant,
         dtype=dtype,
+        accuracy=accuracy,
     )
     operation = ops.get(op)
     chosen = ops.Options(joint=options.bias == "joint", average=options.groups == "average")
@@ -439,6 +446,7 @@ def _compiled(
         dict(options.hints),
         options.device,
         options.objective,
+        options.accuracy,
     )
     network, second = options.passes.run(derived, check)
     try:

@@ -14,7 +14,7 @@ from tnconv.backends import reference
 from tnconv.backends.base import Backend, Program
 from tnconv.backends.peak import peak_at
 from tnconv.backends.torch.constants import KeptProgram, WithConstants
-from tnconv.backends.torch.lower import fastest_of
+from tnconv.backends.torch.lower import COMPONENTWISE, fastest_of, lower
 from tnconv.backends.torch.profile import Profile, profile_of
 from tnconv.backends.torch.sliced import loop_over_chunks
 from tnconv.backends.torch.training import TrainedProgram, WithBackward
@@ -82,6 +82,7 @@ class Builder:
         hints: integers that size symbols count as; 32 for those not named.
         device: whose rates decide between kernels; or these.
         objective: what plans are judged by; where it counts time, that of their programs decides.
+        accuracy: the least that kernels of the `torch` backend promise.
     """
 
     passes: Pipeline
@@ -90,6 +91,7 @@ class Builder:
     hints: dict[str, int]
     device: str | Profile
     objective: Objective
+    accuracy: str = COMPONENTWISE
 
     def hints_of(self, network: Expression) -> dict[str, int]:
         """An integer for every size symbol of a network."""
@@ -97,9 +99,18 @@ class Builder:
 
     def lowering(self, network: Expression) -> Callable[[Plan, tuple[str, ...]], Program]:
         """What writes the program of a plan of the network, with kernels to prefer."""
-        backend: Backend = plugins.get(plugins.BACKENDS, self.backend)
-        hints = self.hints_of(network)
+        backend, hints = self._backend(), self.hints_of(network)
         return lambda plan, prefer: backend(plan, network, hints, prefer, self.device)
+
+    def _backend(self) -> Backend:
+        """What writes programs; a backend of a plug-in is not asked for less or more than it does."""
+        found: Backend = plugins.get(plugins.BACKENDS, self.backend)
+        own: Backend = partial(lower, accuracy=self.accuracy)
+        return own if self.backend == "torch" else found
+
+    def _task(self, network: Expression) -> str:
+        """What is computed, as autotuning remembers it."""
+        return str(network) if self.accuracy == COMPONENTWISE else f"{network} {self.accuracy}"
 
     def rivals(self, network: Expression, most: int = _RIVALS) -> list[Plan]:
         """The plans among which time decides; one where multiplications do."""
@@ -130,7 +141,8 @@ class Builder:
             plan, chosen = min(kept, key=lambda pair: pair[1].predicted)
             return self._with_constants(lower(plan, prefer), chosen, Recipe(self, plan, prefer))
         if not self.objective.training and self.backend == "torch":
-            plan, program = fastest_of(self.rivals(network), self.hints_of(network), prefer, self.device)
+            plans, hints = self.rivals(network), self.hints_of(network)
+            plan, program = fastest_of(plans, hints, prefer, self.device, self.accuracy)
             return Built(plan, program, Recipe(self, plan, prefer))
         if not self.objective.training:
             made = [Built(p, lower(p, prefer), Recipe(self, p, prefer)) for p in self.rivals(network)]
@@ -152,7 +164,8 @@ class Builder:
         """The program in two parts, or as a whole where nothing can be kept."""
         try:
             if self.backend == "torch":
-                return KeptProgram(plan, self.objective.constant, self.hints_of(network), prefer, self.device)
+                constant, hints = self.objective.constant, self.hints_of(network)
+                return KeptProgram(plan, constant, hints, prefer, self.device, self.accuracy)
         except LoweringError:
             pass
         return self.lowering(network)(plan, prefer)
@@ -176,7 +189,7 @@ class Builder:
                 raise LoweringError(
                     f"backend {self.backend!r} plans no backward pass; autograd goes through its own"
                 )
-            return TrainedProgram(plan, needed, hints, prefer, self.device, recomputed)
+            return TrainedProgram(plan, needed, hints, prefer, self.device, recomputed, self.accuracy)
 
         return build
 
@@ -345,9 +358,8 @@ class Builder:
 
     def _looped(self, network: Expression, plan: Plan, chunk: Expression) -> Program:
         """The program of a plan with slices, that of a chunk in a loop."""
-        backend: Backend = plugins.get(plugins.BACKENDS, self.backend)
         hints = self.hints_of(network) | {each.part: each.chunk for each in plan.slices}
-        made = backend(of_one_chunk(plan), chunk, hints, (), self.device)
+        made = self._backend()(of_one_chunk(plan), chunk, hints, (), self.device)
         return loop_over_chunks(made, plan, network.arguments)
 
     def again(self, network: Expression, recipe: "Recipe") -> Built:
@@ -371,19 +383,19 @@ class Builder:
         hints, dtype, device = self.hints_of(network), torch.get_default_dtype(), str(self.device)
         plans, lower = self.rivals(network), self.lowering(network)
         if self.objective.constant:
-            task = f"{network} but for {sorted(self.objective.constant)}"
+            task = f"{self._task(network)} but for {sorted(self.objective.constant)}"
             keep = partial(self._kept, network)
             plan, prefer, trials = tune(task, plans, keep, hints, device, dtype)
             recipe = Recipe(self, plan, prefer, trials=trials)
             return self._with_constants(lower(plan, prefer), keep(plan, prefer), recipe)
         if not self.objective.training:
-            plan, prefer, trials = tune(str(network), plans, lower, hints, device, dtype)
+            plan, prefer, trials = tune(self._task(network), plans, lower, hints, device, dtype)
             return Built(plan, lower(plan, prefer), Recipe(self, plan, prefer, trials=trials))
 
         def both(plan: Plan, prefer: tuple[str, ...]) -> TrainedProgram:
             return self._training(network, plan, prefer)(self._moving(plan))
 
-        task = f"{network} trained but for {sorted(self.objective.frozen)}"
+        task = f"{self._task(network)} trained but for {sorted(self.objective.frozen)}"
         plan, prefer, trials = tune(task, plans, both, hints, device, dtype)
         return self._trained(network, plan, lower(plan, prefer), prefer, trials=trials)
 

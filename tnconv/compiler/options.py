@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from tnconv import plugins
+from tnconv.backends.torch.kernels.base import ACCURACIES
 from tnconv.errors import LoweringError, OperationError, PlanError
 from tnconv.ops.conventions import check_convention
 from tnconv.passes import Pipeline
@@ -122,6 +123,7 @@ class Options:
     frozen: frozenset[str] = field(metadata=_read(argument_names))
     constant: frozenset[str] = field(metadata=_read(argument_names))
     dtype: torch.dtype | None = field(metadata=_read(_or_none(_dtype)))
+    accuracy: str = field(metadata=_read(_one_of(*ACCURACIES)))
 
     @classmethod
     def read(cls, **given: Any) -> "Options":

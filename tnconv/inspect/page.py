@@ -106,8 +106,8 @@ def _rule(name: str, each: Rule) -> str:
 
 def _kernels() -> str:
     kinds = ((name, plugins.get(plugins.KERNELS, name)) for name in plugins.BUILTINS[plugins.KERNELS])
-    rows = ((code([name]), kind.name, first_line(kind)) for name, kind in kinds)
-    return table(("entry point", "kernel", "what it does"), rows)
+    rows = ((code([name]), kind.name, kind.accuracy, first_line(kind)) for name, kind in kinds)
+    return table(("entry point", "kernel", "accuracy", "what it does"), rows)
 
 
 def _listed(what: str, group: str) -> str:
@@ -150,7 +150,7 @@ Each with an example, which a test executes. [Write a pass](../howto/pass.md) ha
 ## Kernels
 
 Of the kernels that accept a step, the one with the least predicted time is taken, of equal ones the first here.
-[How kernels compete](../concepts/kernels.md) says more.
+[How kernels compete](../concepts/kernels.md) says more, and what a kernel of which accuracy promises.
 
 {kernels}
 

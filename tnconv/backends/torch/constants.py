@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tnconv.backends.base import Choice, Program
 from tnconv.backends.torch.context import are_plain, aside
-from tnconv.backends.torch.lower import Lowering, kernel_table
+from tnconv.backends.torch.lower import COMPONENTWISE, Lowering, kernel_table
 from tnconv.backends.torch.profile import Profile, profile_of
 from tnconv.ir import evaluate, product
 from tnconv.planner.plan import Plan, moving_operands
@@ -28,6 +28,7 @@ class KeptProgram:
         hints: integers that size symbols count as.
         prefer: kernels that are taken wherever they accept.
         device: whose rates decide between kernels; or these.
+        accuracy: the least that kernels promise.
 
     Raises:
         LoweringError: nothing can be kept.
@@ -40,10 +41,11 @@ class KeptProgram:
         hints: Mapping[str, int],
         prefer: Collection[str] = (),
         device: str | Profile = "cpu",
+        accuracy: str = COMPONENTWISE,
     ) -> None:
         moving = [step for step, count in moving_operands(plan.steps, constant).items() if count]
         profile = profile_of(device)
-        lowering = Lowering(plan, kernel_table(), hints, prefer, profile, constant=constant)
+        lowering = Lowering(plan, kernel_table(accuracy), hints, prefer, profile, constant=constant)
         self.head, self.body = lowering.in_two_parts(moving)
         self.arguments = tuple(plan.arguments)
         self._places = [self.arguments.index(name) for name in self.head.arguments]

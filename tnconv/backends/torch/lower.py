@@ -15,9 +15,9 @@ from tnconv.backends.base import Choice, Program
 from tnconv.backends.torch import runtime
 from tnconv.backends.torch.define import define
 from tnconv.backends.torch.emit import RESERVED, Emitter, Statement, Value, flatten, singles
-from tnconv.backends.torch.kernels.base import Kernel, Problem
+from tnconv.backends.torch.kernels.base import ACCURACIES, Kernel, Problem
 from tnconv.backends.torch.kernels.contract import Contract, presum
-from tnconv.backends.torch.kernels.windows import Windows
+from tnconv.backends.torch.kernels.windows import Cells, Windows
 from tnconv.backends.torch.profile import DEFAULT, Profile, profile_of
 from tnconv.backends.torch.signature import Binding, bindings
 from tnconv.backends.torch.streaming import emit_squares, square_of, squares, worth_streaming
@@ -28,6 +28,7 @@ from tnconv.ir.index import normal, symbol_names
 from tnconv.planner.plan import DEFAULT_HINT, Operand, Plan, Step
 
 _COMMENT_COLUMN = 88
+COMPONENTWISE = "componentwise"  # what kernels promise at least unless somebody asks for more, or less
 
 
 def lower(
@@ -36,13 +37,14 @@ def lower(
     hints: Mapping[str, int],
     prefer: Collection[str] = (),
     device: str | Profile = "cpu",
+    accuracy: str = COMPONENTWISE,
 ) -> Program:
     """Write the program of a plan with the kernels of the group `tnconv.kernels`: the `torch` backend.
 
     Raises:
         LoweringError: a size symbol is on no argument, or a size is not a polynomial.
     """
-    return lower_with(plan, kernel_table(), hints, prefer, profile_of(device))
+    return lower_with(plan, kernel_table(accuracy), hints, prefer, profile_of(device))
 
 
 def fastest_of(
@@ -50,13 +52,14 @@ def fastest_of(
     hints: Mapping[str, int],
     prefer: Collection[str] = (),
     device: str | Profile = "cpu",
+    accuracy: str = COMPONENTWISE,
 ) -> tuple[Plan, Program]:
     """The plan whose program is predicted to be fastest, and that; the others are written until they are slower.
 
     Raises:
         LoweringError: as for `lower`.
     """
-    table, profile = kernel_table(), profile_of(device)
+    table, profile = kernel_table(accuracy), profile_of(device)
     best: tuple[Plan, Program] | None = None
     for plan in plans:
         limit = best[1].predicted if best else inf
@@ -72,13 +75,18 @@ class _Slower(Exception):
     """A program is predicted to take longer than was allowed."""
 
 
-def kernel_table() -> dict[str, Kernel]:
+def kernel_table(accuracy: str = ACCURACIES[0]) -> dict[str, Kernel]:
     """The kernels by name: the built-in ones in their order, then those of plug-ins.
+
+    Args:
+        accuracy: the least that kernels promise; see `ACCURACIES`. The last resort is there in any case.
 
     Raises:
         PluginError: an entry is not a kernel.
     """
-    return {name: _kernel(name, found) for name, found in plugins.load(plugins.KERNELS).items()}
+    found = {name: _kernel(name, kernel) for name, kernel in plugins.load(plugins.KERNELS).items()}
+    enough = ACCURACIES[ACCURACIES.index(accuracy) :]
+    return {name: k for name, k in found.items() if k.accuracy in enough or isinstance(k, Cells)}
 
 
 def _kernel(name: str, found: object) -> Kernel:

@@ -15,7 +15,7 @@ from tnconv.backends.base import Choice, Program
 from tnconv.backends.meter import measured_at
 from tnconv.backends.peak import elements
 from tnconv.backends.torch.context import are_plain, autocast_dtype
-from tnconv.backends.torch.lower import Lowering, kernel_table
+from tnconv.backends.torch.lower import COMPONENTWISE, Lowering, kernel_table
 from tnconv.backends.torch.profile import Profile, profile_of
 from tnconv.errors import LoweringError
 from tnconv.ir import Size, evaluate
@@ -37,6 +37,7 @@ class TrainedProgram:
         prefer: kernels that are taken wherever they accept.
         device: whose rates decide between kernels; or these.
         recomputed: intermediates that are computed again instead of being saved.
+        accuracy: the least that kernels promise.
 
     Raises:
         LoweringError: the backward pass cannot be planned, or not be written.
@@ -50,9 +51,10 @@ class TrainedProgram:
         prefer: Collection[str] = (),
         device: str | Profile = "cpu",
         recomputed: Collection[str] = (),
+        accuracy: str = COMPONENTWISE,
     ) -> None:
         self.plan, self.recomputed = plan, tuple(recomputed)
-        self._how = kernel_table(), hints, prefer, profile_of(device)
+        self._how = kernel_table(accuracy), hints, prefer, profile_of(device)
         self.trained = self._with_backward(needed)
         lowering = Lowering(self.trained.forward, *self._how)
         self.forward = lowering.program(self.trained.saved)

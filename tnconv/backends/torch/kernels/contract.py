@@ -68,6 +68,7 @@ class Contract(Kernel):
 
     name = "matmul"
     takes_conj = True
+    accuracy = "local"
 
     def accepts(self, problem: Problem) -> bool:
         """No relation may be left."""

@@ -109,6 +109,7 @@ class Convolution(Kernel):
     """`F.conv1d` to `F.conv3d`, their transposes, and the weight gradient of `convolution_backward`."""
 
     name = "convolution"
+    accuracy = "local"
 
     def accepts(self, problem: Problem) -> bool:
         """Every relation joins one leg of each operand and one of the output, all in the same role."""

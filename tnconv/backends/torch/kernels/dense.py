@@ -123,6 +123,7 @@ class DenseConvolution(Kernel):
 
     name = "dense convolution"
     takes_conj = True
+    accuracy = "local"
 
     def accepts(self, problem: Problem) -> bool:
         """A product of two values with the legs of a layer in the native order."""

@@ -26,6 +26,7 @@ class Depthwise(Kernel):
     """A depthwise convolution, its transpose at stride 1, or its weight gradient, with roles exchanged."""
 
     name = "depthwise forward convolution"
+    accuracy = "local"
 
     def accepts(self, problem: Problem) -> bool:
         """One channel a group, or several gradients of one; at most three relations; the groups known but there."""

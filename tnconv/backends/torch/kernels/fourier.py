@@ -23,9 +23,10 @@ TRANSFORM, COMPLEX = 2.0, 0.006
 
 
 class Fourier(Kernel):
-    """A convolution at stride and dilation 1, as a product of Fourier transforms."""
+    """A convolution at stride and dilation 1, as a product of Fourier transforms; taken with `accuracy="norm"` only."""
 
     name = "fourier convolution"
+    accuracy = "norm"
 
     def accepts(self, problem: Problem) -> bool:
         """A convolution in one to three dimensions whose relations have no other coefficients than 1."""

@@ -80,6 +80,7 @@ class Folded(_Call):
     """One product gives what each cell adds to each position in its reach; `F.fold` adds these up."""
 
     name = "matmul + fold"
+    accuracy = "local"
     callees: ClassVar = {
         "transposed convolution": "rt.spread.by_fold",
         "convolution": "rt.spread.convolution_by_fold",
@@ -164,6 +165,7 @@ class Merged(_Call):
     """A weight gradient with a few groups of few channels taken as one; its blocks on the diagonal are kept."""
 
     name = "merged groups"
+    accuracy = "local"
     callees: ClassVar = {"weight gradient": "rt.merged_weight_gradient"}
 
     def _fits(self, problem: Problem, roles: Roles) -> bool:

@@ -40,6 +40,7 @@ class SymmetricProduct(Kernel):
     """`Σ a[r, t] conj(a[r', t])`, with window views or none: only blocks of the lower half are computed."""
 
     name = "symmetric product"
+    accuracy = "local"
     applies_scale = True
     takes_conj = True
 

@@ -57,6 +57,7 @@ class Windows(Kernel):
 
     name = "window view + matmul"
     takes_conj = True
+    accuracy = "local"
 
     def accepts(self, problem: Problem) -> bool:
         """Every relation has an index that is on operands only, of which there is a view."""
@@ -155,6 +156,7 @@ class Fold(Kernel):
     """One operand whose windows are added up where they overlap (col2im): `F.fold`."""
 
     name = "fold"
+    accuracy = "local"
 
     def accepts(self, problem: Problem) -> bool:
         """Two relations `i = s*o + d*k - p` with i in the output, o and k on the one operand."""
