@@ -14,7 +14,7 @@ from tnconv import ConvSpec, ConvTransposeSpec
 from tnconv.backends import reference
 from tnconv.backends.torch.kernels.base import ACCURACIES, Kernel
 from tnconv.backends.torch.lower import kernel_table, lower_with
-from tnconv.errors import TnconvError
+from tnconv.errors import OperationError, TnconvError
 from tnconv.ir import Pattern, Sum
 from tnconv.testing import random_arguments
 
@@ -187,7 +187,9 @@ def test_transforms_when_asked_for():
 
 
 def test_names_of_accuracies():
-    with pytest.raises(OperationError, match=r"accuracy='best' is not known; use 'norm' or 'componentwise' or"):
+    with pytest.raises(
+        OperationError, match=r"accuracy='best' is not known; use 'norm' or 'componentwise' or"
+    ):
         tnconv.compile(CORNER, accuracy="best")
     assert Kernel.accuracy == "componentwise"
     assert {kernel.accuracy for kernel in kernel_table().values()} == set(ACCURACIES)
