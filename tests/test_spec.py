@@ -3,7 +3,6 @@
 import json
 import re
 import string
-import time
 from dataclasses import FrozenInstanceError
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from tests.work import calls_of
 from tnconv.backends.reference import evaluate
 from tnconv.errors import SpecError, TnconvError
 from tnconv.ir import Network, Sum, parse, symbol
@@ -180,10 +180,9 @@ def test_nested_too_deep():
 
 
 def test_huge_but_valid_values_do_not_hang():
-    start = time.perf_counter()
     made = ConvSpec(2**40, 2**40, 2**30, 2**60, groups=2**40, stride=2**31 - 1, padding=2**59, dilation=2**20)
     network = made.network()
-    assert time.perf_counter() - start < 5
+    assert calls_of(made.network) < 50_000  # measured: 1,200
     assert made.output_sizes == ((2**60 + 2**60 - 2**20 * (2**30 - 1) - 1) // (2**31 - 1) + 1,)
     assert parse(str(network)) == network
 

@@ -1,7 +1,6 @@
 """Plans for less memory, limits, and the routes of a second-order network that they lead to."""
 
 import random
-import time
 from contextlib import suppress
 
 import pytest
@@ -10,6 +9,7 @@ from random_networks import all_trees, random_network, random_tree
 from test_plan import assert_right
 from test_search import conv_chain
 
+from tests.work import calls_of
 from tnconv.backends.torch.lower import lower
 from tnconv.errors import NetworkError, PlanError
 from tnconv.ir import Sum, evaluate
@@ -188,14 +188,9 @@ def test_many_positions_take_the_route_through_per_example_gradients():
     assert plan.multiplications == batch * (3 * 64 * 49 * 112**2 + 3 * 64 * 49)
 
 
-def test_planning_a_second_order_network_takes_milliseconds():
+def test_planning_a_second_order_network_is_little_work():
     _, network = squared_norms(64, 64, 56, 3, padding=1)
-    times = []
-    for _ in range(5):
-        start = time.process_time()
-        make_plan(network)
-        times.append(time.process_time() - start)
-    assert min(times) < 0.1  # measured: 0.002
+    assert calls_of(lambda: make_plan(network)) < 100_000  # measured: 11,000
 
 
 @pytest.mark.parametrize("options", [{"padding": 1}, {"padding": 2, "stride": 2}, {"dilation": 2}])

@@ -1,12 +1,12 @@
 """The search: as good as trying every tree; large problems; planners by name."""
 
 import random
-import time
 from math import inf
 
 import pytest
 from random_networks import all_trees, plan_with_tree, random_network, random_tree
 
+from tests.work import calls_of
 from tnconv import plugins
 from tnconv.errors import NetworkError, PlanError
 from tnconv.ir import Index, Network, Tensor, group, parse_network, pattern
@@ -79,15 +79,10 @@ def conv_chain(length, dims=1):
     return Network("chain", tuple(nodes), tuple(map(group, output)))
 
 
-def test_eight_tensors_take_milliseconds():
+def test_eight_tensors_are_little_work():
     network = conv_chain(8, dims=2)
     make_plan(network)
-    times = []
-    for _ in range(5):
-        start = time.process_time()
-        make_plan(network)
-        times.append(time.process_time() - start)
-    assert min(times) < 0.25  # measured: 0.02
+    assert calls_of(lambda: make_plan(network)) < 300_000  # measured: 31,000
 
 
 def deep_chain(length):
@@ -116,10 +111,8 @@ def matrices(length):
 
 
 @pytest.mark.parametrize("network", [deep_chain(300), matrices(300)], ids=["convolutions", "matrices"])
-def test_three_hundred_tensors_plan_in_seconds_and_the_same_each_time(network):
-    start = time.process_time()
+def test_three_hundred_tensors_are_planned(network):
     plan = make_plan(network)
-    assert time.process_time() - start < 20
     assert len(plan.steps) == 299
     assert plan.multiplications <= make_plan(network, planner="left-to-right").multiplications
 
