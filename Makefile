@@ -9,7 +9,7 @@ PEERS := $(VENV)/.peers
 DOCS := $(VENV)/.docs
 CHECKED := tnconv tests benchmarks examples
 
-.PHONY: help setup demo test suites plugin pages docs lint format types bench bench-quick bench-tensorised clean
+.PHONY: help setup demo test suites fuzz plugin pages docs lint format types bench bench-quick bench-tensorised clean
 .DEFAULT_GOAL := help
 
 help: ## say what the targets do
@@ -30,6 +30,9 @@ test: $(STAMP) ## run the tests
 
 suites: $(STAMP) ## run PyTorch's own tables of operators and modules, with tnconv in place of its functions (1 minute)
 	$(BIN)/python tests/suites $(ARGS)
+
+fuzz: $(STAMP) ## compile and check 10,000 random (layer, operation, options), about 40 minutes; `make fuzz ARGS="--seed 1"`
+	$(BIN)/python -m tests.fuzz $(ARGS)
 
 plugin: $(STAMP) ## install examples/plugin into a folder of its own, as a distribution, and run its tests there
 	rm -rf build/plugin examples/plugin/build

@@ -1,0 +1,180 @@
+"""What is true of every case: its value, its gradients, its memory."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import tnconv
+from tests.fuzz.cases import Case
+from tests.fuzz.definitions import defined
+from tnconv.errors import LoweringError, PlanError
+from tnconv.ir import Expression, evaluate, parse
+from tnconv.ops.conventions import CONVENTIONS
+
+TOLERANCE = {"float64": 1e-9, "complex128": 1e-9, "float32": 2e-3}
+DECIDES = ("bias", "groups", "convention")  # the options that say what is computed, not how
+
+
+def judge(case: Case) -> str:
+    """Check a case.
+
+    Returns:
+        What was compared: "value", "gradients", or "refused" where a limit or a constant may be.
+
+    Raises:
+        AssertionError: a value is wrong, memory is shared, or a limit is not kept.
+        Exception: whatever else went wrong.
+    """
+    made = _compiled(case)
+    if made is None:
+        return "refused"
+    arguments = _arguments(case, made.network)
+    copies = {name: value.clone() for name, value in arguments.items()}
+    got = made(**arguments)
+    empty = any(not value.numel() for value in arguments.values())
+    want = _of_no_examples(case, got) if empty else _expected(case, arguments)
+    _close(case, got, want, "the value")
+    _owned(got, arguments)
+    got.zero_()
+    _close(
+        case, made(**arguments), want, "the value of a second call, after the first result was overwritten,"
+    )
+    for name, value in arguments.items():
+        assert torch.equal(value, copies[name]), f"argument {name!r} was changed"
+    _keeps_to_its_shape_on_meta(made, arguments, got)
+    if case.gradients and case.dtype != "float32" and got.numel():
+        _same_gradients(case, made, arguments)
+        return "gradients"
+    return "value"
+
+
+def _compiled(case: Case) -> tnconv.CompiledFunction | None:
+    """The function; None where a refusal is right."""
+    source: Any = case.spec
+    if case.text:
+        source = parse(str(case.spec.network(bias=_bias(case))))
+    options = dict(case.options)
+    try:
+        if case.limit is None:
+            return tnconv.compile(source, case.op, **options)
+        free = tnconv.compile(source, case.op, **options)
+        hints = dict.fromkeys(free.network.symbols, 32)
+        limit = max(1, int(case.limit * 8 * int(evaluate(free.cost.peak_elements, hints))))
+        made = tnconv.compile(source, case.op, memory_limit=limit, **options)
+    except PlanError:
+        if case.limit is None:
+            raise
+        return None
+    except LoweringError:
+        if "constant" not in options:
+            raise
+        return None
+    peak = int(evaluate(made.cost.peak_elements, hints)) * 4
+    assert peak <= limit, f"memory_limit={limit}, but cost.peak_elements take {peak} bytes"
+    return made
+
+
+def _bias(case: Case) -> bool | None:
+    """Whether the forward network that the operation is derived from has a bias."""
+    operation = tnconv.ops.get(case.op)
+    if not hasattr(case.spec, "bias"):
+        return None
+    return True if dict(case.options).get("bias") == "joint" and not operation.factor else operation.bias
+
+
+def _arguments(case: Case, network: Expression) -> dict[str, Tensor]:
+    """Small integers, in which every sum is exact; as floats, laid out as the case says."""
+    generator = torch.Generator().manual_seed(0)
+    dtype = getattr(torch, case.dtype)
+    found: dict[str, Tensor] = {}
+    for term in network.terms:
+        for node in term.tensors:
+            sizes = {"C": 2, "V": 2, "N": case.batch}
+            shape = [evaluate(axis.size, {n: sizes.get(n, 2) for n in term.symbols}) for axis in node.axes]
+            if node.argument not in found:
+                found[node.argument] = _laid_out(_integers(shape, dtype, generator), case.layout)
+    return {name: found[name] for name in network.arguments}
+
+
+def _integers(shape: list[int], dtype: torch.dtype, generator: torch.Generator) -> Tensor:
+    real = torch.randint(-3, 4, shape, generator=generator).to(torch.float64)
+    if not dtype.is_complex:
+        return real.to(dtype)
+    return torch.complex(real, torch.randint(-3, 4, shape, generator=generator).to(torch.float64))
+
+
+def _laid_out(value: Tensor, layout: str) -> Tensor:
+    if layout == "strided":
+        wide = value.new_zeros(*value.shape, 2)
+        wide[..., 1] = value
+        return wide[..., 1]
+    if layout == "channels last" and value.dim() > 2:
+        return value.movedim(1, -1).contiguous().movedim(-1, 1)
+    return value
+
+
+def _expected(case: Case, arguments: dict[str, Tensor]) -> Tensor:
+    """The value by its definition; and by the dense reference, where a definition is written for real values."""
+    decides = {name: value for name, value in case.options if name in DECIDES}
+    dense = tnconv.compile(case.spec, case.op, passes="none", backend="reference", **decides)
+    found = dense(**arguments)
+    if case.dtype == "float64":
+        wanted = defined(case.spec, case.op, arguments, **decides)
+        if wanted is not None:
+            _close(case, found.reshape(wanted.shape), wanted, "the dense reference")
+    return found
+
+
+def _of_no_examples(case: Case, got: Tensor) -> Tensor:
+    """Sums over no examples are zero; what divides by their number is no number, in every cell."""
+    options, factor = dict(case.options), tnconv.ops.get(case.op).factor
+    mean = factor and "N" in CONVENTIONS[options.get("convention", "kfac")][factor]
+    return torch.full_like(got, torch.nan if mean else 0)
+
+
+def _close(case: Case, got: Tensor, want: Tensor, what: str) -> None:
+    assert got.shape == want.shape, f"{what} has shape {tuple(got.shape)}, not {tuple(want.shape)}"
+    assert got.dtype == want.dtype, f"{what} has dtype {got.dtype}, not {want.dtype}"
+    tolerance = TOLERANCE[case.dtype]
+    scale = max(1.0, want.abs().nan_to_num().max().item()) if want.numel() else 1.0
+    torch.testing.assert_close(
+        got, want, rtol=0, atol=tolerance * scale, equal_nan=True, msg=lambda text: f"{what} is wrong: {text}"
+    )
+
+
+def _owned(got: Tensor, arguments: dict[str, Tensor]) -> None:
+    if not got.numel():
+        return
+    cells = got.untyped_storage().nbytes() // got.element_size()
+    assert got.numel() <= cells, f"the result {tuple(got.shape)} of strides {got.stride()} overlaps itself"
+    for name, value in arguments.items():
+        shared = got.untyped_storage().data_ptr() == value.untyped_storage().data_ptr()
+        assert not shared, f"the result shares memory with {name!r}"
+
+
+def _keeps_to_its_shape_on_meta(
+    made: tnconv.CompiledFunction, arguments: dict[str, Tensor], got: Tensor
+) -> None:
+    result = made(**{name: value.to("meta") for name, value in arguments.items()})
+    assert result.is_meta
+    assert (result.shape, result.dtype) == (got.shape, got.dtype)
+
+
+def _same_gradients(case: Case, made: tnconv.CompiledFunction, arguments: dict[str, Tensor]) -> None:
+    """Gradients by all arguments, against autograd through a program that was made another way."""
+    decides = {name: value for name, value in case.options if name in DECIDES}
+    other = tnconv.compile(case.spec, case.op, passes="none", planner="left-to-right", **decides)
+    found = []
+    for function in (other, made):
+        leaves = {name: value.detach().clone().requires_grad_() for name, value in arguments.items()}
+        value = function(**leaves)
+        cotangent = torch.arange(value.numel(), dtype=torch.float64).remainder(5).sub(2).view_as(value)
+        found.append(
+            torch.autograd.grad(value, list(leaves.values()), cotangent.to(value.dtype), allow_unused=True)
+        )
+    for name, want, got in zip(arguments, *found, strict=True):
+        if want is None or got is None:
+            assert want is got, f"only one way has a gradient by {name!r}"
+            continue
+        _close(case, got, want, f"the gradient by {name!r}")
