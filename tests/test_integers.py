@@ -131,7 +131,7 @@ def test_what_is_no_integer_is_refused(place: str) -> None:
             PLACES[place](value)
 
 
-@pytest.mark.parametrize("value", NONE, ids=repr)
+@pytest.mark.parametrize("value", NONE, ids=lambda value: "object" if type(value) is object else repr(value))
 def test_no_integers(value: object) -> None:
     assert as_integer(value) is None
 
