@@ -26,7 +26,6 @@ LAYERS = (
     ("backends",),
     ("testing", "inspect"),
     ("compiler",),
-    ("batches", "building", "source"),
     ("api",),
     ("equations",),
     ("functional",),

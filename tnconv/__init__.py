@@ -6,8 +6,9 @@ print(fn.network, fn.plan, fn.source)
 """
 
 from tnconv import functional, nn, ops, passes
-from tnconv.api import CompiledFunction, Cost, compile
+from tnconv.api import compile
 from tnconv.backends.einsum_export import to_einsum
+from tnconv.compiler.function import CompiledFunction, Cost
 from tnconv.equations import conv_einsum, conv_einsum_expression, einsum, einsum_expression
 from tnconv.errors import (
     ArgumentError,

@@ -11,10 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tnconv.api import CompiledFunction, compile
+from tnconv.api import compile
 from tnconv.backends.torch.context import fixed, is_open, is_traced, takes_over
 from tnconv.backends.torch.signature import Signature
-from tnconv.building import Built
+from tnconv.compiler.build import Built
+from tnconv.compiler.function import CompiledFunction
 from tnconv.compiler.options import OPTIONS
 from tnconv.errors import ArgumentError, TnconvError
 from tnconv.ir import Network, as_integer

@@ -13,7 +13,7 @@ import tnconv
 from tnconv.backends import available
 from tnconv.backends.available import check_memory, memory_of
 from tnconv.backends.reference import evaluate_plan
-from tnconv.building import Builder
+from tnconv.compiler.build import Builder
 from tnconv.errors import ArgumentError, ParseError, PlanError
 from tnconv.ir import evaluate, parse, parse_network
 from tnconv.passes import Pipeline

@@ -13,8 +13,9 @@ from typing import Any, ParamSpec, TypeVar
 import torch
 from torch import Tensor
 
-from tnconv.api import CompiledFunction, compile
+from tnconv.api import compile
 from tnconv.backends.torch.context import is_traced, takes_over
+from tnconv.compiler.function import CompiledFunction
 from tnconv.errors import ArgumentError, SpecError
 from tnconv.ir import as_integer
 from tnconv.spec import Layer

@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor
 
-from tnconv.api import CompiledFunction
+from tnconv.compiler.function import CompiledFunction
 from tnconv.errors import ArgumentError
 from tnconv.functional.calls import OpenSizes, Shape, compiled, kept, no_tensors, shape
 from tnconv.spec import LinearSpec

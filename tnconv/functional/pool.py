@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tnconv.api import CompiledFunction
+from tnconv.compiler.function import CompiledFunction
 from tnconv.functional import native
 from tnconv.functional.calls import (
     OpenSizes,

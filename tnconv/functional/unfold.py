@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from tnconv.api import CompiledFunction
+from tnconv.compiler.function import CompiledFunction
 from tnconv.errors import ArgumentError, SpecError
 from tnconv.functional import native
 from tnconv.functional.calls import (

@@ -8,7 +8,9 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
-from tnconv.api import CompiledFunction, compile
+from tnconv.api import compile
+from tnconv.compiler.function import CompiledFunction
+from tnconv.compiler.source import KnowsNetwork
 from tnconv.errors import ArgumentError, SpecError
 from tnconv.functional import native
 from tnconv.functional.calls import OpenSizes, kept, no_tensors, without_batch
@@ -20,7 +22,6 @@ from tnconv.nn.tensorised.budget import Budget
 from tnconv.nn.tensorised.factors import Family, WeightShape, channel_shape, layer_network
 from tnconv.nn.tensorised.from_dense import check_dtype, decomposed
 from tnconv.nn.tensorised.ranks import Rank, resolve_ranks
-from tnconv.source import KnowsNetwork
 from tnconv.spec import ConvSpec
 from tnconv.spec.fields import Ints as SpecInts
 from tnconv.spec.fields import Symbolic, typed

@@ -6,11 +6,9 @@ from functools import partial
 from itertools import chain, islice
 from typing import Any
 
-import numpy as np
 import torch
 
 from tnconv import plugins
-from tnconv.backends import reference
 from tnconv.backends.base import Backend, Program
 from tnconv.backends.peak import peak_at
 from tnconv.backends.torch.constants import KeptProgram, WithConstants
@@ -19,21 +17,15 @@ from tnconv.backends.torch.profile import Profile, profile_of
 from tnconv.backends.torch.sliced import loop_over_chunks
 from tnconv.backends.torch.training import TrainedProgram, WithBackward
 from tnconv.backends.tuning import Trial, tune
-from tnconv.errors import LoweringError, PassError, PlanError
+from tnconv.errors import LoweringError, PlanError
 from tnconv.ir import Expression, evaluate
 from tnconv.passes import Pipeline
-from tnconv.passes.shrink import largest, shrink, whole
 from tnconv.planner import DEFAULT_HINT, Plan, candidate_plans, make_plan, rival_plans
 from tnconv.planner.memory import does_not_fit, format_memory
 from tnconv.planner.objective import Objective
 from tnconv.planner.plan import Slice, moving_operands
 from tnconv.planner.slicing import cut, of_one_chunk, size_of, sliceable, with_slices
 
-_CHECK_CELLS = 2_000
-_CHECK_INSTANCES = 5
-_CHECK_PLAIN, _CHECK_ALIKE = 30, 60  # draws of any instances, then of those for the kernels that are missing
-_CHECK_ALIKE_CELLS = 20_000
-_CHECK_LARGEST = 200_000  # cells of a tensor of the layer itself, where that is checked
 _ORDERS = 6  # contraction orders that are tried for one size of the chunks
 _INDICES = 6  # indices that are tried for a slice
 _RIVALS = 6  # plans for which a program is written; each takes some milliseconds
@@ -456,128 +448,3 @@ class _Sliced:
         network, part, scale = cut(self.network, name)
         made = Slice(part, size_of(self.network, name), chunk)
         return _Sliced(network, (*self.slices, made), self.scale * scale)
-
-
-def check_program(derived: Expression, network: Expression, builder: Builder, built: Built) -> None:
-    """Compare the program, and those of small instances, with the reference: lowering is where mistakes hide.
-
-    The program itself runs where the layer is small. The instances use its kernels where these accept them. They are
-    drawn until enough have a value that is not all zero, as many patterns of tiny sizes reach nothing, and every kernel
-    was used by one; for those that are still missing, instances are drawn that are more like the layer, and all
-    their plans are tried.
-
-    Args:
-        derived: the network before it is rewritten.
-        network: what the program computes.
-        builder: writes the programs of instances.
-        built: what is checked.
-
-    Raises:
-        LoweringError: a value differs, or a kernel was used by no instance: what is not checked is not passed.
-    """
-    rng = np.random.default_rng(0)
-    kernels, telling = built.program.kernels, 0
-    missing = kernels - _used(network, built, rng)
-    for small, alike in _instances(derived, rng):
-        try:
-            rewritten, _ = builder.passes.run(small)
-        except PassError:  # a pass may refuse sizes that a small instance has
-            continue
-        made = builder.fastest(rewritten, missing if alike else kernels)
-        arrays, want = _compare_all(rewritten, made, rng)
-        if np.any(want):
-            telling += 1
-            missing -= made.program.kernels
-            for other in builder.with_one_of(missing, rewritten) if alike else ():
-                _compare(rewritten, other, arrays, want)
-                missing -= other.kernels
-        if telling >= _CHECK_INSTANCES and not missing:
-            return
-    if missing:
-        raise LoweringError(
-            f"the program of {derived.name!r} cannot be checked: none of {_CHECK_PLAIN + _CHECK_ALIKE} small "
-            f"instances with a value other than zero uses {', '.join(sorted(missing))}; compile without verify, or "
-            "check a smaller layer"
-        )
-
-
-def _used(network: Expression, built: Built, rng: np.random.Generator) -> set[str]:
-    """The kernels that are right in the program itself; none where it is too large to try."""
-    itself = whole(network, _CHECK_LARGEST, largest)
-    if itself is None:
-        return set()
-    _, want = _compare_all(itself[0], built, rng)
-    return built.program.kernels if np.any(want) else set()
-
-
-def _compare_all(
-    network: Expression, built: Built, rng: np.random.Generator
-) -> tuple[dict[str, np.ndarray[Any, Any]], np.ndarray[Any, Any]]:
-    """Compare all programs of a network, for integers and Gaussian integers.
-
-    Returns:
-        The integers, and the value that they give.
-    """
-    arrays = _integers(network, rng)  # the passes were checked; they may change the value
-    want = np.asarray(reference.evaluate(network, arrays), dtype=np.float64)
-    imaginary = _integers(network, rng)
-    gaussian = {name: np.asarray(array + 1j * imaginary[name]) for name, array in arrays.items()}
-    for given, value in ((arrays, want), (gaussian, reference.evaluate(network, gaussian))):
-        _compare(network, built.program, given, value)
-        if isinstance(built.function, WithBackward):
-            _compare_backward(network, built.function, given)
-        elif built.function is not None:
-            for _ in range(2):  # what is made, and what is kept
-                _compare(network, replace(built.program, function=built.function), given, value)
-    return arrays, want
-
-
-def _instances(derived: Expression, rng: np.random.Generator) -> Iterator[tuple[Expression, bool]]:
-    """Instances for a check of a program, and whether they are for kernels that the first ones do not use."""
-    for _ in range(_CHECK_PLAIN):
-        if found := shrink(derived, rng, _CHECK_CELLS):
-            yield found[0], False
-    for _ in range(_CHECK_ALIKE):
-        if found := shrink(derived, rng, _CHECK_ALIKE_CELLS, alike=True):
-            yield found[0], True
-
-
-def _compare(
-    network: Expression,
-    program: Program,
-    arrays: Mapping[str, np.ndarray[Any, Any]],
-    want: np.ndarray[Any, Any],
-) -> None:
-    got = program.function(*(torch.from_numpy(arrays[n]) for n in program.arguments)).numpy()
-    if got.shape != want.shape or not np.allclose(got, want, rtol=1e-9, atol=1e-9):
-        raise LoweringError(
-            f"the program of a small instance has a value that differs from the reference:\n{network}\n"
-            f"{program.source}\nreference {want.ravel()[:8]} ..., program {got.ravel()[:8]} ..."
-        )
-
-
-def _compare_backward(
-    network: Expression, function: WithBackward, arrays: Mapping[str, np.ndarray[Any, Any]]
-) -> None:
-    """Compare planned gradients with those of autograd, for a cotangent that differs from cell to cell."""
-    program = function.program
-    tensors = [torch.from_numpy(arrays[n]).requires_grad_(n in function.moving) for n in program.arguments]
-    wanted = [tensor for tensor in tensors if tensor.requires_grad]
-    both = []
-    for call in (program.function, function):
-        value = call(*tensors)
-        steps = torch.arange(value.numel(), dtype=torch.float64).sub_(value.numel() // 2).view_as(value)
-        cotangent = (torch.complex(steps, 2 * steps) if value.is_complex() else steps).to(value.dtype)
-        both.append(torch.autograd.grad(value, wanted, cotangent) if wanted else ())
-    for want, got in zip(*both, strict=True):
-        if not torch.allclose(want, got, rtol=1e-9, atol=1e-9):
-            source = function.source
-            raise LoweringError(
-                f"a planned gradient of a small instance differs from autograd's:\n{network}\n{source}\n"
-                f"autograd {want.flatten()[:8].tolist()} ..., planned {got.flatten()[:8].tolist()} ..."
-            )
-
-
-def _integers(network: Expression, rng: np.random.Generator) -> dict[str, np.ndarray[Any, Any]]:
-    shapes = {t.argument: tuple(a.size for a in t.axes) for term in network.terms for t in term.tensors}
-    return {n: rng.integers(-3, 4, size=shape).astype(np.float64) for n, shape in shapes.items()}

@@ -1,0 +1,307 @@
+"""What `tnconv.compile` returns: a function on tensors, with everything that it came from."""
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from tnconv import ops
+from tnconv.backends.available import check_memory
+from tnconv.backends.peak import peak_elements
+from tnconv.backends.torch.constants import KeptProgram, WithConstants
+from tnconv.backends.torch.context import autocast_dtype, is_open, is_watched, takes_over, untraced
+from tnconv.backends.torch.signature import Signature
+from tnconv.backends.torch.training import TrainedProgram, WithBackward
+from tnconv.compiler.batches import BatchAxes
+from tnconv.compiler.build import Built, Recipe
+from tnconv.compiler.dtypes import Arithmetic, chosen
+from tnconv.errors import ArgumentError, OperationError
+from tnconv.inspect.draw import draw, to_svg
+from tnconv.inspect.explain import Explanation, explain
+from tnconv.inspect.report import report
+from tnconv.ir import Expression, Size, evaluate
+from tnconv.ir.index import integers_of, normal
+from tnconv.passes import Stage
+from tnconv.spec import Layer
+
+_any_autocast: Callable[[], bool] = torch._C._is_any_autocast_enabled
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a call does, in exact counts.
+
+    Args:
+        multiplications: by the cost model of the planner, less what kernels leave out; an int, or an expression of the
+            size symbols. `plan.multiplications` has those of the plan.
+        peak_elements: most elements alive at once besides the arguments, as the program makes them: results,
+            intermediates, copies and other buffers, measured on the meta device. Four bytes of an integer count as one
+            element. What native calls take for themselves does not count.
+    """
+
+    multiplications: Size
+    peak_elements: Size
+
+    def at(self, **sizes: int) -> "Cost":
+        """The counts for integers in place of the size symbols: `cost.at(N=32)`.
+
+        Raises:
+            NetworkError: a symbol of the counts is not named, or given no integer.
+        """
+        values = integers_of(sizes)
+        return Cost(evaluate(self.multiplications, values), evaluate(self.peak_elements, values))
+
+    def __str__(self) -> str:
+        return f"{self.multiplications} multiplications, {self.peak_elements} elements at the peak"
+
+
+class Second:
+    """The function of two batches that belongs to one of a single batch; compiled when it is first asked for.
+
+    Args:
+        build: what compiles it.
+    """
+
+    def __init__(self, build: "Callable[[], CompiledFunction]") -> None:
+        self.build = build
+
+    @cached_property
+    def function(self) -> "CompiledFunction":
+        """The function; an argument of the second batch is called as in the first, with `_other` behind."""
+        return self.build()
+
+    def call(
+        self, first: tuple[str, ...], tensors: tuple[Tensor, ...], named: Mapping[str, Tensor]
+    ) -> Tensor:
+        """Compute a call with the arguments of the first batch, then those of the second.
+
+        Args:
+            first: names of the arguments of the function of one batch.
+            tensors: as they are given by place.
+            named: by name.
+
+        Raises:
+            ArgumentError: there are too many.
+        """
+        function = self.function
+        order = (*first, *(f"{name}_other" for name in first if f"{name}_other" in function.arguments))
+        if len(tensors) > len(order):
+            raise ArgumentError(
+                f"{len(tensors)} arguments were given but the function takes {len(first)}, or {len(order)} for two "
+                f"batches: {', '.join(order)}"
+            )
+        twice = [name for name in order[: len(tensors)] if name in named]
+        if twice:
+            raise ArgumentError(f"argument {twice[0]!r} is given twice, by place and by name; give it once")
+        return function(**dict(zip(order, tensors, strict=False)), **named)
+
+
+class CompiledFunction:
+    """A function on tensors, and the texts it came from.
+
+    Call it with tensors in the order of `arguments`, or by name; those of a layer with a batch axis, or all
+    without one, and then the result has none either. Gradients flow through. A pickle of it has what was compiled and
+    what was chosen, by which it is written anew where it is loaded; a copy is the function itself.
+
+    Attributes:
+        network: what is computed, after the passes.
+        stages: the network before and after each pass.
+        plan: in which order.
+        program: how, with the kernel of each step.
+        trials: what `autotune=True` has timed.
+        spec: the layer; None where a network was given.
+        built: plan and program, and the planned backward pass.
+        second: what computes the pairs between two batches, of `ntk` and `ggn_gram`; see `pairs`.
+    """
+
+    second: Second | None = None
+
+    def __init__(
+        self,
+        op: str,
+        network: Expression,
+        stages: tuple[Stage, ...],
+        built: Built,
+        batch: BatchAxes | None = None,
+        spec: Layer | None = None,
+        arithmetic: Arithmetic | None = None,
+    ) -> None:
+        self.op, self.network, self.stages, self.spec = op, network, stages, spec
+        self.arguments: tuple[str, ...] = network.arguments
+        self.arithmetic = arithmetic or Arithmetic.of(network)
+        self._signature = Signature.of(network, op if ops.get(op).real_only else "")
+        self._batch = batch
+        self._take(built)
+
+    def _take(self, built: Built) -> None:
+        """Compute by a plan and a program."""
+        self.built = built
+        self.plan, self.program, self.trials = built.plan, built.program, built.trials
+        self._function: Callable[..., Tensor] = built.function or built.program.function
+        self._known: dict[Any, Callable[..., Tensor]] = {}
+
+    def __call__(self, /, *tensors: Tensor, **named: Tensor) -> Tensor:
+        """Compute the operation.
+
+        Raises:
+            ArgumentError: a tensor does not fit; the message names the argument and the index.
+        """
+        if named or len(tensors) != len(self.arguments):
+            if self.second is not None and len(tensors) + len(named) > len(self.arguments):
+                return self.second.call(self.arguments, tensors, named)
+            tensors = tuple(self._signature.collect(tensors, named))  # type: ignore[arg-type]
+        if torch.compiler.is_compiling():  # shapes are guarded there
+            return self._chosen(tensors)(*tensors)
+        key: Any
+        try:
+            key = tuple([(t.shape, t.dtype, t.device) for t in tensors])
+            known = None if _any_autocast() else self._known.get(key)
+        except (AttributeError, TypeError):  # no tensor, or sizes that are symbols
+            key = known = None
+        return (known or self._admitted(key, tensors))(*tensors)
+
+    @property
+    def pairs(self) -> "CompiledFunction":
+        """Of `ntk` and `ggn_gram`, what computes a call with a second batch; compiled when it is first asked for.
+
+        It is called by name, or in the order of its own arguments: `pairs(x, x_other, z, z_other)`.
+
+        Raises:
+            OperationError: the operation takes one batch only.
+        """
+        if self.second is None:
+            raise OperationError(f"operation {self.op!r} takes one batch only; 'ntk' and 'ggn_gram' take two")
+        return self.second.function
+
+    def _admitted(self, key: Any, tensors: tuple[Any, ...]) -> Callable[..., Tensor]:
+        """What computes tensors of these shapes, once they are checked."""
+        if _any_autocast() and key is not None:
+            key = (autocast_dtype(tensors[0].device), key) if tensors else None
+            if key in self._known:
+                return self._known[key]
+        if not all(isinstance(tensor, Tensor) for tensor in tensors):
+            if takes_over(tensors):
+                return partial(torch.overrides.handle_torch_function, self, tensors)
+        elif any(is_open(tensor.shape) for tensor in tensors):
+            with untraced():
+                if not any(is_open(tensor.shape) for tensor in tensors):
+                    self._checked(tensors)
+            return self._chosen(tensors)
+        values = self._checked(tensors)
+        if tensors and not is_watched():
+            check_memory(self.plan, self.program, values, tensors[0])
+        if len(self._known) > 1000:
+            self._known.clear()
+        self._known[key] = self._chosen(tensors)
+        return self._known[key]
+
+    def _checked(self, tensors: tuple[Any, ...]) -> dict[str, int]:
+        """The values of the size symbols, once the tensors are known to fit."""
+        whole = tensors if self._way(tensors) is self._function else self._batch.added(tensors)  # type: ignore[union-attr]
+        return self._signature.check(whole, self.arithmetic.takes_mixed(tensors))
+
+    def _chosen(self, tensors: tuple[Any, ...]) -> Callable[..., Tensor]:
+        """What computes tensors like these, in the dtype that they are computed in."""
+        return chosen(self._way(tensors), self.arithmetic, tensors)
+
+    def _way(self, tensors: tuple[Any, ...]) -> Callable[..., Tensor]:
+        """The function, or the function of one example where no tensor has a batch axis."""
+        if self._batch is None or not self._batch.missing(tensors):
+            return self._function
+        return self._of_one_example
+
+    def _of_one_example(self, *tensors: Tensor) -> Tensor:
+        assert self._batch is not None
+        return self._function(*self._batch.added(tensors)).squeeze(self._batch.result)
+
+    # -- as a value: it is one, as a function of Python is ------------------------------------------
+
+    @property
+    def __name__(self) -> str:
+        """What tracers call it."""
+        return self.program.name
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, _: dict[int, Any]) -> Self:
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What went into the compilation and what it chose: no program, which is written anew from these."""
+        made = {"built", "plan", "program", "trials", "_function", "_known"}
+        state = {name: value for name, value in self.__dict__.items() if name not in made}
+        return state | {"recipe": self.built.recipe.pinned()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        recipe: Recipe = state.pop("recipe")
+        self.__dict__.update(state)
+        self._take(recipe.built(self.network))
+
+    def __repr__(self) -> str:
+        return f"<tnconv {self.network.name}({', '.join(self.arguments)}): {self.cost}>"
+
+    @property
+    def source(self) -> str:
+        """The generated Python source."""
+        return self.program.source
+
+    @property
+    def backward(self) -> TrainedProgram | None:
+        """In training, the programs of both passes: `backward.trained` has their plans, `backward.source` the text.
+
+        None without `training=True`, and where the backward pass is left to autograd.
+        """
+        return self.built.function.made if isinstance(self.built.function, WithBackward) else None
+
+    @property
+    def kept(self) -> KeptProgram | None:
+        """With `constant=`, the program in two parts: `kept.head` makes what `kept.body` is given in every call.
+
+        None without, and where nothing can be kept.
+        """
+        return self.built.function.kept if isinstance(self.built.function, WithConstants) else None
+
+    @cached_property
+    def cost(self) -> Cost:
+        """Exact counts of a call."""
+        return Cost(self._multiplications(), peak_elements(self.plan, self.program))
+
+    def _multiplications(self) -> Size:
+        """Those of the plan, with what kernels leave out: by symmetry, or by going from one lag to the next."""
+        planned = {step.result: step.multiplications for step in self.plan.steps}
+        saved = (
+            planned[choice.step] - choice.multiplications
+            for choice in self.program.choices
+            if choice.multiplications is not None and not self.plan.slices
+        )
+        return normal(self.plan.multiplications - sum(saved))
+
+    def explain(self) -> Explanation:
+        """What each pass did, the plan with its costs, the kernels: print it."""
+        made = self.backward
+        backward = (made.trained.backward, made.backward) if made else None
+        return explain(
+            self.op, self.network, self.stages, self.plan, self.program, self.cost, self.trials, backward
+        )
+
+    def draw(
+        self,
+        path: str | Path,
+        pos: Mapping[str, tuple[float, float]] | None = None,
+        highlight: Collection[str] = (),
+    ) -> None:
+        """Write the diagram of the network as SVG; see `tnconv.inspect.to_svg`."""
+        draw(self.network, path, pos, highlight)
+
+    def report(self, path: str | Path) -> None:
+        """Write all there is to see as one HTML file: stages, tree, memory, kernels, source."""
+        report(self, path)
+
+    def _repr_svg_(self) -> str:
+        """The diagram, for notebooks."""
+        return to_svg(self.network)
