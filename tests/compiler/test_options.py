@@ -53,6 +53,7 @@ RIGHT: list[tuple[str, Any, Any]] = [
     ("minimize", "multiplications", "multiplications"),
     ("training", True, True),
     ("dtype", torch.float64, torch.float64),
+    ("accuracy", "norm", "norm"),
     ("constant", ["weight"], frozenset({"weight"})),
     ("constant", {"weight"}, frozenset({"weight"})),
 ]
@@ -122,6 +123,12 @@ WRONG: list[tuple[str, Any, type[TnconvError], str]] = [
         "float32",
         OperationError,
         "dtype='float32' is no floating-point or complex dtype; give one such",
+    ),
+    (
+        "accuracy",
+        "best",
+        OperationError,
+        "accuracy='best' is not known; use 'norm' or 'componentwise' or 'local'",
     ),
     ("dtype", torch.int64, OperationError, "dtype=torch.int64 is no floating-point or complex dtype; give"),
     ("frozen", [1], PlanError, r"frozen=\[1\] are no names; give"),

@@ -68,7 +68,7 @@ def test_pooling_unfolding_and_folding(found, divisor) -> None:
     )
     for x in images(dims, 2):
         same(
-            native.avg_pool(dims, x, (kernel, stride, half, divisor)),
+            native.avg_pool(dims, x, (kernel, stride, half, False, True, divisor)),
             F.avg_poolNd(x, kernel, stride, half, divisor_override=divisor),
         )
         columns = F.unfoldNd(x, kernel, dilation, pairs, stride)

@@ -4,6 +4,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 import typer
 
 import tnconv
@@ -118,6 +119,10 @@ def compile_spec(
     batch_size: Annotated[
         int | None, typer.Option(help="The number of examples, in place of its symbol.")
     ] = None,
+    dtype: Annotated[str | None, typer.Option(help="What is computed in, as float64.")] = None,
+    accuracy: Annotated[
+        str, typer.Option(help="What kernels promise of each cell: componentwise, norm or local.")
+    ] = "componentwise",
     device: Device = "cpu",
     autotune: Autotune = False,
     verify: Annotated[
@@ -143,6 +148,8 @@ def compile_spec(
         constant=constant or (),
         wrt=wrt,
         batch_size=batch_size,
+        dtype=None if dtype is None else getattr(torch, dtype, dtype),
+        accuracy=accuracy,
         device=device,
         autotune=autotune,
         verify="exact" if verify else None,
