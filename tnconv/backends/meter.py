@@ -110,11 +110,12 @@ def measured_at(
     alone: Any = _disable_current_modes() if torch._C._len_torch_dispatch_stack() else nullcontext()
     with alone, torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torch, about what it loads for the meta device
-        tensors = [
-            torch.empty([evaluate(size, values) for size in shape], dtype=torch.float32, device="meta")
-            for shape in shapes
-        ]
         try:
+            tensors = [
+                torch.empty([evaluate(size, values) for size in shape], dtype=torch.float32, device="meta")
+                for shape in shapes
+            ]
             return memory_of(function, *tensors)
-        except (TnconvError, RuntimeError, NotImplementedError, TypeError, ValueError):
-            return None  # a kernel or a backend of somebody else may need tensors with cells
+        except (TnconvError, RuntimeError, NotImplementedError, TypeError, ValueError, OverflowError):
+            # Sizes beyond what torch counts; or a kernel or a backend of somebody else needs tensors with cells.
+            return None
