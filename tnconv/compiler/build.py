@@ -274,7 +274,7 @@ class Builder:
                 program = lower(plan, prefer)
                 peak = peak_at(plan, program, hints)
                 yield plan, program, peak, prefer
-                if peak <= room:
+                if peak <= room and not self.objective.training:  # the backward pass may yet not fit
                     break
 
     def _sliced(self, network: Expression, room: int, peaks: list[int]) -> Built | None:
