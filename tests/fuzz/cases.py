@@ -85,6 +85,7 @@ def cases(draw: Draw) -> Case:
         ("passes", ("none",)),
         ("planner", ("dp", "left-to-right")),
         ("minimize", ("multiplications",)),
+        ("accuracy", ("norm", "local")),
         ("training", (True,)),
     ):
         if draw(st.integers(0, 3)) == 0:

@@ -11,8 +11,10 @@ from tests.fuzz.definitions import defined
 from tnconv.errors import LoweringError, PlanError
 from tnconv.ir import Expression, evaluate, parse
 from tnconv.ops.conventions import CONVENTIONS
+from tnconv.testing.memory import memory_of
 
 TOLERANCE = {"float64": 1e-9, "complex128": 1e-9, "float32": 2e-3}
+SLACK, FEW = 1.1, 64  # of the claimed elements; of a tensor that is small whatever the layer
 DECIDES = ("bias", "groups", "convention")  # the options that say what is computed, not how
 
 
@@ -42,7 +44,7 @@ def judge(case: Case) -> str:
     )
     for name, value in arguments.items():
         assert torch.equal(value, copies[name]), f"argument {name!r} was changed"
-    _keeps_to_its_shape_on_meta(made, arguments, got)
+    _keeps_its_promises_on_meta(case, made, arguments, got)
     if case.gradients and case.dtype != "float32" and got.numel():
         _same_gradients(case, made, arguments)
         return "gradients"
@@ -153,12 +155,19 @@ def _owned(got: Tensor, arguments: dict[str, Tensor]) -> None:
         assert not shared, f"the result shares memory with {name!r}"
 
 
-def _keeps_to_its_shape_on_meta(
-    made: tnconv.CompiledFunction, arguments: dict[str, Tensor], got: Tensor
+def _keeps_its_promises_on_meta(
+    case: Case, made: tnconv.CompiledFunction, arguments: dict[str, Tensor], got: Tensor
 ) -> None:
-    result = made(**{name: value.to("meta") for name, value in arguments.items()})
+    """Shape and dtype on the meta device, and the memory that `cost` claims."""
+    there = [arguments[name].to("meta") for name in made.arguments]
+    result = made(*there)
     assert result.is_meta
     assert (result.shape, result.dtype) == (got.shape, got.dtype)
+    if case.dtype == "float64" and case.batch and not made.plan.slices:
+        sizes = {name: {"N": case.batch}.get(name, 2) for name in made.network.symbols}
+        claimed = int(evaluate(made.cost.peak_elements, sizes))
+        peak = memory_of(made.program.function, *there).peak // 8
+        assert peak <= SLACK * claimed + FEW, f"{peak} elements are live, but cost.peak_elements is {claimed}"
 
 
 def _same_gradients(case: Case, made: tnconv.CompiledFunction, arguments: dict[str, Tensor]) -> None:
