@@ -18,6 +18,7 @@ from tnconv.planner.memory import program_peak
 from tnconv.planner.plan import DEFAULT_HINT, Plan
 
 _MOST_RUNS = 12  # measurements for one expression
+_SMALL = (1, 2)  # of every symbol
 At = Callable[[Mapping[str, int]], int | None]
 
 
@@ -69,7 +70,7 @@ def elements(memory: Memory | None, *, scratch: bool) -> int | None:
 
 
 def as_expression(at: At, planned: Size, sizes: Iterable[Size], values: Mapping[str, int]) -> Size:
-    """A measured number as an expression of the symbols.
+    """A measured number as an expression of the symbols; at a few small sizes it is that number at least.
 
     Args:
         at: measures it.
@@ -84,11 +85,24 @@ def as_expression(at: At, planned: Size, sizes: Iterable[Size], values: Mapping[
     powers = {name: power for name, power in powers.items() if power}
     if not powers:
         return here
+    found = None
     if prod(power + 1 for power in powers.values()) < _MOST_RUNS:
         found = _interpolated(at, powers, values)
-        if found is not None:
-            return found
-    return _raised(planned, here, next(iter(powers)), values)
+    found = found or _raised(planned, here, next(iter(powers)), values)
+    return _covered(at, found, powers, values)
+
+
+def _covered(at: At, found: Size, powers: Mapping[str, int], values: Mapping[str, int]) -> Size:
+    """The larger of an expression and that for small sizes, where something else is largest or another way is quicker.
+
+    Where there is none for small sizes, a number is added.
+    """
+    small = [dict.fromkeys(values, size) for size in _SMALL]
+    missing = max((at(each) or 0) - evaluate(found, each) for each in small)
+    if missing <= 0:
+        return found
+    other = _interpolated(at, powers, small[0])
+    return normal(found + missing) if other is None else sympy.Max(found, other)
 
 
 def _values(plan: Plan) -> dict[str, int]:

@@ -182,9 +182,11 @@ def _source(size: sympy.Expr, names: Mapping[str, str]) -> str:
         terms = sympy.Add.make_args(size.args[0])
         divisor = math.lcm(*(int(c.q) for c in (term.as_coeff_Mul()[0] for term in terms) if c.is_Rational))
         return f"({_source(sympy.Add(*(term * divisor for term in terms)), names)} // {divisor})"
+    if isinstance(size, sympy.Max):
+        return f"max({', '.join(_source(part, names) for part in size.args)})"
     if size.is_Add or size.is_Mul:
         return f"({(' + ' if size.is_Add else '*').join(_source(part, names) for part in size.args)})"
-    raise NetworkError(f"size holds {size}, which has no exact integer value; use + - * / ** and floor")
+    raise NetworkError(f"size holds {size}, which has no exact integer value; use + - * / **, floor and Max")
 
 
 def symbol_names(size: Size) -> tuple[str, ...]:
