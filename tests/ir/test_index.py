@@ -148,7 +148,8 @@ def test_evaluate_refuses_division_by_zero_and_fractions():
     with pytest.raises(NetworkError, match=r"size N/2 is 3/2 for \{'N': 3\}, not an integer"):
         evaluate(N / 2, {"N": 3})
     with pytest.raises(NetworkError, match="which has no exact integer value"):
-        evaluate(sympy.Max(N, 2), {"N": 3})
+        evaluate(sympy.Min(N, 2), {"N": 3})
+    assert evaluate(sympy.Max(N, 5), {"N": 3}) == 5
 
 
 @given(st.recursive(
