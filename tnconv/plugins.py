@@ -40,7 +40,7 @@ BUILTINS: Mapping[str, Mapping[str, str]] = {
         "merge_indices": "tnconv.passes.rules.merge:MergeIndices",
         "open": "tnconv.passes.axes:Open",
         "scale": "tnconv.passes.arrange:ScaleBy",
-        "select": "tnconv.passes.select:Select",
+        "extract": "tnconv.passes.extract:Extract",
         "square": "tnconv.passes.square:Square",
         "sum": "tnconv.passes.arrange:SumOver",
         "tie": "tnconv.passes.square:Tie",

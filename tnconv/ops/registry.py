@@ -210,7 +210,7 @@ def _of_layout(parts: Parts, chosen: Options) -> dict[str, str]:
         "<by_kernels>": _by_rows(parts, Options(), kernels, _axis(_names(layout.kernel))),
         "<patches>": patches,
         "<unfold>": _inside(parts, [*batch, *flat]),
-        "<gradients>": f"select{{nodes=[{outer}], output=[{', '.join(gradients)}], cotangent=<grad_output>}}",
+        "<gradients>": f"extract{{nodes=[{outer}], output=[{', '.join(gradients)}], cotangent=<grad_output>}}",
         "<join>": join if chosen.joint else "",
         "<block>": "" if groups else " | unsqueeze{axis=0}",
         "<o>": ", ".join(positions),
@@ -224,7 +224,7 @@ def _inside(parts: Parts, axes: list[str]) -> str:
     assert layout is not None
     if not layout.outer:
         return f"cut{{node=weight}} | arrange{{output=[{output}]}}"
-    return f"select{{nodes=[{', '.join(layout.inner)}], output=[{output}]}}"
+    return f"extract{{nodes=[{', '.join(layout.inner)}], output=[{output}]}}"
 
 
 def _by_rows(parts: Parts, chosen: Options, rows: list[str], columns: str) -> str:

@@ -1,6 +1,6 @@
-"""Select: some nodes of a network alone, with an argument in the place of the output if wanted.
+"""Extract: some nodes of a network alone, with an argument in the place of the output if wanted.
 
-select{nodes=[w2], output=[n, d, o], cotangent=dy}
+extract{nodes=[w2], output=[n, d, o], cotangent=dy}
 x  = input     [n, c, o]                w2 = parameter [e, d]
 w1 = parameter [d, c]             ->    dy = cotangent [n, e, o]
 w2 = parameter [e, d]                   output         [n, d, o]
@@ -21,7 +21,7 @@ from tnconv.passes.tools import taken_names
 
 
 @dataclass(frozen=True)
-class Select(Pass):
+class Extract(Pass):
     """The product of some nodes of a network, summed over what is not in the new output.
 
     Args:
@@ -31,7 +31,7 @@ class Select(Pass):
             conjugated beside it, as in a derivative.
     """
 
-    name: ClassVar[str] = "select"
+    name: ClassVar[str] = "extract"
     check_cells: ClassVar[int] = 1000
     nodes: tuple[str, ...]
     output: tuple[str, ...]
@@ -42,7 +42,7 @@ class Select(Pass):
         terms = [t for t in expression.terms if set(self.nodes) <= {node.name for node in t.nodes}]
         if len(terms) != 1:
             raise PassError(
-                f"select takes nodes of one term, but {len(terms)} terms have {', '.join(self.nodes) or 'none'}; name "
+                f"extract takes nodes of one term, but {len(terms)} terms have {', '.join(self.nodes) or 'none'}; name "
                 "nodes of one of them"
             )
         return self, tuple(terms)
