@@ -59,9 +59,7 @@ def lines_of(work: Callable[[], object], most: float = float("inf")) -> int:
 
 EVERY = [o.name for o in ops.list()]
 MANY = ("kfac_expand", "gradient_norm", "ggn_block", "ntk", "input_vjp")
-OPERATIONS = {"wide kernel": EVERY, "all": EVERY, "linear": EVERY} | dict.fromkeys(
-    ("pool", "unfold"), ("forward", "input_vjp")
-)
+OPERATIONS = {"all": EVERY} | dict.fromkeys(("pool", "unfold"), ("forward", "input_vjp"))
 NEEDS_A_BATCH = "input_jacobian"
 CASES = [(kind, op, {}) for kind in LAYERS for op in OPERATIONS.get(kind, MANY) if op != NEEDS_A_BATCH]
 CASES += [("all", op, {"training": True}) for op in MANY]
