@@ -6,9 +6,10 @@ from torch import Tensor
 
 from tnconv import ir
 from tnconv.errors import SpecError
+from tnconv.ir import as_integer
 from tnconv.nn.tensorised import decompose
 from tnconv.nn.tensorised.budget import Budget
-from tnconv.nn.tensorised.factors import Factors, Family, Ranks, WeightShape, as_int, bond, parameter
+from tnconv.nn.tensorised.factors import Factors, Family, Ranks, WeightShape, bond, parameter
 from tnconv.nn.tensorised.layer import OfOneDimension, OfThreeDimensions, OfTwoDimensions, TensorisedConv
 from tnconv.nn.tensorised.tucker import channel_factors, channel_limits
 from tnconv.spec.fields import shown
@@ -29,7 +30,7 @@ class BlockTerm(Family):
     blocks: int = 4
 
     def __post_init__(self) -> None:
-        count = as_int(self.blocks)
+        count = as_integer(self.blocks)
         if count is None or count < 1:
             raise SpecError(f"blocks is {shown(self.blocks)}; give the number of terms, an int of at least 1")
         object.__setattr__(self, "blocks", count)

@@ -1,12 +1,12 @@
 """How long a decomposition may take."""
 
 import math
-import operator
 import time
 from dataclasses import dataclass
 from typing import Any
 
 from tnconv.errors import SpecError
+from tnconv.ir import as_integer
 from tnconv.spec.fields import shown
 
 
@@ -47,12 +47,8 @@ def checked_iterations(iterations: object) -> int:
     Raises:
         SpecError: it is no int of at least 0.
     """
-    given: Any = iterations
-    try:
-        count = -1 if isinstance(given, bool) else operator.index(given)
-    except TypeError:
-        count = -1
-    if count < 0:
+    count = as_integer(iterations)
+    if count is None or count < 0:
         raise SpecError(f"iterations is {shown(iterations)}; give the number of sweeps, an int of at least 0")
     return count
 

@@ -4,17 +4,16 @@ The weight has the shape that torch gives it, `[C_out, C_in/groups, *K]`; its ch
 sizes. A *site* is one factor's share of its axes: a channel axis, a kernel axis, or a pair of channel axes.
 """
 
-import operator
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 
 from tnconv.errors import SpecError
-from tnconv.ir import Axis, Expression, Index, Network, Node, Sum, Tensor, group
+from tnconv.ir import Axis, Expression, Index, Network, Node, Sum, Tensor, as_integer, group
 from tnconv.nn.tensorised.budget import Budget
 from tnconv.nn.tensorised.product import Product
 from tnconv.spec import ConvSpec
@@ -201,14 +200,6 @@ class Family(ABC):
         return Network(f"{self.name}.weight", tuple(self.factors(shape, ranks)), output)
 
 
-def as_int(value: Any) -> int | None:
-    """An integer of any type, NumPy's too, as an int; None for anything else, a bool too."""
-    try:
-        return None if isinstance(value, bool) else operator.index(value)
-    except TypeError:
-        return None
-
-
 def parameter(name: str, *axes: Axis) -> Tensor:
     """A factor."""
     return Tensor(name, "parameter", axes)
@@ -274,7 +265,7 @@ def channel_shape(name: str, given: object, channels: int, per_group: int = 1) -
     """
     if given is None:
         return (channels,)
-    counts = [as_int(size) for size in given] if isinstance(given, list | tuple) else []
+    counts = [as_integer(size) for size in given] if isinstance(given, list | tuple) else []
     sizes = tuple(count for count in counts if count is not None and count >= 1)
     if not sizes or len(sizes) != len(counts):
         raise SpecError(

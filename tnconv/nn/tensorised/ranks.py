@@ -3,7 +3,8 @@
 from numbers import Real
 
 from tnconv.errors import SpecError
-from tnconv.nn.tensorised.factors import Family, Ranks, WeightShape, as_int
+from tnconv.ir import as_integer
+from tnconv.nn.tensorised.factors import Family, Ranks, WeightShape
 from tnconv.spec.fields import shown
 
 Rank = int | float | tuple[int, ...]
@@ -23,7 +24,7 @@ def resolve_ranks(rank: object, family: Family, shape: WeightShape) -> dict[str,
         SpecError: the rank is not positive, one of a tuple too large, or none small enough for the fraction.
     """
     limits = family.limits(shape)
-    count = as_int(rank)
+    count = as_integer(rank)
     if count is not None:
         if count < 1:
             raise SpecError(
@@ -52,7 +53,7 @@ def _each(ranks: tuple[object, ...], limits: Ranks) -> dict[str, int]:
         )
     found = {}
     for (name, limit), rank in zip(limits.items(), ranks, strict=True):
-        count = as_int(rank)
+        count = as_integer(rank)
         if count is None or not 1 <= count <= limit:
             raise SpecError(f"rank of bond {name!r} is {shown(rank)}; give an int from 1 to {limit}")
         found[name] = count
