@@ -1,18 +1,14 @@
 """What a compilation takes does not grow with the sizes of a layer: counted in lines of code that run, not in time."""
 
-import sys
 from collections.abc import Callable
-from pathlib import Path
-from types import FrameType
-from typing import Any
 
 import pytest
 
 import tnconv
+from tests.work import TooMuchWork, lines_of
 from tnconv import ops
 from tnconv.spec import Layer
 
-PACKAGE = str(Path(tnconv.__file__).parent)
 SMALL = 192
 
 # Large in every hyper-parameter that may be: channels, groups, input, kernel, stride, dilation, padding.
@@ -28,34 +24,6 @@ LAYERS: dict[str, Callable[[int], Layer]] = {
     "pool": lambda s: tnconv.PoolSpec(s, s // 4, s, stride=1),
     "unfold": lambda s: tnconv.UnfoldSpec(s, s // 4, s),
 }
-
-
-class TooMuch(Exception):
-    """More lines ran than were allowed."""
-
-
-def lines_of(work: Callable[[], object], most: float = float("inf")) -> int:
-    """Lines of the package that run; stops where they are more than `most`."""
-    count = 0
-
-    def line(frame: FrameType, event: str, _: Any) -> Any:
-        nonlocal count
-        count += event == "line"
-        if count > most:
-            raise TooMuch(f"{count} lines, at {frame.f_code.co_filename}:{frame.f_lineno}")
-        return line
-
-    def enter(frame: FrameType, *_: Any) -> Any:
-        return line if frame.f_code.co_filename.startswith(PACKAGE) else None
-
-    before = sys.gettrace()
-    sys.settrace(enter)
-    try:
-        work()
-    finally:
-        sys.settrace(before)
-    return count
-
 
 EVERY = [o.name for o in ops.list()]
 MANY = ("kfac_expand", "gradient_norm", "ggn_block", "ntk", "input_vjp")
@@ -88,7 +56,7 @@ def test_costs_of_huge_layers_are_counted_where_they_cannot_be_measured(op):
 
 
 def test_what_counts_lines_stops_what_grows():
-    with pytest.raises(TooMuch):
+    with pytest.raises(TooMuchWork):
         lines_of(lambda: tnconv.compile(LAYERS["linear"](4)), most=100)
 
 

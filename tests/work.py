@@ -1,12 +1,18 @@
-"""How much work a call is, as a number that is the same on every machine: Python calls, not seconds."""
+"""How much work a call is, as a number that is the same on every machine: Python calls or lines, not seconds."""
 
 import sys
 from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
 from typing import Any
+
+import tnconv
+
+PACKAGE = str(Path(tnconv.__file__).parent)
 
 
 class TooMuchWork(AssertionError):
-    """A call made more Python calls than it was allowed."""
+    """A call took more than it was allowed."""
 
 
 def calls_of(function: Callable[[], object], most: int = sys.maxsize) -> int:
@@ -34,4 +40,35 @@ def calls_of(function: Callable[[], object], most: int = sys.maxsize) -> int:
         function()
     finally:
         sys.setprofile(before)
+    return count
+
+
+def lines_of(function: Callable[[], object], most: float = sys.maxsize) -> int:
+    """The number of lines of the package that a call runs, also in a loop that calls nothing.
+
+    Args:
+        function: takes nothing.
+        most: at so many the call is given up.
+
+    Raises:
+        TooMuchWork: there are more.
+    """
+    count = 0
+
+    def line(frame: FrameType, event: str, _argument: Any) -> Any:
+        nonlocal count
+        count += event == "line"
+        if count > most:
+            raise TooMuchWork(f"{count} lines, at {frame.f_code.co_filename}:{frame.f_lineno}")
+        return line
+
+    def enter(frame: FrameType, _event: str, _argument: Any) -> Any:
+        return line if frame.f_code.co_filename.startswith(PACKAGE) else None
+
+    before = sys.gettrace()
+    sys.settrace(enter)
+    try:
+        function()
+    finally:
+        sys.settrace(before)
     return count

@@ -78,6 +78,42 @@ def kept(build: Callable[Key, Made]) -> Callable[Key, Made]:
     return found
 
 
+def with_weight(
+    build: Callable[..., Callable[..., Tensor]], by_torch: Callable[..., Tensor], *named: str
+) -> Callable[..., Tensor]:
+    """The call of a layer with a weight: compiled, or by torch's operations where a tracer leaves sizes open.
+
+    Args:
+        build: what `kept` returns; takes dimensions, the shapes of an example, the weight and the bias, and options.
+        by_torch: takes dimensions, the three tensors, and the options as a tuple.
+        named: the last options, which are given by name.
+
+    Returns:
+        A function of the public function, dimensions, input, weight, bias or None, and a tuple of options.
+    """
+
+    def call(
+        function: Callable[..., Tensor],
+        dims: int,
+        input: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        options: tuple[Any, ...],
+    ) -> Tensor:
+        if not (isinstance(input, Tensor) and isinstance(weight, Tensor)):
+            expected, cut = {"weight": weight, "input": input}, len(options) - len(named)
+            by_name = dict(zip(named, options[cut:], strict=True))
+            return no_tensors(function, expected, input, weight, bias, *options[:cut], **by_name)
+        sizes, added = without_batch(input.shape, dims + 1), None if bias is None else shape("bias", bias)
+        try:
+            layer = build(dims, sizes, weight.shape, added, *options)
+        except OpenSizes:
+            return by_torch(dims, input, weight, bias, options)
+        return layer(input, weight) if bias is None else layer(input, weight, bias)
+
+    return call
+
+
 def _open(key: tuple[Any, ...]) -> bool:
     """Whether sizes in a key are symbols, or tensors that `torch.jit.trace` follows."""
     kinds = (torch.SymInt, Tensor) if is_traced() else torch.SymInt

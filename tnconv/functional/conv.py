@@ -10,16 +10,13 @@ from torch import Tensor
 from tnconv.backends.torch.depthwise import NATIVE
 from tnconv.functional import native
 from tnconv.functional.calls import (
-    OpenSizes,
     Shape,
     check_channels,
     check_weight,
     compiled,
     kept,
-    no_tensors,
     over_groups,
-    shape,
-    without_batch,
+    with_weight,
 )
 from tnconv.functional.types import Ints, Padding
 from tnconv.spec import ConvSpec
@@ -104,25 +101,6 @@ def conv3d(
     return _convolved(conv3d, 3, input, weight, bias, (stride, padding, dilation, groups, padding_mode))
 
 
-def _convolved(
-    function: Callable[..., Tensor],
-    dims: int,
-    input: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    options: tuple[Any, ...],
-) -> Tensor:
-    if not (isinstance(input, Tensor) and isinstance(weight, Tensor)):
-        expected = {"weight": weight, "input": input}
-        return no_tensors(function, expected, input, weight, bias, *options[:-1], padding_mode=options[-1])
-    sizes, added = without_batch(input.shape, dims + 1), None if bias is None else shape("bias", bias)
-    try:
-        layer = _conv(dims, sizes, weight.shape, added, *options)
-    except OpenSizes:
-        return native.conv(dims, input, weight, bias, options)
-    return layer(input, weight) if bias is None else layer(input, weight, bias)
-
-
 @kept
 def _conv(
     dims: int,
@@ -154,6 +132,9 @@ def _conv(
     if alone:
         return _without_channels(spec)
     return compiled(replace(spec, stride=spec.strides, padding=spec.paddings, dilation=spec.dilations))
+
+
+_convolved = with_weight(_conv, native.conv, "padding_mode")
 
 
 def _without_channels(spec: ConvSpec) -> Callable[..., Tensor]:

@@ -1,6 +1,5 @@
 """Transposed convolution, as `torch.nn.functional.conv_transpose2d`."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -9,16 +8,13 @@ from torch import Tensor
 from tnconv.compiler.function import CompiledFunction
 from tnconv.functional import native
 from tnconv.functional.calls import (
-    OpenSizes,
     Shape,
     check_channels,
     check_weight,
     compiled,
     kept,
-    no_tensors,
     over_groups,
-    shape,
-    without_batch,
+    with_weight,
 )
 from tnconv.functional.types import Ints, NumericPadding
 from tnconv.spec import ConvTransposeSpec
@@ -107,24 +103,6 @@ def conv_transpose3d(
     )
 
 
-def _convolved(
-    function: Callable[..., Tensor],
-    dims: int,
-    input: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    options: tuple[Any, ...],
-) -> Tensor:
-    if not (isinstance(input, Tensor) and isinstance(weight, Tensor)):
-        return no_tensors(function, {"weight": weight, "input": input}, input, weight, bias, *options)
-    sizes, added = without_batch(input.shape, dims + 1), None if bias is None else shape("bias", bias)
-    try:
-        layer = _conv_transpose(dims, sizes, weight.shape, added, *options)
-    except OpenSizes:
-        return native.conv_transpose(dims, input, weight, bias, options)
-    return layer(input, weight) if bias is None else layer(input, weight, bias)
-
-
 @kept
 def _conv_transpose(
     dims: int,
@@ -161,3 +139,6 @@ def _conv_transpose(
             dilation=spec.dilations,
         )
     )
+
+
+_convolved = with_weight(_conv_transpose, native.conv_transpose)

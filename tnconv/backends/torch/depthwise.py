@@ -80,10 +80,15 @@ def weight_gradient(
         dilation=stride,
         groups=examples * groups,
     )
-    for axis, size in enumerate(kernel, 2):  # a stride that skips the last cells leaves room for more of them
-        result = result.narrow(axis, 0, size)
-    result = result.reshape(examples, *shape)
+    result = first_cells(result, kernel).reshape(examples, *shape)
     return result[0] if examples == 1 else result.sum(0)
+
+
+def first_cells(result: Tensor, kernel: tuple[int, ...]) -> Tensor:
+    """The first `kernel` cells of `[a, b, *cells]`: a stride that skips the last cells leaves room for more of them."""
+    for axis, size in enumerate(kernel, 2):
+        result = result.narrow(axis, 0, size)
+    return result
 
 
 def transposed(

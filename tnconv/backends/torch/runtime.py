@@ -160,11 +160,7 @@ def _by_convolution(
     result = depthwise.NATIVE[len(stride)](
         x, gradient.transpose(0, 1), None, dilation, padding, stride, groups
     )
-    for axis, size in enumerate(
-        shape[2:], 2
-    ):  # a stride that skips the last cells leaves room for more of them
-        result = result.narrow(axis, 0, size)
-    return result.transpose(0, 1)
+    return depthwise.first_cells(result, shape[2:]).transpose(0, 1)
 
 
 def depthwise_weight_gradient(
