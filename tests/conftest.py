@@ -1,6 +1,10 @@
 """Shared set-up of the tests: hypothesis runs the same examples every time, and never times them."""
 
+import gc
+import os
+
 import pytest
+import torch
 from hypothesis import HealthCheck, settings
 
 from tnconv.ir import Network, parse_network
@@ -13,6 +17,19 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
 )
 settings.load_profile("tnconv")
+
+
+def pytest_configure() -> None:
+    """Workers share the cores, also with what they start: threads beyond them wait for each other in every call."""
+    threads = max(1, torch.get_num_threads() // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
+    torch.set_num_threads(threads)
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+
+
+def pytest_collection_finish() -> None:
+    """A million objects that stay to the end are not looked through again by every collection."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
