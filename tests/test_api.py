@@ -336,8 +336,11 @@ VERIFIED = {
 }
 
 
-@pytest.mark.parametrize("op", OPERATIONS)
-@pytest.mark.parametrize("name", VERIFIED)
+# Each layer with every other operation, and each operation with every other layer; `make fuzz` has any of both.
+PAIRS = [(n, o) for i, n in enumerate(VERIFIED) for j, o in enumerate(OPERATIONS) if (i + j) % 2 == 0]
+
+
+@pytest.mark.parametrize(("name", "op"), PAIRS)
 def test_verification_passes(name: str, op: str) -> None:
     tnconv.compile(VERIFIED[name], op, verify="exact")
 
@@ -532,7 +535,6 @@ def test_a_delta_behind_a_relation_of_the_result_is_lowered():
 @pytest.mark.parametrize(
     "op", ["ggn_diagonal", "ggn_mini_block", "ggn_mini_block_kernel", "ggn_block", "ggn_gram"]
 )
-@pytest.mark.parametrize(("n", "v"), [(2, 0), (0, 2), (0, 0)])
 @pytest.mark.parametrize(
     "spec",
     [
@@ -543,9 +545,10 @@ def test_a_delta_behind_a_relation_of_the_result_is_lowered():
     ],
     ids=str,
 )
-def test_without_rows_in_z_curvature_is_zero(spec, op, n, v):
+def test_without_rows_in_z_curvature_is_zero(spec, op):
     for options in ({}, {"training": True}, {"constant": ["x"]}):
         function = tnconv.compile(spec, op, **options)
         x, z = (function.plan.arguments[name] for name in ("x", "z"))
-        result = function(x=torch.ones(n, *x[1:]), z=torch.ones(v, n, *z[2:]))
-        assert not result.any()
+        for n, v in ((2, 0), (0, 2), (0, 0)):
+            result = function(x=torch.ones(n, *x[1:]), z=torch.ones(v, n, *z[2:]))
+            assert not result.any(), (options, n, v)

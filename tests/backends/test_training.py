@@ -205,7 +205,7 @@ def test_what_cannot_be_planned_is_left_to_autograd() -> None:
     )
     x = torch.randn(2, 2, 6, 6, dtype=torch.float64, requires_grad=True)
     assert square.backward is None
-    assert torch.autograd.gradcheck(square, [x])
+    assert torch.autograd.gradcheck(square, [x], fast_mode=True)
     other = cp(backend="reference")
     assert other.backward is None
 

@@ -5,7 +5,7 @@ import sys
 
 import numpy as np
 import pytest
-from hypothesis import Phase, find, settings
+from hypothesis import Phase, find, given, settings
 
 import tnconv.testing
 from tnconv.ir import Delta, Index, Network, Pattern, Scale, Sum, Tensor, group, product, symbol
@@ -60,10 +60,32 @@ FEATURES = {
 }  # fmt: skip
 
 
+def drawn(strategy, count):
+    """So many examples, always the same."""
+    found = []
+
+    @settings(QUICK, max_examples=count)
+    @given(strategy)
+    def keep(example):
+        found.append(example)
+
+    keep()
+    return found
+
+
+@pytest.fixture(scope="module")
+def some_networks():
+    return drawn(networks(symbolic=True), 300)
+
+
+@pytest.fixture(scope="module")
+def some_specs():
+    return drawn(conv_specs(), 600)
+
+
 @pytest.mark.parametrize("feature", FEATURES)
-def test_networks_have(feature):
-    found = find(networks(symbolic=True), FEATURES[feature], settings=QUICK)
-    assert FEATURES[feature](found)
+def test_networks_have(some_networks, feature):
+    assert any(map(FEATURES[feature], some_networks))
 
 
 @pytest.mark.parametrize("dims", [1, 2, 3])
@@ -99,9 +121,8 @@ def test_networks_have(feature):
         "dilation",
     ],
 )
-def test_specs_have(feature, dims):
-    found = find(conv_specs(), lambda s: s.spatial_dims == dims and feature(s), settings=QUICK)
-    assert feature(found)
+def test_specs_have(some_specs, feature, dims):
+    assert any(feature(spec) for spec in some_specs if spec.spatial_dims == dims)
 
 
 def test_options_restrict_the_strategies():

@@ -110,10 +110,10 @@ def matrices(length):
     )
 
 
-@pytest.mark.parametrize("network", [deep_chain(300), matrices(300)], ids=["convolutions", "matrices"])
-def test_three_hundred_tensors_are_planned(network):
+@pytest.mark.parametrize("network", [deep_chain(100), matrices(300)], ids=["convolutions", "matrices"])
+def test_hundreds_of_tensors_are_planned(network):
     plan = make_plan(network)
-    assert len(plan.steps) == 299
+    assert len(plan.steps) == len(network.tensors) - 1
     assert plan.multiplications <= make_plan(network, planner="left-to-right").multiplications
 
 

@@ -81,9 +81,15 @@ def networks(
 
 
 @st.composite
-def sums(draw: Draw, *, max_terms: int = 3) -> Sum:
-    """Sums of networks that share their output, as a product rule makes them."""
-    first = draw(networks(max_volume=4_000, symbolic=False))
+def sums(draw: Draw, *, max_terms: int = 3, max_volume: int = 4_000) -> Sum:
+    """Sums of networks that share their output, as a product rule makes them.
+
+    Args:
+        draw: given by hypothesis.
+        max_terms: at least one.
+        max_volume: bound for the product of all sizes of the first term.
+    """
+    first = draw(networks(max_volume=max_volume, symbolic=False))
     legs = first.open_indices
     terms = [first]
     for number in range(2, draw(st.integers(1, max_terms)) + 1):
