@@ -286,7 +286,7 @@ def test_padding_with_the_input_keeps_the_native_convolution(mode: str) -> None:
 @pytest.mark.parametrize("mode", ["reflect", "replicate"])
 def test_padding_with_the_input_passes_the_exact_check(mode: str, op: str) -> None:
     spec = ConvSpec(
-        4, 2, (3, 2), (4, 5), groups=2, padding=((1, 0), (2, 3)), stride=(2, 1), padding_mode=mode
+        4, 2, (3, 2), (8, 9), groups=2, padding=((1, 0), (2, 3)), stride=(2, 1), padding_mode=mode
     )
     tnconv.compile(spec, op, verify="exact")
 

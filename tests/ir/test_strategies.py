@@ -80,7 +80,7 @@ def some_networks():
 
 @pytest.fixture(scope="module")
 def some_specs():
-    return drawn(conv_specs(), 600)
+    return drawn(conv_specs(), 1500)
 
 
 @pytest.mark.parametrize("feature", FEATURES)
