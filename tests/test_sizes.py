@@ -35,7 +35,9 @@ CASES += [("long", op, {"constant": ["x"]}) for op in MANY[:3]]
 CASES += [("linear", op, {"memory_limit": 2**600}) for op in MANY[:3]]
 
 
-@pytest.mark.parametrize(("kind", "op", "options"), CASES, ids=str)
+@pytest.mark.parametrize(
+    ("kind", "op", "options"), CASES, ids=["-".join([kind, op, *options]) for kind, op, options in CASES]
+)
 def test_lines_of_a_compilation_do_not_grow_with_sizes(kind, op, options):
     layer = LAYERS[kind]
     # A stride or a dilation is below 2**31.
