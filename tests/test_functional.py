@@ -17,9 +17,9 @@ from torch import Tensor
 
 import tnconv
 import tnconv.functional as TF
-from tnconv import ConvSpec, ConvTransposeSpec
+from tnconv import ConvSpec, ConvTransposeSpec, api
+from tnconv.compiler.cache import COMPILED
 from tnconv.errors import ArgumentError, SpecError
-from tnconv.functional.calls import compiled
 from tnconv.testing import conv_specs
 
 quick = settings(max_examples=25, deadline=None, derandomize=True)
@@ -384,12 +384,13 @@ def test_torch_compile_takes_a_call_whole():
 def test_a_layer_is_compiled_once(monkeypatch):
     built: list[object] = []
 
-    def counted(spec: Any, op: str) -> tnconv.CompiledFunction:
-        built.append(spec)
-        return tnconv.compile(spec, op)
+    def counted(*given: Any) -> Any:
+        built.append(given)
+        return made(*given)
 
-    monkeypatch.setattr("tnconv.functional.calls.compile", counted)
-    compiled.cache_clear()
+    made = api._made
+    monkeypatch.setattr(api, "_made", counted)
+    COMPILED.clear()
     x, weight = random(2, 3, 11, 13), random(5, 3, 2, 2, seed=1)
     want = F.conv2d(x, weight, None, 1, 1)
     for batch in (1, 2, 1, 2):  # the batch size is no part of a layer

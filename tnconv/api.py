@@ -1,15 +1,19 @@
 """`tnconv.compile`: from a layer, or a network, to a function on tensors, with everything in between kept."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Hashable, Mapping
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import torch
 
-from tnconv import ops
-from tnconv.backends import reference
+from tnconv import ops, plugins
+from tnconv.backends import cache, reference
+from tnconv.backends.torch.profile import profile_of
+from tnconv.backends.tuning import FILE
 from tnconv.compiler.batches import BatchAxes
-from tnconv.compiler.build import Builder
+from tnconv.compiler.build import Builder, Built
+from tnconv.compiler.cache import COMPILED, as_key
 from tnconv.compiler.dtypes import Arithmetic
 from tnconv.compiler.function import CompiledFunction, Second
 from tnconv.compiler.options import Options
@@ -17,7 +21,7 @@ from tnconv.compiler.source import Source, source_of
 from tnconv.compiler.verify import check_program
 from tnconv.errors import PlanError
 from tnconv.ir import Expression, Network, Sum
-from tnconv.passes import Pipeline, exact_check
+from tnconv.passes import Pipeline, Stage, exact_check
 
 
 def compile(
@@ -46,6 +50,9 @@ def compile(
     accuracy: str = "componentwise",
 ) -> CompiledFunction:
     """Compile an operation of a layer, or a network, to a function on tensors.
+
+    Compiling the same once more, however it is written, is a look-up that takes some 0.1 ms; the programs are shared
+    and the functions are not. `tnconv.compiler.cache.COMPILED.clear()` forgets them.
 
     Args:
         source: a spec such as `ConvSpec`, a module of torch or of `tnconv.nn` that one represents, a factorised
@@ -103,45 +110,110 @@ def compile(
         PluginError: the backend is unknown.
         LoweringError: the device is none, or the plan cannot be written as a program.
     """
-    options = Options.read(
-        passes=passes,
-        planner=planner,
-        backend=backend,
-        convention=convention,
-        groups=groups,
-        bias=bias,
-        memory_limit=memory_limit,
-        verify=verify,
-        hints=hints,
-        device=device,
-        autotune=autotune,
-        minimize=minimize,
-        training=training,
-        frozen=frozen,
-        constant=constant,
-        dtype=dtype,
-        accuracy=accuracy,
-    )
+    given = {
+        "passes": passes,
+        "planner": planner,
+        "backend": backend,
+        "convention": convention,
+        "groups": groups,
+        "bias": bias,
+        "memory_limit": memory_limit,
+        "verify": verify,
+        "hints": hints,
+        "device": device,
+        "autotune": autotune,
+        "minimize": minimize,
+        "training": training,
+        "frozen": frozen,
+        "constant": constant,
+        "dtype": dtype,
+        "accuracy": accuracy,
+    }
+    options, key = _options(given)
     operation = ops.get(op)
+    read = source_of(source, input_size, batch_size)
     chosen = ops.Options(joint=options.bias == "joint", average=options.groups == "average")
-    made = _compiled(source_of(source, input_size, batch_size), operation.name, options, chosen, wrt)
+    made = _compiled(read, operation, options, chosen, wrt, key)
     if ops.OTHER in operation.options:
         other = replace(chosen, other=True)
-        read = source_of(source, input_size, batch_size)
-        made.second = Second(partial(_compiled, read, operation.name, options, other, wrt))
+        made.second = Second(partial(_compiled, read, operation, options, other, wrt, key))
     return made
 
 
+def _options(given: Mapping[str, Any]) -> tuple[Options, Hashable]:
+    """Options as they were given, checked, and as a part of a key."""
+
+    def read() -> tuple[Options, Hashable]:
+        options = Options.read(**given)
+        return options, options.key
+
+    written = tuple([as_key(value) for value in given.values()])
+    return COMPILED.get(("options", written, plugins.state()), read)
+
+
 def _compiled(
-    source: Source, op: str, options: Options, chosen: ops.Options, wrt: str | None
+    source: Source,
+    operation: ops.Operation,
+    options: Options,
+    chosen: ops.Options,
+    wrt: str | None,
+    key: Hashable,
 ) -> CompiledFunction:
-    """The function of an operation, once all options are known to be right."""
-    operation = ops.get(op)
+    """The function of an operation, once all options are known to be right; what it takes is looked up or made.
+
+    Args:
+        source: what is compiled.
+        operation: of it.
+        options: how.
+        chosen: those of the operation.
+        wrt: name of the argument that it is by.
+        key: of the options.
+    """
     forward = source.forward(_bias(operation, chosen, wrt))
+    layer = source.spec is not None or operation.name != "forward"
+    whole = (forward, layer, operation, chosen, wrt, key, _surroundings(options))
+    make = partial(_made, forward, layer, operation, options, chosen, wrt)
+    made = (
+        make() if options.verify else COMPILED.get(whole, make)
+    )  # who asks for a check is not told of an old one
+    network, stages, built, batch, arithmetic = made
+    axes = batch if source.single else None
+    return CompiledFunction(operation.name, network, stages, built.apart(), axes, source.spec, arithmetic)
+
+
+def _surroundings(options: Options) -> Hashable:
+    """What a compilation depends on besides its arguments."""
+    rates = profile_of(options.device) if options.backend == "torch" else None
+    measured = cache.path_of(FILE) if options.autotune else None
+    return (plugins.state(), rates, measured, torch.get_default_dtype(), torch.get_num_threads())
+
+
+def _made(
+    forward: Expression,
+    layer: bool,
+    operation: ops.Operation,
+    options: Options,
+    chosen: ops.Options,
+    wrt: str | None,
+) -> tuple[Expression, tuple[Stage, ...], Built, BatchAxes | None, Arithmetic]:
+    """Compile.
+
+    Args:
+        forward: the network.
+        layer: whether the network is called as that of an operation.
+        operation: of it.
+        options: how.
+        chosen: those of the operation.
+        wrt: name of the argument that it is by.
+
+    Returns:
+        The network and the stages it went through, plan and program, the batch axes of a layer, dtypes.
+    """
     check = exact_check(reference.evaluate) if options.verify else None
     derivation = ops.derive(operation, forward, chosen, wrt, options.convention)
     derived, first = derivation.run(check)
-    derived = _named(derived, source, operation.name)
+    if layer:
+        derived = _named(derived, operation.name)
     if chosen.other:
         options = _of_both(options, derived)
     unknown = sorted(set(options.hints) - set(derived.symbols))
@@ -172,9 +244,11 @@ def _compiled(
         ) from error
     if options.verify:
         check_program(derived, network, builder, built)
-    batch = BatchAxes.of(derived, derivation.batch) if source.single else None
-    arithmetic = Arithmetic.of(network, operation, options.dtype)
-    return CompiledFunction(operation.name, network, (*first, *second), built, batch, source.spec, arithmetic)
+    axes, arithmetic = (
+        BatchAxes.of(derived, derivation.batch),
+        Arithmetic.of(network, operation, options.dtype),
+    )
+    return network, (*first, *second), built, axes, arithmetic
 
 
 def _of_both(options: Options, network: Expression) -> Options:
@@ -200,9 +274,7 @@ def _bias(operation: ops.Operation, chosen: ops.Options, wrt: str | None) -> boo
     return operation.bias
 
 
-def _named(network: Expression, source: Source, op: str) -> Expression:
-    if source.network is not None and op == "forward":
-        return network
+def _named(network: Expression, op: str) -> Expression:
     stem = network.name.split(".")[0]
     name = f"{stem}.{op}"
     return network.rename(name) if isinstance(network, Network) else Sum(name, network.terms)

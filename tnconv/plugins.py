@@ -8,7 +8,7 @@ is imported before it is asked for. Two owners of one name are an error that nam
 import importlib
 import importlib.metadata
 import sys
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -91,6 +91,7 @@ class Source:
 
 
 _registered: dict[str, dict[str, Source]] = {group: {} for group in GROUPS}
+_changes = [0]  # how often a name came to stand for something else
 
 
 def names(group: str) -> tuple[str, ...]:
@@ -137,17 +138,29 @@ def register(group: str, name: str, value: Any) -> None:
     if known is not None and known.owner != owner:
         raise _clash(group, name, known.owner, owner)
     _registered[group][name] = Source(owner, value)
+    _count()
 
 
 def unregister(group: str, name: str) -> None:
     """Take back a `register`; a name that was not registered is left alone."""
     _registered[group].pop(name, None)
+    _count()
 
 
 def refresh() -> None:
     """Forget which distributions were found, after one was installed or removed in the running process."""
     importlib.invalidate_caches()
     _entry_points.cache_clear()
+    _count()
+
+
+def state() -> Hashable:
+    """What changes whenever a name may stand for something else: after a `register`, another path to search."""
+    return (_changes[0], *sys.path)
+
+
+def _count() -> None:
+    _changes[0] += 1
 
 
 def sources(group: str) -> dict[str, Source]:

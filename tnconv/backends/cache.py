@@ -54,7 +54,7 @@ def read(name: str, kind: type[Entry]) -> dict[str, Entry]:
         name: of the file in the folder.
         kind: what every entry is.
     """
-    path = _path(name)
+    path = path_of(name)
     found: dict[str, Entry] = {}
     if isinstance(path, Path):
         found, fault = _decoded(path, kind)
@@ -73,7 +73,7 @@ def remember(name: str, entries: Mapping[str, Entry], kind: type[Entry]) -> None
         entries: by key; they replace those of the same key.
         kind: what every entry is.
     """
-    path = _path(name)
+    path = path_of(name)
     pending = _unwritten.pop(path, {}) | dict(entries)
     try:
         write(name, pending, kind)
@@ -99,7 +99,7 @@ def write(name: str, entries: Mapping[str, Entry], kind: type[Entry]) -> Path:
     return path
 
 
-def _path(name: str) -> Path | str:
+def path_of(name: str) -> Path | str:
     """The file; its bare name where there is no folder."""
     try:
         return folder() / name

@@ -57,6 +57,12 @@ class Built:
     recipe: "Recipe"
     function: WithBackward | WithConstants | None = None
 
+    def apart(self) -> "Built":
+        """The same for another caller, without what calls have kept of their constant arguments."""
+        if not isinstance(self.function, WithConstants):
+            return self
+        return replace(self, function=self.function.apart())
+
     @property
     def trials(self) -> tuple[Trial, ...]:
         """What autotuning has timed."""

@@ -4,7 +4,7 @@ An option is one line of `Options`: its type, its default, and a reader, a funct
 given that returns the value to go on with, or raises.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch
 
 from tnconv import plugins
 from tnconv.backends.torch.kernels.base import ACCURACIES
+from tnconv.compiler.cache import as_key
 from tnconv.errors import LoweringError, OperationError, PlanError
 from tnconv.ops.conventions import check_convention
 from tnconv.passes import Pipeline
@@ -137,6 +138,11 @@ class Options:
         check_training(options.training, options.frozen, options.constant)
         _check_limit(options, given["memory_limit"])
         return options
+
+    @property
+    def key(self) -> Hashable:
+        """All of them as a part of a key."""
+        return tuple([as_key(getattr(self, name)) for name in OPTIONS])
 
     @property
     def objective(self) -> Objective:

@@ -1,7 +1,8 @@
 """From a call to its compiled layer: hashable keys, what is kept, and the checks that a layer's spec cannot make.
 
 A key has the shapes without the batch and the hyper-parameters as they were written. What it leads to is checked
-and compiled on its first call; later calls only look it up, which takes a few microseconds.
+and compiled on its first call; later calls only look it up, which takes a few microseconds. Two ways of writing one
+layer share the program, which `tnconv.compile` looks up.
 """
 
 import functools
@@ -13,12 +14,9 @@ from typing import Any, ParamSpec, TypeVar
 import torch
 from torch import Tensor
 
-from tnconv.api import compile
 from tnconv.backends.torch.context import is_traced, takes_over
-from tnconv.compiler.function import CompiledFunction
 from tnconv.errors import ArgumentError, SpecError
 from tnconv.ir import as_integer
-from tnconv.spec import Layer
 from tnconv.spec.fields import shown, typed
 
 Shape = tuple[int, ...]
@@ -150,12 +148,6 @@ def _frozen(value: Any) -> Any:
             f"{shown(value)} is a {kind.__name__}; give an int, or a tuple with one for each spatial dimension"
         )
     return value
-
-
-@functools.lru_cache(maxsize=_KEPT)
-def compiled(spec: Layer, op: str = "forward") -> CompiledFunction:
-    """The function of a layer; one for all ways of writing it, if its fields have one value for each dimension."""
-    return compile(spec, op)
 
 
 # -- keys ----------------------------------------------------------------------------------------------

@@ -7,13 +7,13 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
+from tnconv.api import compile
 from tnconv.backends.torch.depthwise import NATIVE
 from tnconv.functional import native
 from tnconv.functional.calls import (
     Shape,
     check_channels,
     check_weight,
-    compiled,
     kept,
     over_groups,
     with_weight,
@@ -131,7 +131,7 @@ def _conv(
     )
     if alone:
         return _without_channels(spec)
-    return compiled(replace(spec, stride=spec.strides, padding=spec.paddings, dilation=spec.dilations))
+    return compile(replace(spec, stride=spec.strides, padding=spec.paddings, dilation=spec.dilations))
 
 
 _convolved = with_weight(_conv, native.conv, "padding_mode")

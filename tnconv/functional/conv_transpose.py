@@ -5,13 +5,13 @@ from typing import Any
 
 from torch import Tensor
 
+from tnconv.api import compile
 from tnconv.compiler.function import CompiledFunction
 from tnconv.functional import native
 from tnconv.functional.calls import (
     Shape,
     check_channels,
     check_weight,
-    compiled,
     kept,
     over_groups,
     with_weight,
@@ -130,7 +130,7 @@ def _conv_transpose(
         groups=groups,
         bias=bias is not None,
     )
-    return compiled(
+    return compile(
         replace(
             spec,
             stride=spec.strides,

@@ -3,9 +3,10 @@
 import torch.nn.functional as F
 from torch import Tensor
 
+from tnconv.api import compile
 from tnconv.compiler.function import CompiledFunction
 from tnconv.errors import ArgumentError
-from tnconv.functional.calls import OpenSizes, Shape, compiled, kept, no_tensors, shape
+from tnconv.functional.calls import OpenSizes, Shape, kept, no_tensors, shape
 from tnconv.spec import LinearSpec
 
 
@@ -50,4 +51,4 @@ def _linear(features: Shape, weight: Shape, bias: Shape | None) -> CompiledFunct
             f"bias has shape {tuple(bias)} but weight {tuple(weight)} has {weight[0]} output features; give a bias of "
             f"shape ({weight[0]},)"
         )
-    return compiled(LinearSpec(weight[1], weight[0], bias=bias is not None))
+    return compile(LinearSpec(weight[1], weight[0], bias=bias is not None))

@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tnconv.api import compile
 from tnconv.compiler.function import CompiledFunction
 from tnconv.functional import native
 from tnconv.functional.calls import (
     OpenSizes,
     Shape,
     check_axes,
-    compiled,
     dims_with,
     kept,
     no_tensors,
@@ -149,7 +149,7 @@ def _pool(
     )
     if over and divisor is None:
         spec = replace(spec, divisor=math.prod(spec.kernel_sizes))
-    return compiled(replace(spec, kernel_size=spec.kernel_sizes, stride=spec.strides, padding=spec.paddings))
+    return compile(replace(spec, kernel_size=spec.kernel_sizes, stride=spec.strides, padding=spec.paddings))
 
 
 def _differ(spec: PoolSpec, counted: bool) -> bool:

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
+from tnconv.api import compile
 from tnconv.compiler.function import CompiledFunction
 from tnconv.errors import ArgumentError, SpecError
 from tnconv.functional import native
@@ -13,7 +14,6 @@ from tnconv.functional.calls import (
     OpenSizes,
     Shape,
     check_axes,
-    compiled,
     dims_of,
     dims_with,
     kept,
@@ -102,7 +102,7 @@ def _unfold(
     dims: int, sizes: Shape, kernel_size: Any, dilation: Any, padding: Any, stride: Any
 ) -> CompiledFunction:
     check_axes(sizes, spatial_axes(dims))
-    return compiled(_spec(sizes[0], tuple(sizes[1:]), kernel_size, dilation, padding, stride))
+    return compile(_spec(sizes[0], tuple(sizes[1:]), kernel_size, dilation, padding, stride))
 
 
 @kept
@@ -123,7 +123,7 @@ def _fold(
             f"input has {sizes[1]} columns but output_size {one.input_sizes} has {windows} windows; give one column "
             "for each, or change output_size, dilation, padding or stride"
         )
-    return compiled(replace(one, channels=sizes[0] // cells), "input_vjp")
+    return compile(replace(one, channels=sizes[0] // cells), "input_vjp")
 
 
 def _full(output_size: Any, kernel_size: Any, *others: Any) -> Shape:

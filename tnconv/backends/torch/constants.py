@@ -5,6 +5,7 @@ with a copy. That is exact whoever changed them and how, and takes one pass over
 """
 
 from collections.abc import Collection, Mapping
+from copy import copy
 
 import torch
 from torch import Tensor
@@ -53,6 +54,12 @@ class KeptProgram:
         cells = sum(evaluate(product(plan.arguments[name]), hints) for name in self.head.arguments)
         self._compared = profile.copying(_READ * cells)
 
+    def apart(self) -> "KeptProgram":
+        """The same programs with nothing kept, for another caller."""
+        made = copy(self)
+        made._kept = None
+        return made
+
     @property
     def predicted(self) -> float:
         """Microseconds of a call that finds what is kept."""
@@ -100,6 +107,10 @@ class WithConstants:
 
     def __init__(self, program: Program, kept: KeptProgram) -> None:
         self.program, self.kept = program, kept
+
+    def apart(self) -> "WithConstants":
+        """The same with nothing kept, for another caller."""
+        return WithConstants(self.program, self.kept.apart())
 
     def __call__(self, *tensors: Tensor) -> Tensor:
         """The value."""
