@@ -24,13 +24,13 @@ from typing import Any
 
 import numpy as np
 import opt_einsum
-import sympy
 import torch
 
 from tnconv.backends.reference import Array, bind_symbols, expand_pattern
 from tnconv.backends.torch.signature import Signature
 from tnconv.errors import ArgumentError, LoweringError, NetworkError
 from tnconv.ir import Axis, Delta, Index, Network, Pattern, Scale, Sum, Tensor, as_integer, fresh
+from tnconv.ir.monomial import is_expression
 
 _INTEGER = 2**62
 _ROUNDING = 2**-8  # of bfloat16, the coarsest dtype that a scale may be rounded to
@@ -294,7 +294,7 @@ class _Constant:
     device: torch.device | str | None
 
     def __call__(self, value: Any) -> torch.Tensor:
-        return self._scale(value) if isinstance(value, sympy.Expr) else self._tensor(value)
+        return self._scale(value) if is_expression(value) else self._tensor(value)
 
     def _tensor(self, value: Array | float) -> torch.Tensor:
         return torch.as_tensor(value, dtype=self.dtype, device=self.device)

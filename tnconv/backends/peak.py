@@ -8,12 +8,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import product as every
 from math import comb, prod
 
-import sympy
-
 from tnconv.backends.base import Program
 from tnconv.backends.meter import ITEM, Memory, measured_at
 from tnconv.ir import Size, evaluate, product, symbol
 from tnconv.ir.index import normal, symbol_names
+from tnconv.ir.monomial import ONE, sympy
 from tnconv.planner.memory import program_peak
 from tnconv.planner.plan import DEFAULT_HINT, Plan
 
@@ -143,16 +142,16 @@ def _interpolated(at: At, powers: Mapping[str, int], values: Mapping[str, int]) 
             for steps in every(*(range(o + 1) for o in orders))
         )
         total = total + difference * prod(
-            (_choose(symbol(n) - values[n], o) for n, o in zip(names, orders, strict=True)), start=sympy.S.One
+            (_choose(symbol(n) - values[n], o) for n, o in zip(names, orders, strict=True)), start=ONE
         )
     made = normal(sympy.expand(total))
     beyond = {**values, **{n: values[n] + power + 1 for n, power in powers.items()}}
     return made if at(beyond) == evaluate(made, beyond) else None
 
 
-def _choose(x: sympy.Expr, count: int) -> sympy.Expr:
+def _choose(x: Size, count: int) -> Size:
     """The binomial coefficient as a polynomial."""
-    return prod((x - j for j in range(count)), start=sympy.S.One) / sympy.factorial(count)
+    return prod((x - j for j in range(count)), start=ONE) / sympy.factorial(count)
 
 
 def _raised(planned: Size, here: int, name: str, values: Mapping[str, int]) -> Size:

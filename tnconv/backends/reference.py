@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import opt_einsum
-import sympy
 import torch
 
 from tnconv.backends.base import Choice, Program
@@ -33,6 +32,7 @@ from tnconv.ir import (
     evaluate as evaluate_size,
 )
 from tnconv.ir.index import symbol_names
+from tnconv.ir.monomial import ONE, Scalar, expanded, sympy
 from tnconv.planner.plan import Plan
 
 Array = npt.NDArray[Any]
@@ -107,7 +107,7 @@ def _evaluate_chunks(plan: Plan, arrays: Mapping[str, Array]) -> Array:
     first, *others = plan.slices
     cuts = {name: _cut_axis(sizes, first.part) for name, sizes in plan.arguments.items()}
     count = _whole_size(plan, first.part, arrays)
-    inner = replace(plan, slices=tuple(others), scale=sympy.S.One)
+    inner = replace(plan, slices=tuple(others), scale=ONE)
     values = []
     for start in range(0, count, first.chunk):
         stop = min(start + first.chunk, count)
@@ -135,7 +135,7 @@ def _cut_axis(sizes: Sequence[Size], part: str) -> tuple[int, int] | None:
     """The axis whose size has a symbol, and the cells that a value of its index takes there."""
     for place, size in enumerate(sizes):
         if part in symbol_names(size):
-            return place, int(sympy.expand(size).coeff(symbol(part), 1))
+            return place, int(expanded(size).coeff(symbol(part), 1))
     return None
 
 
@@ -270,8 +270,8 @@ def _check(equation: _Equation, values: Mapping[str, int], origin: Mapping[str, 
 
 def _linear_solution(equation: _Equation, name: str, values: Mapping[str, int]) -> int | None:
     """The value of the one unknown, or None where the size is not linear in it."""
-    unknown = sympy.Symbol(name, integer=True, positive=True)
-    known = {sympy.Symbol(n, integer=True, positive=True): v for n, v in values.items()}
+    unknown = symbol(name)
+    known = {symbol(n): v for n, v in values.items()}
     rest = sympy.expand(equation.size.subs(known) - equation.extent)
     slope = sympy.diff(rest, unknown)
     if not slope.is_Number or slope == 0 or rest.has(sympy.floor):
@@ -392,7 +392,7 @@ def _apply_scale(value: Array, network: Network) -> Array:
     return _times(value, scale)
 
 
-def _times(value: Array, scale: sympy.Expr) -> Array:
+def _times(value: Array, scale: Scalar) -> Array:
     if scale == 1:
         return value
     if value.dtype.kind in "iO":

@@ -1,8 +1,8 @@
 """Sizes, indices and axes: what the edges of a network are made of.
 
-A *size* is a positive integer or a sympy expression of positive integer symbols (`N`). An *index* is a
-named summation variable with a size. An *axis* says how the indices of a node lie on one axis of the
-tensor that a torch user passes: `i`, the group `(g c)`, or an injective affine position `2*o + k < 224`.
+A *size* is a positive integer or an expression of positive integer symbols (`N`): a monomial (`64*N`), or one of
+sympy. An *index* is a named summation variable with a size. An *axis* says how the indices of a node lie on one axis
+of the tensor that a torch user passes: `i`, the group `(g c)`, or an injective affine position `2*o + k < 224`.
 """
 
 import ast
@@ -15,12 +15,11 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import Any
 
-import sympy
-
 from tnconv.errors import NetworkError
 from tnconv.ir.integers import as_integer
+from tnconv.ir.monomial import Monomial, is_expression, is_sympy, monomial_of, sympy
 
-Size = Any  # int | sympy.Expr; sympy is untyped, so the union would collapse to Any all the same
+Size = Any  # int | Monomial | sympy.Expr; sympy is untyped, so the union would collapse to Any all the same
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*\Z", re.ASCII)
 NETWORK_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.]*\Z", re.ASCII)
@@ -54,41 +53,46 @@ def natural_key(name: str) -> tuple[tuple[int, int | str], ...]:
     return tuple((0, int(p)) if p.isdigit() else (1, p) for p in parts)
 
 
-def symbol(name: str) -> sympy.Symbol:
+def symbol(name: str) -> Monomial:
     """A size symbol: a positive integer called `name`."""
-    return sympy.Symbol(check_name(name, "size"), integer=True, positive=True)
+    return Monomial(1, ((check_name(name, "size"), 1),))
 
 
 def as_size(value: object) -> Size:
-    """Normalise a size: an int, a sympy expression or a text such as `"N"` or `"2*N + 1"`.
+    """Normalise a size: an int, an expression or a text such as `"N"` or `"2*N + 1"`.
 
     Raises:
         NetworkError: the value is not a size, or an integer size that is not between 1 and 2**62.
     """
     if isinstance(value, str):
         value = parse_expression(value)
-    number = as_integer(value) if not isinstance(value, sympy.Expr) or value.is_Integer else None
-    if number is not None:
-        value = number
-    if isinstance(value, bool) or not isinstance(value, int | sympy.Expr):
+    size = normal(value)
+    if is_expression(size):
+        return _checked(size)
+    number = as_integer(size)
+    if number is None:
         raise NetworkError(
             f"size {value!r} is not an integer or a sympy expression; write an int or a symbol"
         )
-    if isinstance(value, int) and not 1 <= value <= _MAX_INTEGER:
-        raise NetworkError(f"size {value} is not between 1 and 2**62; every index needs at least one value")
-    if isinstance(value, sympy.Expr) and value.is_nonpositive:
-        raise NetworkError(f"size {value} is never positive; every index needs at least one value")
-    if isinstance(value, sympy.Expr) and not value.is_integer:
+    if not 1 <= number <= _MAX_INTEGER:
+        raise NetworkError(f"size {number} is not between 1 and 2**62; every index needs at least one value")
+    return number
+
+
+def _checked(size: Size) -> Size:
+    """An expression that is a size."""
+    if size.is_nonpositive:
+        raise NetworkError(f"size {size} is never positive; every index needs at least one value")
+    if not size.is_integer:
         raise NetworkError(
-            f"size {value} is not known to be an integer; build its symbols with tnconv.ir.symbol"
+            f"size {size} is not known to be an integer; build its symbols with tnconv.ir.symbol"
         )
-    if isinstance(value, sympy.Expr):
-        check_readable(value, "size")
-    return value
+    check_readable(size, "size")
+    return size
 
 
 @lru_cache(maxsize=4096)
-def check_readable(value: sympy.Expr, what: str) -> None:
+def check_readable(value: Size, what: str) -> None:
     """Refuse an expression whose text would not be read back as the same value.
 
     Raises:
@@ -109,8 +113,13 @@ def check_readable(value: sympy.Expr, what: str) -> None:
 
 
 def normal(value: Size) -> Size:
-    """A plain int where a sympy value is one."""
-    return int(value) if isinstance(value, sympy.Integer) else value
+    """A plain int where an expression is one, a monomial where it is one."""
+    if type(value) is int:
+        return value
+    if is_sympy(value):
+        found = monomial_of(value)
+        value = value if found is None else found
+    return int(value) if isinstance(value, Monomial) and value.is_Integer else value
 
 
 def product(sizes: Iterable[Size]) -> Size:
@@ -141,7 +150,7 @@ def evaluate(size: Size, values: Mapping[str, int]) -> int:
 
 
 @lru_cache(maxsize=4096)
-def _compiled(size: sympy.Expr) -> Callable[[Mapping[str, int]], int]:
+def _compiled(size: Size) -> Callable[[Mapping[str, int]], int]:
     """A function of exact integer arithmetic: floats would make `floor(N/49)` wrong at 49 and above 2**53."""
     names = symbol_names(size)
     source = _source(size, {name: f"a{place}" for place, name in enumerate(names)})
@@ -166,8 +175,13 @@ def _compiled(size: sympy.Expr) -> Callable[[Mapping[str, int]], int]:
     return call
 
 
-def _source(size: sympy.Expr, names: Mapping[str, str]) -> str:
+def _source(size: Size, names: Mapping[str, str]) -> str:
     """Python text of a size in exact arithmetic."""
+    if isinstance(size, Monomial):
+        number = f"Fraction({size.p}, {size.q})" if size.q != 1 else f"({size.p})"
+        over = [f"{names[name]}**{power}" for name, power in size.powers if power > 0]
+        under = [f"Fraction(1, {names[name]}**{-power})" for name, power in size.powers if power < 0]
+        return f"({'*'.join([number, *over, *under])})"
     if size.is_Integer:
         return f"({int(size)})"
     if size.is_Rational:
@@ -191,11 +205,13 @@ def _source(size: sympy.Expr, names: Mapping[str, str]) -> str:
 
 def symbol_names(size: Size) -> tuple[str, ...]:
     """Names of the symbols in a size, sorted."""
-    return () if isinstance(size, int) else tuple(sorted(s.name for s in size.free_symbols))
+    if isinstance(size, int):
+        return ()
+    return size.names if isinstance(size, Monomial) else tuple(sorted(s.name for s in size.free_symbols))
 
 
 def parse_expression(text: str) -> Any:
-    """Read an arithmetic text (integers, names, `+ - * / **`, `floor`) as a sympy value, without eval.
+    """Read an arithmetic text (integers, names, `+ - * / **`, `floor`) as a number or an expression, without eval.
 
     Raises:
         NetworkError: the text holds anything else.
@@ -259,7 +275,7 @@ def _exponent(node: ast.AST) -> int:
 def _walk(node: ast.AST) -> Any:
     match node:
         case ast.Constant(value=int() as value) if not isinstance(value, bool) and value <= _MAX_NUMBER:
-            return sympy.Integer(value)
+            return Monomial(value)
         case ast.Name(id=name):
             return symbol(name)
         case ast.UnaryOp(op=ast.USub(), operand=operand):
@@ -267,15 +283,17 @@ def _walk(node: ast.AST) -> Any:
         case ast.BinOp(left=left, op=op, right=right):
             return _binary(op, _walk(left), _walk(right))
         case ast.Call(func=ast.Name(id="floor"), args=[argument], keywords=[]):
-            return sympy.floor(_walk(argument))
+            inner = _walk(argument)
+            whole = isinstance(inner, Monomial) and inner.is_integer
+            return inner if whole else sympy.floor(inner)
         case _:
             raise ValueError("not arithmetic")
 
 
 def _binary(op: ast.operator, left: Any, right: Any) -> Any:
     result = _combined(op, left, right)
-    numbers = any(max(abs(n.p), n.q) > _MAX_NUMBER for n in result.atoms(sympy.Rational))
-    if numbers:
+    numbers = [result] if isinstance(result, Monomial) else result.atoms(sympy.Rational)
+    if any(max(abs(n.p), n.q) > _MAX_NUMBER for n in numbers):
         raise ValueError("too large: a short text must not stand for endless work")
     return result
 
@@ -302,7 +320,7 @@ class Index:
 
     Args:
         name: unique within a network.
-        size: number of values, an int or a sympy expression.
+        size: number of values, an int or an expression.
 
     Raises:
         NetworkError: the name is outside the alphabet, or the size is not a size.
@@ -347,7 +365,7 @@ class Axis:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "indices", tuple(self.indices))
-        strides = tuple(self.strides) or _row_major(self.indices)
+        strides = tuple(map(normal, self.strides)) or _row_major(self.indices)
         object.__setattr__(self, "strides", strides)
         if len(strides) != len(self.indices):
             raise NetworkError(

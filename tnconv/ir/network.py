@@ -7,13 +7,23 @@ content are equal, print the same text, and do not remember how they were made.
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from math import prod
 from typing import TYPE_CHECKING
-
-import sympy
 
 from tnconv import plugins
 from tnconv.errors import NetworkError
-from tnconv.ir.index import NETWORK_NAME, Axis, Index, Size, check_name, evaluate, integers_of, symbol_names
+from tnconv.ir.index import (
+    NETWORK_NAME,
+    Axis,
+    Index,
+    Size,
+    check_name,
+    evaluate,
+    integers_of,
+    symbol,
+    symbol_names,
+)
+from tnconv.ir.monomial import ONE, Scalar, as_scalar, expanded
 from tnconv.ir.nodes import Delta, Node, Pattern, Relational, Scale, Tensor, node_sort_key, pattern
 from tnconv.ir.printer import format_axes, format_network, format_sum
 from tnconv.ir.verify import faults
@@ -87,9 +97,9 @@ class Network:
         return tuple(node for node in self.nodes if isinstance(node, Pattern | Delta))
 
     @cached_property
-    def scale(self) -> sympy.Expr:
+    def scale(self) -> Scalar:
         """The product of the scale nodes."""
-        return sympy.Mul(*(node.value for node in self.nodes if isinstance(node, Scale)))
+        return as_scalar(prod((node.value for node in self.nodes if isinstance(node, Scale)), start=ONE))
 
     @property
     def terms(self) -> tuple["Network", ...]:
@@ -105,7 +115,7 @@ class Network:
     def symbols(self) -> tuple[str, ...]:
         """Names of the symbols in the sizes and scales, sorted."""
         names = {n for i in self.indices for n in symbol_names(i.size)}
-        names |= {s.name for s in self.scale.free_symbols}
+        names |= set(symbol_names(self.scale))
         return tuple(sorted(names))
 
     @cached_property
@@ -198,7 +208,7 @@ class Network:
             NetworkError: a size has a symbol that is not named, or a value is no integer.
         """
         values = integers_of(values)
-        numbers = {sympy.Symbol(n, integer=True, positive=True): v for n, v in values.items()}
+        numbers = {symbol(name): value for name, value in values.items()}
         nodes: list[Node] = []
         for node in self.nodes:
             match node:
@@ -269,7 +279,7 @@ class Sum:
         if not self.terms:
             raise NetworkError(f"sum {self.name!r} has no terms; give at least one network")
         for term in self.terms[1:]:
-            mine, other = ([sympy.expand(a.size) for a in t.output] for t in (self, term))
+            mine, other = ([expanded(a.size) for a in t.output] for t in (self, term))
             if mine != other:
                 raise NetworkError(
                     f"sum {self.name!r}: term {self.terms[0].name!r} has output {format_axes(self.output)} of sizes "

@@ -9,10 +9,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-import sympy
-
 from tnconv.errors import NetworkError
 from tnconv.ir.index import Axis, Index, Size, as_size, check_name, check_readable, format_affine, natural_key
+from tnconv.ir.monomial import as_scalar, is_expression
 
 Role = Literal["input", "parameter", "cotangent", "tangent"]
 ROLES: tuple[Role, ...] = ("input", "parameter", "cotangent", "tangent")
@@ -190,17 +189,15 @@ class Delta:
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """A scalar factor, a sympy number that may hold size symbols, such as `1/(N*T)`."""
+    """A scalar factor, a rational number or an expression that may hold size symbols, such as `1/(N*T)`."""
 
     name: str
     value: Any
 
     def __post_init__(self) -> None:
         check_name(self.name, "node")
-        object.__setattr__(
-            self, "value", sympy.sympify(self.value) if isinstance(self.value, int) else self.value
-        )
-        if not isinstance(self.value, sympy.Expr) or self.value.is_finite is False:
+        object.__setattr__(self, "value", as_scalar(self.value))
+        if not is_expression(self.value) or self.value.is_finite is False:
             raise NetworkError(
                 f"scale {self.name!r} has value {self.value!r}; give an int or a finite sympy number"
             )

@@ -11,11 +11,11 @@ from fractions import Fraction
 from typing import ClassVar, Self
 
 import numpy as np
-import sympy
 
 from tnconv.errors import NetworkError, PassError
-from tnconv.ir import Axis, Expression, Index, Network, Scale, group, parse_expression
+from tnconv.ir import Axis, Expression, Index, Network, Scale, group, parse_expression, symbol
 from tnconv.ir.index import symbol_names
+from tnconv.ir.monomial import as_scalar, is_expression
 from tnconv.ir.parser import parse_axes
 from tnconv.passes.base import Array, Evaluate, Pass, PassResult
 from tnconv.passes.cells import pack, unpack
@@ -114,7 +114,7 @@ class ScaleBy(Pass):
     by: str
 
     def __post_init__(self) -> None:
-        if isinstance(self.by, int | sympy.Expr):
+        if isinstance(self.by, int) or is_expression(self.by):
             object.__setattr__(self, "by", str(self.by))
         super().__post_init__()
         try:
@@ -129,8 +129,8 @@ class ScaleBy(Pass):
 
     def bind(self, values: Mapping[str, int]) -> Self:
         """The factor as a number."""
-        symbols = {sympy.Symbol(n, integer=True, positive=True): v for n, v in values.items()}
-        return replace(self, by=str(sympy.sympify(parse_expression(self.by)).subs(symbols)))
+        numbers = {symbol(name): value for name, value in values.items()}
+        return replace(self, by=str(as_scalar(parse_expression(self.by)).subs(numbers)))
 
     def apply(self, network: Network) -> PassResult:
         """Add a scale node; a factor of one changes nothing."""
@@ -143,7 +143,7 @@ class ScaleBy(Pass):
 
     def expected(self, before: Expression, arguments: dict[str, Array], evaluate: Evaluate) -> Array:
         """The value times the factor."""
-        factor = sympy.Rational(parse_expression(self.by))
+        factor = as_scalar(parse_expression(self.by))
         return np.asarray(evaluate(before, arguments).astype(object) * Fraction(int(factor.p), int(factor.q)))
 
 

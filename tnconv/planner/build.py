@@ -7,10 +7,9 @@ from itertools import zip_longest
 from math import prod
 from typing import Any
 
-import sympy
-
 from tnconv.errors import PlanError
 from tnconv.ir import Axis, Expression, Index, Network, Relational, Size, fresh, group, pattern
+from tnconv.ir.monomial import Scalar
 from tnconv.planner.cost import Model, Row, State, bits, models_of
 from tnconv.planner.count import count_factors
 from tnconv.planner.near import FAR, Near
@@ -292,7 +291,7 @@ class _Builder:
             key = self.order[index] = index.sort_key[:2]
         return key
 
-    def place_scale(self, scale: sympy.Expr, result: str) -> None:
+    def place_scale(self, scale: Scalar, result: str) -> None:
         """Scale the smallest step that only this result uses, once; the result itself in a tie."""
         users: dict[str, list[str]] = {}
         for step in self.steps:

@@ -20,11 +20,10 @@ A step is its result, then operands, relations and a scale joined by `*`; `1` st
 import re
 from collections.abc import Mapping
 
-import sympy
-
 from tnconv.errors import NetworkError, ParseError
 from tnconv.ir import Delta, Index, Pattern, Relational, Size, as_size, parse_expression
-from tnconv.ir.index import NETWORK_NAME, check_name
+from tnconv.ir.index import NETWORK_NAME, check_name, symbol_names
+from tnconv.ir.monomial import ONE, Scalar, as_scalar
 from tnconv.ir.parser import Lines, parse_axes, parse_index_line, parse_relation
 from tnconv.planner.count import count_factors
 from tnconv.planner.plan import Operand, Plan, Slice, Step
@@ -57,9 +56,7 @@ def parse_plan(text: str) -> Plan:
     hints = _hints(lines)
     slices = _slices(lines)
     indices = parse_index_line(lines)
-    symbols = sorted(
-        {s for i in indices.values() if not isinstance(i.size, int) for s in map(str, i.size.free_symbols)}
-    )
+    symbols = sorted({s for i in indices.values() for s in symbol_names(i.size)})
     values = hint_values(symbols, hints)
     steps: list[Step] = []
     while lines.peek() and not lines.peek().startswith("return "):
@@ -68,7 +65,7 @@ def parse_plan(text: str) -> Plan:
     value, *others = lines.next().removeprefix("return ").split(", ")
     total, _, number = value.partition(" * scale(")
     declared = _REAL.match(total)
-    scale = lines.guard(lambda: sympy.sympify(parse_expression(number.removesuffix(")") or "1")))
+    scale = lines.guard(lambda: as_scalar(parse_expression(number.removesuffix(")") or "1")))
     lines.expect("}")
     lines.end()
     also = tuple(map(_sum, others))
@@ -121,7 +118,7 @@ def _step(line: str, indices: Mapping[str, Index], values: Mapping[str, int]) ->
         raise NetworkError("expected 'result[axes] = operand[axes] * [relation] * scale(number)'")
     operands: list[Operand] = []
     relations: list[Relational] = []
-    scale = sympy.S.One
+    scale: Scalar = ONE
     rest = match[3]
     while rest:
         factor = _FACTOR.match(rest)
@@ -136,7 +133,7 @@ def _step(line: str, indices: Mapping[str, Index], values: Mapping[str, int]) ->
             assert isinstance(made, Pattern | Delta)
             relations.append(made)
         elif number is not None:
-            scale = sympy.sympify(parse_expression(number))
+            scale = as_scalar(parse_expression(number))
         rest = rest[factor.end() :].strip()
         if rest and not rest.startswith("* "):
             raise NetworkError(f"expected '*' before {rest!r}")

@@ -10,11 +10,10 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
-import sympy
-
 from tnconv.errors import PlanError
 from tnconv.ir import Axis, Index, Network, Relational, Scale, Size, Tensor, evaluate, product, symbol
 from tnconv.ir.index import normal, symbol_names
+from tnconv.ir.monomial import ONE, Scalar, expanded
 from tnconv.planner.printer import format_plan
 
 DEFAULT_HINT = 32  # what a size symbol counts as while planning, unless a hint says otherwise
@@ -60,7 +59,7 @@ class Step:
     operands: tuple[Operand, ...]
     relations: tuple[Relational, ...]
     output: tuple[Axis, ...]
-    scale: sympy.Expr = sympy.S.One
+    scale: Scalar = ONE
     factors: tuple[Size, ...] = (0,)
 
     @cached_property
@@ -127,7 +126,7 @@ class Slice:
             return normal(count * self.runs)
         part = symbol(self.part)
         constant = count.subs(part, 0)
-        return normal(sympy.expand(count - constant).subs(part, self.size) + constant * self.runs)
+        return normal(expanded(count - constant).subs(part, self.size) + constant * self.runs)
 
 
 @dataclass(frozen=True)
@@ -157,7 +156,7 @@ class Plan:
     results: tuple[str, ...]
     hints: Mapping[str, int] = field(default_factory=dict)
     slices: tuple[Slice, ...] = ()
-    scale: sympy.Expr = sympy.S.One
+    scale: Scalar = ONE
     also: tuple[tuple[str, ...], ...] = ()
     real: bool = False
 

@@ -8,10 +8,9 @@ an open one they lie side by side. Steps that do not have the index are done aga
 from collections.abc import Iterator
 from dataclasses import replace
 
-import sympy
-
 from tnconv.ir import Expression, Index, Network, Scale, Size, Sum, fresh, symbol
 from tnconv.ir.index import symbol_names
+from tnconv.ir.monomial import ONE, Scalar
 from tnconv.planner.plan import Plan, Slice
 
 _BATCHES = ("n", "v")  # of examples, and of vectors: no weight has them
@@ -59,11 +58,11 @@ def _one_scale(expression: Expression, index: Index) -> bool:
     """Whether a scale that depends on the size is that of the whole result."""
     names = set(symbol_names(index.size))
     scales = [term.scale for term in expression.terms]
-    depends = any(names & {s.name for s in scale.free_symbols} for scale in scales)
+    depends = any(names & set(symbol_names(scale)) for scale in scales)
     return not depends or all(scale == scales[0] for scale in scales)
 
 
-def cut(expression: Expression, name: str) -> tuple[Expression, str, sympy.Expr]:
+def cut(expression: Expression, name: str) -> tuple[Expression, str, Scalar]:
     """What is computed for a chunk of an index.
 
     Args:
@@ -78,14 +77,14 @@ def cut(expression: Expression, name: str) -> tuple[Expression, str, sympy.Expr]
     part = fresh(f"{name}_part", {*expression.symbols, *_names(expression)})
     piece = Index(name, symbol(part))
     scale = expression.terms[0].scale
-    moved = bool({s.name for s in scale.free_symbols} & set(symbol_names(whole.size)))
+    moved = bool(set(symbol_names(scale)) & set(symbol_names(whole.size)))
 
     def change(term: Network) -> Network:
         made = term.substitute({whole: piece})
         return made.with_nodes(n for n in made.nodes if not (moved and isinstance(n, Scale)))
 
     made = expression.map_terms(change) if isinstance(expression, Sum) else change(expression)
-    return made, part, scale if moved else sympy.S.One
+    return made, part, scale if moved else ONE
 
 
 def _names(expression: Expression) -> Iterator[str]:
@@ -94,14 +93,14 @@ def _names(expression: Expression) -> Iterator[str]:
         yield from (index.name for index in term.indices)
 
 
-def with_slices(plan: Plan, slices: tuple[Slice, ...], scale: sympy.Expr) -> Plan:
+def with_slices(plan: Plan, slices: tuple[Slice, ...], scale: Scalar) -> Plan:
     """The plan of a chunk as that of the whole: its steps run for every chunk, the total is scaled."""
     return replace(plan, slices=slices, scale=scale)
 
 
 def of_one_chunk(plan: Plan) -> Plan:
     """The steps of a plan with slices as a plan of their own, called `name_part`."""
-    return replace(plan, name=f"{plan.name}_part", slices=(), scale=sympy.S.One)
+    return replace(plan, name=f"{plan.name}_part", slices=(), scale=ONE)
 
 
 def size_of(expression: Expression, name: str) -> Size:

@@ -2,10 +2,10 @@
 
 import math
 from dataclasses import KW_ONLY, dataclass
+from fractions import Fraction
 from functools import cached_property
 from typing import Any
 
-import sympy
 from torch import nn
 
 from tnconv.errors import SpecError
@@ -101,7 +101,7 @@ class PoolSpec(WindowLayer):
         o = positions("o", self.output_sizes)
         x = Tensor("x", "input", (group(n), group(g, c), *map(group, i)))
         divisor = math.prod(self.kernel_sizes) if self.divisor is None else self.divisor
-        scale = Scale("scale", sympy.Rational(1, divisor))
+        scale = Scale("scale", Fraction(1, divisor))
         output = (group(n), group(g, d), *map(group, o))
         name = f"avg_pool{self.spatial_dims}d.forward"
         return Network(name, (x, *self.window_patterns(k, o), scale), output)

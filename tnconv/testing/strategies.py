@@ -1,9 +1,9 @@
 """Hypothesis strategies: small networks with everything that the IR allows, sums, and layers."""
 
 from collections.abc import Callable, Sequence
+from fractions import Fraction
 from typing import Any
 
-import sympy
 from hypothesis import strategies as st
 
 from tnconv.errors import NetworkError
@@ -27,7 +27,7 @@ from tnconv.spec import ConvSpec
 
 Draw = Callable[[st.SearchStrategy[Any]], Any]
 _LETTERS = ("n", "g", "c", "d", "i1", "i2", "k1", "o1", "v", "a", "c_2", "k10")
-_SCALES = (1, 2, -3, 0, sympy.Rational(1, 2), sympy.Rational(-2, 7))
+_SCALES = (1, 2, -3, 0, Fraction(1, 2), Fraction(-2, 7))
 
 
 def seeds() -> st.SearchStrategy[int]:
@@ -73,7 +73,7 @@ def networks(
     for name in ("x", "y", "weight", "z")[: draw(st.integers(1, min(max_tensors, 4)))]:
         nodes.append(_tensor(draw, name, pool, [n for n in nodes if isinstance(n, Tensor)], affine))
     if scales and draw(st.booleans()):
-        nodes.append(Scale("s", sympy.sympify(draw(st.sampled_from(_SCALES)))))
+        nodes.append(Scale("s", draw(st.sampled_from(_SCALES))))
     chosen = draw(st.lists(st.sampled_from(pool), unique=True, max_size=5))
     output = tuple(_axis(draw, legs, affine) for legs in _chunks(draw, chosen))
     network = Network(draw(st.sampled_from(("net", "conv.forward", "a_1.b"))), tuple(nodes), output)

@@ -10,10 +10,9 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-import sympy
-
 from tnconv.errors import LoweringError
 from tnconv.ir import Index, Size, evaluate, fresh, product
+from tnconv.ir.monomial import polynomial_text
 
 Dims = tuple[tuple[Index, ...], ...]
 WithBias = Callable[[tuple[Index, ...], str], str | None]
@@ -97,7 +96,7 @@ class Emitter:
     statements: list[Statement] = field(default_factory=list)
     workspace: list[tuple[str, Size]] = field(default_factory=list)
     biasable: dict[str, "WithBias"] = field(default_factory=dict)
-    _texts: dict[sympy.Expr, str] = field(default_factory=dict)
+    _texts: dict[Size, str] = field(default_factory=dict)
     _known: dict[str, str] = field(default_factory=dict)
     _roots: dict[str, str] = field(default_factory=dict)
     _owner: dict[str, str] = field(default_factory=dict)
@@ -132,12 +131,11 @@ class Emitter:
             self._texts[size] = self._written(size)
         return self._texts[size]
 
-    def _written(self, size: sympy.Expr) -> str:
-        renamed = size.subs({s: sympy.Symbol(self.symbols[s.name]) for s in size.free_symbols})
-        text = sympy.pycode(renamed)
-        if "math." in text or "/" in text:
+    def _written(self, size: Size) -> str:
+        text = polynomial_text(size, self.symbols)
+        if text is None:
             raise LoweringError(f"size {size} is not a polynomial; write it with + - * and integers")
-        return str(text)
+        return text
 
     def span(self, indices: Iterable[Index]) -> str:
         """The product of some sizes as Python source."""

@@ -6,7 +6,6 @@ from dataclasses import replace
 from math import inf
 from typing import NamedTuple
 
-import sympy
 import torch
 import torch.nn.functional as F
 
@@ -25,6 +24,7 @@ from tnconv.backends.torch.windows import broadcast, diagonal, gather, match_dia
 from tnconv.errors import LoweringError, PluginError
 from tnconv.ir import Axis, Delta, Expression, Index, Pattern, Relational, Size, fresh, solve
 from tnconv.ir.index import normal, symbol_names
+from tnconv.ir.monomial import Scalar, polynomial_text
 from tnconv.planner.plan import DEFAULT_HINT, Operand, Plan, Step
 
 _COMMENT_COLUMN = 88
@@ -626,7 +626,7 @@ def _bindings(plan: Plan, given: Collection[str]) -> tuple[Binding, ...]:
         LoweringError: a symbol is on no axis that gives it away.
     """
     found = bindings({name: sizes for name, sizes in plan.arguments.items() if name not in given})
-    used = {s.name for step in plan.steps for s in step.scale.free_symbols}
+    used = {name for step in plan.steps for name in symbol_names(step.scale)}
     used |= {name for step in plan.steps for i in step.indices for name in symbol_names(i.size)}
     missing = sorted(used - {b.symbol for b in found})
     if missing:
@@ -646,14 +646,13 @@ def _binding_text(binding: Binding, python: Mapping[str, str], em: Emitter) -> s
 
 def _divisors(step: Step) -> set[str]:
     """The size symbols that the scale of a step divides by."""
-    return {s.name for s in step.scale.as_numer_denom()[1].free_symbols} if step.scale.free_symbols else set()
+    return set(symbol_names(step.scale.as_numer_denom()[1]))
 
 
-def _scale_text(scale: sympy.Expr, em: Emitter) -> str:
-    if not scale.free_symbols:
+def _scale_text(scale: Scalar, em: Emitter) -> str:
+    if not symbol_names(scale):
         return repr(float(scale)) if scale.is_real else repr(complex(scale))
-    renamed = scale.subs({s: sympy.Symbol(em.symbols[s.name]) for s in scale.free_symbols})
-    top, bottom = renamed.as_numer_denom()
-    if not (top.is_polynomial() and bottom.is_polynomial()):
+    top, bottom = [polynomial_text(part, em.symbols) for part in scale.as_numer_denom()]
+    if top is None or bottom is None:
         raise LoweringError(f"scale {scale} is not a ratio of polynomials in the size symbols")
-    return f"rt.ratio({sympy.pycode(top)}, {sympy.pycode(bottom)})"
+    return f"rt.ratio({top}, {bottom})"

@@ -9,6 +9,7 @@ from torch import Tensor
 from tnconv.errors import ArgumentError
 from tnconv.ir import Axis, Expression, Size, evaluate, symbol
 from tnconv.ir.index import normal, symbol_names
+from tnconv.ir.monomial import Monomial
 from tnconv.ir.printer import format_axes
 
 _FLOATING = "float32, float64, float16, bfloat16 or a complex dtype"
@@ -180,8 +181,9 @@ def bindings(arguments: Mapping[str, tuple[Size, ...]]) -> tuple[Binding, ...]:
 
 def _linear(size: Size, name: str) -> tuple[Size, Size] | None:
     """(slope, rest) of a size that is linear in a symbol."""
-    if size.is_Symbol:
-        return 1, 0
+    if isinstance(size, Monomial):
+        slope = size / symbol(name)
+        return None if name in symbol_names(slope) else (normal(slope), 0)
     unknown = symbol(name)
     expanded = size.expand()
     slope, rest = expanded.coeff(unknown, 1), expanded.coeff(unknown, 0)

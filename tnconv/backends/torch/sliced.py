@@ -13,7 +13,6 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import sympy
 import torch
 
 from tnconv.backends.base import Program
@@ -23,6 +22,7 @@ from tnconv.backends.torch.emit import RESERVED
 from tnconv.errors import LoweringError
 from tnconv.ir import Size, fresh, symbol
 from tnconv.ir.index import symbol_names
+from tnconv.ir.monomial import Scalar, expanded, polynomial_text
 from tnconv.planner.plan import Plan, Slice
 
 _INDENT = "    "
@@ -144,7 +144,7 @@ class _Writer:
             for place, size in enumerate(shape):
                 if _is_symbol(size):
                     sizes.setdefault(size.name, f"{self.python[name]}.shape[{place}]")
-        missing = sorted({s.name for s in self.plan.scale.free_symbols} - set(sizes))
+        missing = sorted(set(symbol_names(self.plan.scale)) - set(sizes))
         if missing:
             raise LoweringError(
                 f"size symbol {missing[0]!r} of scale {self.plan.scale} cannot be read off the shape of an argument "
@@ -155,14 +155,15 @@ class _Writer:
 
 
 def _is_symbol(size: Size) -> bool:
-    return isinstance(size, sympy.Symbol)
+    return not isinstance(size, int) and bool(size.is_Symbol)
 
 
-def _text(number: sympy.Expr, sizes: Mapping[str, str]) -> str:
+def _text(number: Scalar, sizes: Mapping[str, str]) -> str:
     """A polynomial of sizes as Python source, what is read off an argument in parentheses."""
-    if not number.is_polynomial() or "." in sympy.pycode(number):
+    text = polynomial_text(number, {name: f"({size})" for name, size in sizes.items()})
+    if text is None:
         raise LoweringError(f"scale with {number} is not a ratio of polynomials in the size symbols")
-    return re.sub(r"[A-Za-z_]\w*", lambda found: f"({sizes[found[0]]})", str(sympy.pycode(number)))
+    return text
 
 
 def _times(text: str, step: int) -> str:
@@ -175,7 +176,7 @@ def _cuts(sizes: Sequence[Size], each: Slice) -> Iterator[_Cut]:
     """The axes that a slice cuts."""
     for place, size in enumerate(sizes):
         if each.part in symbol_names(size):
-            step = sympy.expand(size).coeff(symbol(each.part), 1)
+            step = expanded(size).coeff(symbol(each.part), 1)
             for other in sorted(step.free_symbols, key=str):
                 raise LoweringError(
                     f"axis {place} has size {size}, of which a piece has no fixed size for {other}; slice another index"
