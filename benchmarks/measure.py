@@ -15,6 +15,7 @@ from benchmarks.cases import ROWS, Case
 from benchmarks.memory import peak_bytes
 from benchmarks.peers import Peer, Problem, make, tolerance
 from benchmarks.timing import Clock, Race, quartiles, race
+from tnconv.compiler.cache import COMPILED
 
 OURS = "tnconv"
 _CLOSE = 1.6  # a peer this much slower than the fastest is not timed in all rounds
@@ -77,6 +78,7 @@ class Bench:
 
     def _compile(self, case: Case, op: str, batch: int) -> tuple[tnconv.CompiledFunction, float]:
         hints = {"N": batch} | ({"V": ROWS} if op.startswith("ggn") else {})
+        COMPILED.clear()
         start = time.perf_counter()
         function = tnconv.compile(case.spec, op, hints=hints)
         return function, time.perf_counter() - start

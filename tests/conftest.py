@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
+from tnconv.compiler.cache import COMPILED
 from tnconv.ir import Network, parse_network
 
 settings.register_profile(
@@ -53,3 +54,10 @@ network conv2d.forward {
 def conv2d() -> Network:
     """A grouped convolution with a symbolic batch size and circular padding along one axis."""
     return parse_network(CONV2D)
+
+
+@pytest.fixture
+def anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every compilation is one: none is looked up, and none is kept."""
+    COMPILED.clear()
+    monkeypatch.setattr(COMPILED, "most", 0)

@@ -47,6 +47,7 @@ def test_symbolic_counts() -> None:
     assert f"{64 * 64 * 9 * 56 * 56}*N" in text
 
 
+@pytest.mark.usefixtures("anew")
 def test_text_is_deterministic_and_plain() -> None:
     first, second = (str(tnconv.compile(SPEC, "kfac_reduce").explain()) for _ in range(2))
     assert first == second

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from test_rooms import FILES, imports, module_name
 
 from tnconv.inspect.draw import to_svg
 from tnconv.spec import ConvSpec
@@ -37,7 +38,19 @@ def process() -> list:
 
 
 @pytest.mark.parametrize(
-    "name", ["torch._dynamo", "torch._inductor", "matplotlib", "cotengra", "networkx", "rich", "typer"]
+    "name",
+    [
+        "torch._dynamo",
+        "torch._inductor",
+        "matplotlib",
+        "cotengra",
+        "networkx",
+        "rich",
+        "typer",
+        "sympy",
+        "hypothesis",
+        "pytest",
+    ],
 )
 def test_it_does_not_load(process, name):
     modules = process[0][0]
@@ -56,3 +69,43 @@ def test_names_of_passes_import_none(process):
 
 def test_the_bytes_of_a_picture_do_not_depend_on_the_hash_seed(process):
     assert process[2] == to_svg(ConvSpec(6, 128, 7, (224, 224), bias=True).network())
+
+
+# Everything that common layers need, forward and backward; what a call needs besides.
+FIRST = """
+import sys
+import torch
+import tnconv
+from torch import nn
+x = torch.randn(2, 4, 8, 8)
+for layer in (nn.Conv2d(4, 6, 3, padding=1, stride=2, bias=False), nn.Conv2d(4, 4, 3, groups=4, bias=False), nn.AvgPool2d(2), nn.Linear(8, 3, bias=False)):
+    size = (4, 8) if isinstance(layer, nn.Linear) else (8, 8)
+    parameters = [p.detach() for p in layer.parameters()]
+    for training in (False, True):
+        tnconv.compile(layer, input_size=size, training=training)(x, *parameters)
+for op in tnconv.ops.list():
+    layer = nn.ConvTranspose2d(4, 6, 3, stride=2) if op.name == "input_vjp" else nn.Conv2d(4, 6, 3, padding=1)
+    batch = 2 if op.name in ("input_jacobian", "toeplitz") else None
+    tnconv.compile(layer, op.name, input_size=(8, 8), batch_size=batch)
+print(*sys.modules)
+"""
+
+
+def test_a_first_compilation_loads_what_it_needs():
+    found = subprocess.run(
+        [sys.executable, "-c", FIRST], capture_output=True, text=True, check=True
+    ).stdout.split()
+    heavy = ("sympy", "mpmath", "networkx", "cotengra", "rich", "matplotlib", "torch._dynamo")
+    assert not [name for name in heavy if name in found]
+    assert "tnconv.backends.torch.kernels.sums" in found
+
+
+def test_sympy_is_imported_in_one_place():
+    """Where it is loaded when something of it is asked for: any other import would load it sooner."""
+    found = [
+        module_name(path)
+        for path in FILES
+        for item in imports(path.read_text(encoding="utf-8"), module_name(path), path.name == "__init__.py")
+        if item.module.split(".")[0] in ("sympy", "mpmath")
+    ]
+    assert found == []

@@ -123,6 +123,7 @@ def test_it_needs_no_other_file(function):
     assert set(re.findall(r"https?://[^\s\"<)]*", page)) == {"http://www.w3.org/2000/svg"}
 
 
+@pytest.mark.usefixtures("anew")
 def test_it_is_deterministic(function):
     assert to_html(function) == to_html(tnconv.compile(SPEC, "kfac_reduce"))
 

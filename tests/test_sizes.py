@@ -10,6 +10,7 @@ from tnconv import ops
 from tnconv.spec import Layer
 
 SMALL = 192
+pytestmark = pytest.mark.usefixtures("anew")
 
 # Large in every hyper-parameter that may be: channels, groups, input, kernel, stride, dilation, padding.
 LAYERS: dict[str, Callable[[int], Layer]] = {

@@ -200,6 +200,7 @@ def assert_source(source: str) -> None:
 
 @pytest.mark.parametrize("op", OPERATIONS)
 @pytest.mark.parametrize("name", RESNET)
+@pytest.mark.usefixtures("anew")
 def test_source_of_layers(name: str, op: str) -> None:
     first, second = (tnconv.compile(RESNET[name], op) for _ in range(2))
     assert first.source == second.source
@@ -306,6 +307,7 @@ def generated_files() -> set[str]:
     [{}, {"training": True}, {"constant": ["x"]}, {"memory_limit": "4KiB"}, {"passes": "none"}],
     ids=str,
 )
+@pytest.mark.usefixtures("anew")
 def test_lines_are_kept_as_long_as_their_function(options: dict[str, Any]) -> None:
     def made(width: int) -> tnconv.CompiledFunction:
         return tnconv.compile(tnconv.ConvSpec(2, 3, 3, (7, width)), "ggn_diagonal", **options)
@@ -328,6 +330,7 @@ def test_lines_are_kept_as_long_as_their_function(options: dict[str, Any]) -> No
     assert generated_files() == before
 
 
+@pytest.mark.usefixtures("anew")
 def test_names_do_not_depend_on_the_order_of_compilation() -> None:
     spec = tnconv.ConvSpec(2, 2, 3, (5, 5))
     before = tnconv.compile(spec, "kfac_expand").source

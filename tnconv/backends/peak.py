@@ -118,9 +118,9 @@ def _degree(name: str, sizes: Sequence[Size]) -> int:
     found = 0
     for size in sizes:
         if name in symbol_names(size):
-            expanded = sympy.expand(size)
-            plain = expanded.is_polynomial(symbol(name))
-            found = max(found, int(sympy.degree(expanded, symbol(name))) if plain else 1)
+            whole, letter = sympy.expand(size), sympy.sympify(symbol(name))
+            plain = whole.is_polynomial(letter)
+            found = max(found, int(sympy.degree(whole, letter)) if plain else 1)
     return found
 
 
