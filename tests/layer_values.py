@@ -101,8 +101,10 @@ def derivative(function: Callable[[Tensor], Tensor], point: Tensor) -> Tensor:
     return columns.reshape(*origin.shape, *point.shape)
 
 
-def values_of(spec: Layer, batch: int = 2, dtype: torch.dtype = torch.float64) -> dict[str, Tensor]:
-    """Random arguments of every operation."""
+def values_of(
+    spec: Layer, batch: int = 2, dtype: torch.dtype = torch.float64, joint: bool = False
+) -> dict[str, Tensor]:
+    """Random arguments of every operation, without groups="average"; `joint` as for `wanted`."""
     tensors = {t.argument: t.axes for term in spec.network(bias=True).terms for t in term.tensors}
     sizes = {
         name: [a.size if isinstance(a.size, int) else batch for a in axes] for name, axes in tensors.items()
@@ -112,6 +114,9 @@ def values_of(spec: Layer, batch: int = 2, dtype: torch.dtype = torch.float64) -
     ]
     sizes["hessian_output"] = sizes["grad_output"]
     sizes["z"] = [3, *sizes["grad_output"]]
+    g, rows, columns = groups_of(spec), sizes["bias"][0], prod(sizes["weight"])
+    sizes["q_grad"] = [g, rows // g, rows // g]
+    sizes["q_input"] = [g, columns // rows + joint, columns // rows + joint]
     generator = torch.Generator().manual_seed(0)
     return {name: torch.randn(s, generator=generator, dtype=dtype) for name, s in sizes.items()}
 
@@ -142,6 +147,16 @@ def jacobian(spec: Layer, values: dict[str, Tensor], wrt: str, joint: bool = Fal
     return derivative(lambda w: applied(spec, x, w), weight)
 
 
+def eigenvalues(spec: Layer, values: dict[str, Tensor], joint: bool = False) -> Tensor:
+    """`Σ_{n,v} |Q_Gᴴ V[v,n] Q_A|²`, from the Jacobian of each example; a matrix for each block of `q_grad`."""
+    z, left, right = values["z"], values["q_grad"], values["q_input"]
+    by_cell = jacobian(spec, values, "weight", joint).flatten(1, z.dim() - 2)  # [n, cells of y, *weight]
+    matrices = by_cell if joint else torch.func.vmap(torch.func.vmap(lambda w: rows_of(spec, w)))(by_cell)
+    found = torch.einsum("vny,nydr->vndr", z.flatten(2), matrices.conj())
+    found = found.unflatten(2, (len(left), -1))
+    return torch.einsum("gde,vngdr,grs->vnges", left.conj(), found, right).abs().square().sum((0, 1))
+
+
 def wanted(spec: Layer, op: str, values: dict[str, Tensor], joint: bool = False) -> Tensor:
     """The value of an operation by its definition, from PyTorch's derivatives."""
     grad, z, h = values["grad_output"], values["z"], values["hessian_output"]
@@ -159,6 +174,8 @@ def wanted(spec: Layer, op: str, values: dict[str, Tensor], joint: bool = False)
     if op.startswith("hessian_diagonal"):
         squares = jacobian(spec, values, "x" if op.endswith("input") else "weight", joint).square()
         return torch.tensordot(h, squares, grad.dim())
+    if op == "ekfac_eigenvalues":
+        return eigenvalues(spec, values, joint) / len(values["x"])
     rows = torch.stack([gradients(spec, values, row, joint) for row in z])  # [v, n, *weight]
     if op == "ggn_diagonal":
         return rows.abs().square().sum((0, 1))

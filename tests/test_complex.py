@@ -26,11 +26,11 @@ SPECS = st.one_of(
     conv_transpose_specs(max_dims=2),
     linear_specs(max_dims=2),
 )
-REAL = ("gradient_norm", "ggn_diagonal")
+REAL = ("gradient_norm", "ggn_diagonal", "ekfac_eigenvalues")
 REFUSED = ("hessian_diagonal_bl89_input", "hessian_diagonal_bl89_weight")
 HERMITIAN = (
     "per_example_weight_vjp", "gradient_norm", "weight_vjp", "weight_jacobian", "ntk", "ggn_diagonal", "ggn_gram",
-    "ggn_mini_block", "ggn_mini_block_kernel", "ggn_block",
+    "ggn_mini_block", "ggn_mini_block_kernel", "ggn_block", "ekfac_eigenvalues",
 )  # fmt: skip
 every_layer = settings(max_examples=6, deadline=None, derandomize=True)
 
@@ -43,7 +43,7 @@ every_layer = settings(max_examples=6, deadline=None, derandomize=True)
 @given(spec=SPECS, joint=st.booleans())
 def test_equals_its_definition(op: str, spec: Layer, joint: bool) -> None:
     joint = joint and "joint" in tnconv.ops.get(op).options
-    values = values_of(spec, dtype=torch.complex128)
+    values = values_of(spec, dtype=torch.complex128, joint=joint)
     got = called(tnconv.compile(spec, op, bias="joint" if joint else "separate"), values)
     assert got.dtype == (torch.float64 if op in REAL else torch.complex128)
     assert_close(got, wanted(spec, op, values, joint), 1e-11)

@@ -13,6 +13,7 @@ from tests.layer_strategies import conv_transpose_specs, linear_specs
 from tests.layer_values import (
     applied,
     channel_axis,
+    eigenvalues,
     groups_of,
     jacobian,
     patches,
@@ -23,6 +24,7 @@ from tests.layer_values import (
 from tests.test_operations import assert_close, called
 from tnconv import ConvSpec, PoolSpec
 from tnconv.errors import ArgumentError, LoweringError, OperationError, PlanError
+from tnconv.ir import Sum, parse_network
 from tnconv.spec.layer import Layer
 from tnconv.testing import conv_specs
 
@@ -35,6 +37,7 @@ SPECS = st.one_of(
 PARAMETER = (
     "per_example_weight_vjp", "gradient_norm", "weight_jacobian", "ntk", "hessian_diagonal_bl89_input",
     "hessian_diagonal_bl89_weight", "ggn_diagonal", "ggn_gram", "ggn_mini_block", "ggn_mini_block_kernel", "ggn_block",
+    "ekfac_eigenvalues",
 )  # fmt: skip
 
 
@@ -53,7 +56,7 @@ JOINT = tuple(op for op in PARAMETER if "joint" in tnconv.ops.get(op).options)
 @settings(max_examples=8, deadline=None, derandomize=True)
 @given(spec=SPECS)
 def test_with_a_joint_bias(op: str, spec: Layer) -> None:
-    values = values_of(spec)
+    values = values_of(spec, joint=True)
     assert_close(
         called(tnconv.compile(spec, op, bias="joint"), values), wanted(spec, op, values, True), 1e-11
     )
@@ -132,6 +135,58 @@ def test_kronecker_factors(spec: Layer) -> None:
             assert_close(tnconv.compile(spec, name, groups=groups)(values["grad_output"]), want, 1e-11)
 
 
+@settings(max_examples=8, deadline=None, derandomize=True)
+@given(spec=SPECS, joint=st.booleans(), convention=st.sampled_from(["kfc", "kfac_jax", "ekfac", "sum"]))
+def test_eigenvalues_of_one_block(spec: Layer, joint: bool, convention: str) -> None:
+    """The mean of the groups has one basis for the rows of all of them; conventions scale as they do the factors."""
+    values = values_of(spec, joint=joint)
+    rows = len(values["bias"])
+    values["q_grad"] = torch.randn(
+        1, rows, rows, generator=torch.Generator().manual_seed(1), dtype=torch.float64
+    )
+    values["q_input"] = values["q_input"][:1]
+    bias = "joint" if joint else "separate"
+    function = tnconv.compile(spec, "ekfac_eigenvalues", bias=bias, groups="average", convention=convention)
+    positions = positions_last(spec, values["grad_output"]).shape[-1]
+    scale = {"kfc": 1 / 2, "kfac_jax": 1 / (2 * positions), "ekfac": 1 / (2 * positions), "sum": 1.0}
+    assert_close(called(function, values), eigenvalues(spec, values, joint) * scale[convention], 1e-11)
+    with pytest.raises(OperationError, match="'einconv' does not define the scale of 'ekfac_eigenvalues'"):
+        tnconv.compile(spec, "ekfac_eigenvalues", convention="einconv")
+
+
+@pytest.mark.parametrize("bias", ["separate", "joint"])
+def test_eigenvalues_in_the_basis_of_the_factors(bias: str) -> None:
+    """They are the second moments of the layer's gradients in that basis: not negative, with the trace of the GGN."""
+    spec = ConvSpec(4, 6, 3, (4, 5), padding=1, stride=2, groups=2, bias=True)
+    values = values_of(spec, 5, torch.complex128)
+    ops, x = ("kfac_expand", "kfac_grad_expand"), values["x"]
+    values["q_input"] = torch.linalg.eigh(tnconv.compile(spec, ops[0], bias=bias)(x))[1]
+    values["q_grad"] = torch.linalg.eigh(tnconv.compile(spec, ops[1])(values["grad_output"]))[1]
+    function = tnconv.compile(spec, "ekfac_eigenvalues", bias=bias)
+    assert function.arguments == ("x", "z", "q_grad", "q_input")
+    got = called(function, values)
+    trace = called(tnconv.compile(spec, "ggn_diagonal", bias=bias), values).sum() / len(x)
+    assert got.min() >= 0 and torch.isclose(got.sum(), trace, rtol=1e-12, atol=0)
+
+
+def test_eigenvalues_are_exact() -> None:
+    tnconv.compile(ConvSpec(2, 4, 2, 3, groups=2, stride=2, padding=1), "ekfac_eigenvalues", verify="exact")
+
+
+def test_eigenvalues_of_a_layer_with_a_single_row() -> None:
+    texts = ("x = input [n, c]\n weight = parameter [c]", "bias = parameter []")
+    terms = [parse_network(f"network {t[:1]} {{\n index [n=N, c=3]\n {t}\n output [n]\n}}") for t in texts]
+    x, z = torch.randn(2, 3).double(), torch.randn(4, 2).double()
+    for joint in (False, True):
+        bias = "joint" if joint else "separate"
+        function = tnconv.compile(Sum("dot", tuple(terms)), "ekfac_eigenvalues", bias=bias, verify="exact")
+        rows = torch.cat([x, torch.ones(2, 1)], 1) if joint else x
+        matrix = torch.randn(1, rows.shape[1], rows.shape[1]).double()
+        got = function(x=x, z=z, q_grad=torch.full((1, 1, 1), 2.0).double(), q_input=matrix)
+        want = torch.einsum("vn,nr,xrs->vns", 2 * z, rows, matrix).square().sum((0, 1)) / 2
+        assert_close(got, want[None, None], 1e-12)
+
+
 # -- inputs without a batch axis -----------------------------------------------------------------------
 
 
@@ -179,7 +234,7 @@ def test_empty_batch(op: str) -> None:
     axes = [size for leg, size in zip(legs, got.shape, strict=False) if leg in ("n", "n'")]
     assert axes == [0] * (legs.count("n") + legs.count("n'"))
     if "n" not in legs:  # a sum over no examples; divided by their number it is no number, as torch's mean
-        assert torch.isnan(got).all() if op.startswith(("kfac", "kfc")) else not got.any()
+        assert torch.isnan(got).all() if tnconv.ops.get(op).factor else not got.any()
 
 
 # -- options -------------------------------------------------------------------------------------------

@@ -60,8 +60,8 @@ def test_every_operation_is_in_the_table() -> None:
 
 
 def plain(axes: str) -> list[list[str]]:
-    """`n (g d) o1 n_2` as [[n], [g, d], [o], [n]]: copies and the number of the spatial dimension left out."""
-    axes = re.sub(r"[\d']|_\d+", "", axes)
+    """`n (g d) o1 n_2 dq` as [[n], [g, d], [o], [n], [d]]: copies, bases and the number of the dimension left out."""
+    axes = re.sub(r"[\d']|_\d+|(?<=[cd])q", "", axes)
     return [re.findall(r"\w", group) for group in re.findall(r"\([^)]*\)|\w", axes)]
 
 
@@ -89,14 +89,14 @@ def test_arguments_axes_and_options_are_those_of_a_layer(row: list[str]) -> None
 
 # The promise, written out: what each package multiplies a raw sum with.
 CONVENTIONS = """\
-| `convention=` | `kfac_expand` | `kfac_reduce` | `kfac_grad_expand` | `kfac_grad_reduce` |
-|---|---|---|---|---|
-| `kfac` (default) | `S_A/(N T)` | `R_A/(N T²)` | `S_G/N` | `R_G/N` |
-| `kfc` | `S_A/N` | – | `S_G/(N T)` | – |
-| `einconv` | `S_A/N` | `R_A/(N T²)` | – | – |
-| `backpack` | `S_A/N` | – | – | `R_G/N` |
-| `kfac_jax`, `ekfac` | `S_A/(N T)` | – | `S_G/(N T)` | – |
-| `sum` | `S_A` | `R_A` | `S_G` | `R_G` |
+| `convention=` | `kfac_expand` | `kfac_reduce` | `kfac_grad_expand` | `kfac_grad_reduce` | `ekfac_eigenvalues` |
+|---|---|---|---|---|---|
+| `kfac` (default) | `S_A/(N T)` | `R_A/(N T²)` | `S_G/N` | `R_G/N` | `Λ/N` |
+| `kfc` | `S_A/N` | – | `S_G/(N T)` | – | `Λ/N` |
+| `einconv` | `S_A/N` | `R_A/(N T²)` | – | – | – |
+| `backpack` | `S_A/N` | – | – | `R_G/N` | – |
+| `kfac_jax`, `ekfac` | `S_A/(N T)` | – | `S_G/(N T)` | – | `Λ/(N T)` |
+| `sum` | `S_A` | `R_A` | `S_G` | `R_G` | `Λ` |
 """
 
 

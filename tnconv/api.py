@@ -269,7 +269,7 @@ def _of_both(options: Options, network: Expression) -> Options:
 
 def _bias(operation: ops.Operation, chosen: ops.Options, wrt: str | None) -> bool | None:
     """Whether the forward network of a layer has the bias term; None for what the layer has."""
-    if wrt == "bias" or (chosen.joint and not operation.factor):
+    if wrt == "bias" or (chosen.joint and operation.joins):
         return True
     return operation.bias
 

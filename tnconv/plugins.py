@@ -39,6 +39,7 @@ BUILTINS: Mapping[str, Mapping[str, str]] = {
         "join": "tnconv.passes.parameters:Join",
         "merge_indices": "tnconv.passes.rules.merge:MergeIndices",
         "open": "tnconv.passes.axes:Open",
+        "rotate": "tnconv.passes.rotate:Rotate",
         "scale": "tnconv.passes.arrange:ScaleBy",
         "extract": "tnconv.passes.extract:Extract",
         "square": "tnconv.passes.square:Square",

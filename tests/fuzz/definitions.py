@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 import tnconv
-from tests.layer_values import applied, groups_of, jacobian, patches, positions_last, wanted
+from tests.layer_values import applied, eigenvalues, groups_of, jacobian, patches, positions_last, wanted
 from tnconv.ops.conventions import CONVENTIONS
 from tnconv.spec import PoolSpec, UnfoldSpec
 from tnconv.spec.layer import Layer
@@ -32,6 +32,10 @@ def defined(
         return _factor(spec, op, arguments, joint, **options)
     values = _filled(spec, arguments)
     x, weight = values["x"], values["weight"]
+    if op == "ekfac_eigenvalues":
+        positions = prod(positions_last(spec, values["grad_output"]).shape[2:])
+        scale = _scale(op, options.get("convention", "kfac"), len(x), positions)
+        return eigenvalues(spec, values, joint) * scale
     if op == "forward":
         return applied(spec, x, weight, arguments.get("bias"))
     if op == "input_jvp":
@@ -87,7 +91,11 @@ def _factor(
         rows = torch.cat([rows, torch.ones_like(rows[:, :, :1])], 2) if joint else rows
     examples, positions = len(rows), prod(rows.shape[3:])
     rows = rows.sum(-1, keepdim=True) if op.endswith("reduce") else rows
+    return torch.einsum("ngrt,ngst->grs", rows, rows) * _scale(op, convention, examples, positions)
+
+
+def _scale(op: str, convention: str, examples: int, positions: int) -> float:
     factor = tnconv.ops.get(op).factor
     assert factor is not None
-    scale = eval(CONVENTIONS[convention][factor], {"N": examples, "T": positions})
-    return torch.einsum("ngrt,ngst->grs", rows, rows) * scale
+    found: float = eval(CONVENTIONS[convention][factor], {"N": examples, "T": positions})
+    return found

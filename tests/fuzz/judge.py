@@ -82,7 +82,7 @@ def _bias(case: Case) -> bool | None:
     operation = tnconv.ops.get(case.op)
     if not hasattr(case.spec, "bias"):
         return None
-    return True if dict(case.options).get("bias") == "joint" and not operation.factor else operation.bias
+    return True if dict(case.options).get("bias") == "joint" and operation.joins else operation.bias
 
 
 def _arguments(case: Case, network: Expression) -> dict[str, Tensor]:

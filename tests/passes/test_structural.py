@@ -106,6 +106,28 @@ def test_arrange_and_sum(network, data):
     checked(parse_pass(f"sum{{over=[{', '.join(gone)}]}}"), network)
 
 
+@settings(max_examples=60)
+@given(NETWORKS, st.data())
+def test_rotate_is_a_product_with_matrices(network, data):
+    if not network.output:
+        return
+    axis = data.draw(st.integers(0, len(network.output) - 1))
+    names = [i.name for each in network.output if each.is_group for i in each.indices]
+    keep = data.draw(st.lists(st.sampled_from(names), unique=True)) if names else []
+    conj = data.draw(st.sampled_from(["true", "false"]))
+    text = f"rotate{{axis={axis}, by=q, index=new, keep=[{', '.join(keep)}], conj={conj}}}"
+    checked(parse_pass(text), network)
+
+
+def test_rotate_maps_over_a_sum_with_affine_axes():
+    joined = "join{arguments=[weight, bias], rows=[g, d], into=w} | differentiate{wrt=w, cotangent=dy}"
+    rotated = "rotate{axis=0, by=left, index=dq, keep=[g], conj=true} | rotate{axis=1, by=right, index=cq, keep=[g]}"
+    found, _ = Pipeline.parse(f"{joined} | {rotated}").run(BIASED, exact_check(evaluate, instances=2))
+    assert [str(axis) for axis in found.output] == ["(g dq)", "cq"]
+    matrices = [t for term in found.terms for t in term.tensors if t.argument == "right"]
+    assert [str(t.axes[1]) for t in matrices] == ["3*c + k < 10", "9 < 10"]
+
+
 @settings(max_examples=30)
 @given(NETWORKS, st.sampled_from(["2", "1/3", "-5/2", "1"]))
 def test_scale_is_a_factor(network, factor):
@@ -300,6 +322,10 @@ def test_terms_that_never_meet_have_no_product():
         ("close{cotangent=h, axes=4}", "axes=4 but the output has 3 axes"),
         ("homogeneous{axis=3}", "axis=3 but the output has 3 axes"),
         ("homogeneous{axis=0}", "its size must be a number"),
+        ("rotate{axis=3, by=q, index=r}", "axis=3 but the output has 3 axes"),
+        ("rotate{axis=1, by=x, index=r}", "name 'x' is taken"),
+        ("rotate{axis=1, by=q, index=d}", "name 'd' is taken"),
+        ("rotate{axis=1, by=q, index=r, keep=[c]}", "index 'c', which is not in the output"),
         ("join{arguments=[bias], rows=[d], into=w}", "argument 'bias' on one node, but it is on 0"),
         ("join{arguments=[weight], rows=[o], into=w}", "has no index 'o' for the rows"),
         ("join{arguments=[weight], rows=[d], into=x}", "name 'x' is taken"),
@@ -324,6 +350,8 @@ def test_a_part_of_an_affine_axis_is_refused():
         Pipeline.parse("sum{over=[a]}").run(network)
     with pytest.raises(PassError, match=r"output axis 5\*a \+ b < 12 is affine and is not among"):
         Pipeline.parse("arrange{output=[a]}").run(network)
+    with pytest.raises(PassError, match=r"rotate keeps a of axis 5\*a \+ b < 12, which is affine"):
+        Pipeline.parse("rotate{axis=0, by=q, index=r, keep=[a]}").run(network)
 
 
 def test_both_tangent_and_cotangent_are_refused():

@@ -2,6 +2,9 @@
 
 The compiler computes raw sums (`S_A`, `R_A`); a convention is one scalar, applied last. `N` is the number
 of examples and `T` the number of output positions. A pair that is not in the table is not defined.
+
+Eigenvalues are scaled so that they take the place of the products of the eigenvalues of both factors: with gradients
+that are independent from position to position, `S_A ⊗ S_G / (N T)` is the sum of `vec(V) vec(V)ᴴ`.
 """
 
 import re
@@ -20,13 +23,20 @@ CONVENTIONS: Mapping[str, Mapping[str, str]] = {
         "input reduce": "1/(N*T**2)",
         "output expand": "1/N",
         "output reduce": "1/N",
+        "eigenvalues": "1/N",
     },
-    "kfc": {"input expand": "1/N", "output expand": "1/(N*T)"},
+    "kfc": {"input expand": "1/N", "output expand": "1/(N*T)", "eigenvalues": "1/N"},
     "einconv": {"input expand": "1/N", "input reduce": "1/(N*T**2)"},
     "backpack": {"input expand": "1/N", "output reduce": "1/N"},
-    "kfac_jax": {"input expand": "1/(N*T)", "output expand": "1/(N*T)"},
-    "ekfac": {"input expand": "1/(N*T)", "output expand": "1/(N*T)"},
-    "sum": {"input expand": "1", "input reduce": "1", "output expand": "1", "output reduce": "1"},
+    "kfac_jax": {"input expand": "1/(N*T)", "output expand": "1/(N*T)", "eigenvalues": "1/(N*T)"},
+    "ekfac": {"input expand": "1/(N*T)", "output expand": "1/(N*T)", "eigenvalues": "1/(N*T)"},
+    "sum": {
+        "input expand": "1",
+        "input reduce": "1",
+        "output expand": "1",
+        "output reduce": "1",
+        "eigenvalues": "1",
+    },
 }
 
 

@@ -27,7 +27,13 @@ LAYERS: tuple[Layer, ...] = (
     PoolSpec(4, 2, (5,)),
     UnfoldSpec(4, 2, (5,)),
 )
-_RAW = {"input expand": "S_A", "output expand": "S_G", "input reduce": "R_A", "output reduce": "R_G"}
+_RAW = {
+    "input expand": "S_A",
+    "output expand": "S_G",
+    "input reduce": "R_A",
+    "output reduce": "R_G",
+    "eigenvalues": "Λ",
+}
 
 
 def record(operation: Operation) -> dict[str, Any]:
@@ -215,13 +221,20 @@ Every operation is derived by passes from the forward network of a layer; `tncon
 - A Kronecker factor has one block a group. `groups="average"` gives one block, of the input's mean over the groups,
   and of all output channels.
 - The Kronecker order for a row-major weight is `G ⊗ A`.
+- `ekfac_eigenvalues` are the squares of per-example gradients `V[v,n,g]`, matrices `[d, (c k)]`, in the bases that are
+  the columns of `q_grad`, `[g, d, d']`, and `q_input`, `[g, (c k), c']`: any matrices, such as the eigenvectors that
+  `torch.linalg.eigh` gives of `kfac_grad_expand` and `kfac_expand` with the same `bias=` and `groups=`. `Λ` is their
+  sum over n and v; it takes the place of the products of eigenvalues, which a convention scales alike. With
+  `bias="joint"` the last row of `q_input` is that of the bias; with `groups="average"` V is one matrix
+  `[(g d), (c k)]`. The order of contraction is free: a value that is far below the largest has the rounding errors of
+  the largest, and may be negative.
 - `hessian_diagonal_bl89_input`: with zero padding `T∘T = T(W∘W)`; where padding sends several kernel positions to
   one input cell, their sum is squared. `hessian_diagonal_bl89_input` and `hessian_diagonal_bl89_weight` are for real
   values.
 
 ## Conventions
 
-Raw sums, per group: `S_A = Σ_{{n,t}} a aᴴ`, `R_A = Σ_n (Σ_t a)(Σ_t a)ᴴ`, and `S_G`, `R_G` the same with `ḡ`.
+Raw sums, per group: `S_A = Σ_{{n,t}} a aᴴ`, `R_A = Σ_n (Σ_t a)(Σ_t a)ᴴ`, `S_G` and `R_G` the same with `ḡ`, and `Λ`.
 `convention=` names the scalar that multiplies them, applied last, after a paper or a package that uses it. Left out, it
 is `{default}`.
 

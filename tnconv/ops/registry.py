@@ -3,12 +3,13 @@
 A pipeline is written for every network at once, by its parts (`tnconv.ops.parts`). `<x>`, `<wrt>` and `<bias>` stand
 for the arguments that are the input, the parameter that the operation is by, and the bias; `<n>`, `<g>`, `<o>` for the
 indices of examples, groups and output positions, as many as there are, with commas; `<grad_output>`, `<z>`, … for
-new arguments, under a name that is free. `<patches>` is the input side of the layer, `<gradients>` its output side.
+new arguments, under a name that is free. `<patches>` is the input side of the layer, `<gradients>` its output side,
+`<rows>` the gradients of each example, `<rotated>` the same in another basis.
 `register` adds an operation of your own the same way.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from tnconv.errors import OperationError
@@ -17,14 +18,16 @@ from tnconv.ir.index import symbol_names
 from tnconv.ops.parts import BIAS, INPUT, WEIGHT, Need, Parts, parts_of
 
 JOINT, AVERAGE, OTHER = "joint", "average", "other"
-ARGUMENTS = ("grad_output", "z", "tangent", "columns", "hessian_output", "parameters")
+ARGUMENTS = ("grad_output", "z", "tangent", "columns", "hessian_output", "parameters", "q_grad", "q_input")
+BASES = ("dq", "cq")  # indices of rows and columns in the basis of `q_grad` and `q_input`
 
 _ABOUT = {
-    WEIGHT: r"<wrt>|<patches>|<unfold>|<gradients>|<rows>|<by_rows>|<by_kernels>|node=weight",
+    WEIGHT: r"<wrt>|<patches>|<unfold>|<gradients>|<rows>|<by_rows>|<by_kernels>|<rotated>|node=weight",
     BIAS: r"<bias>",
     INPUT: r"<x>|<matrix>|node=x\b",
 }
-_LAYOUT = r"<patches>|<unfold>|<gradients>|<by_rows>|<by_kernels>|<g>|<o>|node=weight"
+_LAYOUT = r"<patches>|<unfold>|<gradients>|<by_rows>|<by_kernels>|<rotated>|<g>|<o>|node=weight"
+_JOINS = r"<join>|<rows>|<by_rows>|<rotated>"  # with a joint bias, weight and bias become one argument
 _SINGLE = r"<patches>|<unfold>|<gradients>|<matrix>|node="
 
 
@@ -56,7 +59,7 @@ class Operation:
         bias: whether the forward network of a layer has the bias term; None for what the layer has.
         options: what it takes besides the layer: "joint" for `bias="joint"`, "average" for `groups="average"`,
             "other" for a second batch.
-        factor: the kind of Kronecker factor, for operations that a convention scales.
+        factor: the kind of Kronecker factor, or "eigenvalues", for operations that a convention scales.
         real_only: whether complex arguments are refused: there is no such quantity of complex values.
     """
 
@@ -75,12 +78,17 @@ class Operation:
         about = next((part for part, text in _ABOUT.items() if re.search(text, self.pipeline)), None)
         return Need(
             about,
-            bias=chosen.joint and not self.factor,
+            bias=chosen.joint and self.joins,
             layout=chosen.joint or bool(re.search(_LAYOUT, self.pipeline)),
             single=bool(re.search(_SINGLE, self.pipeline)),
             matrix="<matrix>" in self.pipeline,
             cells="<outputs>" in self.pipeline,
         )
+
+    @property
+    def joins(self) -> bool:
+        """Whether with `bias="joint"` it needs the bias itself; a Kronecker factor needs but a column of ones."""
+        return bool(re.search(_JOINS, self.pipeline))
 
     def parts(self, forward: Expression, chosen: Options | None = None, wrt: str | None = None) -> Parts:
         """The parts of a network that it is about.
@@ -150,11 +158,11 @@ def _written(parts: Parts, chosen: Options) -> dict[str, str]:
 
 
 def _new_arguments(parts: Parts) -> dict[str, str]:
-    """Names of the arguments that operations bring in, which no argument, node or index of the network has."""
+    """Names of the arguments and indices that operations bring in; nothing in the network is called so."""
     taken = set(parts.network.arguments)
     for term in parts.network.terms:
         taken |= {n.name for n in term.nodes} | {i.name for i in term.indices}
-    return {name: fresh(name, taken) for name in ARGUMENTS}
+    return {name: fresh(name, taken) for name in (*ARGUMENTS, *BASES)}
 
 
 def _second(parts: Parts, chosen: Options, new: Mapping[str, str]) -> dict[str, str]:
@@ -208,6 +216,7 @@ def _of_layout(parts: Parts, chosen: Options) -> dict[str, str]:
     return {
         "<by_rows>": _by_rows(parts, chosen, rows, columns),
         "<by_kernels>": _by_rows(parts, Options(), kernels, _axis(_names(layout.kernel))),
+        "<rotated>": _rotated(parts, chosen, rows, groups, columns),
         "<patches>": patches,
         "<unfold>": _inside(parts, [*batch, *flat]),
         "<gradients>": f"extract{{nodes=[{outer}], output=[{', '.join(gradients)}], cotangent=<grad_output>}}",
@@ -237,6 +246,15 @@ def _by_rows(parts: Parts, chosen: Options, rows: list[str], columns: str) -> st
         text = "<rows>" if rows else f"<rows> | flatten{{start={1 + len(parts.batch)}}}"
     square = f" | square{{over=[{over}], keep=[{', '.join(rows)}]}}"
     return text + square + ("" if rows else " | unsqueeze{axis=0}")
+
+
+def _rotated(parts: Parts, chosen: Options, rows: Sequence[str], groups: Sequence[str], columns: str) -> str:
+    """The rows of per-example gradients as matrices, both sides in bases of their own: `Q_Gᴴ V Q_A`."""
+    front, at = ", ".join(("v", *parts.batch)), 1 + len(parts.batch)
+    text = "<rows>" if chosen.joint else f"<rows> | arrange{{output=[{front}, {_axis([*rows])}, {columns}]}}"
+    each = f"keep=[{', '.join(groups)}]"
+    text += f" | rotate{{axis={at}, by=<q_grad>, index=<dq>, {each}, conj=true}}"
+    return text + f" | rotate{{axis={at + 1}, by=<q_input>, index=<cq>, {each}}}"
 
 
 def _weight_indices(parts: Parts) -> list[str]:
@@ -338,6 +356,11 @@ _OPERATIONS = (
     Operation(
         "ggn_diagonal", "Σ_{n,v} |V[v,n,g,d,c,k]|², V[v,n] = Σ_t z[v,n,t] aᴴ", "(g d) c k",
         "<rows> | square{over=[v, <n>], rest=keep}", f"{_GGN}, tab. 1", options=(JOINT,),
+    ),
+    Operation(
+        "ekfac_eigenvalues", "Σ_{n,v} |(Q_Gᴴ V[v,n,g] Q_A)[d',c']|², scaled; V[v,n] = Σ_t z[v,n,t] aᴴ", "g d' c'",
+        "<rotated> | square{over=[v, <n>], keep=[<g>], rest=keep}<block>",
+        "George et al. 2018 (arXiv 1806.03884), eq. 9", options=(JOINT, AVERAGE), factor="eigenvalues",
     ),
     Operation(
         "ggn_mini_block", "Σ_{n,v} V[g,d,:] V[g,d,:]ᴴ, a block for each output channel", "(g d) (c k) (c' k')",
