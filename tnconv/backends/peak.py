@@ -87,7 +87,8 @@ def as_expression(at: At, planned: Size, sizes: Iterable[Size], values: Mapping[
     found = None
     if prod(power + 1 for power in powers.values()) < _MOST_RUNS:
         found = _interpolated(at, powers, values)
-    found = found or _raised(planned, here, next(iter(powers)), values)
+    if found is None:
+        found = _raised(planned, here, next(iter(powers)), values)
     return _covered(at, found, powers, values)
 
 

@@ -11,8 +11,9 @@ import torch
 from tnconv import plugins
 from tnconv.backends.base import Backend, Program
 from tnconv.backends.peak import peak_at
+from tnconv.backends.torch.accumulating import Accumulating
 from tnconv.backends.torch.constants import KeptProgram, WithConstants
-from tnconv.backends.torch.lower import COMPONENTWISE, fastest_of, lower
+from tnconv.backends.torch.lower import COMPONENTWISE, fastest_of, kernel_table, lower
 from tnconv.backends.torch.profile import Profile, profile_of
 from tnconv.backends.torch.sliced import loop_over_chunks
 from tnconv.backends.torch.training import TrainedProgram, WithBackward
@@ -372,6 +373,16 @@ class Builder:
             return self._trained(network, plan, program, prefer, recipe.recomputed, recipe.trials)
         return Built(plan, program, recipe)
 
+    def accumulating(self, network: Expression, recipe: "Recipe") -> Program | None:
+        """The program that adds to a tensor that is there, by the plan and the kernels of a recipe.
+
+        None where what the function returns is added: of another backend, of chunks, of what is kept of constants.
+        """
+        if self.backend != "torch" or recipe.chunk is not None or self.objective.constant:
+            return None
+        table, profile = kernel_table(self.accuracy), profile_of(self.device)
+        return Accumulating(recipe.plan, table, self.hints_of(network), recipe.prefer, profile).accumulating()
+
     def tuned(self, network: Expression) -> Built:
         """The plan and the program that are fastest on this machine, of both passes in training; for the default dtype.
 
@@ -428,6 +439,10 @@ class Recipe:
     def built(self, network: Expression) -> Built:
         """The plan and the programs for the network that the plan was made for."""
         return self.builder.again(network, self)
+
+    def accumulating(self, network: Expression) -> Program | None:
+        """The program that adds to a tensor that is there; None where there is none."""
+        return self.builder.accumulating(network, self)
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,6 +70,13 @@ class Arithmetic:
                 wanted = autocast
         return None if given == [wanted] else wanted
 
+    def result_dtype(self, tensors: Sequence[Tensor]) -> torch.dtype:
+        """The dtype in which tensors are computed, and of their result if that is not real by construction."""
+        if not tensors:
+            return self.asked or torch.get_default_dtype()
+        found = self.dtype_of(tensors, autocast_dtype(tensors[0].device))
+        return tensors[0].dtype if found is None else found
+
 
 def _coarse(dtypes: Sequence[torch.dtype]) -> bool:
     return any(dtype.itemsize <= (2 * _HALF if dtype.is_complex else _HALF) for dtype in dtypes)

@@ -11,11 +11,13 @@ from torch import Tensor
 
 from tnconv import ops
 from tnconv.backends.available import check_memory
+from tnconv.backends.base import Program
 from tnconv.backends.peak import peak_elements
 from tnconv.backends.torch.constants import KeptProgram, WithConstants
 from tnconv.backends.torch.context import autocast_dtype, is_open, is_watched, takes_over, untraced
 from tnconv.backends.torch.signature import Signature
 from tnconv.backends.torch.training import TrainedProgram, WithBackward
+from tnconv.compiler.accumulate import Added, Target, accumulating_peak, check_beta, check_context, target_of
 from tnconv.compiler.batches import BatchAxes
 from tnconv.compiler.build import Built, Recipe
 from tnconv.compiler.dtypes import Arithmetic, chosen
@@ -28,6 +30,7 @@ from tnconv.ir.index import integers_of, normal
 from tnconv.passes import Stage
 from tnconv.spec import Layer
 
+_MOST_KNOWN = 1000  # shapes of arguments that are known to fit
 _any_autocast: Callable[[], bool] = torch._C._is_any_autocast_enabled
 
 
@@ -74,9 +77,7 @@ class Second:
         """The function; an argument of the second batch is called as in the first, with `_other` behind."""
         return self.build()
 
-    def call(
-        self, first: tuple[str, ...], tensors: tuple[Tensor, ...], named: Mapping[str, Tensor]
-    ) -> Tensor:
+    def call(self, first: tuple[str, ...], tensors: tuple[Tensor, ...], named: Mapping[str, Any]) -> Tensor:
         """Compute a call with the arguments of the first batch, then those of the second.
 
         Args:
@@ -97,7 +98,8 @@ class Second:
         twice = [name for name in order[: len(tensors)] if name in named]
         if twice:
             raise ArgumentError(f"argument {twice[0]!r} is given twice, by place and by name; give it once")
-        return function(**dict(zip(order, tensors, strict=False)), **named)
+        every: dict[str, Any] = dict(zip(order, tensors, strict=False)) | dict(named)
+        return function(**every)
 
 
 class CompiledFunction:
@@ -106,6 +108,10 @@ class CompiledFunction:
     Call it with tensors in the order of `arguments`, or by name; those of a layer with a batch axis, or all
     without one, and then the result has none either. Gradients flow through. A pickle of it has what was compiled and
     what was chosen, by which it is written anew where it is loaded; a copy is the function itself.
+
+    With `out=` the result is added to a tensor that is there, `out = beta · out + result`, which is returned. `beta=`
+    is 0 if left out: whatever was there is written over. A scale of the result is applied before. The tensor has the
+    shape and the dtype of the result, and no memory of an argument; nothing of that is differentiated.
 
     Attributes:
         network: what is computed, after the passes.
@@ -143,13 +149,31 @@ class CompiledFunction:
         self.plan, self.program, self.trials = built.plan, built.program, built.trials
         self._function: Callable[..., Tensor] = built.function or built.program.function
         self._known: dict[Any, Callable[..., Tensor]] = {}
+        self._targets: dict[Any, Target] = {}
+        self.__dict__.pop("accumulating", None)
 
-    def __call__(self, /, *tensors: Tensor, **named: Tensor) -> Tensor:
+    def __call__(
+        self,
+        /,
+        *tensors: Tensor,
+        out: Tensor | None = None,
+        beta: float | None = None,
+        **named: Tensor,
+    ) -> Tensor:
         """Compute the operation.
 
+        Args:
+            tensors: the arguments in order; others by name.
+            out: what the result is added to, and what is returned then. Where an argument is called `out`, that is it.
+            beta: the factor of what is in `out`, 0 if left out. Where an argument is called `beta`, that is it.
+            named: arguments by name.
+
         Raises:
-            ArgumentError: a tensor does not fit; the message names the argument and the index.
+            ArgumentError: a tensor does not fit; the message names the argument and the index. Or `out` does not, or
+                something records or maps what happens while it is given.
         """
+        if out is not None or beta is not None:
+            return self._with_keywords(tensors, out, beta, named)
         if named or len(tensors) != len(self.arguments):
             if self.second is not None and len(tensors) + len(named) > len(self.arguments):
                 return self.second.call(self.arguments, tensors, named)
@@ -163,6 +187,54 @@ class CompiledFunction:
         except (AttributeError, TypeError):  # no tensor, or sizes that are symbols
             key = known = None
         return (known or self._admitted(key, tensors))(*tensors)
+
+    def _with_keywords(self, tensors: tuple[Any, ...], out: Any, beta: Any, named: dict[str, Any]) -> Tensor:
+        """A call with `out=` or `beta=`, which are arguments of the network where these are called so."""
+        taken = {n: v for n, v in (("out", out), ("beta", beta)) if v is not None and n in self.arguments}
+        if taken:
+            out, beta = (None if n in taken else v for n, v in (("out", out), ("beta", beta)))
+            tensors, named = tuple(self._signature.collect(tensors, named | taken)), {}
+            if out is None and beta is None:
+                return self(*tensors)
+        beta = check_beta(beta, out)
+        if self.second is not None and len(tensors) + len(named) > len(self.arguments):
+            return self.second.call(self.arguments, tensors, named | {"out": out, "beta": beta})
+        if named or len(tensors) != len(self.arguments):
+            tensors = tuple(self._signature.collect(tensors, named))
+        check_context(self.program.name, (out, *tensors))
+        return self._target(out, tensors)(out, beta, tensors)
+
+    def _target(self, out: Tensor, tensors: tuple[Tensor, ...]) -> Target:
+        """What adds the result of tensors of these shapes to `out`, once all are checked."""
+        key = tuple([(t.shape, t.dtype, t.device) for t in (out, *tensors)])
+        if key in self._targets and not _any_autocast():
+            return self._targets[key]
+        values, way = self._checked(tensors), self._way(tensors)
+        if not is_watched():
+            check_memory(self.plan, self.program, values, (*tensors, out)[0])
+        single = None if way is self._function else self._batch
+        added = Added(self._function, self.accumulating, single)
+        made = target_of(self.network, added, way, self.arithmetic, values, tensors, out)
+        if not _any_autocast():
+            if len(self._targets) > _MOST_KNOWN:
+                self._targets.clear()
+            self._targets[key] = made
+        return made
+
+    @cached_property
+    def accumulating(self) -> Program | None:
+        """The program of a call with `out=`, which takes `out` and `beta` behind the arguments, once one was asked for.
+
+        None where what the function returns is added: of another backend, of a plan in chunks, with `constant=`.
+        """
+        return self.built.recipe.accumulating(self.network)
+
+    @property
+    def accumulating_cost(self) -> Cost:
+        """Exact counts of a call with `out=`, which is no memory of the call."""
+        if self.accumulating is None:
+            return self.cost
+        return Cost(self._multiplications(), accumulating_peak(self.plan, self.accumulating))
 
     @property
     def pairs(self) -> "CompiledFunction":
@@ -194,7 +266,7 @@ class CompiledFunction:
         values = self._checked(tensors)
         if tensors and not is_watched():
             check_memory(self.plan, self.program, values, tensors[0])
-        if len(self._known) > 1000:
+        if len(self._known) > _MOST_KNOWN:
             self._known.clear()
         self._known[key] = self._chosen(tensors)
         return self._known[key]
@@ -233,7 +305,7 @@ class CompiledFunction:
 
     def __getstate__(self) -> dict[str, Any]:
         """What went into the compilation and what it chose: no program, which is written anew from these."""
-        made = {"built", "plan", "program", "trials", "_function", "_known"}
+        made = {"built", "plan", "program", "trials", "_function", "_known", "_targets", "accumulating"}
         state = {name: value for name, value in self.__dict__.items() if name not in made}
         return state | {"recipe": self.built.recipe.pinned()}
 

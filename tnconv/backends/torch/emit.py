@@ -16,6 +16,7 @@ from tnconv.ir.monomial import polynomial_text
 
 Dims = tuple[tuple[Index, ...], ...]
 WithBias = Callable[[tuple[Index, ...], str], str | None]
+Into = Callable[[str, str], str]
 _NAMES = re.compile(r"[^\W\d]\w*")
 _CLONE = ".clone(memory_format=torch.contiguous_format)"
 RESERVED = frozenset(
@@ -87,6 +88,8 @@ class Emitter:
         constants: names of arguments; what is made of them alone is not changed in place, for it may be kept.
         biasable: for a value, its expression with a vector of some name added, given what that is over; None if its
             call cannot.
+        addable: for a value, the call that adds it to a tensor of the same dimensions, given the names of that and of
+            the factor of what is there; for values whose last call can.
     """
 
     taken: set[str]
@@ -96,6 +99,7 @@ class Emitter:
     statements: list[Statement] = field(default_factory=list)
     workspace: list[tuple[str, Size]] = field(default_factory=list)
     biasable: dict[str, "WithBias"] = field(default_factory=dict)
+    addable: dict[str, "Into"] = field(default_factory=dict)
     _texts: dict[Size, str] = field(default_factory=dict)
     _known: dict[str, str] = field(default_factory=dict)
     _roots: dict[str, str] = field(default_factory=dict)
@@ -245,7 +249,29 @@ class Emitter:
         statement = next(s for s in self.statements if s.writes == root)
         statement.text = f"{root} = {text}"
         del self.biasable[root]
+        self.addable.pop(root, None)
         statement.reads = (*statement.reads, bias.name)
+        return True
+
+    def add_into(self, value: Value, target: Value, beta: str) -> bool:
+        """Let the call that made `value` add it to a target instead, `beta · target + value`; False if it cannot.
+
+        The target is one that is there from the first statement on, and nothing has read the value.
+        """
+        made = self.addable.get(value.name)
+        if made is None or value.conj or not self.private(value) or not self.is_view(target, value.dims):
+            return False
+        if any(value.name in s.reads for s in self.statements):
+            return False
+        before = len(self.statements)
+        view = self.arrange(target, value.dims)
+        views, self.statements = self.statements[before:], self.statements[:before]
+        place = next(p for p, s in enumerate(self.statements) if s.writes == value.name)
+        old = self.statements[place]
+        text = made(view.name, beta)
+        self.statements[place] = Statement(text, (view.name, *old.reads), None, old.comment)
+        front = next((p + 1 for p, s in enumerate(self.statements) if s.writes == target.name), 0)
+        self.statements[front:front] = views
         return True
 
     def do(self, text: str, reads: Sequence[str], comment: str = "") -> None:
@@ -268,6 +294,7 @@ class Emitter:
         stale |= {name for name in self._known.values() if self.owner(name) == owner}
         self._known = {text: name for text, name in self._known.items() if name not in stale}
         self.biasable = {n: found for n, found in self.biasable.items() if self.owner(n) != owner}
+        self.addable = {n: found for n, found in self.addable.items() if self.owner(n) != owner}
 
     def owner(self, name: str) -> str:
         """The variable whose memory a variable shares, as far as views are known: itself, or what it views."""
@@ -352,6 +379,14 @@ class Emitter:
         return self.derive(
             value, base, expression, dims, contiguous=contiguous, fresh=value.fresh, copied=copied
         )
+
+    def is_view(self, value: Value, dims: Dims) -> bool:
+        """Whether `arrange` copies nothing."""
+        legs, want = value.legs, flatten(dims)
+        if legs == want:
+            return value.contiguous or not self.merges(value.dims, dims)
+        blocks = _blocks((legs,) if value.contiguous else value.dims, want)
+        return not self.merges(tuple(sorted(blocks, key=lambda b: want.index(b[0]))), dims)
 
     @staticmethod
     def merges(blocks: Dims, dims: Dims) -> bool:

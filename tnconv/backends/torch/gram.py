@@ -3,6 +3,8 @@
 Blocks of rows of the lower half are products that write straight into the result, the upper half is their
 conjugate transpose. That pays from about a hundred rows; the narrower the blocks, the less is computed twice, and
 the slower each product. Where autograd, `vmap` or a compiler records what happens, nothing is written in place.
+
+What is added to a matrix that is there, Hermitian or not, is added in the same products; of halves, block by block.
 """
 
 from itertools import pairwise
@@ -11,6 +13,7 @@ import torch
 from torch import Tensor
 
 from tnconv.backends.torch.context import may_write
+from tnconv.backends.torch.into import add_into
 from tnconv.backends.torch.memory import new_empty
 
 # Measured on one and two CPU cores in float32.
@@ -32,41 +35,44 @@ _THIN_SUM, _THIN_ROWS, _STRIPS = 24, 1024, (32, 48, 36, 64, 24, 16)  # a product
 _HALF = 2  # bytes
 
 
-def gram(x: Tensor, scale: float = 1.0) -> Tensor:
+def gram(x: Tensor, scale: float = 1.0, out: Tensor | None = None, beta: float = 0.0) -> Tensor:
     """`scale · Σ_n x xᴴ` for each group; of complex values, the second factor is conjugated.
 
     Args:
         x: `[g, n, r, t]`; what is summed, n and t, may be split in the way that copies least.
         scale: of the result.
+        out: `[g, r, r]`, which becomes `beta · out + scale · Σ_n x xᴴ`; only where nothing records what happens.
+        beta: of what is there.
 
     Returns:
-        `[g, r, r]`, Hermitian; its rows are products over n and t.
+        `[g, r, r]`, Hermitian; its rows are products over n and t. Or `out`.
     """
     groups, count, rows, length = x.shape
-    if not may_write(x):
+    if out is None and not may_write(x):
         flat = _merged(x)
         product = torch.mm(flat[0], flat[0].mH)[None] if groups == 1 else torch.bmm(flat, flat.mH)
         return product if scale == 1 else product * scale
     if not x.numel():
-        zeros = x.new_zeros(groups, rows, rows)
-        return zeros if scale == 1 else zeros * scale
+        zeros = x.new_zeros((groups, rows, rows) if out is None else (1, 1, 1))
+        zeros = zeros if scale == 1 else zeros * scale
+        return zeros if out is None else add_into(out, zeros, beta)
     apart = count > 1 and 2 * rows <= length and x.dtype.itemsize > _HALF
     whole = row_width(rows, count * length) == rows
     if groups == 1 and whole and not apart and rows < _THIN_ROWS:
-        return _small(x, scale)
+        return _small(x, scale, out, beta)
     if groups > 1 and not _halves(rows, count * length, groups):
-        return _by_batch(x, apart, scale)
+        return _by_batch(x, apart, scale, out, beta)
     if groups == 1 and apart and whole and count * rows * rows <= _FEW_CELLS:
-        return _times(torch.bmm(x[0], x[0].mH).sum(0, keepdim=True), scale)
+        return _handed_over(torch.bmm(x[0], x[0].mH).sum(0, keepdim=True), scale, out, beta)
     parts = x if apart else _merged(x)[:, None]
-    out = new_empty(x, (groups, rows, rows))
-    for group, result in zip(parts.unbind(), out.unbind(), strict=True):
+    made = new_empty(x, (groups, rows, rows)) if out is None else out
+    for group, result in zip(parts.unbind(), made.unbind(), strict=True):
         strip = next((w for w in _STRIPS if rows % w == 0), 0)
         if len(group) == 1 and 1 < group.shape[2] <= _THIN_SUM and rows >= _THIN_ROWS and strip:
-            _write_strips(result, group[0], strip, scale)
+            _write_strips(result, group[0], strip, scale, beta)
         else:
-            _write(result, group, scale)
-    return out
+            _write(result, group, scale, beta)
+    return made
 
 
 def row_cuts(rows: int, length: int) -> list[int]:
@@ -129,47 +135,61 @@ def _merged(x: Tensor) -> Tensor:
     return x[:, 0] if x.shape[1] == 1 else x.transpose(1, 2).flatten(2)
 
 
-def _small(x: Tensor, scale: float) -> Tensor:
+def _small(x: Tensor, scale: float, out: Tensor | None, beta: float) -> Tensor:
     """One product of one group, in few calls."""
     _, count, rows, length = x.shape
     if length == 1:
         flat = x.reshape(count, rows).t()
     else:
         flat = x.reshape(rows, length) if count == 1 else x[0].transpose(0, 1).flatten(1)
+    if out is not None:
+        torch.addmm(out[0], flat, flat.mH, beta=beta, alpha=scale, out=out[0])
+        return out
     return torch.addmm(flat.new_empty(()), flat, flat.mH, beta=0, alpha=scale)[None]
 
 
-def _times(result: Tensor, scale: float) -> Tensor:
-    return result if scale == 1 else result.mul_(scale)
+def _handed_over(result: Tensor, scale: float, out: Tensor | None, beta: float) -> Tensor:
+    """The scaled result, which may be changed; or `out` with it."""
+    if scale != 1:
+        result = result.mul_(scale)
+    return result if out is None else add_into(out, result, beta)
 
 
-def _by_batch(x: Tensor, apart: bool, scale: float) -> Tensor:
+def _by_batch(x: Tensor, apart: bool, scale: float, out: Tensor | None, beta: float) -> Tensor:
     """One batched product: of groups, or of groups and examples if their sum behind it is cheaper than a copy."""
     if not apart:
         flat = _merged(x)
         if 1 not in flat.stride()[1:]:  # torch would go through the batch one by one
             flat = flat.contiguous()
-        return _times(torch.bmm(flat, flat.mH), scale)
+        if out is not None:
+            return torch.baddbmm(out, flat, flat.mH, beta=beta, alpha=scale, out=out)
+        return _handed_over(torch.bmm(flat, flat.mH), scale, None, beta)
     groups, count, rows, length = x.shape
     flat = x.transpose(0, 1).reshape(count * groups, rows, length)
-    return _times(torch.bmm(flat, flat.mH).view(count, groups, rows, rows).sum(0), scale)
+    total = torch.bmm(flat, flat.mH).view(count, groups, rows, rows).sum(0)
+    return _handed_over(total, scale, out, beta)
 
 
-def _write(out: Tensor, parts: Tensor, scale: float) -> None:
-    """Write one group's product `[r, r]` from `[n, r, t]`."""
+def _write(out: Tensor, parts: Tensor, scale: float, beta: float) -> None:
+    """Write one group's product `[r, r]` from `[n, r, t]`, or add it to what is there."""
     first, *others = parts.unbind()
     cuts = row_cuts(len(out), parts.shape[0] * parts.shape[2])
+    # What is added to is no mirror image of itself: a block of rows is made aside, while it is in a cache.
+    aside = parts.new_empty((cuts[1], len(out))) if beta != 0 and len(cuts) > 2 else None
     for low, high in pairwise(cuts):
-        block = out[low:high, :high]
-        torch.addmm(block, first[low:high], first[:high].mH, beta=0, alpha=scale, out=block)
+        block = out[low:high, :high] if aside is None else aside[: high - low, :high]
+        kept = beta if aside is None else 0.0
+        torch.addmm(block, first[low:high], first[:high].mH, beta=kept, alpha=scale, out=block)
         for part in others:
             torch.addmm(block, part[low:high], part[:high].mH, alpha=scale, out=block)
+        if aside is not None:
+            add_into(out[low:high, :high], block, beta)
         if low:
-            out[:low, low:high] = block[:, :low].mH
+            add_into(out[:low, low:high], block[:, :low].mH, beta)
 
 
-def _write_strips(out: Tensor, x: Tensor, width: int, scale: float) -> None:
+def _write_strips(out: Tensor, x: Tensor, width: int, scale: float, beta: float) -> None:
     """Write `[r, r]` from `[r, t]` with a short sum: one product of few rows each is written at the speed of memory."""
     strips = x.reshape(len(x) // width, width, x.shape[1])
     result = out.view(len(x) // width, width, len(x))
-    torch.baddbmm(result, strips, x.mH.expand(len(strips), -1, -1), beta=0, alpha=scale, out=result)
+    torch.baddbmm(result, strips, x.mH.expand(len(strips), -1, -1), beta=beta, alpha=scale, out=result)

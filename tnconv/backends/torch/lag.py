@@ -34,6 +34,7 @@ Nothing is subtracted, so rounding is that of unfolding whatever the border hold
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from math import prod
 
 import torch
@@ -42,6 +43,7 @@ from torch import Tensor
 
 from tnconv.backends.torch.context import may_write
 from tnconv.backends.torch.gram import gram
+from tnconv.backends.torch.into import add_into
 from tnconv.backends.torch.lag_assemble import CHANNELS, Made, Taps, assemble, at_taps, place_blocks
 from tnconv.backends.torch.lag_schedule import (
     Axis,
@@ -70,6 +72,8 @@ def correlate(
     variant: str = "lag1",
     tile: int = 1,
     scale: float = 1.0,
+    out: Tensor | None = None,
+    beta: float = 0.0,
 ) -> Tensor:
     """Sum of the products of each window of x with its conjugate.
 
@@ -85,9 +89,12 @@ def correlate(
             `choose` says which is fast, the result is the same.
         tile: positions that are taken together along the last axis, a divisor of their number; not for lag2.
         scale: of the result.
+        out: of the shape of the result, to which it is added: `beta · out + scale · S`; only where nothing records
+            what happens.
+        beta: of what is there.
 
     Returns:
-        `S[g, (c k1 ..), (c k1 ..)]`, Hermitian, summed over inputs and positions, not averaged.
+        `S[g, (c k1 ..), (c k1 ..)]`, Hermitian, summed over inputs and positions, not averaged. Or `out`.
 
     Raises:
         ValueError: if there is no such variant or it does not take these axes, or no such tile.
@@ -99,34 +106,48 @@ def correlate(
         low, high = axis.used()
         x = x.narrow(dim, low, high - low)
     axes = tuple(axis.cropped() for axis in axes)
+    scheme = _Scheme(groups, axes, variant, tile, scale)
     if (
         len(x) == 0 and scale != 1
     ):  # a product of nothing is zero whatever its scale, but a mean over nothing is no number
-        return correlate_axes(x, groups, axes, variant, tile, 1.0) * scale
-    return correlate_axes(x, groups, axes, variant, tile, scale)
+        undefined = correlate_axes(x, replace(scheme, scale=1.0), None, 0.0) * scale
+        return undefined if out is None else add_into(out, undefined, beta)
+    return correlate_axes(x, scheme, out, beta)
 
 
-def correlate_axes(
-    x: Tensor, groups: int, axes: tuple[Axis, ...], variant: str, tile: int, scale: float
-) -> Tensor:
+@dataclass(frozen=True, slots=True)
+class _Scheme:
+    """How a correlation is computed; the fields are arguments of `correlate`, the axes cropped to what is used."""
+
+    groups: int
+    axes: tuple[Axis, ...]
+    variant: str
+    tile: int
+    scale: float
+
+
+def correlate_axes(x: Tensor, scheme: "_Scheme", out: Tensor | None, beta: float) -> Tensor:
     """`correlate` of the cells that are used."""
-    if variant == "lag2":
-        return _lag2(x, groups, axes, scale)
-    if variant == "lag1":
-        return _lag1(x, groups, axes, tile, scale)
-    return _windows(x, groups, axes, tile, scale)
+    if scheme.variant == "lag2":
+        return _lag2(x, scheme, out, beta)
+    if scheme.variant == "lag1":
+        return _lag1(x, scheme, out, beta)
+    return _windows(x, scheme, out, beta)
 
 
-def _windows(x: Tensor, groups: int, axes: tuple[Axis, ...], tile: int, scale: float) -> Tensor:
+def _windows(x: Tensor, scheme: _Scheme, out: Tensor | None, beta: float) -> Tensor:
     """One product of all windows, or of all tiles, with themselves."""
+    axes, tile = scheme.axes, scheme.tile
     order = (CHANNELS, *range(len(axes)))
-    (matrix,) = _matrices(x, groups, axes, tile, order, None)
-    total = gram(matrix.mT[:, None], scale)
-    return total if tile == 1 else assemble({(0, 0): total}, axes, tile, order, None)
+    (matrix,) = _matrices(x, scheme.groups, axes, tile, order, None)
+    if tile == 1:
+        return gram(matrix.mT[:, None], scheme.scale, out, beta)
+    return assemble({(0, 0): gram(matrix.mT[:, None], scheme.scale)}, axes, tile, order, None, out, beta)
 
 
-def _lag1(x: Tensor, groups: int, axes: tuple[Axis, ...], tile: int, scale: float) -> Tensor:
+def _lag1(x: Tensor, scheme: _Scheme, out: Tensor | None, beta: float) -> Tensor:
     """By lag along one axis, the others in tiles."""
+    groups, axes, tile, scale = scheme.groups, scheme.axes, scheme.tile, scheme.scale
     (place,) = lag_axes("lag1", len(axes))
     others = tuple(n for n in range(len(axes)) if n != place)
     order = (*others, CHANNELS) if tile == 1 else (CHANNELS, *others)
@@ -151,7 +172,7 @@ def _lag1(x: Tensor, groups: int, axes: tuple[Axis, ...], tile: int, scale: floa
         made[block.tap, block.tap_2] = add(common, block.own) if block.own else common
     channels = x.shape[1] // groups
     if tile > 1 or groups * channels**2 < _LEAST_PIECE or not may_write(x):
-        return assemble(made, axes, tile, order, place)
+        return assemble(made, axes, tile, order, place, out, beta)
     side = (*(axes[n].kernel for n in others), channels)
 
     def part(taps: Taps, taps_2: Taps) -> Tensor:
@@ -161,7 +182,7 @@ def _lag1(x: Tensor, groups: int, axes: tuple[Axis, ...], tile: int, scale: floa
         rows, columns = ([t for n, t in enumerate(each) if n != place] for each in (taps, taps_2))
         return at_taps(block, rows, columns)
 
-    return place_blocks(part, axes, write=True)
+    return place_blocks(part, axes, True, out, beta)
 
 
 def _matrices(
@@ -241,10 +262,11 @@ def _unfolded(x: Tensor, dim: int, axis: Axis, positions: int) -> Tensor:
     return x.unfold(dim, axis.tile(positions), axis.stride * positions)
 
 
-def _lag2(x: Tensor, groups: int, axes: tuple[Axis, ...], scale: float) -> Tensor:
+def _lag2(x: Tensor, scheme: _Scheme, out: Tensor | None, beta: float) -> Tensor:
     """By lag along the last two axes, the others unfolded into channels."""
+    groups, axes = scheme.groups, scheme.axes
     place, along = lag_axes("lag2", len(axes))
-    grid = _Grid(x, groups, axes, scale)
+    grid = _Grid(x, groups, axes, scheme.scale)
     made: dict[tuple[int, int], Made] = {}
     common: Made = {}
     for block in block_list(axes[place]):
@@ -261,7 +283,7 @@ def _lag2(x: Tensor, groups: int, axes: tuple[Axis, ...], scale: float) -> Tenso
         block = made[taps[place], taps_2[place]][taps[along], taps_2[along]].reshape(groups, *side, *side)
         return at_taps(block, taps[:place], taps_2[:place])
 
-    return place_blocks(part, axes, may_write(x))
+    return place_blocks(part, axes, out is not None or may_write(x), out, beta)
 
 
 class _Grid:

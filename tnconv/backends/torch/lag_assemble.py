@@ -7,6 +7,7 @@ from math import prod
 import torch
 from torch import Tensor
 
+from tnconv.backends.torch.into import add_into
 from tnconv.backends.torch.lag_schedule import Axis
 from tnconv.backends.torch.memory import new_empty
 
@@ -24,8 +25,17 @@ def at_taps(block: Tensor, rows: Sequence[int], columns: Sequence[int]) -> Tenso
     return block
 
 
-def place_blocks(part: Callable[[Taps, Taps], Tensor], axes: tuple[Axis, ...], write: bool) -> Tensor:
-    """`[g, (c k1 ..), (c k1 ..)]` from `[g, c, c]` for each pair of taps: written once, each into its place."""
+def place_blocks(
+    part: Callable[[Taps, Taps], Tensor],
+    axes: tuple[Axis, ...],
+    write: bool,
+    out: Tensor | None = None,
+    beta: float = 0.0,
+) -> Tensor:
+    """`[g, (c k1 ..), (c k1 ..)]` from `[g, c, c]` for each pair of taps: written once, each into its place.
+
+    With `out`, which has that shape, they are added there, the rows of one tap at a time: `beta · out + …`.
+    """
     kernel = [a.kernel for a in axes]
     taps = list(combinations(*map(range, kernel)))
     some = part(taps[0], taps[0])
@@ -35,17 +45,34 @@ def place_blocks(part: Callable[[Taps, Taps], Tensor], axes: tuple[Axis, ...], w
         stack = torch.stack([part(k, j) for k in taps for j in taps])
         stack = stack.reshape(len(taps), len(taps), groups, channels, channels)
         return stack.permute(2, 3, 0, 4, 1).reshape(groups, width, width)
-    out = new_empty(some, (groups, channels, len(taps), channels, len(taps)))
+    if out is not None:
+        places = out.view(groups, channels, len(taps), channels, len(taps))
+        rows = some.new_empty((groups, channels, channels, len(taps)))
+        for row, k in enumerate(taps):
+            for column, j in enumerate(taps):
+                rows[..., column].copy_(part(k, j))
+            add_into(places[:, :, row], rows, beta)
+        return out
+    made = new_empty(some, (groups, channels, len(taps), channels, len(taps)))
     for row, k in enumerate(taps):
         for column, j in enumerate(taps):
-            out[:, :, row, :, column].copy_(part(k, j))
-    return out.reshape(groups, width, width)
+            made[:, :, row, :, column].copy_(part(k, j))
+    return made.reshape(groups, width, width)
 
 
 def assemble(
-    made: Made, axes: tuple[Axis, ...], tile: int, order: tuple[int, ...], lag: int | None
+    made: Made,
+    axes: tuple[Axis, ...],
+    tile: int,
+    order: tuple[int, ...],
+    lag: int | None,
+    out: Tensor | None = None,
+    beta: float = 0.0,
 ) -> Tensor:
-    """Blocks for tap <= tap_2 of the lag axis, rows and columns as in `order`, to `[g, (c k1 ..), (c k1 ..)]`."""
+    """Blocks for tap <= tap_2 of the lag axis, rows and columns as in `order`, to `[g, (c k1 ..), (c k1 ..)]`.
+
+    With `out`, which has that shape, they are added there: `beta · out + …`.
+    """
     some = next(iter(made.values()))
     kernel = [a.kernel for a in axes]
     others = prod([axes[n].kernel for n in order if n != CHANNELS])
@@ -58,8 +85,8 @@ def assemble(
     wanted = (CHANNELS, *range(len(axes)))
     if lag is None:
         places = [1 + order.index(n) for n in wanted]
-        out = made[0, 0].reshape(groups, *side, *side).permute(0, *places, *(depth + p for p in places))
-        return out.reshape(groups, width, width)
+        block = made[0, 0].reshape(groups, *side, *side).permute(0, *places, *(depth + p for p in places))
+        return _handed_over(block, width, out, beta)
     # Side by side in memory lie the second taps, then the columns' channels: what a copy into place runs along.
     taps, before = range(kernel[lag]), prod(side[: order.index(CHANNELS)])
 
@@ -70,7 +97,15 @@ def assemble(
     stack = torch.stack([row(tap) for tap in taps]).reshape(len(taps), groups, *side, len(taps), *side)
     rows = [2 + order.index(n) if n != lag else 0 for n in wanted]
     columns = [2 + depth + (order.index(n) + 1 if n != lag else 0) for n in wanted]
-    return stack.permute(1, *rows, *columns).reshape(groups, width, width)
+    return _handed_over(stack.permute(1, *rows, *columns), width, out, beta)
+
+
+def _handed_over(blocks: Tensor, width: int, out: Tensor | None, beta: float) -> Tensor:
+    """`[g, c, k1, .., c, k1, ..]` as a matrix of so many rows for each group; or `out` with it."""
+    if out is None:
+        return blocks.reshape(len(blocks), width, width)
+    add_into(out.view(blocks.shape), blocks, beta)
+    return out
 
 
 def _diagonals(made: Made, axis: Axis, tile: int) -> Made:

@@ -477,13 +477,15 @@ class Lowering:
 
     def _mean(self, results: Sequence[str]) -> Value:
         """The sum of some results; not a number in every cell where a scale divides by the size of an empty batch."""
-        total = self._total(results)
-        divisors = sorted({name for step in self.plan.steps for name in _divisors(step)})
-        if not divisors or (len(results) == 1 and self._divides_all(results[0])):
+        total, sizes = self._total(results), self._divided_by()
+        if not sizes or (len(results) == 1 and self._divides_all(results[0])):
             return total
-        sizes = [self.em.symbols[name] for name in divisors]
         text = f"{total.name} if {' and '.join(sizes)} else rt.undefined({total.name})"
         return self.em.derive(total, "result", text, total.dims, contiguous=total.contiguous)
+
+    def _divided_by(self) -> list[str]:
+        """The Python names of the size symbols that some scale divides by."""
+        return [self.em.symbols[n] for n in sorted({n for step in self.plan.steps for n in _divisors(step)})]
 
     def _biased(self, first: str, name: str) -> bool:
         """Whether the call that made the first result adds another, which is over one axis of the output alone."""

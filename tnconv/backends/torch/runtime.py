@@ -13,12 +13,14 @@ from torch import Tensor
 from tnconv.backends.torch import depthwise, fourier, spread
 from tnconv.backends.torch.context import is_recorded, is_traced, may_write
 from tnconv.backends.torch.gram import gram
+from tnconv.backends.torch.into import add_into, scale_into
 from tnconv.backends.torch.lag import correlate
 from tnconv.backends.torch.memory import HOST
 from tnconv.backends.torch.strips import Terms, strip, strips
 
 __all__ = [
     "add",
+    "add_into",
     "added",
     "apart",
     "axis_sums",
@@ -37,6 +39,7 @@ __all__ = [
     "plain",
     "ratio",
     "real",
+    "scale_into",
     "slice_sum",
     "spread",
     "squares",

@@ -217,14 +217,21 @@ class Candidate:
                 return em.assign("product", text, [x.name, y.name], (self.left, self.right), fresh=True)
             text = f"torch.mm({texts[0]}, {texts[1]})"
             out = em.assign("product", text, reads, (self.left, self.right), fresh=True)
+            em.addable[out.name] = lambda into, beta: self._into("torch.addmm", into, beta, texts)
             em.biasable[out.name] = lambda legs, bias: self._with_bias(em, texts, legs, bias)
             return out
         text = f"torch.bmm({texts[0]}, {texts[1]})"
         out = em.assign("product", text, reads, (self.batch, self.left, self.right), fresh=True)
         if not self.sum_batch:
+            em.addable[out.name] = lambda into, beta: self._into("torch.baddbmm", into, beta, texts)
             em.biasable[out.name] = lambda legs, bias: self._with_bias(em, texts, legs, bias)
             return out
         return em.assign("product", f"{out.name}.sum(0)", [out.name], (self.left, self.right))
+
+    @staticmethod
+    def _into(call: str, into: str, beta: str, texts: Sequence[str]) -> str:
+        """The call that adds the product to what is there."""
+        return f"{call}({into}, {texts[0]}, {texts[1]}, beta={beta}, out={into})"
 
     def _with_bias(self, em: Emitter, texts: Sequence[str], legs: Legs, bias: str) -> str | None:
         """The call with a vector added that is over some of its legs, which are neighbours."""

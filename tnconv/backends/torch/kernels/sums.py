@@ -187,7 +187,10 @@ class LagCorrelation(Kernel):
         batch = product(i.size for i in found.batch)
         for what, each, rest in lag_scheme.buffers(scheme, **numbers):
             em.allocated(what, normal(each * batch + rest))
-        return em.assign("factor", text, [value.name], (found.groups, rows, columns), fresh=True)
+        made = em.assign("factor", text, [value.name], (found.groups, rows, columns), fresh=True)
+        if problem.hermitian:
+            em.addable[made.name] = lambda into, beta: f"{text[:-1]}, out={into}, beta={beta})"
+        return made
 
 
 def _numbers(problem: Problem) -> lag_scheme.Numbers:

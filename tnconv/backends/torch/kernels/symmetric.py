@@ -86,7 +86,12 @@ class SymmetricProduct(Kernel):
         scale = f", {problem.scale}" if problem.scale else ""
         out = (found.groups, found.rows, found.columns)
         head = "rt.gram(" if problem.hermitian else "rt.plain(rt.gram, "
-        return em.assign("product", f"{head}{value.name}{scale})", [value.name], out, fresh=True)
+        made = em.assign("product", f"{head}{value.name}{scale})", [value.name], out, fresh=True)
+        if problem.hermitian:
+            em.addable[made.name] = lambda into, beta: (
+                f"rt.gram({value.name}{scale}, out={into}, beta={beta})"
+            )
+        return made
 
 
 def _first(value: Value, legs: Sequence[Index]) -> int:

@@ -1,0 +1,258 @@
+"""Calls that add to a tensor that is there: `out = beta · out + result`, with the checks of `out` and `beta`."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from math import isfinite
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tnconv.backends.base import Program
+from tnconv.backends.peak import peak_elements
+from tnconv.backends.torch.context import have_tangents, is_recorded
+from tnconv.backends.torch.into import add_into
+from tnconv.compiler.batches import BatchAxes
+from tnconv.compiler.dtypes import Arithmetic, chosen
+from tnconv.errors import ArgumentError
+from tnconv.ir import Expression, Size, evaluate
+from tnconv.planner.plan import Plan
+
+_PLAIN = (Tensor, torch.nn.Parameter)
+_BETA = 0.5  # while memory is measured: neither what is written over nor what is only added to
+
+
+@dataclass(frozen=True, slots=True)
+class Added:
+    """A function that adds what another computes to a contiguous tensor: takes `out`, `beta`, and the arguments.
+
+    Args:
+        compute: the other.
+        program: takes `out` and `beta` behind the arguments; None for one sum behind the result.
+        single: the axes that a batch of one has, where tensors come without it.
+    """
+
+    compute: Callable[..., Tensor]
+    program: Program | None
+    single: BatchAxes | None
+
+    def __call__(self, out: Tensor, beta: float, *tensors: Tensor) -> Tensor:
+        """Add."""
+        given: Sequence[Tensor] = tensors
+        if self.single is not None:
+            given = self.single.added(tensors)
+            for axis in sorted(self.single.result):
+                out = out.unsqueeze(axis)
+        if self.program is None:
+            return add_into(out, self.compute(*given), beta)
+        return self.program.function(*given, out, beta)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What `out` has to be, and what adds to it.
+
+    Args:
+        name: of the function, for messages.
+        arguments: names of its arguments.
+        shape: of the result.
+        dtype: of the result.
+        device: of the result.
+        add: takes `out`, which is contiguous, `beta`, and the arguments.
+        compute: the result.
+    """
+
+    name: str
+    arguments: tuple[str, ...]
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    device: torch.device
+    add: Callable[..., Tensor]
+    compute: Callable[..., Tensor]
+
+    def __call__(self, out: Tensor, beta: float, tensors: Sequence[Tensor]) -> Tensor:
+        """Add to `out`, and return it.
+
+        Raises:
+            ArgumentError: `out` shares memory with an argument or with itself, or gradients are asked for.
+        """
+        self._check_gradients(out, tensors)
+        self._check_memory(out, tensors)
+        if out.is_contiguous() and not out.is_conj() and not out.is_neg():
+            self.add(out, beta, *tensors)
+        else:  # products are written into no views of any kind
+            add_into(out, self.compute(*tensors), beta)
+        return out
+
+    def check(self, out: Tensor) -> None:
+        """Refuse what the result does not fit into.
+
+        Raises:
+            ArgumentError: its shape, dtype or device is another.
+        """
+        if tuple(out.shape) != self.shape:
+            raise ArgumentError(
+                f"out has shape {tuple(out.shape)} but the result of {self.name!r} has {self.shape}; give a tensor of "
+                "that shape"
+            )
+        if out.dtype != self.dtype:
+            raise ArgumentError(
+                f"out has dtype {out.dtype} but the result of {self.name!r} has {self.dtype}; give a tensor of that "
+                "dtype"
+            )
+        if out.device != self.device:
+            raise ArgumentError(
+                f"out is on {out.device} but the result of {self.name!r} is on {self.device}; move one to the other"
+            )
+
+    def _check_gradients(self, out: Tensor, tensors: Sequence[Tensor]) -> None:
+        if torch.is_grad_enabled():
+            named = (("out", out), *zip(map(repr, self.arguments), tensors, strict=True))
+            for name, tensor in named:
+                if tensor.requires_grad:
+                    raise ArgumentError(
+                        f"{name} requires a gradient, but what is added to out is not differentiated; call "
+                        f"{self.name!r} without out=, detach {name}, or use torch.no_grad()"
+                    )
+        if have_tangents((out, *tensors)):
+            raise ArgumentError(
+                f"an argument of {self.name!r} has a tangent, but what is added to out is not differentiated; call it "
+                "without out="
+            )
+
+    def _check_memory(self, out: Tensor, tensors: Sequence[Tensor]) -> None:
+        if not out.is_contiguous() and _meets_itself(out):
+            raise ArgumentError(
+                f"out has strides {out.stride()} for shape {tuple(out.shape)}, so that cells may share one place; give "
+                "out.clone()"
+            )
+        mine = _extent(out)
+        for name, tensor in zip(self.arguments, tensors, strict=True):
+            owner, low, high = _extent(tensor)
+            if owner == mine[0] and low < mine[2] and mine[1] < high:
+                raise ArgumentError(
+                    f"out, at bytes {mine[1]} to {mine[2]}, may share memory with argument {name!r}, at {low} to "
+                    f"{high}; give a tensor of its own"
+                )
+
+
+def target_of(
+    network: Expression,
+    added: Added,
+    way: Callable[..., Tensor],
+    arithmetic: Arithmetic,
+    values: Mapping[str, int],
+    tensors: Sequence[Tensor],
+    out: Tensor,
+) -> Target:
+    """What the result of some tensors is added to.
+
+    Args:
+        network: what is computed.
+        added: what adds it.
+        way: what computes it.
+        arithmetic: in which dtype.
+        values: of the size symbols.
+        tensors: the arguments, which fit.
+        out: what it is added to.
+
+    Raises:
+        ArgumentError: the shape, the dtype or the device of `out` is not that of the result.
+    """
+    dropped = added.single.result if added.single else ()
+    axes = [axis for place, axis in enumerate(network.output) if place not in dropped]
+    dtype = arithmetic.result_dtype(tensors)
+
+    def add(out: Tensor, beta: float, *given: Tensor) -> Tensor:
+        return chosen(partial(added, out, beta), arithmetic, given)(*given)
+
+    made = Target(
+        network.name,
+        network.arguments,
+        tuple(evaluate(axis.size, values) for axis in axes),
+        dtype.to_real() if network.terms[0].real else dtype,
+        tensors[0].device if tensors else out.device,
+        add,
+        chosen(way, arithmetic, tensors),
+    )
+    made.check(out)
+    return made
+
+
+def check_context(name: str, tensors: Sequence[object]) -> None:
+    """Refuse to add to a tensor where something else records or maps what happens.
+
+    Raises:
+        ArgumentError: under `torch.compile`, `make_fx`, a trace, a transform.
+    """
+    context = None
+    if torch.compiler.is_compiling():
+        context = "torch.compile"
+    elif torch._C._are_functorch_transforms_active():
+        context = "a transform of torch.func"
+    elif is_recorded():
+        context = "make_fx or torch.jit.trace"
+    if context is not None:
+        raise ArgumentError(
+            f"out= is given to {name!r} under {context}, where nothing is added in place; call it without out= and "
+            "add what it returns"
+        )
+    for tensor in tensors:
+        if not isinstance(tensor, Tensor):
+            raise ArgumentError(
+                f"{name!r} is given a {type(tensor).__name__} beside out=; pass tensors only, or leave out= out"
+            )
+
+
+def check_beta(beta: Any, out: Tensor | None) -> float:
+    """The factor of what is there.
+
+    Raises:
+        ArgumentError: it is no finite number, or is given without `out`.
+    """
+    if out is None:
+        raise ArgumentError(f"beta={beta!r} is given without out=, which it is the factor of; give both")
+    number: float = 0.0 if beta is None else beta
+    if isinstance(number, bool) or not isinstance(number, int | float) or not isfinite(number):
+        raise ArgumentError(f"beta={beta!r} is a {type(beta).__name__}; give a finite int or float")
+    return number
+
+
+def accumulating_peak(plan: Plan, program: Program) -> Size:
+    """Most elements alive at once, besides the arguments and `out`, while a program adds to `out`.
+
+    Args:
+        plan: of the program.
+        program: takes `out` and `beta` behind the other arguments.
+    """
+    *arguments, out, _ = program.arguments
+    output = next(step.output for step in plan.steps if step.result in plan.results)
+    whole = replace(plan, arguments={**plan.arguments, out: tuple(axis.size for axis in output)})
+
+    def function(*tensors: Tensor) -> Tensor:
+        return program.function(*tensors, _BETA)
+
+    return peak_elements(whole, replace(program, arguments=(*arguments, out), function=function))
+
+
+def _extent(tensor: Tensor) -> tuple[object, int, int]:
+    """Whose memory it has, from which byte to which."""
+    item, steps = tensor.element_size(), zip(tensor.shape, tensor.stride(), strict=True)
+    reach = sum([(int(size) - 1) * int(step) for size, step in steps]) + 1 if tensor.numel() else 0
+    if type(tensor) in _PLAIN and not tensor.is_meta:
+        low = tensor.data_ptr()
+        return tensor.device, low, low + reach * item
+    low = int(tensor.storage_offset()) * item
+    return tensor.untyped_storage()._cdata, low, low + reach * item
+
+
+def _meets_itself(tensor: Tensor) -> bool:
+    """Whether two cells may lie at one place."""
+    reach: Any = 0
+    for step, size in sorted(zip(tensor.stride(), map(int, tensor.shape), strict=True)):
+        if size > 1:
+            if step <= reach and tensor.numel():
+                return True
+            reach += step * (size - 1)
+    return False
