@@ -38,6 +38,7 @@ def judge(case: Case) -> str:
     want = _of_no_examples(case, got) if empty else _expected(case, arguments)
     _close(case, got, want, "the value")
     _owned(got, arguments)
+    _adds(case, made, arguments, got)
     got.zero_()
     _close(
         case, made(**arguments), want, "the value of a second call, after the first result was overwritten,"
@@ -49,6 +50,20 @@ def judge(case: Case) -> str:
         _same_gradients(case, made, arguments)
         return "gradients"
     return "value"
+
+
+def _adds(case: Case, made: tnconv.CompiledFunction, arguments: dict[str, Tensor], got: Tensor) -> None:
+    """`out = beta · out + result`, of small integers exactly in double precision."""
+    generator = torch.Generator().manual_seed(1)
+    there = torch.randint(-9, 9, got.shape, generator=generator).to(got.dtype)
+    for beta, before in ((0, torch.full_like(got, torch.nan)), (2.0, there.clone())):
+        assert made(**arguments, out=before, beta=beta) is before
+        _close(
+            case,
+            before,
+            got + (2 * there if beta else 0),
+            f"what was added to beta={beta} times what was there,",
+        )
 
 
 def _compiled(case: Case) -> tnconv.CompiledFunction | None:

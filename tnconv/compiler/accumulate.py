@@ -2,9 +2,8 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from math import isfinite
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -25,7 +24,7 @@ _BETA = 0.5  # while memory is measured: neither what is written over nor what i
 
 @dataclass(frozen=True, slots=True)
 class Added:
-    """A function that adds what another computes to a contiguous tensor: takes `out`, `beta`, and the arguments.
+    """A function that adds what another computes to a contiguous tensor: takes the arguments, `out` and `beta`.
 
     Args:
         compute: the other.
@@ -37,16 +36,16 @@ class Added:
     program: Program | None
     single: BatchAxes | None
 
-    def __call__(self, out: Tensor, beta: float, *tensors: Tensor) -> Tensor:
+    def __call__(self, *given: Any) -> Tensor:
         """Add."""
-        given: Sequence[Tensor] = tensors
+        *tensors, out, beta = given
         if self.single is not None:
-            given = self.single.added(tensors)
+            tensors = self.single.added(tensors)
             for axis in sorted(self.single.result):
                 out = out.unsqueeze(axis)
         if self.program is None:
-            return add_into(out, self.compute(*given), beta)
-        return self.program.function(*given, out, beta)
+            return add_into(out, self.compute(*tensors), beta)
+        return self.program.function(*tensors, out, beta)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +58,7 @@ class Target:
         shape: of the result.
         dtype: of the result.
         device: of the result.
-        add: takes `out`, which is contiguous, `beta`, and the arguments.
+        add: takes the arguments, `out`, which is contiguous, and `beta`.
         compute: the result.
     """
 
@@ -77,10 +76,17 @@ class Target:
         Raises:
             ArgumentError: `out` shares memory with an argument or with itself, or gradients are asked for.
         """
-        self._check_gradients(out, tensors)
-        self._check_memory(out, tensors)
+        if torch.is_grad_enabled() and (out.requires_grad or any(t.requires_grad for t in tensors)):
+            self._refuse_gradients(out, tensors)
+        if have_tangents((out, *tensors)):
+            raise ArgumentError(
+                f"an argument of {self.name!r} has a tangent, but what is added to out is not differentiated; call it "
+                "without out="
+            )
+        if not _are_apart(out, tensors):
+            self._check_memory(out, tensors)
         if out.is_contiguous() and not out.is_conj() and not out.is_neg():
-            self.add(out, beta, *tensors)
+            self.add(*tensors, out, beta)
         else:  # products are written into no views of any kind
             add_into(out, self.compute(*tensors), beta)
         return out
@@ -106,20 +112,13 @@ class Target:
                 f"out is on {out.device} but the result of {self.name!r} is on {self.device}; move one to the other"
             )
 
-    def _check_gradients(self, out: Tensor, tensors: Sequence[Tensor]) -> None:
-        if torch.is_grad_enabled():
-            named = (("out", out), *zip(map(repr, self.arguments), tensors, strict=True))
-            for name, tensor in named:
-                if tensor.requires_grad:
-                    raise ArgumentError(
-                        f"{name} requires a gradient, but what is added to out is not differentiated; call "
-                        f"{self.name!r} without out=, detach {name}, or use torch.no_grad()"
-                    )
-        if have_tangents((out, *tensors)):
-            raise ArgumentError(
-                f"an argument of {self.name!r} has a tangent, but what is added to out is not differentiated; call it "
-                "without out="
-            )
+    def _refuse_gradients(self, out: Tensor, tensors: Sequence[Tensor]) -> NoReturn:
+        named = zip(("out", *map(repr, self.arguments)), (out, *tensors), strict=True)
+        name = next(name for name, tensor in named if tensor.requires_grad)
+        raise ArgumentError(
+            f"{name} requires a gradient, but what is added to out is not differentiated; call {self.name!r} without "
+            f"out=, detach {name}, or use torch.no_grad()"
+        )
 
     def _check_memory(self, out: Tensor, tensors: Sequence[Tensor]) -> None:
         if not out.is_contiguous() and _meets_itself(out):
@@ -164,9 +163,13 @@ def target_of(
     axes = [axis for place, axis in enumerate(network.output) if place not in dropped]
     dtype = arithmetic.result_dtype(tensors)
 
-    def add(out: Tensor, beta: float, *given: Tensor) -> Tensor:
-        return chosen(partial(added, out, beta), arithmetic, given)(*given)
+    def converted(*given: Any) -> Tensor:
+        *arguments, out, beta = given
+        return chosen(lambda *cast: added(*cast, out, beta), arithmetic, arguments)(*arguments)
 
+    add: Callable[..., Tensor] = converted
+    if chosen(added, arithmetic, tensors) is added:
+        add = added if added.single or not added.program else added.program.function
     made = Target(
         network.name,
         network.arguments,
@@ -213,6 +216,8 @@ def check_beta(beta: Any, out: Tensor | None) -> float:
     """
     if out is None:
         raise ArgumentError(f"beta={beta!r} is given without out=, which it is the factor of; give both")
+    if type(beta) is float and isfinite(beta):
+        return beta
     number: float = 0.0 if beta is None else beta
     if isinstance(number, bool) or not isinstance(number, int | float) or not isfinite(number):
         raise ArgumentError(f"beta={beta!r} is a {type(beta).__name__}; give a finite int or float")
@@ -234,6 +239,21 @@ def accumulating_peak(plan: Plan, program: Program) -> Size:
         return program.function(*tensors, _BETA)
 
     return peak_elements(whole, replace(program, arguments=(*arguments, out), function=function))
+
+
+def _are_apart(out: Tensor, tensors: Sequence[Tensor]) -> bool:
+    """Whether contiguous tensors have no memory in common: told in a microsecond, for most calls."""
+    if type(out) is not Tensor or out.is_meta or not out.is_contiguous():
+        return False
+    low = out.data_ptr()
+    high = low + out.nbytes
+    for tensor in tensors:
+        if type(tensor) not in _PLAIN or tensor.is_meta:
+            return False
+        start = tensor.data_ptr()
+        if start < high and not (tensor.is_contiguous() and start + tensor.nbytes <= low):
+            return False
+    return True
 
 
 def _extent(tensor: Tensor) -> tuple[object, int, int]:

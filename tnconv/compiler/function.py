@@ -190,8 +190,8 @@ class CompiledFunction:
 
     def _with_keywords(self, tensors: tuple[Any, ...], out: Any, beta: Any, named: dict[str, Any]) -> Tensor:
         """A call with `out=` or `beta=`, which are arguments of the network where these are called so."""
-        taken = {n: v for n, v in (("out", out), ("beta", beta)) if v is not None and n in self.arguments}
-        if taken:
+        if "out" in self.arguments or "beta" in self.arguments:
+            taken = {n: v for n, v in (("out", out), ("beta", beta)) if v is not None and n in self.arguments}
             out, beta = (None if n in taken else v for n, v in (("out", out), ("beta", beta)))
             tensors, named = tuple(self._signature.collect(tensors, named | taken)), {}
             if out is None and beta is None:
@@ -207,8 +207,9 @@ class CompiledFunction:
     def _target(self, out: Tensor, tensors: tuple[Tensor, ...]) -> Target:
         """What adds the result of tensors of these shapes to `out`, once all are checked."""
         key = tuple([(t.shape, t.dtype, t.device) for t in (out, *tensors)])
-        if key in self._targets and not _any_autocast():
-            return self._targets[key]
+        known = None if _any_autocast() else self._targets.get(key)
+        if known is not None:
+            return known
         values, way = self._checked(tensors), self._way(tensors)
         if not is_watched():
             check_memory(self.plan, self.program, values, (*tensors, out)[0])
