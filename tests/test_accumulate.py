@@ -67,7 +67,7 @@ def assert_adds(
 
 @pytest.mark.parametrize("op", OPERATIONS)
 def test_every_operation(op: str) -> None:
-    for number, layer in enumerate(LAYERS[OPERATIONS.index(op) % 2 :: 2]):
+    for number, layer in enumerate(LAYERS[OPERATIONS.index(op) % 5 :: 5]):
         options: dict[str, Any] = {"batch_size": 2} if op == "input_jacobian" else {}
         if number % 3 == 1 and "joint" in tnconv.ops.get(op).options:
             options["bias"] = "joint"
@@ -86,7 +86,7 @@ def test_every_operation(op: str) -> None:
         )
 
 
-@settings(max_examples=25, deadline=None, derandomize=True)
+@settings(max_examples=12, deadline=None, derandomize=True)
 @given(
     spec=SPECS,
     op=st.sampled_from(SUMS),
@@ -105,7 +105,7 @@ LARGE = {
     "lag along two axes": (ConvSpec(32, 8, 3, (7, 8), padding=1), "kfac_expand", "rt.correlate"),
     "lag along one axis": (ConvSpec(40, 8, 3, (12, 12), padding=1, stride=2), "kfac_expand", "rt."),
     "blocks of rows": (ConvSpec(300, 8, 1, (30, 30)), "kfac_expand", "rt.gram"),
-    "a thin sum": (LinearSpec(2048, 8), "kfac_reduce", "rt.gram"),
+    "a thin sum": (LinearSpec(1024, 8), "kfac_reduce", "rt.gram"),
     "groups": (ConvSpec(24, 12, 3, (6, 6), groups=3), "kfac_expand", "out=out"),
     "gradients": (ConvSpec(8, 200, 3, (9, 9)), "kfac_grad_expand", "rt.gram"),
     "a matrix product": (LinearSpec(30, 20), "weight_vjp", "torch.addmm"),

@@ -62,9 +62,18 @@ def test_every_way_is_one_product(name: str, order: str) -> None:
         recorded = gram(x.detach().requires_grad_(), scale)
         assert recorded.requires_grad
         torch.testing.assert_close(recorded.detach(), want, rtol=1e-11, atol=1e-11)
+        for beta in (0.0, 1.0, 0.5):  # into a matrix that is not Hermitian, in a part of another
+            there = torch.randn(len(want), *(n + 1 for n in want.shape[1:]), dtype=torch.float64)
+            out = there.clone()[:, 1:, 1:]
+            assert gram(x, scale, out, beta) is out
+            torch.testing.assert_close(out, want + beta * there[:, 1:, 1:], rtol=1e-11, atol=1e-11)
     with Products() as products:
         gram(x)
     groups, count, rows, length = x.shape
+    assert products.count == multiplications(groups, rows, count * length)
+    there = plain(x)
+    with Products() as products:
+        gram(x, out=there, beta=1.0)
     assert products.count == multiplications(groups, rows, count * length)
 
 

@@ -136,6 +136,10 @@ def test_every_variant_is_unfolding(axes: Axes, batch: int, groups: int, width: 
         )
         scaled = correlate(x, groups=groups, **arguments, scale=-0.25)
         torch.testing.assert_close(scaled.detach(), -0.25 * want, rtol=1e-11, atol=1e-11)
+        there = torch.randn(len(want), *(n + 1 for n in want.shape[1:]), dtype=torch.float64)
+        out = there.clone()[:, 1:, 1:]  # a part of a matrix that is not Hermitian
+        assert correlate(x.detach(), groups=groups, **arguments, scale=-0.25, out=out, beta=0.5) is out
+        torch.testing.assert_close(out, 0.5 * there[:, 1:, 1:] - 0.25 * want, rtol=1e-11, atol=1e-11)
         assert scheme.tile > 1 or products.count == multiplications(scheme, **numbers), scheme
         assert predicted(scheme, **numbers) > 0
         assert all(size >= 0 for _, *sizes in buffers(scheme, **numbers) for size in sizes)
@@ -248,6 +252,9 @@ def test_many_channels_are_put_together_piece_by_piece(gradient: bool) -> None:
             with torch.profiler.profile() as profile:
                 got = correlate(x, groups=2, **without_sizes(axes), **scheme._asdict())
             torch.testing.assert_close(got, want, rtol=1e-12, atol=1e-12)
+            out = torch.ones_like(want)
+            correlate(x.detach(), groups=2, **without_sizes(axes), **scheme._asdict(), out=out, beta=2)
+            torch.testing.assert_close(out, want + 2, rtol=1e-12, atol=1e-12)
             written = "aten::new_empty" in {event.key for event in profile.key_averages()}
             pieces = scheme.variant != "windows" and scheme.tile == 1
             assert written == (not gradient and pieces) or (not gradient and scheme.variant == "windows"), (
@@ -291,6 +298,9 @@ def test_mean_over_nothing_is_no_number() -> None:
             torch.ones(0, 2, 3, 3), groups=1, **without_sizes(axes), **scheme._asdict(), scale=float("nan")
         )
         assert got.isnan().all()
+        out, x = torch.ones(1, 8, 8), torch.ones(0, 2, 3, 3)
+        correlate(x, groups=1, **without_sizes(axes), **scheme._asdict(), scale=float("nan"), out=out, beta=1)
+        assert out.isnan().all()
 
 
 def test_function_transforms() -> None:

@@ -106,7 +106,7 @@ def test_arrange_and_sum(network, data):
     checked(parse_pass(f"sum{{over=[{', '.join(gone)}]}}"), network)
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(NETWORKS, st.data())
 def test_rotate_is_a_product_with_matrices(network, data):
     if not network.output:
@@ -122,7 +122,7 @@ def test_rotate_is_a_product_with_matrices(network, data):
 def test_rotate_maps_over_a_sum_with_affine_axes():
     joined = "join{arguments=[weight, bias], rows=[g, d], into=w} | differentiate{wrt=w, cotangent=dy}"
     rotated = "rotate{axis=0, by=left, index=dq, keep=[g], conj=true} | rotate{axis=1, by=right, index=cq, keep=[g]}"
-    found, _ = Pipeline.parse(f"{joined} | {rotated}").run(BIASED, exact_check(evaluate, instances=2))
+    found, _ = Pipeline.parse(f"{joined} | {rotated}").run(BIASED, exact_check(evaluate, instances=1))
     assert [str(axis) for axis in found.output] == ["(g dq)", "cq"]
     matrices = [t for term in found.terms for t in term.tensors if t.argument == "right"]
     assert [str(t.axes[1]) for t in matrices] == ["3*c + k < 10", "9 < 10"]
