@@ -15,7 +15,8 @@ from tests.layer_values import values_of
 from tests.ownership import LAYERS, inputs
 from tests.test_operations import assert_close
 from tnconv import ConvSpec, ConvTransposeSpec, LinearSpec
-from tnconv.errors import ArgumentError, TnconvError
+from tnconv.backends.torch import runtime
+from tnconv.errors import ArgumentError, LoweringError, TnconvError
 from tnconv.ir import evaluate
 from tnconv.spec.layer import Layer
 from tnconv.testing import conv_specs
@@ -252,6 +253,14 @@ def test_arguments_of_those_names() -> None:
     assert_close(function(x, beta=x + 1), x * (x + 1))
     with pytest.raises(ArgumentError, match="argument 'out' is given twice"):
         function(x, x, out=x)
+
+
+def test_the_exact_check_is_of_what_is_added_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = ConvSpec(1, 2, 2, 3)
+    tnconv.compile(spec, "weight_vjp", verify="exact")
+    monkeypatch.setattr(runtime, "add_into", lambda out, value, beta=1.0: out.copy_(value))
+    with pytest.raises(LoweringError, match="differs from the reference"):
+        tnconv.compile(spec, "weight_vjp", verify="exact")
 
 
 def test_a_transposed_convolution_by_hand() -> None:

@@ -86,8 +86,11 @@ def _compare_all(
     want = np.asarray(reference.evaluate(network, arrays), dtype=np.float64)
     imaginary = _integers(network, rng)
     gaussian = {name: np.asarray(array + 1j * imaginary[name]) for name, array in arrays.items()}
+    adding = built.recipe.accumulating(network)
     for given, value in ((arrays, want), (gaussian, reference.evaluate(network, gaussian))):
         _compare(network, built.program, given, value)
+        if adding is not None:
+            _compare(network, replace(adding, arguments=built.program.arguments), given, value, adds=True)
         if isinstance(built.function, WithBackward):
             _compare_backward(network, built.function, given)
         elif built.function is not None:
@@ -111,8 +114,16 @@ def _compare(
     program: Program,
     arrays: Mapping[str, np.ndarray[Any, Any]],
     want: np.ndarray[Any, Any],
+    *,
+    adds: bool = False,
 ) -> None:
-    got = program.function(*(torch.from_numpy(arrays[n]) for n in program.arguments)).numpy()
+    """Compare the value of a program, or with `adds` what it adds to a tensor that is there."""
+    tensors = [torch.from_numpy(arrays[n]) for n in program.arguments]
+    if adds:
+        there = torch.from_numpy(np.arange(want.size).reshape(want.shape).astype(want.dtype))
+        got = (program.function(*tensors, there.clone(), -2.0) + 2 * there).numpy()
+    else:
+        got = program.function(*tensors).numpy()
     if got.shape != want.shape or not np.allclose(got, want, rtol=1e-9, atol=1e-9):
         raise LoweringError(
             f"the program of a small instance has a value that differs from the reference:\n{network}\n"
