@@ -6,7 +6,7 @@ let an index just cover a pattern, so that the guards of rewriting rules hold no
 be alike keep what guards look at: sizes up to eight, and by how much an index covers its pattern.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 
@@ -148,7 +148,7 @@ class _Draw:
         """Pairs that must have one size, and sometimes those that have one by chance."""
         for axes in _columns(self.expression):
             for first, second in combinations(axes, 2):
-                if len(first.indices) == len(second.indices):
+                if _alike(first, second):
                     yield from zip(first.indices, second.indices, strict=True)
         for term in self.expression.terms:
             yield from ((r.left, r.right) for r in term.patterns if isinstance(r, Delta))
@@ -217,6 +217,14 @@ class _Draw:
             self.set(relation.left, new[1] + 1 + max(-_LARGEST_SLACK, min(_LARGEST_SLACK, more)))
 
 
+def _alike(first: Axis, second: Axis) -> bool:
+    """Whether the indices of two axes that must have one size have the same sizes in turn, as far as that is simple."""
+    if first.is_group and second.is_group:
+        return len(first.indices) == len(second.indices)
+    sizes = ([i.size for i in axis.indices] for axis in (first, second))
+    return first.strides == second.strides and next(sizes) == next(sizes)
+
+
 def _columns(expression: Expression) -> list[list[Axis]]:
     """Axes that must have one size: of all nodes that read an argument, and of the outputs."""
     columns: dict[tuple[str, int], list[Axis]] = {}
@@ -237,28 +245,48 @@ def _build(expression: Expression, draw: _Draw) -> Expression:
         for axis in axes:
             if axis.is_group and len(axis.indices) == 1:
                 draw.set(axis.indices[0], target)
-    targets = {axis: max(_axis(a, draw).size for a in axes) for axes in _columns(expression) for axis in axes}
-    terms = tuple(_network(term, draw, targets) for term in expression.terms)
+    starts = {axis: start for axes in _columns(expression) for axis, start in _starts(axes, draw).items()}
+    made = {
+        axis: _axis(axis, draw, starts.get(axis))
+        for term in expression.terms
+        for axis in (*(a for t in term.tensors for a in t.axes), *term.output)
+    }
+    for axes in _columns(expression):
+        size = max(made[axis].size for axis in axes)
+        made |= {axis: replace(made[axis], size=size) for axis in axes if not axis.is_group}
+    terms = tuple(_network(term, draw, made) for term in expression.terms)
     return Sum(expression.name, terms) if isinstance(expression, Sum) else terms[0]
 
 
-def _axis(axis: Axis, draw: _Draw, targets: Mapping[Axis, int] | None = None) -> Axis:
+def _starts(axes: Iterable[Axis], draw: _Draw) -> dict[Axis, int]:
+    """First cells of axes that are laid on one another: one that lies behind another does so in the instance."""
+    found: dict[Axis, int] = {}
+    for axis in sorted(dict.fromkeys(axes), key=lambda a: a.start):
+        ends = {other: evaluate(other.reach, draw.values) for other in found}
+        before = {other: end for other, end in ends.items() if end <= axis.start}
+        gap = axis.start - max(before.values(), default=0)
+        reach = max((_axis(other, draw, found[other]).reach for other in before), default=0)
+        found[axis] = reach + min(gap, _LARGEST_SLACK)
+    return found
+
+
+def _axis(axis: Axis, draw: _Draw, start: int | None = None) -> Axis:
+    """The axis in an instance, from a start if that is known."""
     indices = tuple(draw.new(i) for i in axis.indices)
     if axis.is_group:
         return Axis(indices)
     slack = min(evaluate(normal(axis.size - axis.reach), draw.values), _LARGEST_SLACK)
-    start = min(axis.start, _LARGEST_SLACK)
+    start = min(axis.start, _LARGEST_SLACK) if start is None else start
     made = Axis(indices, tuple(evaluate(s, draw.values) for s in axis.strides), start)
-    size = max(made.reach + slack, (targets or {}).get(axis, 0))
-    return replace(made, size=size)
+    return replace(made, size=made.reach + slack)
 
 
-def _network(network: Network, draw: _Draw, targets: Mapping[Axis, int]) -> Network:
+def _network(network: Network, draw: _Draw, made: Mapping[Axis, Axis]) -> Network:
     nodes: list[Node] = []
     for node in network.nodes:
         match node:
             case Tensor():
-                nodes.append(replace(node, axes=tuple(_axis(a, draw, targets) for a in node.axes)))
+                nodes.append(replace(node, axes=tuple(made[a] for a in node.axes)))
             case Scale():
                 nodes.append(node)
             case Pattern() | Delta():
@@ -266,5 +294,5 @@ def _network(network: Network, draw: _Draw, targets: Mapping[Axis, int]) -> Netw
                 terms = tuple((c, draw.new(i)) for c, i in node.terms)
                 modulus = None if node.modulus is None else left.size
                 nodes.append(pattern(node.name, left, terms, node.offset, modulus, node.mode))
-    made = network.with_nodes(nodes, (_axis(a, draw, targets) for a in network.output))
-    return made.bind(draw.values) if made.symbols else made
+    small = network.with_nodes(nodes, (made[a] for a in network.output))
+    return small.bind(draw.values) if small.symbols else small
