@@ -124,13 +124,16 @@ def weight_gradient(
 ) -> Tensor:
     """The weight gradient of a native convolution; the arguments are as for `torch.nn.grad.conv2d_weight`.
 
-    Torch has no complex version on CPU, so complex values are multiplied out, without conjugation.
+    Torch has no complex version on CPU, so complex values are multiplied out, without conjugation; and its second
+    derivative has no gradients at all where there are no examples.
     """
 
     if groups == 0:  # a batch without examples, each of which is a group
         return _empty(shape, gradient, image)
     if is_traced():
         return _by_convolution(gradient, image, shape, stride, padding, dilation, groups)
+    if not len(image):
+        return _empty(shape, gradient, image)
     options = (stride, padding, dilation, False, (0,) * len(stride), groups, _WEIGHT_ALONE)
     if not image.is_complex():
         weight = image.new_empty(shape)  # wanted for its shape alone; an expanded cell would be copied
@@ -278,9 +281,9 @@ def worth_calls(examples: int, channels: int, work: int, cells: int) -> bool:
 
 def grouped(
     native: Callable[..., Tensor], shape: tuple[int, ...], image: Tensor, weight: Tensor, *bias: Tensor,
-    groups: int, **options: Any,
+    groups: int = 1, **options: Any,
 ) -> Tensor:  # fmt: skip
-    """A native convolution whose groups are examples, of which there may be none.
+    """A native convolution whose groups or channels are examples, of which there may be none.
 
     Args:
         native: `F.conv2d` or one of its family.
@@ -291,7 +294,7 @@ def grouped(
         groups: number of groups.
         options: of `native`.
     """
-    if groups == 0:
+    if groups == 0 or not weight.numel():
         return _empty(shape, image, weight)
     return native(image, weight, *bias, groups=groups, **options)
 

@@ -87,11 +87,12 @@ class _Call:
         return self.em.span(self.split.batch)
 
     def _callee(self, name: str, out: Dims) -> str:
-        """The head of a call; one whose groups may be none goes through the runtime, as torch refuses it."""
+        """The head of a call; one whose groups or channels may be none goes through the runtime: torch refuses it."""
         if self.callee:
             return f"{self.callee}("
         native = f"F.{name}{self.rank}d"
-        if all(isinstance(i.size, int) for i in self.split.batch):
+        s = self.split
+        if all(isinstance(i.size, int) for i in (*s.batch, *s.summed, *s.right)):
             return f"{native}("
         return f"rt.grouped({native}, {self.em.shape(out)}, "
 
