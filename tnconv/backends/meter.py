@@ -4,11 +4,14 @@ On the meta device nothing is computed, so that the program of a large layer is 
 call takes for itself and gives back before it returns is no tensor: for convolutions there is a bound.
 """
 
+import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from types import CodeType, FrameType
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -21,6 +24,12 @@ from tnconv.ir import Size, evaluate
 
 ITEM = 4  # bytes of an element while a program is measured
 _weak: Any = StorageWeakRef
+M = TypeVar("M", bound="MemoryMode")
+
+
+def in_elements(count: int) -> int:
+    """Bytes as elements, rounded up."""
+    return -(-count // ITEM)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +61,7 @@ class MemoryMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._devices = {tensor.device for tensor in outside}
         self._live: dict[int, tuple[Any, int]] = {}
         self._bound = 0  # bytes that are live at most
+        self._new = 0  # bytes that the last operator made
         self.memory = Memory()
 
     def __torch_dispatch__(
@@ -59,19 +69,25 @@ class MemoryMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ) -> Any:
         """Run an operator and count what it made."""
         made = func(*args, **(kwargs or {}))
-        self._bound += sum(
+        self._new = sum(
             self._count(tensor)
             for tensor in (made if isinstance(made, tuple | list) else (made,))
             if isinstance(tensor, Tensor) and (not self._devices or tensor.device in self._devices)
         )
+        self._bound += self._new
         scratch, known = scratch_of(func, args, made), self.memory
         if self._bound > known.peak or self._bound + scratch > known.with_scratch:
             # Else there is no need to ask what has died since.
-            self._live = {key: entry for key, entry in self._live.items() if not entry[0].expired()}
-            live = self._bound = sum(size for _, size in self._live.values())
+            live = self._still_live()
             where = str(func) if live > known.peak else known.where
             self.memory = Memory(max(live, known.peak), max(live + scratch, known.with_scratch), where)
         return made
+
+    def _still_live(self) -> int:
+        """The bytes that are live now."""
+        self._live = {key: entry for key, entry in self._live.items() if not entry[0].expired()}
+        self._bound = sum(size for _, size in self._live.values())
+        return self._bound
 
     def _count(self, tensor: Tensor) -> int:
         """The bytes of a tensor's storage if it is new."""
@@ -82,6 +98,50 @@ class MemoryMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         size = storage.nbytes()
         self._live[ref.cdata] = ref, size
         return size
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """What is live at the end of an operator.
+
+    Args:
+        line: of the function that is watched; 0 where the operator is not called in it.
+        operator: its name.
+        live: bytes.
+    """
+
+    line: int
+    operator: str
+    live: int
+
+
+class MomentsMode(MemoryMode):  # type: ignore[no-untyped-call]
+    """Records what is live after every operator that makes something.
+
+    Args:
+        outside: as for `MemoryMode`.
+        code: of the function whose lines are told apart.
+    """
+
+    def __init__(self, outside: Sequence[Tensor], code: CodeType | None) -> None:
+        super().__init__(outside)
+        self._code = code
+        self.moments: list[Moment] = []
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        """Run an operator and record what is live then."""
+        made = super().__torch_dispatch__(func, types, args, kwargs)
+        if self._new:
+            self.moments.append(Moment(self._line(), str(func), self._still_live()))
+        return made
+
+    def _line(self) -> int:
+        frame: FrameType | None = sys._getframe(2)
+        while frame is not None and frame.f_code is not self._code:
+            frame = frame.f_back
+        return frame.f_lineno if frame else 0
 
 
 def memory_of(function: Callable[..., Any], *tensors: Tensor) -> Memory:
@@ -107,6 +167,25 @@ def measured_at(
         shapes: of its arguments, in order.
         values: of the size symbols.
     """
+    mode = _run(MemoryMode, function, shapes, values)
+    return None if mode is None else mode.memory
+
+
+def moments_at(
+    function: Callable[..., Any], shapes: Sequence[Sequence[Size]], values: Mapping[str, int]
+) -> list[Moment] | None:
+    """What is live after each of its operators, by the lines of the function; the rest is as for `measured_at`."""
+    mode = _run(partial(MomentsMode, code=getattr(function, "__code__", None)), function, shapes, values)
+    return None if mode is None else mode.moments
+
+
+def _run(
+    kind: Callable[[Sequence[Tensor]], M],
+    function: Callable[..., Any],
+    shapes: Sequence[Sequence[Size]],
+    values: Mapping[str, int],
+) -> M | None:
+    """A mode under which a program has run on the meta device; None where it does not."""
     alone: Any = _disable_current_modes() if torch._C._len_torch_dispatch_stack() else nullcontext()
     with alone, torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torch, about what it loads for the meta device
@@ -115,7 +194,10 @@ def measured_at(
                 torch.empty([evaluate(size, values) for size in shape], dtype=torch.float32, device="meta")
                 for shape in shapes
             ]
-            return memory_of(function, *tensors)
+            mode = kind(tensors)
+            with mode:
+                function(*tensors)
+            return mode
         except (TnconvError, RuntimeError, NotImplementedError, TypeError, ValueError, OverflowError):
             # Sizes beyond what torch counts; or a kernel or a backend of somebody else needs tensors with cells.
             return None

@@ -1,75 +1,76 @@
 """The peak of a program's memory as it is measured, also as an expression of the size symbols.
 
-Between a few sizes near the hints a peak is a polynomial in each symbol of the degree that the results of the steps
-have; so it is found by differences, and compared at one more place.
+That is made from what is live after each operator near the hints, and compared at small and at large sizes: where ones
+or a choice at run time lead another way, the moments on that way are found from there on, too.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import product as every
-from math import comb, prod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import product as grid
+from math import prod
+from typing import TypeVar
+
+import numpy as np
 
 from tnconv.backends.base import Program
-from tnconv.backends.meter import ITEM, Memory, measured_at
+from tnconv.backends.growth import At, bounds, expression, largest, peak_of, spread, value
+from tnconv.backends.meter import ITEM, Moment, in_elements, measured_at, moments_at
 from tnconv.ir import Size, evaluate, product, symbol
 from tnconv.ir.index import normal, symbol_names
-from tnconv.ir.monomial import ONE, sympy
+from tnconv.ir.monomial import sympy
 from tnconv.planner.memory import program_peak
 from tnconv.planner.plan import DEFAULT_HINT, Plan
 
-_MOST_RUNS = 12  # measurements for one expression
-_SMALL = (1, 2)  # of every symbol
-At = Callable[[Mapping[str, int]], int | None]
+_MOST_RUNS = 27  # measurements from which polynomials are made
+_SMALL, _FEW = (1, 2), 3  # of every symbol by itself, if these are few
+_OTHER = (3, 8, 128, 1024)  # of all symbols together
+W = TypeVar("W")
 
 
 def peak_elements(plan: Plan, program: Program) -> Size:
     """Most elements alive at once besides the arguments, as a program makes them.
 
-    Where sizes are symbols: the expression for the peak at the hints. Where the program cannot be measured: what the
-    plan and the reports of the kernels add up to.
+    Where sizes are symbols: an expression that is no less at any of them. Where the program cannot be measured: what
+    the plan and the reports of the kernels add up to.
     """
     planned = program_peak(plan, program.workspace)
     steps = [step.elements for step in plan.steps]
-    return as_expression(lambda values: measured(plan, program, values), planned, steps, _values(plan))
+    return as_expression(lambda values: _moments(plan, program, values), planned, steps, _values(plan))
 
 
 def peak_at(plan: Plan, program: Program, values: Mapping[str, int]) -> int:
     """The same at sizes for the symbols, with what native convolutions take for themselves."""
-    found = measured(plan, program, values, scratch=True)
-    return evaluate(program_peak(plan, program.workspace), values) if found is None else found
+    memory, more = _watched(measured_at, plan, program, values)
+    if memory is None:
+        return evaluate(program_peak(plan, program.workspace), values)
+    return in_elements(memory.with_scratch) + more
 
 
-def measured(plan: Plan, program: Program, values: Mapping[str, int], *, scratch: bool = False) -> int | None:
-    """The elements at the peak of a program; None where it does not run on the meta device.
+def _moments(plan: Plan, program: Program, values: Mapping[str, int]) -> list[Moment] | None:
+    """What is live after each operator of a program; None where it does not run on the meta device."""
+    moments, more = _watched(moments_at, plan, program, values)
+    if moments is None:
+        return None
+    start = [Moment(0, "", more * ITEM)] if more else []
+    return start + [replace(moment, live=moment.live + more * ITEM) for moment in moments]
 
-    Args:
-        plan: of the program.
-        program: what is measured.
-        values: of the size symbols.
-        scratch: whether what native convolutions take for themselves counts.
-    """
+
+def _watched(how: Callable[..., W], plan: Plan, program: Program, values: Mapping[str, int]) -> tuple[W, int]:
+    """What is seen of a program, or of one chunk of it, and the elements that are live besides."""
     values = {**plan.hints, **values}
     if not plan.slices or program.chunk is None:
-        shapes = [plan.arguments[n] for n in program.arguments]
-        return elements(measured_at(program.function, shapes, values), scratch=scratch)
+        return how(program.function, [plan.arguments[n] for n in program.arguments], values), 0
     parts = values | {s.part: min(s.chunk, evaluate(s.size, values)) for s in plan.slices}
     inner = program.chunk
-    shapes = [plan.arguments[n] for n in inner.arguments]
-    peak = elements(measured_at(inner.function, shapes, parts), scratch=scratch)
-    if peak is None:
-        return None
+    found = how(inner.function, [plan.arguments[n] for n in inner.arguments], parts)
     whole = values | {s.part: evaluate(s.size, values) for s in plan.slices}
     result = next(step.elements for step in plan.steps if step.result in plan.results)
     pieces = (evaluate(product(plan.arguments[name]), parts) for name in plan.copied)
-    return peak + evaluate(result, whole) + sum(pieces)
-
-
-def elements(memory: Memory | None, *, scratch: bool) -> int | None:
-    """The elements of a measurement, integers counted by their bytes."""
-    return None if memory is None else -(-(memory.with_scratch if scratch else memory.peak) // ITEM)
+    return found, evaluate(result, whole) + sum(pieces)
 
 
 def as_expression(at: At, planned: Size, sizes: Iterable[Size], values: Mapping[str, int]) -> Size:
-    """A measured number as an expression of the symbols; at a few small sizes it is that number at least.
+    """A measured peak as an expression of the symbols: what is live at one of the moments of the program, or more.
 
     Args:
         at: measures it.
@@ -80,29 +81,28 @@ def as_expression(at: At, planned: Size, sizes: Iterable[Size], values: Mapping[
     here = at(values)
     if here is None:
         return planned
-    powers = {name: _degree(name, [*sizes, planned]) for name in values}
-    powers = {name: power for name, power in powers.items() if power}
-    if not powers:
-        return here
-    found = None
-    if prod(power + 1 for power in powers.values()) < _MOST_RUNS:
-        found = _interpolated(at, powers, values)
-    if found is None:
-        found = _raised(planned, here, next(iter(powers)), values)
-    return _covered(at, found, powers, values)
+    if not values:
+        return in_elements(peak_of(here))
+    every_size = [*sizes, planned]
+    powers = {name: power for name in values if (power := _degree(name, every_size))}
+    if len(powers) < len(values) or prod(power + 1 for power in powers.values()) > _MOST_RUNS:
+        return _raised(at, planned, in_elements(peak_of(here)), values)
+    names, polys = list(powers), bounds(at, powers, values)
+    for place in _places(values):
+        most = peak_of(at(place) or ())
+        if most > max(value(poly, [place[n] for n in names]) for poly in polys):
+            moving = {name: power for name, power in powers.items() if place[name] > 1}
+            found = (moving and bounds(at, moving, place)) or [np.array(most, dtype=object)]
+            polys = largest([*polys, *(spread(poly, list(moving), powers) for poly in found)])
+    return normal(sympy.Max(*(expression(poly, names) for poly in polys)))
 
 
-def _covered(at: At, found: Size, powers: Mapping[str, int], values: Mapping[str, int]) -> Size:
-    """The larger of an expression and that for small sizes, where something else is largest or another way is quicker.
-
-    Where there is none for small sizes, a number is added.
-    """
-    small = [dict.fromkeys(values, size) for size in _SMALL]
-    missing = max((at(each) or 0) - evaluate(found, each) for each in small)
-    if missing <= 0:
-        return found
-    other = _interpolated(at, powers, small[0])
-    return normal(found + missing) if other is None else sympy.Max(found, other)
+def _places(names: Iterable[str]) -> Iterator[dict[str, int]]:
+    """Other sizes, small and large: where one is 1 there is less to copy, and a program may choose by sizes."""
+    names = list(names)
+    if len(names) <= _FEW:
+        yield from (dict(zip(names, sizes, strict=True)) for sizes in grid(*([_SMALL] * len(names))))
+    yield from (dict.fromkeys(names, size) for size in _OTHER)
 
 
 def _values(plan: Plan) -> dict[str, int]:
@@ -114,48 +114,26 @@ def _values(plan: Plan) -> dict[str, int]:
     return {name: plan.hints.get(name, DEFAULT_HINT) for name in sorted(names)}
 
 
-def _degree(name: str, sizes: Sequence[Size]) -> int:
-    """The highest power of a symbol in some sizes; 1 where they are no polynomials."""
-    found = 0
+def _degree(name: str, sizes: Sequence[Size]) -> int | None:
+    """The highest power of a symbol in some sizes, one at least; None where they are no polynomials."""
+    found = 1
     for size in sizes:
         if name in symbol_names(size):
             whole, letter = sympy.expand(size), sympy.sympify(symbol(name))
-            plain = whole.is_polynomial(letter)
-            found = max(found, int(sympy.degree(whole, letter)) if plain else 1)
+            if not whole.is_polynomial(letter):
+                return None
+            found = max(found, int(sympy.degree(whole, letter)))
     return found
 
 
-def _interpolated(at: At, powers: Mapping[str, int], values: Mapping[str, int]) -> Size | None:
-    """The polynomial through the measurements from `values` on; None where another one contradicts it."""
-    names, grid = list(powers), [range(power + 1) for power in powers.values()]
-    table = {}
-    for steps in every(*grid):
-        peak = at({**values, **{n: values[n] + step for n, step in zip(names, steps, strict=True)}})
-        if peak is None:
-            return None
-        table[steps] = peak
-    total: Size = 0
-    for orders in every(*grid):
-        difference = sum(
-            (-1) ** sum(o - s for o, s in zip(orders, steps, strict=True))
-            * prod(comb(o, s) for o, s in zip(orders, steps, strict=True))
-            * table[steps]
-            for steps in every(*(range(o + 1) for o in orders))
-        )
-        total = total + difference * prod(
-            (_choose(symbol(n) - values[n], o) for n, o in zip(names, orders, strict=True)), start=ONE
-        )
-    made = normal(sympy.expand(total))
-    beyond = {**values, **{n: values[n] + power + 1 for n, power in powers.items()}}
-    return made if at(beyond) == evaluate(made, beyond) else None
+def _raised(at: At, planned: Size, here: int, values: Mapping[str, int]) -> Size:
+    """What was planned, with so much in proportion to a symbol that it is the number measured here at least.
 
-
-def _choose(x: Size, count: int) -> Size:
-    """The binomial coefficient as a polynomial."""
-    return prod((x - j for j in range(count)), start=ONE) / sympy.factorial(count)
-
-
-def _raised(planned: Size, here: int, name: str, values: Mapping[str, int]) -> Size:
-    """What was planned, with so much in proportion to a symbol that it is the number measured here at least."""
-    missing = here - evaluate(planned, values)
-    return planned if missing <= 0 else normal(planned + -(-missing // values[name]) * symbol(name))
+    Where that is too little at other sizes, a number is added.
+    """
+    name = next(iter(values))
+    missing = max(0, here - evaluate(planned, values))
+    found = normal(planned + -(-missing // values[name]) * symbol(name))
+    places = ((at(place), place) for place in _places(values))
+    more = max(in_elements(peak_of(seen)) - evaluate(found, place) for seen, place in places if seen)
+    return normal(found + max(0, more))

@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from tnconv.backends.base import Choice, Program
-from tnconv.backends.meter import measured_at
-from tnconv.backends.peak import elements
+from tnconv.backends.meter import in_elements, measured_at
 from tnconv.backends.torch.context import are_plain, autocast_dtype
 from tnconv.backends.torch.lower import COMPONENTWISE, Lowering, kernel_table
 from tnconv.backends.torch.profile import Profile, profile_of
@@ -112,8 +111,8 @@ class TrainedProgram:
         result = next(step for step in self.plan.steps if step.result in self.plan.results)
         shapes = [self.plan.arguments[name] for name in self.arguments]
         shapes.append(tuple(axis.size for axis in result.output))
-        found = elements(measured_at(self._both, shapes, values), scratch=True)
-        return evaluate(self.peak, values) if found is None else found
+        found = measured_at(self._both, shapes, values)
+        return evaluate(self.peak, values) if found is None else in_elements(found.with_scratch)
 
     def _both(self, *tensors: Tensor) -> None:
         """Both passes in turn, for the arguments and a cotangent."""
