@@ -14,7 +14,9 @@ from tnconv.backends.torch.training import TrainedProgram, WithBackward
 from tnconv.errors import LoweringError, PlanError
 from tnconv.ir import evaluate
 from tnconv.nn.tensorised import KINDS
+from tnconv.spec import ConvSpec
 from tnconv.testing import conv_specs
+from tnconv.testing.memory import meta_arguments
 
 CP = ("n c h+r-1 w+s-1, c k, r k, s k, d k -> n d h w", (2, 4, 8, 8), (4, 3), (3, 3), (3, 3), (5, 3))
 SIZES = {"h": 8, "w": 8}
@@ -234,3 +236,32 @@ def test_verify_compares_gradients_too(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     with pytest.raises(LoweringError, match="a planned gradient of a small instance differs from autograd's"):
         tnconv.compile(layer, input_size=(6, 6), training=True, verify="exact")
+
+
+@pytest.mark.parametrize(
+    ("spec", "op", "options"),
+    [
+        (ConvSpec(2, 2, 1, 2, padding="same", groups=2), "weight_vjp", {"planner": "dp"}),
+        (
+            ConvSpec(2, 2, 2, 4, padding=1, dilation=3, groups=2, padding_mode="circular"),
+            "ggn_mini_block",
+            {},
+        ),
+        (
+            ConvSpec(2, 2, (3, 2), (12, 1), stride=(3, 2), padding=((0, 0), (0, 3)), dilation=(3, 2)),
+            "ggn_gram",
+            {"passes": "none", "planner": "dp", "training": True},
+        ),
+    ],
+)
+def test_gradients_of_no_examples_are_there(spec: ConvSpec, op: str, options: dict[str, Any]) -> None:
+    """Empty or zero, whatever native calls refuse or leave undefined."""
+    function = tnconv.compile(spec, op, **options)
+    tensors = [x.requires_grad_() for x in tensors_of(function, {"N": 0, "V": 2})]
+    for x, found in zip(tensors, torch.autograd.grad(function(*tensors).sum(), tensors), strict=True):
+        torch.testing.assert_close(found, torch.zeros_like(x))
+
+
+def tensors_of(function: Any, sizes: dict[str, int]) -> list[Tensor]:
+    meta = meta_arguments(function.network, sizes, torch.float64)
+    return [torch.randn(x.shape, dtype=torch.float64) for x in meta]

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pass_strategies import chains
 
+import tnconv
 from tnconv.backends.reference import evaluate
 from tnconv.errors import ArgumentError, PassError
 from tnconv.ir import Axis, Network, Pattern, Sum, Tensor, parse_network
@@ -18,7 +19,7 @@ from tnconv.passes.differentiate import Differentiate
 from tnconv.passes.relations import replace_index
 from tnconv.passes.shrink import shrink, volume
 from tnconv.passes.square import Square
-from tnconv.spec import ConvSpec
+from tnconv.spec import ConvSpec, ConvTransposeSpec
 from tnconv.testing import assert_roundtrip, assert_valid, networks, sums
 
 CONV = parse_network("""network conv2d.forward {
@@ -365,3 +366,38 @@ def test_a_sum_shrinks_to_one_shape():
     )
     small, _ = shrink(Sum("s", (CONV, bias)), np.random.default_rng(0), 4000)
     assert [a.size for a in small.terms[0].output] == [a.size for a in small.terms[1].output]
+
+
+@pytest.mark.parametrize(
+    ("op", "spec", "options"),
+    [
+        (
+            "ntk",
+            ConvTransposeSpec(
+                2, 1, (1, 2, 2), (5, 2, 5),
+                stride=2, padding=2, output_padding=(1, 1, 0), dilation=(1, 2, 1), bias=True,
+            ),
+            {"passes": "none"},
+        ),
+        (
+            "ggn_block",
+            ConvTransposeSpec(
+                2, 4, 2, (4, 1, 1),
+                stride=(2, 1, 2), padding=(2, 1, 0), output_padding=(0, 0, 1), dilation=(1, 2, 2), groups=2, bias=True,
+            ),
+            {},
+        ),
+    ],
+)  # fmt: skip
+def test_instances_of_a_joint_bias_are_found(
+    op: str, spec: ConvTransposeSpec, options: dict[str, str]
+) -> None:
+    """There are small instances, most of the time, and a square is defined on each of them."""
+    function = tnconv.compile(spec, op, bias="joint", **options)
+    rng = np.random.default_rng(0)
+    for stage in (each for each in function.stages if each.text.startswith(("square", "merge_indices"))):
+        small = [shrink(stage.before, rng, 1000) for _ in range(4)]
+        assert sum(each is not None for each in small) > 2, stage.text
+        if stage.text.startswith("square"):
+            for each in filter(None, small):
+                Pipeline.parse(stage.text).run(each[0])

@@ -30,8 +30,8 @@ W = TypeVar("W")
 def peak_elements(plan: Plan, program: Program) -> Size:
     """Most elements alive at once besides the arguments, as a program makes them.
 
-    Where sizes are symbols: an expression that is no less at any of them. Where the program cannot be measured: what
-    the plan and the reports of the kernels add up to.
+    Where sizes are symbols: an expression that is no less wherever the program takes a way that was seen. Where the
+    program cannot be measured: what the plan and the reports of the kernels add up to.
     """
     planned = program_peak(plan, program.workspace)
     steps = [step.elements for step in plan.steps]

@@ -42,9 +42,10 @@ class Cost:
         multiplications: by the cost model of the planner, less what kernels leave out; an int, or an expression of the
             size symbols. `plan.multiplications` has those of the plan.
         peak_elements: most elements alive at once besides the arguments, as the program makes them: results,
-            intermediates, copies and other buffers, measured on the meta device with contiguous arguments; one that lies
-            otherwise in memory may be copied besides. An expression is no less than that at any size. Four bytes of an
-            integer count as one element. What native calls take for themselves does not count.
+            intermediates, copies and other buffers, measured on the meta device with contiguous arguments; one that
+            lies otherwise in memory may be copied besides. An expression of symbols is compared with measurements at
+            small and large sizes. Four bytes of an integer count as one element. What native calls take for themselves
+            does not count.
     """
 
     multiplications: Size
