@@ -43,9 +43,9 @@ class Cost:
             size symbols. `plan.multiplications` has those of the plan.
         peak_elements: most elements alive at once besides the arguments, as the program makes them: results,
             intermediates, copies and other buffers, measured on the meta device with contiguous arguments; one that
-            lies otherwise in memory may be copied besides. An expression of symbols is compared with measurements at
-            small and large sizes. Four bytes of an integer count as one element. What native calls take for themselves
-            does not count.
+            lies otherwise in memory may be copied besides, and so may what is made of it. An expression of symbols is
+            compared with measurements at small and large sizes. Four bytes of an integer count as one element. What
+            native calls take for themselves does not count.
     """
 
     multiplications: Size
