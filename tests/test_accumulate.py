@@ -1,6 +1,7 @@
 """`out=` and `beta=`: `out = beta · out + result`, for every operation, against the call without."""
 
 import pickle
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,8 +17,9 @@ from tests.ownership import LAYERS, inputs
 from tests.test_operations import assert_close
 from tnconv import ConvSpec, ConvTransposeSpec, LinearSpec
 from tnconv.backends.torch import runtime
+from tnconv.backends.torch.emit import Emitter, Value
 from tnconv.errors import ArgumentError, LoweringError, TnconvError
-from tnconv.ir import evaluate
+from tnconv.ir import Index, evaluate
 from tnconv.spec.layer import Layer
 from tnconv.testing import conv_specs
 from tnconv.testing.memory import memory_of
@@ -134,6 +136,22 @@ def test_the_last_call_adds(name: str) -> None:
     out = torch.empty_like(function(*on_meta))
     taken = memory_of(lambda *given: function(*given[:-1], out=given[-1], beta=0.5), *on_meta, out)
     assert taken.peak <= 4 * int(claimed.peak_elements)
+
+
+def test_what_is_no_view_is_added_behind_the_product() -> None:
+    """A product with the legs `[c, (c_2 d)]` has no place in `[d, c, c_2]`."""
+    function = tnconv.compile(
+        LinearSpec(4, 3, input_size=(2, 1), batch_size=2), "ggn_mini_block", hints={"V": 2}
+    )
+    assert_adds(function, [x.double() for x in inputs(function, 2)])
+    out = Value("out", tuple((Index(name, 3),) for name in "abc"))
+    a, b, c = (dim[0] for dim in out.dims)
+    em = Emitter({"out"}, {}, {})
+    kept = [((c, a, b),), ((a,), (b, c)), ((c,), (a, b)), ((b, c), (a,)), ((a,), (c,), (b,))]
+    assert [em.is_view(out, dims) for dims in kept] == [False, True, True, True, True]
+    assert not em.is_view(out, ((b,), (c, a)))
+    part = replace(out, contiguous=False)
+    assert [em.is_view(part, dims) for dims in kept] == [False, False, False, False, True]
 
 
 def test_a_scale_and_a_mean_of_nothing() -> None:

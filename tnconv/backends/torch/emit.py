@@ -266,6 +266,8 @@ class Emitter:
         before = len(self.statements)
         view = self.arrange(target, value.dims)
         views, self.statements = self.statements[before:], self.statements[:before]
+        # What is no view after all is refused by torch; of a copy nobody would hear.
+        views = [replace(s, text=s.text.replace(".reshape(", ".view(")) for s in views]
         place = next(p for p, s in enumerate(self.statements) if s.writes == value.name)
         old = self.statements[place]
         text = made(view.name, beta)
@@ -381,12 +383,14 @@ class Emitter:
         )
 
     def is_view(self, value: Value, dims: Dims) -> bool:
-        """Whether `arrange` copies nothing."""
+        """Whether `arrange` copies nothing, not a part of a block with another block either."""
         legs, want = value.legs, flatten(dims)
-        if legs == want:
-            return value.contiguous or not self.merges(value.dims, dims)
-        blocks = _blocks((legs,) if value.contiguous else value.dims, want)
-        return not self.merges(tuple(sorted(blocks, key=lambda b: want.index(b[0]))), dims)
+        blocks = value.dims
+        if legs == want and value.contiguous:
+            return True
+        if legs != want:
+            blocks = _blocks((legs,) if value.contiguous else value.dims, want)
+        return all(sum(not set(block).isdisjoint(dim) for block in blocks) < 2 for dim in dims)
 
     @staticmethod
     def merges(blocks: Dims, dims: Dims) -> bool:
