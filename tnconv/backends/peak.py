@@ -88,6 +88,9 @@ def as_expression(at: At, planned: Size, sizes: Iterable[Size], values: Mapping[
     if len(powers) < len(values) or prod(power + 1 for power in powers.values()) > _MOST_RUNS:
         return _raised(at, planned, in_elements(peak_of(here)), values)
     names, polys = list(powers), bounds(at, powers, values)
+    if not polys and peak_of(here):  # not measured at other sizes
+        return _raised(at, planned, in_elements(peak_of(here)), values)
+    polys = polys or [spread(np.array(0, dtype=object), [], powers)]  # nothing is made
     for place in _places(values):
         most = peak_of(at(place) or ())
         if most > max(value(poly, [place[n] for n in names]) for poly in polys):
