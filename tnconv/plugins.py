@@ -63,6 +63,7 @@ BUILTINS: Mapping[str, Mapping[str, str]] = {
         "lag_correlation": "tnconv.backends.torch.kernels.sums:LagCorrelation",
         "symmetric_product": "tnconv.backends.torch.kernels.symmetric:SymmetricProduct",
         "fold": "tnconv.backends.torch.kernels.windows:Fold",
+        "selected_windows": "tnconv.backends.torch.kernels.selected:SelectedWindows",
         "window_matmul": "tnconv.backends.torch.kernels.windows:Windows",
         "window_matmul_apart": "tnconv.backends.torch.kernels.apart:WindowsApart",
         "symmetric_product_apart": "tnconv.backends.torch.kernels.apart:SymmetricApart",

@@ -3,8 +3,8 @@
     equation, operands, shape = to_einsum(network, x, weight)
     y = torch.einsum(equation, *operands).reshape(shape)
 
-Every node is one operand. An argument has an axis for each index of a group such as `(g c)`. A pattern or
-delta is a dense 0/1 tensor with an axis an index, so nothing here is as fast or as small as `tnconv.compile`.
+Every node is one operand. An argument has an axis for each index of a group such as `(g c)`. A pattern,
+delta or selection is a dense 0/1 tensor with an axis an index, so nothing here is as fast or as small as `tnconv.compile`.
 What an equation cannot say is an operand of its own, behind the others:
 
 - an affine axis `2*o + k < 225` keeps its one axis, and a dense pattern ties its cells to `o` and `k`;
@@ -27,9 +27,10 @@ import opt_einsum
 import torch
 
 from tnconv.backends.reference import Array, bind_symbols, expand_pattern
+from tnconv.backends.torch.runtime import table
 from tnconv.backends.torch.signature import Signature
 from tnconv.errors import ArgumentError, LoweringError, NetworkError
-from tnconv.ir import Axis, Delta, Index, Network, Pattern, Scale, Sum, Tensor, as_integer, fresh
+from tnconv.ir import Axis, Delta, Index, Network, Pattern, Scale, Select, Sum, Tensor, as_integer, fresh
 from tnconv.ir.monomial import is_expression
 
 _INTEGER = 2**62
@@ -48,6 +49,7 @@ class EinsumExpression:
         conjugated: whether each operand is the complex conjugate of the argument.
         real: whether the value is the real part of the einsum's.
         signature: the arguments in the order of a call, in torch's layout.
+        factors: what each operand is made from.
     """
 
     equation: str
@@ -57,6 +59,7 @@ class EinsumExpression:
     conjugated: tuple[bool, ...] = field(repr=False)
     real: bool = field(repr=False)
     signature: Signature = field(repr=False)
+    factors: "tuple[_Factor, ...]" = field(repr=False)
 
     def __iter__(self) -> Iterator[Any]:
         """Equation, operands, shape."""
@@ -92,15 +95,12 @@ class EinsumExpression:
         )
         if constant:
             contract.evaluate_constants("torch")  # now, for a first call may be under torch.inference_mode
-        arguments = [
-            (name, _shape(op), conj)
-            for name, op, conj in zip(self.reads, self.operands, self.conjugated, strict=True)
-            if name is not None
-        ]
+        reading = [factor for factor in self.factors if factor.reads is not None]
 
         def call(*tensors: torch.Tensor, **named: torch.Tensor) -> torch.Tensor:
             given = self._given(tensors, named)
-            operands = (_conjugate(given[name].reshape(shape), conj) for name, shape, conj in arguments)
+            dtype = next(t.dtype for name, t in given.items() if name not in self.signature.tables)
+            operands = (factor.operand(given, dtype) for factor in reading)
             value: torch.Tensor = contract(*operands)
             return (value.real if self.real and value.is_complex() else value).reshape(self.shape)
 
@@ -157,16 +157,17 @@ def to_einsum(
         if dtype is not None or device is not None:
             raise ArgumentError("dtype or device was given with tensors, which have theirs; leave it out")
         given = dict(zip(signature.axes, _checked(signature, tensors, by_name), strict=True))
-        dtype, device = next((t.dtype, t.device) for t in given.values())
+        dtype, device = next((t.dtype, t.device) for name, t in given.items() if name not in signature.tables)
     bound = _bound(network, given, sizes)
     factors, legs = _factors(bound)
     constant = _Constant(bound.name, dtype or torch.get_default_dtype(), device)
-    operands = tuple(f.operand(given) if f.reads else constant(f.value) for f in factors)
+    operands = tuple(f.operand(given, constant.dtype) if f.reads else constant(f.value) for f in factors)
     reads = tuple(factor.reads for factor in factors)
     shape = tuple(axis.size for axis in bound.output)
     conjugated = tuple(factor.conj for factor in factors)
     equation, signature = _equation(factors, legs), _ordered(bound, source)
-    return EinsumExpression(equation, operands, shape, reads, conjugated, bound.real, signature)
+    given_as = tuple(factors)
+    return EinsumExpression(equation, operands, shape, reads, conjugated, bound.real, signature, given_as)
 
 
 def _network(source: object) -> Network:
@@ -186,8 +187,8 @@ def _network(source: object) -> Network:
 
 def _ordered(network: Network, source: Any) -> Signature:
     """The arguments of a network in the order of what it comes from: of an equation, that of its operands."""
-    axes = Signature.of(network).axes
-    return Signature({name: axes[name] for name in source.arguments})
+    found = Signature.of(network)
+    return Signature({name: found.axes[name] for name in source.arguments}, tables=found.tables)
 
 
 def _checked(signature: Signature, tensors: Sequence[object], named: Mapping[str, object]) -> Sequence[Any]:
@@ -227,12 +228,25 @@ class _Factor:
     reads: str | None = None
     value: Any = None
     conj: bool = False
+    table: bool = False
 
-    def operand(self, given: Mapping[str, torch.Tensor]) -> Any:
+    def operand(self, given: Mapping[str, torch.Tensor], dtype: torch.dtype | None = None) -> Any:
         """The tensor with an axis a leg; its shape where it was not given."""
         sizes = tuple(leg.size for leg in self.legs)
         tensor = given.get(self.reads or "")
-        return sizes if tensor is None else _conjugate(tensor.reshape(sizes), self.conj)
+        if tensor is None:
+            return sizes
+        return self.dense(tensor, dtype) if self.table else _conjugate(tensor.reshape(sizes), self.conj)
+
+    def dense(self, rows: torch.Tensor, dtype: torch.dtype | None) -> torch.Tensor:
+        """The 0/1 matrix of a selection.
+
+        Raises:
+            ArgumentError: a row is out of range.
+        """
+        count = self.legs[0].size
+        checked = table(rows, count, self.reads or "")
+        return (torch.arange(count, device=rows.device)[:, None] == checked).to(dtype)
 
 
 def _factors(network: Network) -> tuple[list[_Factor], tuple[Index, ...]]:
@@ -248,6 +262,8 @@ def _factors(network: Network) -> tuple[list[_Factor], tuple[Index, ...]]:
                 relations += ties
             case Pattern() | Delta():
                 factors.append(_Factor(node.indices, value=expand_pattern(node)))
+            case Select():
+                factors.append(_Factor(node.indices, reads=node.table, table=True))
             case Scale():
                 pass
     output, ties = _legs(network.output, names)

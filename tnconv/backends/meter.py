@@ -6,7 +6,7 @@ call takes for itself and gives back before it returns is no tensor: for convolu
 
 import sys
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -158,32 +158,41 @@ def memory_of(function: Callable[..., Any], *tensors: Tensor) -> Memory:
 
 
 def measured_at(
-    function: Callable[..., Any], shapes: Sequence[Sequence[Size]], values: Mapping[str, int]
+    function: Callable[..., Any],
+    shapes: Mapping[str, Sequence[Size]],
+    values: Mapping[str, int],
+    tables: Container[str] = (),
 ) -> Memory | None:
     """The memory of a program, measured on the meta device in float32; None where it does not run there.
 
     Args:
         function: of the program.
-        shapes: of its arguments, in order.
+        shapes: of its arguments by name, in order.
         values: of the size symbols.
+        tables: names of those that are tables of integers.
     """
-    mode = _run(MemoryMode, function, shapes, values)
+    mode = _run(MemoryMode, function, shapes, values, tables)
     return None if mode is None else mode.memory
 
 
 def moments_at(
-    function: Callable[..., Any], shapes: Sequence[Sequence[Size]], values: Mapping[str, int]
+    function: Callable[..., Any],
+    shapes: Mapping[str, Sequence[Size]],
+    values: Mapping[str, int],
+    tables: Container[str] = (),
 ) -> list[Moment] | None:
     """What is live after each of its operators, by the lines of the function; the rest is as for `measured_at`."""
-    mode = _run(partial(MomentsMode, code=getattr(function, "__code__", None)), function, shapes, values)
+    kind = partial(MomentsMode, code=getattr(function, "__code__", None))
+    mode = _run(kind, function, shapes, values, tables)
     return None if mode is None else mode.moments
 
 
 def _run(
     kind: Callable[[Sequence[Tensor]], M],
     function: Callable[..., Any],
-    shapes: Sequence[Sequence[Size]],
+    shapes: Mapping[str, Sequence[Size]],
     values: Mapping[str, int],
+    tables: Container[str],
 ) -> M | None:
     """A mode under which a program has run on the meta device; None where it does not."""
     alone: Any = _disable_current_modes() if torch._C._len_torch_dispatch_stack() else nullcontext()
@@ -191,8 +200,12 @@ def _run(
         warnings.simplefilter("ignore")  # of torch, about what it loads for the meta device
         try:
             tensors = [
-                torch.empty([evaluate(size, values) for size in shape], dtype=torch.float32, device="meta")
-                for shape in shapes
+                torch.empty(
+                    [evaluate(size, values) for size in shape],
+                    dtype=torch.int64 if name in tables else torch.float32,
+                    device="meta",
+                )
+                for name, shape in shapes.items()
             ]
             mode = kind(tensors)
             with mode:

@@ -59,10 +59,11 @@ def _watched(how: Callable[..., W], plan: Plan, program: Program, values: Mappin
     """What is seen of a program, or of one chunk of it, and the elements that are live besides."""
     values = {**plan.hints, **values}
     if not plan.slices or program.chunk is None:
-        return how(program.function, [plan.arguments[n] for n in program.arguments], values), 0
+        shapes = {n: plan.arguments[n] for n in program.arguments}
+        return how(program.function, shapes, values, plan.tables), 0
     parts = values | {s.part: min(s.chunk, evaluate(s.size, values)) for s in plan.slices}
     inner = program.chunk
-    found = how(inner.function, [plan.arguments[n] for n in inner.arguments], parts)
+    found = how(inner.function, {n: plan.arguments[n] for n in inner.arguments}, parts, plan.tables)
     whole = values | {s.part: evaluate(s.size, values) for s in plan.slices}
     result = next(step.elements for step in plan.steps if step.result in plan.results)
     pieces = (evaluate(product(plan.arguments[name]), parts) for name in plan.copied)

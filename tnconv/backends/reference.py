@@ -23,6 +23,7 @@ from tnconv.ir import (
     Index,
     Network,
     Relational,
+    Select,
     Size,
     Tensor,
     product,
@@ -143,7 +144,8 @@ def _of_nothing(expression: Expression, arrays: Mapping[str, Array], values: Map
     """The value where some sizes are 0: sums over nothing are zero, and a mean over nothing is not a number."""
     empty = {name for name, size in values.items() if size == 0}
     shape = tuple(evaluate_size(axis.size, values) for axis in expression.output)
-    dtype = np.result_type(*arrays.values()) if arrays else np.dtype(np.int64)
+    numbers = [array for name, array in arrays.items() if name not in expression.tables]
+    dtype = np.result_type(*numbers) if numbers else np.dtype(np.int64)
     if any(s.name in empty for t in expression.terms for s in t.scale.as_numer_denom()[1].free_symbols):
         return np.full(shape, np.nan, dtype=np.result_type(dtype, np.float16))
     full = [term for term in expression.terms if all(evaluate_size(i.size, values) for i in term.indices)]
@@ -171,6 +173,7 @@ def bind_symbols(
     """
     tensors = dict.fromkeys(tensor for term in expression.terms for tensor in term.tensors)
     layouts = [(tensor.argument, tuple(axis.size for axis in tensor.axes)) for tensor in tensors]
+    layouts += [(name, expression.shapes[name]) for name in expression.tables]
     return _solve(layouts, shapes, symbols or {})
 
 
@@ -183,6 +186,21 @@ def expand_pattern(relation: Relational) -> Array:
         total = total + coefficient * position.astype(object)
     hit = _folded(total, relation.modulus, relation.mode) == left.astype(object)
     return np.broadcast_to(hit, tuple(index.size for index in relation.indices)).astype(np.int64)
+
+
+def expand_select(select: Select, rows: Array) -> Array:
+    """The dense 0/1 array of a selection, int64, `[left, right]`.
+
+    Raises:
+        ArgumentError: the rows are no integers, or one is out of range.
+    """
+    if rows.dtype.kind not in "iu" or (rows.size and not 0 <= rows.min() <= rows.max() < select.left.size):
+        known = f"{rows.min()} to {rows.max()}" if rows.size else "none"
+        raise ArgumentError(
+            f"table {select.table!r} has rows {known} of dtype {rows.dtype}, but {select.left.name!r} has size "
+            f"{select.left.size}; give integers from 0 to {select.left.size - 1}"
+        )
+    return np.equal.outer(np.arange(select.left.size), rows).astype(np.int64)
 
 
 def _folded(position: Any, modulus: Size | None, mode: str) -> Any:
@@ -294,7 +312,12 @@ def _evaluate_network(network: Network, arrays: Mapping[str, Array]) -> Array:
     if dtype.kind in "bui":
         dtype = np.dtype(np.int64) if _bound(network, read) < _SAFE else np.dtype(object)
     operands = [(array.astype(dtype), labels) for array, labels in read]
-    operands += [(expand_pattern(p).astype(dtype), p.indices) for p in network.patterns]
+    for relation in network.patterns:
+        if isinstance(relation, Select):
+            dense = expand_select(relation, arrays[relation.table])
+        else:
+            dense = expand_pattern(relation)
+        operands.append((dense.astype(dtype), relation.indices))
     value = _contract(operands, network.open_indices, dtype)
     return _apply_scale(_write(value, network.output), network)
 
@@ -431,7 +454,7 @@ def lower(
             )
         arrays = {name: t.detach().cpu().numpy() for name, t in zip(plan.arguments, tensors, strict=True)}
         value = np.asarray(evaluate(network, arrays))
-        dtype = next(iter(arrays.values())).dtype
+        dtype = next(a.dtype for name, a in arrays.items() if name not in network.tables)
         kept = value.astype(dtype.type(0).real.dtype if network.real else dtype)
         return torch.as_tensor(kept, device=tensors[0].device)
 

@@ -16,7 +16,7 @@ import torch
 
 from tnconv.backends import cache
 from tnconv.backends.base import Choice
-from tnconv.ir import Size, evaluate
+from tnconv.ir import evaluate
 from tnconv.planner import Plan
 
 FILE = "autotune.json"  # in the cache folder
@@ -119,7 +119,7 @@ def _measured(
     plans: Sequence[Plan], lower: Lower, hints: Mapping[str, int], device: str, dtype: torch.dtype
 ) -> list[Trial]:
     candidates = sorted(_candidates(plans, lower), key=lambda made: made[2].predicted)[:_MOST_PROGRAMS]
-    arguments = _arguments(plans[0].arguments, hints, device, dtype)
+    arguments = _arguments(plans[0], hints, device, dtype)
     calls = [
         (lambda p=program: p.function(*(arguments[name] for name in p.arguments)))
         for _, _, program in candidates
@@ -150,15 +150,38 @@ def _candidates(plans: Sequence[Plan], lower: Lower) -> Iterable[tuple[int, tupl
 
 
 def _arguments(
-    shapes: Mapping[str, tuple[Size, ...]], hints: Mapping[str, int], device: str, dtype: torch.dtype
+    plan: Plan, hints: Mapping[str, int], device: str, dtype: torch.dtype
 ) -> dict[str, torch.Tensor]:
-    generator = torch.Generator(device).manual_seed(0)
     return {
-        name: torch.randn(
-            [evaluate(s, hints) for s in sizes], device=device, dtype=dtype, generator=generator
-        )
-        for name, sizes in shapes.items()
+        name: random_argument([evaluate(s, hints) for s in sizes], device, dtype, _rows(plan, name, hints))
+        for name, sizes in plan.arguments.items()
     }
+
+
+def _rows(plan: Plan, name: str, hints: Mapping[str, int]) -> int | None:
+    return evaluate(plan.tables[name], hints) if name in plan.tables else None
+
+
+def random_argument(
+    shape: Sequence[int],
+    device: str,
+    dtype: torch.dtype | None = None,
+    rows: int | None = None,
+    seed: int = 0,
+) -> torch.Tensor:
+    """Normal numbers; for a table that selects from so many rows, some of these in order.
+
+    Args:
+        shape: of the argument.
+        device: where it is to be.
+        dtype: torch's default if left out.
+        rows: what a table selects from; None for another argument.
+        seed: of the generator.
+    """
+    generator = torch.Generator(device).manual_seed(seed)
+    if rows is None:
+        return torch.randn(shape, device=device, dtype=dtype, generator=generator)
+    return torch.randint(rows, tuple(shape), device=device, generator=generator).sort().values
 
 
 def interleaved(

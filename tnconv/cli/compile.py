@@ -198,8 +198,8 @@ def inspect_source(
 
 
 def _arguments(network: Expression) -> list[tuple[object, ...]]:
-    tensors = {t.argument: t for term in network.terms for t in term.tensors}
+    roles = {t.argument: t.role for term in network.terms for t in term.tensors}
     return [
-        (name, tensors[name].role, f"[{', '.join(str(a.size) for a in tensors[name].axes)}]")
-        for name in network.arguments
+        (name, roles.get(name, "table"), f"[{', '.join(map(str, sizes))}]")
+        for name, sizes in network.shapes.items()
     ]

@@ -14,7 +14,7 @@ import tnconv
 from tnconv.backends import cache
 from tnconv.backends.available import memory_of
 from tnconv.backends.torch import profile
-from tnconv.backends.tuning import interleaved
+from tnconv.backends.tuning import interleaved, random_argument
 from tnconv.cli.common import app, print_json, print_table, read_source, sizes_of, working
 from tnconv.cli.compile import AsJson, Autotune, Device, Op, Sizes, Source, compiled
 from tnconv.errors import ArgumentError, LoweringError
@@ -101,8 +101,11 @@ def _tensors(
             f"the arguments of {function.op} take {format_memory(needed)} but {device} has {format_memory(memory)}; "
             "give smaller sizes, as --size N=4"
         )
-    generator = torch.Generator(device).manual_seed(0)
-    return {name: torch.randn(shape, device=device, generator=generator) for name, shape in shapes.items()}
+    tables = {name: evaluate(size, values) for name, size in function.plan.tables.items()}
+    return {
+        name: random_argument(shape, device, rows=tables.get(name), seed=seed)
+        for seed, (name, shape) in enumerate(shapes.items())
+    }
 
 
 def _measured(calls: Sequence[Call], device: str, rounds: int) -> list[float]:

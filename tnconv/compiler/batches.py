@@ -30,7 +30,7 @@ class BatchAxes:
             batch: the name of the index of examples, or none.
         """
         tensors = {t.argument: t.axes for term in network.terms for t in term.tensors}
-        places = ((n, tensors[name]) for n, name in enumerate(network.arguments))
+        places = ((n, tensors[name]) for n, name in enumerate(network.arguments) if name in tensors)
         found = [(n, len(axes), axis) for n, axes in places for axis in _batches(axes, batch)]
         return cls(tuple(found), tuple(_batches(network.output, batch))) if found else None
 

@@ -175,7 +175,7 @@ class Builder:
         return Built(recipe.plan, program, recipe, function)
 
     def _moving(self, plan: Plan) -> list[str]:
-        return [name for name in plan.arguments if name not in self.objective.frozen]
+        return [name for name in plan.arguments if name not in {*self.objective.frozen, *plan.tables}]
 
     def _training(
         self, network: Expression, plan: Plan, prefer: tuple[str, ...], recomputed: tuple[str, ...] = ()

@@ -56,7 +56,7 @@ class Arithmetic:
             tensors: the arguments.
             autocast: what `torch.autocast` asks for, if it is on.
         """
-        given = list(dict.fromkeys([tensor.dtype for tensor in tensors]))
+        given = list(dict.fromkeys([tensor.dtype for tensor in tensors if not _is_table(tensor)]))
         if self.asked is None and len(given) < 2 and autocast is None and not (self.exact and _coarse(given)):
             return None
         wanted = self.asked or reduce(torch.promote_types, given)
@@ -76,6 +76,11 @@ class Arithmetic:
             return self.asked or torch.get_default_dtype()
         found = self.dtype_of(tensors, autocast_dtype(tensors[0].device))
         return tensors[0].dtype if found is None else found
+
+
+def _is_table(tensor: Tensor) -> bool:
+    """Whether a tensor is a table of integers, which stay as they are."""
+    return not (tensor.dtype.is_floating_point or tensor.dtype.is_complex)
 
 
 def _coarse(dtypes: Sequence[torch.dtype]) -> bool:
@@ -98,7 +103,7 @@ def chosen(
     device = tensors[0].device.type
 
     def converted(*given: Tensor) -> Tensor:
-        cast = given if dtype is None else [tensor.to(dtype) for tensor in given]
+        cast = given if dtype is None else [t if _is_table(t) else t.to(dtype) for t in given]
         if autocast is None:
             return function(*cast)
         with torch.autocast(device, enabled=False):

@@ -85,7 +85,10 @@ def _compare_all(
     arrays = _integers(network, rng)  # the passes were checked; they may change the value
     want = np.asarray(reference.evaluate(network, arrays), dtype=np.float64)
     imaginary = _integers(network, rng)
-    gaussian = {name: np.asarray(array + 1j * imaginary[name]) for name, array in arrays.items()}
+    gaussian = {
+        name: array if name in network.tables else np.asarray(array + 1j * imaginary[name])
+        for name, array in arrays.items()
+    }
     adding = built.recipe.accumulating(network)
     for given, value in ((arrays, want), (gaussian, reference.evaluate(network, gaussian))):
         _compare(network, built.program, given, value)
@@ -154,5 +157,10 @@ def _compare_backward(
 
 
 def _integers(network: Expression, rng: np.random.Generator) -> dict[str, np.ndarray[Any, Any]]:
-    shapes = {t.argument: tuple(a.size for a in t.axes) for term in network.terms for t in term.tensors}
-    return {n: rng.integers(-3, 4, size=shape).astype(np.float64) for n, shape in shapes.items()}
+    arrays: dict[str, np.ndarray[Any, Any]] = {}
+    for name, shape in network.shapes.items():
+        if name in network.tables:
+            arrays[name] = rng.integers(0, network.tables[name], size=shape)
+        else:
+            arrays[name] = rng.integers(-3, 4, size=shape).astype(np.float64)
+    return arrays

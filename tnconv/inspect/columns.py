@@ -7,7 +7,7 @@ second-order network is drawn as a half and its mirror image.
 from collections.abc import Iterable, Sequence
 
 from tnconv.inspect.mirror import Mirror, mirror_of
-from tnconv.ir import Delta, Index, Network, Node, Pattern, Scale, Tensor
+from tnconv.ir import Index, Network, Node, Relational, Scale, Tensor
 from tnconv.ir.index import natural_key
 
 
@@ -64,7 +64,7 @@ def _distances(network: Network, nodes: Sequence[Node]) -> dict[str, int]:
     Patterns out of reach belong to another tensor: they stand behind the first ones, facing them.
     """
     start = next((n for n in nodes if isinstance(n, Tensor)), nodes[0])
-    relations = [n for n in nodes if isinstance(n, Pattern | Delta)]
+    relations = [n for n in nodes if isinstance(n, Relational)]
     found = {start.name: 0}
     _spread(start, relations, found, network)
     behind = max((found.get(n.name, 0) for n in relations), default=0) + 2

@@ -27,6 +27,7 @@ LIGHT = {
     "cotangent": "#7a55b8",
     "tangent": "#23805b",
     "pattern": "#253041",
+    "select": "#6b6a1f",
     "rim": "#253041",
     "mark": "#f2b01e",
 }
@@ -38,10 +39,12 @@ DARK = {
     "cotangent": "#8d69cc",
     "tangent": "#2c936a",
     "pattern": "#3a4759",
+    "select": "#82812b",
     "rim": "#8090a6",
     "mark": "#ffc53d",
 }
 # Every selector starts at the picture's own class, so that pictures inside one page leave it alone.
+RELATIONS = ("pattern", "select")  # kinds of boxes that are rounder
 _RULES = (
     ("text", f"font-family:{_FONT};font-size:{TEXT:g}px;fill:var(--text)"),
     (".on", "fill:#fff;font-weight:600"),
@@ -51,6 +54,7 @@ _RULES = (
     (".dot", "fill:var(--line)"),
     *((f".{role}", f"fill:var(--{role})") for role in ("input", "parameter", "cotangent", "tangent")),
     (".pattern", "fill:var(--pattern);stroke:var(--rim);stroke-width:1"),
+    (".select", "fill:var(--select)"),
     (".line.marked", "stroke:var(--mark)"),
     ("rect.marked", "stroke:var(--mark);stroke-width:3.5"),
     ("circle.marked", "fill:var(--mark)"),
@@ -198,7 +202,7 @@ def _shape(shape: Shape) -> str:
         return f'<circle class="{css}" cx="{number(x)}" cy="{number(y)}" r="3.2">{title}</circle>'
     return (
         f'<rect class="{css}" x="{number(x - width / 2)}" y="{number(y - height / 2)}" width="{number(width)}" '
-        f'height="{number(height)}" rx="{12 if shape.kind == "pattern" else 9}">{title}</rect>'
+        f'height="{number(height)}" rx="{12 if shape.kind in RELATIONS else 9}">{title}</rect>'
     )
 
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from tnconv.inspect.labels import SMALL, TEXT, leg_text, tensor_label, width_of
 from tnconv.inspect.layout import Box, Diagram
-from tnconv.ir import Index, Pattern, Tensor
+from tnconv.ir import Index, Pattern, Select, Tensor
 
 LEG = 24.0
 LEG_PITCH = 20.0
@@ -88,7 +88,7 @@ def _body(box: Box, diagram: Diagram, offsets: Offsets) -> tuple[float, float]:
     match box.item:
         case Tensor() as tensor:
             return max(width_of(tensor_label(tensor)) + 20, 38.0), max(36.0, spread + 24, beside * LEG_PITCH)
-        case Pattern(name=name):
+        case Pattern(name=name) | Select(name=name):
             height = max(24.0, spread + 14, (beside - 1) * LEG_PITCH + 16)
             return max(width_of(name, SMALL) + 14, 30.0), height
         case Index() as index if is_label(box, diagram):

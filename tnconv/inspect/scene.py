@@ -10,7 +10,7 @@ from tnconv.inspect.columns import components
 from tnconv.inspect.labels import TEXT, index_title, leg_text, tensor_label, tensor_title, width_of
 from tnconv.inspect.layout import Box, Diagram, build, choose_sides
 from tnconv.inspect.order import order
-from tnconv.ir import Delta, Index, Network, Pattern, Tensor
+from tnconv.ir import Delta, Index, Network, Pattern, Select, Tensor
 
 Point = tuple[float, float]
 _BETWEEN_COMPONENTS = 18.0
@@ -30,7 +30,7 @@ class Shape:
     """A tensor, a pattern or a dot, by its centre and its size.
 
     Args:
-        kind: the role of a tensor, "pattern" or "dot".
+        kind: the role of a tensor, "pattern", "select" or "dot".
         name: of the node or the index.
         title: shown on hover.
         label: written on it: the name, with a star where a conjugate is read; none on a dot.
@@ -50,7 +50,7 @@ class Text:
     """A text at the left end, the middle or the right end of its base line.
 
     Args:
-        kind: "on" a tensor, "on small" on a pattern, "index", "leg" or "scale".
+        kind: "on" a tensor, "on small" on a relation, "index", "leg" or "scale".
         anchor: "start", "middle" or "end".
         title: shown on hover, where the text lies on a shape.
     """
@@ -271,10 +271,11 @@ def _shape(box: Box, diagram: Diagram, marked: Collection[str]) -> Iterator[Shap
             title, label = tensor_title(tensor), tensor_label(tensor)
             yield Shape(tensor.role, tensor.name, title, at, box.body, tensor.name in marked, label)
             yield Text("on", label, below, title=title)
-        case Pattern() as relation:
+        case Pattern() | Select() as relation:
             title = f"{relation.name}: {relation.relation_text()}"
             is_marked = relation.name in marked
-            yield Shape("pattern", relation.name, title, at, box.body, is_marked, relation.name)
+            kind = "select" if isinstance(relation, Select) else "pattern"
+            yield Shape(kind, relation.name, title, at, box.body, is_marked, relation.name)
             yield Text("on small", relation.name, below, title=title)
         case Delta() as delta:
             title = f"{delta.name}: {delta.relation_text()}"

@@ -10,7 +10,8 @@ from typing import Any
 
 from tnconv.inspect.look import Compiled, equation_of, sentences
 from tnconv.inspect.scene import Scene, Shape, Text, scene_of
-from tnconv.ir import Axis, Delta, Expression, Network, Node, Pattern, Scale, Size, Sum, Tensor
+from tnconv.ir import Axis, Delta, Expression, Network, Node, Pattern, Scale, Select, Size, Sum, Tensor
+from tnconv.ir.printer import format_kind
 from tnconv.passes import Stage
 from tnconv.planner import Step, format_step
 from tnconv.spec import Layer
@@ -74,8 +75,8 @@ def _node(node: Node) -> dict[str, Any]:
             axes = [_axis(axis) for axis in node.axes]
             read = {"argument": node.argument} | ({"conj": True} if node.conj else {})
             return {"name": node.name, "kind": node.role, **read, "axes": axes}
-        case Pattern() | Delta():
-            kind = "pattern" if isinstance(node, Pattern) else "delta"
+        case Pattern() | Delta() | Select():
+            kind = format_kind(node)
             legs = [i.name for i in node.indices]
             return {"name": node.name, "kind": kind, "relation": node.relation_text(), "indices": legs}
         case Scale():

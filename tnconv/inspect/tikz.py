@@ -6,7 +6,7 @@ The text is a `tikzpicture` that brings its colours and styles; it needs `\\usep
 import re
 from collections.abc import Collection, Mapping
 
-from tnconv.inspect.draw import LIGHT, scenes_of
+from tnconv.inspect.draw import LIGHT, RELATIONS, scenes_of
 from tnconv.inspect.labels import number, thickness
 from tnconv.inspect.scene import Curve, Point, Scene, Shape, Text
 from tnconv.ir import Expression
@@ -95,7 +95,7 @@ def _shape(shape: Shape, shift: Point) -> str:
         colour = "tn-mark" if shape.marked else "tn-line"
         return rf"\fill[{colour}] {at} circle[radius={_cm(3.2)}cm];"
     width, height = shape.size
-    rounded = ", rounded corners=6pt" if shape.kind == "pattern" else ""
+    rounded = ", rounded corners=6pt" if shape.kind in RELATIONS else ""
     size = f"minimum width={_cm(width)}cm, minimum height={_cm(height)}cm"
     return (
         rf"\node[tn box, fill=tn-{shape.kind}, {size}{rounded}{marked}] at {at} {{{_label(shape.label)}}};"

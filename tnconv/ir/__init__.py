@@ -3,7 +3,19 @@
 from tnconv.ir.index import Axis, Index, Size, as_size, evaluate, group, parse_expression, product, symbol
 from tnconv.ir.integers import as_integer
 from tnconv.ir.network import Expression, Network, Sum, fresh, make_sum
-from tnconv.ir.nodes import Delta, Node, Pattern, Relational, Role, Scale, Tensor, conjugate, pattern, solve
+from tnconv.ir.nodes import (
+    Delta,
+    Node,
+    Pattern,
+    Relational,
+    Role,
+    Scale,
+    Select,
+    Tensor,
+    conjugate,
+    pattern,
+    solve,
+)
 from tnconv.ir.parser import parse, parse_network
 from tnconv.ir.verify import faults
 
@@ -18,6 +30,7 @@ __all__ = [
     "Relational",
     "Role",
     "Scale",
+    "Select",
     "Size",
     "Sum",
     "Tensor",

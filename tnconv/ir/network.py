@@ -24,7 +24,7 @@ from tnconv.ir.index import (
     symbol_names,
 )
 from tnconv.ir.monomial import ONE, Scalar, as_scalar, expanded
-from tnconv.ir.nodes import Delta, Node, Pattern, Relational, Scale, Tensor, node_sort_key, pattern
+from tnconv.ir.nodes import Delta, Node, Pattern, Relational, Scale, Select, Tensor, node_sort_key, pattern
 from tnconv.ir.printer import format_axes, format_network, format_sum
 from tnconv.ir.verify import faults
 
@@ -93,8 +93,13 @@ class Network:
 
     @cached_property
     def patterns(self) -> tuple[Relational, ...]:
-        """The patterns and deltas, in canonical order."""
-        return tuple(node for node in self.nodes if isinstance(node, Pattern | Delta))
+        """The relations: patterns, deltas and selections, in canonical order."""
+        return tuple(node for node in self.nodes if isinstance(node, Relational))
+
+    @cached_property
+    def selects(self) -> tuple[Select, ...]:
+        """The selections, in canonical order."""
+        return tuple(node for node in self.nodes if isinstance(node, Select))
 
     @cached_property
     def scale(self) -> Scalar:
@@ -108,8 +113,20 @@ class Network:
 
     @cached_property
     def arguments(self) -> tuple[str, ...]:
-        """Names of the arguments, each once, in canonical order of the nodes."""
-        return tuple(dict.fromkeys(tensor.argument for tensor in self.tensors))
+        """Names of the arguments, each once: the tensors in canonical order of the nodes, then the tables."""
+        return tuple(self.shapes)
+
+    @cached_property
+    def shapes(self) -> dict[str, tuple[Size, ...]]:
+        """The shape of every argument, sizes by axis, in the order of `arguments`."""
+        found = {t.argument: tuple(axis.size for axis in t.axes) for t in reversed(self.tensors)}
+        shapes = {t.argument: found[t.argument] for t in self.tensors}
+        return shapes | {s.table: (s.right.size,) for s in self.selects}
+
+    @cached_property
+    def tables(self) -> dict[str, Size]:
+        """The arguments that are tables of integers, each with the size of what it selects from."""
+        return {s.table: s.left.size for s in self.selects}
 
     @cached_property
     def symbols(self) -> tuple[str, ...]:
@@ -216,6 +233,9 @@ class Network:
                     nodes.append(replace(node, axes=tuple(axis.bind(values) for axis in node.axes)))
                 case Scale():
                     nodes.append(replace(node, value=node.value.subs(numbers)))
+                case Select():
+                    left, right = _bound(node.left, values), _bound(node.right, values)
+                    nodes.append(replace(node, left=left, right=right))
                 case Pattern() | Delta():
                     modulus = None if node.modulus is None else evaluate(node.modulus, values)
                     terms = tuple((a, _bound(x, values)) for a, x in node.terms)
@@ -296,13 +316,14 @@ class Sum:
     def _check_arguments(self) -> None:
         known: dict[str, tuple[str, tuple[object, ...]]] = {}
         for term in self.terms:
-            for tensor in term.tensors:
-                layout = (tensor.role, *(axis.size for axis in tensor.axes))
-                owner, first = known.setdefault(tensor.argument, (term.name, layout))
+            layouts = [(t.argument, (t.role, *(axis.size for axis in t.axes))) for t in term.tensors]
+            layouts += [(s.table, (f"table of {s.left.size}", s.right.size)) for s in term.selects]
+            for argument, layout in layouts:
+                owner, first = known.setdefault(argument, (term.name, layout))
                 if layout != first:
                     raise NetworkError(
                         f"sum {self.name!r}: terms {owner!r} and {term.name!r} read argument "
-                        f"{tensor.argument!r} as {first[0]} {list(first[1:])} and {layout[0]} "
+                        f"{argument!r} as {first[0]} {list(first[1:])} and {layout[0]} "
                         f"{list(layout[1:])}; give both one role and shape"
                     )
 
@@ -326,8 +347,19 @@ class Sum:
     @cached_property
     def arguments(self) -> tuple[str, ...]:
         """Names of the arguments of all terms, each once, in canonical order."""
+        return tuple(self.shapes)
+
+    @cached_property
+    def shapes(self) -> dict[str, tuple[Size, ...]]:
+        """The shape of every argument, sizes by axis, in the order of `arguments`."""
         tensors = sorted((t for term in self.terms for t in term.tensors), key=node_sort_key)
-        return tuple(dict.fromkeys(t.argument for t in tensors))
+        found = {name: sizes for term in reversed(self.terms) for name, sizes in term.shapes.items()}
+        return {t.argument: found[t.argument] for t in tensors} | {name: found[name] for name in self.tables}
+
+    @cached_property
+    def tables(self) -> dict[str, Size]:
+        """The arguments that are tables of integers, each with the size of what it selects from."""
+        return {name: size for term in self.terms for name, size in term.tables.items()}
 
     @cached_property
     def symbols(self) -> tuple[str, ...]:

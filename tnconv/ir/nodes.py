@@ -1,8 +1,8 @@
-"""The node kinds of a network: Tensor, Pattern, Delta, Scale. They are few, flat, final and closed.
+"""The node kinds of a network: Tensor, Pattern, Delta, Select, Scale. They are few, flat, final and closed.
 
 Conventions. A network is the product of its nodes, summed over every index that is not in the output.
 A pattern is the 0/1 indicator of an affine relation among its indices, within their ranges; a delta is
-its simplest case, `a = b`. A node compares equal to another only if *all* fields do.
+its simplest case, `a = b`; a selection is a relation by table, `c = rows[s]`, whose table is an argument. A node compares equal to another only if *all* fields do.
 """
 
 from collections.abc import Callable, Iterator
@@ -120,7 +120,7 @@ class Pattern:
         """Coefficients c with `Σ c·index + offset = 0`; the left index has -1."""
         return {self.left: -1} | {index: a for a, index in self.terms}
 
-    def map_indices(self, exchange: Callable[[Index], Index]) -> "Pattern | Delta":
+    def map_indices(self, exchange: Callable[[Index], Index]) -> "Relational":
         """The same relation with every index exchanged; the modulus is the size of the left one."""
         terms = tuple((a, exchange(x)) for a, x in self.terms)
         left = exchange(self.left)
@@ -178,13 +178,80 @@ class Delta:
         """Coefficients c with `Σ c·index = 0`."""
         return {self.left: -1, self.right: 1}
 
-    def map_indices(self, exchange: Callable[[Index], Index]) -> "Pattern | Delta":
+    def map_indices(self, exchange: Callable[[Index], Index]) -> "Relational":
         """The same delta with both indices exchanged."""
         return pattern(self.name, exchange(self.left), ((1, exchange(self.right)),))
 
     def relation_text(self) -> str:
         """`a = b`."""
         return f"{self.left.name} = {self.right.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Select:
+    """The 0/1 indicator of `left = table[right]`, where the table is an argument: integers in `[0, size of left)`.
+
+    It ties an index to a smaller one by rows that are known in the call only. Summed over `left` it reads rows;
+    with `left` in the output it writes them, added up where the table names one twice. It reads like a pattern
+    that folds in a way that nothing is known of.
+
+    Args:
+        name: unique in the network.
+        left: the index whose values the table names.
+        right: the index along the table.
+        table: the argument, one axis of the size of `right`, of integers.
+    """
+
+    name: str
+    left: Index
+    right: Index
+    table: str
+
+    def __post_init__(self) -> None:
+        check_name(self.name, "node")
+        check_name(self.table, "argument")
+        if self.left == self.right:
+            raise NetworkError(
+                f"selection {self.name!r} has index {self.left.name!r} on both sides; use two indices"
+            )
+
+    @property
+    def terms(self) -> Terms:
+        """The right side as the terms of a pattern."""
+        return ((1, self.right),)
+
+    @property
+    def offset(self) -> int:
+        """Always 0: so that a selection reads like a pattern."""
+        return 0
+
+    @property
+    def modulus(self) -> Size:
+        """The size of `left`, as of a pattern that folds: so that no rule takes it for an affine relation."""
+        return self.left.size
+
+    @property
+    def mode(self) -> str:
+        """Always "select", which is no mode of a pattern."""
+        return "select"
+
+    @property
+    def indices(self) -> tuple[Index, ...]:
+        """Both indices, the left one first."""
+        return (self.left, self.right)
+
+    @property
+    def zero_form(self) -> dict[Index, int]:
+        """Which indices it ties, as coefficients; the left one, which it determines, has -1."""
+        return {self.left: -1, self.right: 1}
+
+    def map_indices(self, exchange: Callable[[Index], Index]) -> "Select":
+        """The same selection with both indices exchanged."""
+        return replace(self, left=exchange(self.left), right=exchange(self.right))
+
+    def relation_text(self) -> str:
+        """`c = rows[s]`."""
+        return f"{self.left.name} = {self.table}[{self.right.name}]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,8 +280,8 @@ class Scale:
         return self
 
 
-Relational = Pattern | Delta
-Node = Tensor | Pattern | Delta | Scale
+Relational = Pattern | Delta | Select
+Node = Tensor | Pattern | Delta | Select | Scale
 
 
 def conjugate(node: Node) -> Node:
@@ -291,7 +358,7 @@ def node_sort_key(node: Node) -> tuple[Any, ...]:
         case Tensor():
             rank = {"input": 0, "parameter": 2, "cotangent": 3, "tangent": 4}[node.role]
             return (rank, -len(node.axes), natural_key(node.name))
-        case Pattern() | Delta():
+        case Pattern() | Delta() | Select():
             return (1, 0, natural_key(node.name))
         case Scale():
             return (5, 0, natural_key(node.name))

@@ -3,7 +3,7 @@
     text    = network | "sum" NAME "{" network+ "}"
     network = "network" NAME "{" "index" "[" NAME "=" size, … "]" node* "output" ["{real}"] axes "}"
     node    = NAME "=" role ["{" ["of=" NAME] [","] ["conj"] "}"] axes | NAME "=" ("pattern" | "delta") "[" relation "]"
-            | NAME "=" "scale" "[" number "]"
+            | NAME "=" "select" "[" NAME "=" TABLE "[" NAME "]" "]" | NAME "=" "scale" "[" number "]"
     axes    = "[" axis, … "]"
     axis    = NAME | "(" NAME… ")" | "1" | affine "<" INTEGER
     relation= NAME "=" affine [("mod" | "reflect" | "replicate") size]
@@ -20,7 +20,7 @@ from typing import TypeVar
 from tnconv.errors import NetworkError, ParseError
 from tnconv.ir.index import Axis, Index, as_size, group, parse_expression
 from tnconv.ir.network import Expression, Network, Sum
-from tnconv.ir.nodes import MODES, ROLES, Node, Scale, Tensor, pattern
+from tnconv.ir.nodes import MODES, ROLES, Node, Relational, Scale, Select, Tensor, pattern
 from tnconv.ir.verify import INDEX_LINE, OUTPUT_LINE
 
 _NODE = re.compile(r"(\w+)\s*=\s*([a-z]+)\s*(?:\{([^{}]*)\})?\s*\[(.*)\]\Z", re.ASCII)
@@ -30,6 +30,7 @@ _OUTPUT = re.compile(rf"{OUTPUT_LINE}\s*(\{{\s*real\s*\}})?\s*\[(.*)\]\Z")
 _TERM = re.compile(r"\s*([+-]?)\s*(?:(\d+)\s*\*\s*)?(?:([A-Za-z]\w*)|(\d+))\s*", re.ASCII)
 # Behind a name or number: an index may be called `mod`, too.
 _FOLD = re.compile(r"(.*\w)\s+(mod|reflect|replicate)\s+(\S.*)\Z", re.ASCII)
+_SELECT = re.compile(r"\s*(\w+)\s*=\s*(\w+)\s*\[\s*(\w+)\s*\]\s*\Z", re.ASCII)
 _MODES = {word: mode for mode, word in MODES.items()}
 _MAX_DIGITS = 20
 _MAX_TEXT = 2_000_000
@@ -193,17 +194,25 @@ def _node(line: str, indices: Mapping[str, Index]) -> Node:
         return Tensor(name, kind, parse_axes(body, indices), reads[1], conjugated)
     if options is not None:
         raise NetworkError(f"only a tensor reads an argument; remove {{{options}}} from {kind} {name!r}")
-    if kind in ("pattern", "delta"):
-        return parse_relation(name, body, indices)
+    if kind in ("pattern", "delta", "select"):
+        made = parse_relation(name, body, indices)
+        if (kind == "select") != isinstance(made, Select):
+            raise NetworkError(
+                f"{kind} {name!r} has the relation {body!r}; write c = rows[s] for a select, and only there"
+            )
+        return made
     if kind == "scale":
         return Scale(name, parse_expression(body))
     raise NetworkError(
-        f"{kind!r} is not a node kind; the kinds are {', '.join(ROLES)}, pattern, delta and scale"
+        f"{kind!r} is not a node kind; the kinds are {', '.join(ROLES)}, pattern, delta, select and scale"
     )
 
 
-def parse_relation(name: str, body: str, indices: Mapping[str, Index]) -> Node:
-    """Read `i = 2*o + k - 3`, or the same with `mod 8`, as a pattern or delta called `name`."""
+def parse_relation(name: str, body: str, indices: Mapping[str, Index]) -> Relational:
+    """Read `i = 2*o + k - 3`, the same with `mod 8`, or `c = rows[s]` as the relation called `name`."""
+    selected = _SELECT.match(body)
+    if selected:
+        return Select(name, _index(selected[1], indices), _index(selected[3], indices), selected[2])
     left, equals, right = body.partition("=")
     if not equals:
         raise NetworkError(f"relation {body!r} has no '='; write i = 2*o + k - 3")

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from tnconv.ir.index import Axis, Index
-from tnconv.ir.nodes import Delta, Node, Pattern, Scale, Tensor
+from tnconv.ir.nodes import Delta, Node, Pattern, Scale, Select, Tensor
 from tnconv.ir.verify import INDEX_LINE, OUTPUT_LINE
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def format_index_line(indices: Sequence[Index]) -> str:
 
 
 def format_kind(node: Node) -> str:
-    """`input`, `input{of=x}`, `input{of=x, conj}`, `pattern`, `delta` or `scale`."""
+    """`input`, `input{of=x}`, `input{of=x, conj}`, `pattern`, `delta`, `select` or `scale`."""
     match node:
         case Tensor():
             options = ", ".join(([f"of={node.of}"] if node.of else []) + (["conj"] if node.conj else []))
@@ -33,6 +33,8 @@ def format_kind(node: Node) -> str:
             return "pattern"
         case Delta():
             return "delta"
+        case Select():
+            return "select"
         case Scale():
             return "scale"
 
@@ -42,7 +44,7 @@ def format_node(node: Node, width: int = 0, kind_width: int = _KIND_WIDTH) -> st
     match node:
         case Tensor():
             body = format_axes(node.axes)
-        case Pattern() | Delta():
+        case Pattern() | Delta() | Select():
             body = f"[{node.relation_text()}]"
         case Scale():
             body = f"[{node.value}]"

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from tnconv.ir.index import Axis, Index, Size
-from tnconv.ir.nodes import Delta, Pattern, Scale, Tensor
+from tnconv.ir.nodes import Delta, Pattern, Scale, Select, Tensor
 
 if TYPE_CHECKING:
     from tnconv.ir.network import Network
@@ -47,6 +47,7 @@ def _sizes(network: "Network") -> Iterator[Fault]:
 
 def _nodes(network: "Network") -> Iterator[Fault]:
     layouts: dict[str, tuple[Tensor, tuple[object, ...]]] = {}
+    tables: dict[str, Select] = {}
     for node in network.nodes:
         match node:
             case Tensor():
@@ -62,8 +63,26 @@ def _nodes(network: "Network") -> Iterator[Fault]:
                         f"delta {node.name!r} joins {node.left.name!r} of size {node.left.size} and "
                         f"{node.right.name!r} of size {node.right.size}; use a pattern to narrow",
                     )
+            case Select():
+                yield from _select(node, tables)
             case Scale():
                 pass
+    for table in sorted(tables.keys() & layouts.keys()):
+        yield (
+            tables[table].name,
+            f"selection {tables[table].name!r} reads {table!r} as a table, but node {layouts[table][0].name!r} reads it "
+            "as a tensor; give the table an argument of its own",
+        )
+
+
+def _select(node: Select, tables: dict[str, Select]) -> Iterator[Fault]:
+    first = tables.setdefault(node.table, node)
+    if (first.left.size, first.right.size) != (node.left.size, node.right.size):
+        yield (
+            node.name,
+            f"selections {first.name!r} and {node.name!r} read table {node.table!r} as {first.right.size} of "
+            f"{first.left.size} and {node.right.size} of {node.left.size} rows; give both the same sizes",
+        )
 
 
 def _tensor(node: Tensor, layouts: dict[str, tuple[Tensor, tuple[object, ...]]]) -> Iterator[Fault]:

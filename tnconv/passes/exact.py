@@ -81,7 +81,11 @@ class _Exact:
         self._compare_at(each, before, after, arguments)
         if not each.preserves_value or _conjugates(before) or _conjugates(after):
             imaginary = self._arguments(before, after)
-            gaussian = {name: np.asarray(real + 1j * imaginary[name]) for name, real in arguments.items()}
+            tables = before.tables | after.tables
+            gaussian = {
+                name: real if name in tables else np.asarray(real + 1j * imaginary[name])
+                for name, real in arguments.items()
+            }
             self._compare_at(each, before, after, gaussian)
 
     def _compare_at(
@@ -112,9 +116,12 @@ class _Exact:
             )
 
     def _arguments(self, before: Expression, after: Expression) -> dict[str, Array]:
-        tensors = [t for expression in (before, after) for term in expression.terms for t in term.tensors]
-        shapes = {t.argument: tuple(axis.size for axis in t.axes) for t in tensors}
-        return {name: self.rng.integers(*_VALUES, size=shape) for name, shape in shapes.items()}
+        shapes, tables = before.shapes | after.shapes, before.tables | after.tables
+        found: dict[str, Array] = {}
+        for name, shape in shapes.items():
+            low, high = (0, tables[name]) if name in tables else _VALUES
+            found[name] = self.rng.integers(low, high, size=shape)
+        return found
 
 
 def _conjugates(expression: Expression) -> bool:

@@ -7,7 +7,7 @@ has made sure that `Σ coefficient·index + offset` lies in the range of the ind
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from tnconv.ir import Axis, Index, Network, Node, Relational, Tensor, pattern
+from tnconv.ir import Axis, Index, Network, Node, Relational, Select, Tensor, pattern
 from tnconv.ir.nodes import Terms
 from tnconv.passes.tools import counted
 
@@ -75,7 +75,14 @@ def solution(relation: Relational, index: Index) -> tuple[Terms, int] | None:
 def relation_with(
     relation: Relational, index: Index, terms: Terms, offset: int
 ) -> tuple[Relational, ...] | None:
-    """A relation with `Σ terms + offset` in place of `index`, as nodes: see `solved`."""
+    """A relation with `Σ terms + offset` in place of `index`, as nodes: see `solved`.
+
+    A selection may only be renamed, and never goes: its table is an argument.
+    """
+    if isinstance(relation, Select):
+        if not _is_rename(index, terms, offset) or terms[0][1] in relation.indices:
+            return None
+        return (relation.map_indices(lambda i: terms[0][1] if i == index else i),)
     zero = dict(relation.zero_form)
     coefficient = zero.pop(index)
     for c, x in terms:

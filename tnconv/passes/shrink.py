@@ -20,6 +20,7 @@ from tnconv.ir import (
     Network,
     Node,
     Pattern,
+    Relational,
     Scale,
     Sum,
     Tensor,
@@ -28,7 +29,7 @@ from tnconv.ir import (
     product,
 )
 from tnconv.ir.index import normal
-from tnconv.ir.nodes import Delta
+from tnconv.ir.nodes import Delta, Select
 from tnconv.passes.relations import span
 
 _ATTEMPTS = 24
@@ -152,6 +153,9 @@ class _Draw:
                     yield from zip(first.indices, second.indices, strict=True)
         for term in self.expression.terms:
             yield from ((r.left, r.right) for r in term.patterns if isinstance(r, Delta))
+        tables: dict[str, Select] = {}
+        for select in (s for term in self.expression.terms for s in term.selects):
+            yield from zip(select.indices, tables.setdefault(select.table, select).indices, strict=True)
         if self.rng.random() < 0.5:
             first_of: dict[object, Index] = {}
             for index in self.parent:
@@ -183,7 +187,7 @@ class _Draw:
             largest = _LARGEST if self.strictness < 0.3 else 3
             self.set(index, int(self.rng.integers(1, largest + 1)))
 
-    def _fit(self, relation: "Pattern | Delta") -> None:
+    def _fit(self, relation: Relational) -> None:
         """Sometimes a size that equals a coefficient, and a left index that just covers the pattern."""
         if self.alike:
             self._fit_alike(relation)
@@ -204,7 +208,7 @@ class _Draw:
         if bounds is not None and 0 <= bounds[1] < _LARGEST_LEFT:
             self.set(index, bounds[1] + 1 + int(self.rng.choice([0, 0, 0, 1, 2, -1])))
 
-    def _fit_alike(self, relation: "Pattern | Delta") -> None:
+    def _fit_alike(self, relation: Relational) -> None:
         """A left index that covers the pattern by as much as it does in the expression."""
         if isinstance(relation, Delta) or relation.modulus is not None:
             return
@@ -289,6 +293,8 @@ def _network(network: Network, draw: _Draw, made: Mapping[Axis, Axis]) -> Networ
                 nodes.append(replace(node, axes=tuple(made[a] for a in node.axes)))
             case Scale():
                 nodes.append(node)
+            case Select():
+                nodes.append(node.map_indices(draw.new))
             case Pattern() | Delta():
                 left = draw.new(node.left)
                 terms = tuple((c, draw.new(i)) for c, i in node.terms)

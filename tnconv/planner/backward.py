@@ -100,9 +100,9 @@ class _Backward:
             }
             if source in self.forward and not set(term.open_indices) <= reads:
                 return False
-            for tensor in term.tensors:
-                if tensor.argument != self.cotangent:
-                    self._provide(tensor.argument)
+            for argument in term.shapes:
+                if argument != self.cotangent:
+                    self._provide(argument)
             name = self._fresh(f"grad_{source}")
             self.steps.append(self._step(name, term, sources))
             self.gradients.setdefault(source, []).append(name)
@@ -145,6 +145,7 @@ class _Backward:
             first,
             dict(self.plan.hints),
             also=tuple(others),
+            tables={name: size for name, size in self.plan.tables.items() if name in self.read},
         )
         forward = replace(self.plan, also=tuple((name,) for name in saved))
         return Trained(forward, backward, self.cotangent, self.needed, saved)

@@ -8,7 +8,7 @@ from math import prod
 from typing import Any
 
 from tnconv.errors import PlanError
-from tnconv.ir import Axis, Expression, Index, Network, Relational, Size, fresh, group, pattern
+from tnconv.ir import Axis, Expression, Index, Network, Relational, Select, Size, fresh, group, pattern
 from tnconv.ir.monomial import Scalar
 from tnconv.planner.cost import Model, Row, State, bits, models_of
 from tnconv.planner.count import count_factors
@@ -165,11 +165,12 @@ def _build_plan(
             builder.place_scale(scale, result)
     plan = Plan(
         expression.name,
-        _shapes(expression),
+        dict(expression.shapes),
         tuple(builder.steps),
         tuple(results),
         dict(hints),
         real=expression.real,
+        tables=expression.tables,
     )
     return plan, max(sizes)
 
@@ -195,11 +196,6 @@ def _cheapest(
 def _base(index: Index) -> str:
     """The name of an index without the suffix of a copy."""
     return index.name.partition("_")[0]
-
-
-def _shapes(expression: Expression) -> dict[str, tuple[Size, ...]]:
-    found = {t.argument: t for term in expression.terms for t in term.tensors}
-    return {name: tuple(axis.size for axis in found[name].axes) for name in expression.arguments}
 
 
 class _Builder:
@@ -345,7 +341,13 @@ def _key(
             for o in operands
         ),
         tuple(
-            (numbers[r.left], tuple((a, numbers[x]) for a, x in r.terms), r.offset, r.modulus, r.mode)
+            (
+                numbers[r.left],
+                tuple((a, numbers[x]) for a, x in r.terms),
+                r.offset,
+                r.modulus,
+                r.table if isinstance(r, Select) else r.mode,
+            )
             for r in relations
         ),
         tuple(numbers[i] for i in legs),
@@ -379,12 +381,17 @@ class _Term:
         """Rows as patterns."""
         whole = self.problem.relations
         return [
-            self.relation(f"r{n}", Linear(row, offset, self._left(r, row), whole[r].modulus, whole[r].mode))
+            self.relation(
+                f"r{n}", replace(whole[r], coefficients=row, offset=offset, left=self._left(r, row))
+            )
             for n, (r, (row, offset)) in enumerate(rows, 1)
         ]
 
     def relation(self, name: str, row: Linear) -> Relational:
         """A row as a pattern, solved for its left index."""
+        if row.table is not None:
+            right = next(v for v in row.coefficients if v != row.left)
+            return Select(name, self.index(row.left), self.index(right), row.table)
         unit = -row.coefficients[row.left]
         terms = tuple((unit * a, self.index(v)) for v, a in row.coefficients.items() if v != row.left)
         return pattern(name, self.index(row.left), terms, unit * row.offset, row.modulus, row.mode)
@@ -441,7 +448,7 @@ class _Term:
         operand = Operand(leaf.argument, leaf.axes, leaf.conj)
         if not leaf.wraps:
             return operand
-        wraps = [self.relation(f"r{n}", w.relation) for n, w in enumerate(leaf.wraps, 1)]
+        wraps = [self.relation(f"r{n}", wrap) for n, wrap in enumerate(leaf.wraps, 1)]
         return self.builder.add([operand], wraps, [self.index(v) for v in leaf.legs])
 
     def _last_rows(self, a: State, b: State | None, final: State) -> list[tuple[int, Row]]:

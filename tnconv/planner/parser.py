@@ -2,6 +2,7 @@
 
     plan NAME {
       argument x [N, 3, 224, 224]
+      table rows [16] of 64                                        (only if there are any)
       hints [N=64]                                                 (only if there are any)
       slices [n_part=N by 8]                                       (only if there are any)
       index [n=N, c=3, i1=224, ...]
@@ -10,9 +11,9 @@
       return result
     }
 
-An operand that is read conjugated is `conj(x)[n, c, i]`; a value that is real by construction is `return real(result)`.
-The value of a plan with slices may be scaled: `return result * scale(1/N)`. What else is returned follows after
-commas: `return result, t1`.
+A relation is that of a pattern, or a selection `[c = rows[s]]`. An operand that is read conjugated is
+`conj(x)[n, c, i]`; a value that is real by construction is `return real(result)`. The value of a plan with slices may
+be scaled: `return result * scale(1/N)`. What else is returned follows after commas: `return result, t1`.
 
 A step is its result, then operands, relations and a scale joined by `*`; `1` stands for none of them.
 """
@@ -21,7 +22,7 @@ import re
 from collections.abc import Mapping
 
 from tnconv.errors import NetworkError, ParseError
-from tnconv.ir import Delta, Index, Pattern, Relational, Size, as_size, parse_expression
+from tnconv.ir import Index, Relational, Size, as_size, parse_expression
 from tnconv.ir.index import NETWORK_NAME, check_name, symbol_names
 from tnconv.ir.monomial import ONE, Scalar, as_scalar
 from tnconv.ir.parser import Lines, parse_axes, parse_index_line, parse_relation
@@ -29,8 +30,11 @@ from tnconv.planner.count import count_factors
 from tnconv.planner.plan import Operand, Plan, Slice, Step
 from tnconv.planner.prepare import hint_values
 
+_ARGUMENT = re.compile(r"(?:argument (\w+) ?\[(.*)\]|table (\w+) ?\[(.*)\] of (.+))\Z", re.ASCII)
 _STEP = re.compile(r"(\w+)\s*\[([^\]]*)\] = (.*)\Z", re.ASCII)
-_FACTOR = re.compile(r"(?:conj\((\w+)\)|(\w+))\s*\[([^\]]*)\]|\[([^\]]*)\]|scale\((.*)\)\Z|1\Z", re.ASCII)
+_FACTOR = re.compile(
+    r"(?:conj\((\w+)\)|(\w+))\s*\[([^\]]*)\]|\[((?:[^\[\]]|\[[^\[\]]*\])*)\]|scale\((.*)\)\Z|1\Z", re.ASCII
+)
 _REAL = re.compile(r"real\((.*)\)\Z")
 _MAX_TEXT = 2_000_000
 
@@ -52,7 +56,7 @@ def parse_plan(text: str) -> Plan:
     lines = Lines.of(text)
     name = lines.header("plan")
     lines.guard(lambda: check_name(name, "plan", NETWORK_NAME))
-    arguments = _arguments(lines)
+    arguments, tables = _arguments(lines)
     hints = _hints(lines)
     slices = _slices(lines)
     indices = parse_index_line(lines)
@@ -70,20 +74,27 @@ def parse_plan(text: str) -> Plan:
     lines.end()
     also = tuple(map(_sum, others))
     results = _sum(declared[1] if declared else total)
-    return Plan(name, arguments, tuple(steps), results, hints, slices, scale, also, declared is not None)
+    return Plan(
+        name, arguments, tuple(steps), results, hints, slices, scale, also, declared is not None, tables
+    )
 
 
 def _sum(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split("+"))
 
 
-def _arguments(lines: Lines) -> dict[str, tuple[Size, ...]]:
+def _arguments(lines: Lines) -> tuple[dict[str, tuple[Size, ...]], dict[str, Size]]:
+    """The shapes of all arguments, and what those select from that are tables."""
     arguments: dict[str, tuple[Size, ...]] = {}
-    while match := re.fullmatch(r"argument (\w+) ?\[(.*)\]", lines.peek(), re.ASCII):
+    tables: dict[str, Size] = {}
+    while match := _ARGUMENT.match(lines.peek()):
         lines.next()
-        sizes = [part.strip() for part in match[2].split(",") if part.strip()]
-        arguments[match[1]] = lines.guard(lambda sizes=sizes: tuple(map(as_size, sizes)))  # type: ignore[misc]
-    return arguments
+        name, sizes = match[1] or match[3], [part.strip() for part in (match[2] or match[4] or "").split(",")]
+        wanted = [size for size in sizes if size]
+        arguments[name] = lines.guard(lambda wanted=wanted: tuple(map(as_size, wanted)))  # type: ignore[misc]
+        if match[5]:
+            tables[name] = lines.guard(lambda count=match[5]: as_size(count))  # type: ignore[misc]
+    return arguments, tables
 
 
 def _hints(lines: Lines) -> dict[str, int]:
@@ -129,9 +140,7 @@ def _step(line: str, indices: Mapping[str, Index], values: Mapping[str, int]) ->
             conj = conjugated is not None
             operands.append(Operand(conjugated if conj else source, parse_axes(axes, indices), conj))
         elif relation is not None:
-            made = parse_relation(f"r{len(relations) + 1}", relation, indices)
-            assert isinstance(made, Pattern | Delta)
-            relations.append(made)
+            relations.append(parse_relation(f"r{len(relations) + 1}", relation, indices))
         elif number is not None:
             scale = as_scalar(parse_expression(number))
         rest = rest[factor.end() :].strip()

@@ -145,6 +145,7 @@ class Plan:
             are those of a chunk; counts of the plan are those of the whole.
         scale: a number that the total of the chunks is multiplied by.
         real: whether the value is real by construction: the real part of what the steps make of complex arguments.
+        tables: the arguments that are tables of integers, each with the size of what it selects from.
 
     Raises:
         PlanError: a step reads what is not computed before it or has other sizes, or a name is used twice.
@@ -159,6 +160,7 @@ class Plan:
     scale: Scalar = ONE
     also: tuple[tuple[str, ...], ...] = ()
     real: bool = False
+    tables: Mapping[str, Size] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         known: dict[str, tuple[Size, ...]] = dict(self.arguments)

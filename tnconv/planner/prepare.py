@@ -8,14 +8,21 @@ the output. A relation that folds (circular, reflecting, replicating) becomes a 
 `i = j + offset mod M`, which pads; where it stays within one straight run it is plain itself. A wrap is prepared
 on the one leaf that holds `i`, or finished on the result. What fits neither is absorbed as a whole by the
 first step that has all of its indices.
+
+A selection is prepared likewise, on every leaf that holds the index which it selects from. Where that index is on a
+relation too, a leaf that holds another index of the relation is prepared with both, so that all of it stays small:
+
+    dy[o] * x[i] * [i = 2*o + k] * [i = rows[s]]  ->  x'[s] = x[i] * [i = rows[s]]
+                                                      y'[s, k] = dy[o] * [i = 2*o + k] * [i = rows[s]]
 """
 
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import prod
 
 from tnconv.errors import PlanError
-from tnconv.ir import Axis, Index, Network, Relational, Size, as_integer, evaluate, fresh, product
+from tnconv.ir import Axis, Index, Network, Relational, Select, Size, as_integer, evaluate, fresh, product
 from tnconv.ir.index import normal
 from tnconv.ir.nodes import runs
 from tnconv.planner.plan import DEFAULT_HINT
@@ -26,7 +33,7 @@ class Linear:
     """The relation `Σ coefficient·index + offset = 0`; indices are numbers.
 
     The coefficient of `left` is 1 or -1. With a modulus: `left` is what the others' sum folds into by the mode,
-    as in `Pattern`.
+    as in `Pattern`. With a table: `left` is what the table, an argument, has at the other index.
     """
 
     coefficients: Mapping[int, int]
@@ -34,33 +41,39 @@ class Linear:
     left: int
     modulus: Size | None = None
     mode: str = "circular"
+    table: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Wrap:
-    """The relation `narrow = wide + offset`, folded by the mode: `wide` counts the cells of a padded axis."""
+    """The relation `narrow = wide + offset`, folded by the mode: `wide` counts the cells of a padded axis.
+
+    With a table it is `narrow = table[wide]`.
+    """
 
     narrow: int
     wide: int
     offset: int
     modulus: Size
     mode: str
+    table: str | None = None
 
     @property
     def relation(self) -> Linear:
         """The wrap as a relation."""
-        return Linear({self.narrow: -1, self.wide: 1}, self.offset, self.narrow, self.modulus, self.mode)
+        coefficients = {self.narrow: -1, self.wide: 1}
+        return Linear(coefficients, self.offset, self.narrow, self.modulus, self.mode, self.table)
 
 
 @dataclass(slots=True)
 class Leaf:
-    """A tensor node: what it reads, its indices in order, the wraps that prepare it, whether it is conjugated."""
+    """A tensor node: what it reads, its indices in order, the relations that prepare it, whether it is conjugated."""
 
     name: str
     argument: str
     axes: tuple[Axis, ...]
     legs: list[int]
-    wraps: list[Wrap] = field(default_factory=list)
+    wraps: list[Linear] = field(default_factory=list)
     conj: bool = False
 
 
@@ -163,6 +176,7 @@ class Preparation:
         self.number: dict[Index, int] = {}
         self.relations: list[Linear] = []
         self.wraps: list[Wrap] = []
+        self.selects: list[Wrap] = []
         for index in network.indices:
             self.number[index] = self._add(index)
         self.leaves = [
@@ -182,7 +196,7 @@ class Preparation:
             axes = tuple(axis.substitute(exchange) for axis in axes)
             for leaf in self.leaves:
                 leaf.axes = tuple(axis.substitute(exchange) for axis in leaf.axes)
-        finish = self._place_wraps()
+        finish = [*self._place_selects(), *self._place_wraps()]
         self.relations += [wrap.relation for wrap in self.wraps]
         return Prepared(
             self.variables,
@@ -198,8 +212,9 @@ class Preparation:
     def _multiplicity(self, finish: Sequence[Wrap]) -> Size:
         used = {v for leaf in self.leaves for v in leaf.legs} | set(self.output)
         used |= {v for r in self.relations for v in r.coefficients}
-        wraps = [*finish, *(w for leaf in self.leaves for w in leaf.wraps)]
-        used |= {v for w in wraps for v in (w.narrow, w.wide)}
+        prepared = [*(w.relation for w in finish), *(r for leaf in self.leaves for r in leaf.wraps)]
+        used |= {v for r in prepared for v in r.coefficients}
+        used |= {select.narrow for select in self.selects}  # it has one value
         return product(self._size(v) for v in sorted(set(self.number.values()) - used))
 
     # -- indices ---------------------------------------------------------------------------------
@@ -225,6 +240,10 @@ class Preparation:
 
     def _read(self, relation: Relational) -> None:
         left = self.number[relation.left]
+        if isinstance(relation, Select):
+            right = self.number[relation.right]
+            self.selects.append(Wrap(left, right, 0, relation.modulus, relation.mode, relation.table))
+            return
         terms = {self.number[x]: a for a, x in relation.terms if x.size != 1}
         if relation.modulus is None:
             self._keep({left: -1} | terms, relation.offset, left)
@@ -286,7 +305,8 @@ class Preparation:
             return False
         if gone in self.output:
             kept, gone = gone, kept
-        if gone in self.output or any({w.narrow, w.wide} == {kept, gone} for w in self.wraps):
+        wraps = (*self.wraps, *self.selects)
+        if gone in self.output or any({w.narrow, w.wide} == {kept, gone} for w in wraps):
             return False
         relations = []
         for relation in self.relations:
@@ -306,10 +326,13 @@ class Preparation:
                 relations.append(made)
         self.relations = relations
         exchange = {gone: kept}
-        self.wraps = [
-            replace(w, narrow=exchange.get(w.narrow, w.narrow), wide=exchange.get(w.wide, w.wide))
-            for w in self.wraps
-        ]
+        self.wraps, self.selects = (
+            [
+                replace(w, narrow=exchange.get(w.narrow, w.narrow), wide=exchange.get(w.wide, w.wide))
+                for w in each
+            ]
+            for each in (self.wraps, self.selects)
+        )
         for leaf in self.leaves:
             leaf.legs = list(dict.fromkeys(kept if v == gone else v for v in leaf.legs))
         for index, number in self.number.items():
@@ -345,6 +368,64 @@ class Preparation:
             return True
         if len(holders) == 1 and i not in self.output and j not in holders[0].legs:
             holders[0].legs = [j if v == i else v for v in holders[0].legs]
-            holders[0].wraps.append(wrap)
+            holders[0].wraps.append(wrap.relation)
             return True
         return False
+
+    # -- selections ------------------------------------------------------------------------------
+
+    def _place_selects(self) -> list[Wrap]:
+        """Prepare the leaves that selections concern; return those of the result. The others become relations."""
+        finish: list[Wrap] = []
+        for select in self.selects:
+            self._select_leaves(select)
+            self._select_windows(select)
+            others = [r.coefficients for r in self.relations]
+            others += [{w.narrow: 0, w.wide: 0} for w in (*self.wraps, *self.selects) if w is not select]
+            still = any(select.narrow in other for other in others)
+            held = any(select.narrow in leaf.legs for leaf in self.leaves)
+            if select.narrow in self.output and not (still or held or select.wide in self.output):
+                self.output = [select.wide if v == select.narrow else v for v in self.output]
+                finish.append(select)
+            elif still or held or select.narrow in self.output:
+                self.relations.append(select.relation)
+        return finish
+
+    def _select_leaves(self, select: Wrap) -> None:
+        """Let each leaf that holds the index hold the rows alone; not where that makes it larger."""
+        if self.extents[select.wide] > self.extents[select.narrow]:
+            return
+        for leaf in self.leaves:
+            if select.narrow in leaf.legs and select.wide not in leaf.legs:
+                leaf.legs = [select.wide if v == select.narrow else v for v in leaf.legs]
+                leaf.wraps.append(select.relation)
+
+    def _select_windows(self, select: Wrap) -> None:
+        """Prepare leaves with the selection and a relation that holds its index, which goes."""
+        for relation in [r for r in self.relations if select.narrow in r.coefficients and r.modulus is None]:
+            found = next((f for v in relation.coefficients if (f := self._reader(relation, select, v))), None)
+            if found is None:
+                continue
+            leaf, read = found
+            made = [select.wide, *(v for v in relation.coefficients if v not in (select.narrow, read))]
+            place = leaf.legs.index(read)
+            leaf.legs = list(dict.fromkeys((*leaf.legs[:place], *made, *leaf.legs[place + 1 :])))
+            leaf.wraps += [relation, select.relation]
+            self.relations.remove(relation)
+
+    def _reader(self, relation: Linear, select: Wrap, read: int) -> tuple[Leaf, int] | None:
+        """The one leaf with an index of a relation that is nowhere else, so that its cells can be read at rows."""
+        tables = [s for s in self.selects if s is not select]
+        elsewhere = [r.coefficients for r in self.relations if r is not relation]
+        elsewhere += [{w.narrow: 0, w.wide: 0} for w in (*self.wraps, *tables)]
+        holders = [leaf for leaf in self.leaves if read in leaf.legs]
+        if len(holders) != 1 or read in self.output or any(read in other for other in elsewhere):
+            return None
+        if read in (select.narrow, select.wide):
+            return None
+        grown = [
+            v for v in (select.wide, *relation.coefficients) if v not in (*holders[0].legs, select.narrow)
+        ]
+        cells = prod(self.extents[v] for v in grown)
+        kernel = prod(self.extents[v] for v in relation.coefficients if v not in (read, select.narrow))
+        return (holders[0], read) if cells <= self.extents[select.wide] * kernel else None

@@ -22,9 +22,15 @@ def format_source(operand: "Operand") -> str:
     return f"conj({operand.source})" if operand.conj else operand.source
 
 
+def _argument(plan: "Plan", name: str) -> str:
+    """`argument x [N, 3]`, or `table rows [16] of 64`."""
+    sizes = f"{name} [{', '.join(map(str, plan.arguments[name]))}]"
+    return f"table {sizes} of {plan.tables[name]}" if name in plan.tables else f"argument {sizes}"
+
+
 def format_plan(plan: "Plan") -> str:
     """The text of a plan; comments have the counts."""
-    lines = [f"argument {name} [{', '.join(map(str, sizes))}]" for name, sizes in plan.arguments.items()]
+    lines = [_argument(plan, name) for name in plan.arguments]
     if plan.hints:
         lines.append(f"hints [{', '.join(f'{k}={v}' for k, v in plan.hints.items())}]")
     if plan.slices:

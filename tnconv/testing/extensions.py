@@ -95,15 +95,15 @@ def assert_kernel(
     """
     rng = np.random.default_rng(seed)
     symbols = random_symbols(network, rng) if hints is None else dict(hints)
-    shapes = {t.argument: tuple(axis.size for axis in t.axes) for t in network.tensors}
-    if not {b.symbol for b in bindings(shapes)} >= set(network.symbols):
+    if not {b.symbol for b in bindings(network.shapes)} >= set(network.symbols):
         network = network.bind(symbols)
     forced = _Forced(kernel)
     plan = make_plan(network, hints={name: symbols[name] for name in network.symbols})
     program = lower_with(plan, {"forced": forced, "last": Cells()}, plan.hints)
     if not forced.used:
         return False
-    arrays = {n: a.astype(np.float64) for n, a in random_arguments(network, rng, symbols=symbols).items()}
+    arrays = random_arguments(network, rng, symbols=symbols)
+    arrays |= {n: a.astype(np.float64) for n, a in arrays.items() if n not in network.tables}
     _assert_computes(kernel, network, program, arrays, symbols)
     if is_conjugated(network):
         _assert_computes(kernel, network, program, gaussian_arguments(network, rng, symbols), symbols)

@@ -25,9 +25,11 @@ def meta_arguments(
         sizes: values of the size symbols.
         dtype: of the tensors.
     """
-    shapes = {
-        tensor.argument: [evaluate(axis.size, sizes or {}) for axis in tensor.axes]
-        for term in expression.terms
-        for tensor in term.tensors
-    }
-    return [torch.empty(shapes[name], dtype=dtype, device="meta") for name in expression.arguments]
+    return [
+        torch.empty(
+            [evaluate(size, sizes or {}) for size in shape],
+            dtype=torch.int64 if name in expression.tables else dtype,
+            device="meta",
+        )
+        for name, shape in expression.shapes.items()
+    ]

@@ -23,7 +23,7 @@ def random_arguments(
     dtype: npt.DTypeLike = np.int64,
     symbols: Mapping[str, int] | None = None,
 ) -> dict[str, Array]:
-    """A random array for every argument: small integers, or normal numbers for floats and complex.
+    """A random array for every argument: small integers, or normal numbers for floats and complex; rows for a table.
 
     Args:
         expression: a network or a sum.
@@ -32,12 +32,14 @@ def random_arguments(
         symbols: values of the size symbols; `random_symbols` makes some.
     """
     arrays: dict[str, Array] = {}
-    for term in expression.terms:
-        for tensor in term.tensors:
-            shape = tuple(evaluate(axis.size, symbols or {}) for axis in tensor.axes)
-            if tensor.argument not in arrays:
-                arrays[tensor.argument] = _random(shape, rng, np.dtype(dtype))
-    return {name: arrays[name] for name in expression.arguments}
+    for name, sizes in expression.shapes.items():
+        shape = tuple(evaluate(size, symbols or {}) for size in sizes)
+        rows = expression.tables.get(name)
+        if rows is None:
+            arrays[name] = _random(shape, rng, np.dtype(dtype))
+        else:
+            arrays[name] = rng.integers(0, evaluate(rows, symbols or {}), shape)
+    return arrays
 
 
 def gaussian_arguments(
@@ -45,7 +47,10 @@ def gaussian_arguments(
 ) -> dict[str, Array]:
     """A random array of small Gaussian integers `a + bi` for every argument, on which sums and products are exact."""
     real, imaginary = (random_arguments(expression, rng, symbols=symbols) for _ in range(2))
-    return {name: np.asarray(array + 1j * imaginary[name]) for name, array in real.items()}
+    return {
+        name: array if name in expression.tables else np.asarray(array + 1j * imaginary[name])
+        for name, array in real.items()
+    }
 
 
 def is_conjugated(expression: Expression) -> bool:

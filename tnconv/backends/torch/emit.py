@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from tnconv.errors import LoweringError
-from tnconv.ir import Index, Size, evaluate, fresh, product
+from tnconv.ir import Index, Select, Size, evaluate, fresh, product
 from tnconv.ir.monomial import polynomial_text
 
 Dims = tuple[tuple[Index, ...], ...]
@@ -86,6 +86,7 @@ class Emitter:
         hints: representative integers for the size symbols, used in choices by cost.
         symbols: Python name of each size symbol.
         constants: names of arguments; what is made of them alone is not changed in place, for it may be kept.
+        tables: Python name of each argument that is a table of integers.
         biasable: for a value, its expression with a vector of some name added, given what that is over; None if its
             call cannot.
         addable: for a value, the call that adds it to a tensor of the same dimensions, given the names of that and of
@@ -96,6 +97,7 @@ class Emitter:
     hints: Mapping[str, int]
     symbols: Mapping[str, str]
     constants: frozenset[str] = frozenset()
+    tables: Mapping[str, str] = field(default_factory=dict)
     statements: list[Statement] = field(default_factory=list)
     workspace: list[tuple[str, Size]] = field(default_factory=list)
     biasable: dict[str, "WithBias"] = field(default_factory=dict)
@@ -232,6 +234,14 @@ class Emitter:
         name = self.fresh(base)
         self.statements.append(Statement(f"{name} = {expression}", tuple(reads), name))
         return name
+
+    def table(self, select: Select) -> str:
+        """The variable with the rows of a selection, which are checked where they are first read."""
+        name = self.tables[select.table]
+        text = f"rt.table({name}, {self.text(select.left.size)}, {select.table!r})"
+        if text not in self._known:
+            self._known[text] = self.scalar("rows", text, [name])
+        return self._known[text]
 
     def add_bias(self, value: Value, bias: Value, indices: tuple[Index, ...]) -> bool:
         """Let the call that made `value`, or what it is a view of, add an argument over `indices`; False if not.

@@ -172,7 +172,8 @@ class Lowering:
             symbols[name] = fresh(name, taken | RESERVED)
             taken.add(symbols[name])
         constants = frozenset(self.python[name] for name in constant)
-        self.em = Emitter(taken, self.hints, symbols, constants)
+        tables = {name: self.python[name] for name in plan.tables}
+        self.em = Emitter(taken, self.hints, symbols, constants, tables)
         self.values = {
             name: (replace(value, name=self.python[name], fresh=False), axes)
             for name, (value, axes) in given.items()

@@ -11,12 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tnconv.backends.torch import depthwise, fourier, spread
-from tnconv.backends.torch.context import is_recorded, is_traced, may_write
+from tnconv.backends.torch.context import are_plain, is_recorded, is_traced, may_write
 from tnconv.backends.torch.gram import gram
 from tnconv.backends.torch.into import add_into, scale_into
 from tnconv.backends.torch.lag import correlate
 from tnconv.backends.torch.memory import HOST
 from tnconv.backends.torch.strips import Terms, strip, strips
+from tnconv.errors import ArgumentError
 
 __all__ = [
     "add",
@@ -40,11 +41,14 @@ __all__ = [
     "ratio",
     "real",
     "scale_into",
+    "selected",
     "slice_sum",
     "spread",
+    "spread_rows",
     "squares",
     "strip",
     "strips",
+    "table",
     "thin_product",
     "transposed",
     "undefined",
@@ -327,6 +331,57 @@ def picked(x: Tensor, places: Tensor) -> Tensor:
         `[*places, a]`.
     """
     return F.pad(x, (0, 0, 0, 1))[places]
+
+
+def table(rows: Tensor, count: int, name: str) -> Tensor:
+    """The rows of a selection, once they are known to be in range; on other devices than the CPU the kernels check that.
+
+    Args:
+        rows: integers, `[s]`.
+        count: what they select from.
+        name: of the argument, for the message.
+
+    Raises:
+        ArgumentError: a row is negative, or not below `count`.
+    """
+    if rows.device.type == "cpu" and rows.numel() and are_plain((rows,)):
+        low, high = (int(end) for end in rows.aminmax())
+        if low < 0 or high >= count:
+            raise ArgumentError(
+                f"argument {name!r} has rows from {low} to {high} but selects from {count}; give rows from 0 to {count - 1}"
+            )
+    return rows
+
+
+def selected(x: Tensor, axis: int, places: Tensor) -> Tensor:
+    """The cells of one axis at some places; the place behind the last cell has zeros.
+
+    Args:
+        x: any.
+        axis: along which.
+        places: integers from 0 to the size of the axis, `[p]`.
+
+    Returns:
+        As x, with size p on the axis.
+    """
+    behind = x.dim() - 1 - axis
+    return F.pad(x, (0, 0) * behind + (0, 1)).index_select(axis, places)
+
+
+def spread_rows(x: Tensor, axis: int, rows: Tensor, count: int) -> Tensor:
+    """The transpose of a selection of rows: what has one row is added up.
+
+    Args:
+        x: any.
+        axis: along which.
+        rows: integers from 0 to `count - 1`, one for each cell of the axis.
+        count: size of the axis of the result.
+
+    Returns:
+        As x, with size `count` on the axis.
+    """
+    shape = (*x.shape[:axis], count, *x.shape[axis + 1 :])
+    return x.new_zeros(shape).index_add(axis, rows, x)
 
 
 def added(rows: Tensor, places: Tensor, count: int) -> Tensor:

@@ -4,10 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import torch
 from torch import Tensor
 
 from tnconv.errors import ArgumentError
-from tnconv.ir import Axis, Expression, Size, evaluate, symbol
+from tnconv.ir import Axis, Expression, Size, evaluate, group, symbol
 from tnconv.ir.index import normal, symbol_names
 from tnconv.ir.monomial import Monomial
 from tnconv.ir.printer import format_axes
@@ -22,16 +23,21 @@ class Signature:
     Args:
         axes: by argument name.
         real_only: what is defined for real values only, so that complex tensors are refused; empty where both are.
+        tables: those that are tables of integers.
     """
 
     axes: Mapping[str, tuple[Axis, ...]]
     real_only: str = ""
+    tables: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, expression: Expression, real_only: str = "") -> "Signature":
         """The arguments of a network or a sum, in the order of a call."""
         found = {t.argument: t.axes for term in expression.terms for t in reversed(term.tensors)}
-        return cls({name: found[name] for name in expression.arguments}, real_only)
+        found |= {s.table: (group(s.right),) for term in expression.terms for s in term.selects}
+        return cls(
+            {name: found[name] for name in expression.arguments}, real_only, frozenset(expression.tables)
+        )
 
     def __str__(self) -> str:
         shapes = (f"{name} [{', '.join(str(a.size) for a in axes)}]" for name, axes in self.axes.items())
@@ -88,6 +94,9 @@ class Signature:
         first = next(iter(given.items()), None)
         for name, tensor in given.items():
             assert first is not None
+            if name in self.tables:
+                _check_rows(name, tensor, *first)
+                continue
             self._kind(name, tensor, *first, mixed)
             if self.real_only and tensor.is_complex():
                 raise ArgumentError(
@@ -142,6 +151,18 @@ class Signature:
             raise ArgumentError(
                 f"argument {name!r} is on {tensor.device} but {other!r} is on {like.device}; move one to the other"
             )
+
+
+def _check_rows(name: str, rows: Tensor, other: str, like: Tensor) -> None:
+    """Refuse a table that is not of integers, or lies on another device."""
+    if rows.dtype not in (torch.int64, torch.int32):
+        raise ArgumentError(
+            f"argument {name!r} has dtype {rows.dtype} but is a table of rows; convert it to torch.int64 (or int32)"
+        )
+    if rows.device != like.device:
+        raise ArgumentError(
+            f"argument {name!r} is on {rows.device} but {other!r} is on {like.device}; move one to the other"
+        )
 
 
 @dataclass(frozen=True, slots=True)

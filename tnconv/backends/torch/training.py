@@ -109,9 +109,9 @@ class TrainedProgram:
         """
         values = {**self.plan.hints, **values}
         result = next(step for step in self.plan.steps if step.result in self.plan.results)
-        shapes = [self.plan.arguments[name] for name in self.arguments]
-        shapes.append(tuple(axis.size for axis in result.output))
-        found = measured_at(self._both, shapes, values)
+        shapes = {name: self.plan.arguments[name] for name in self.arguments}
+        shapes[self.trained.cotangent] = tuple(axis.size for axis in result.output)
+        found = measured_at(self._both, shapes, values, self.plan.tables)
         return evaluate(self.peak, values) if found is None else in_elements(found.with_scratch)
 
     def _both(self, *tensors: Tensor) -> None:

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from math import prod
 
-from tnconv.backends.torch.emit import Emitter, Value, singles
-from tnconv.ir import Delta, Index, Pattern, Relational, Size, fresh, product
+from tnconv.backends.torch.emit import Dims, Emitter, Value, singles
+from tnconv.ir import Delta, Index, Pattern, Relational, Select, Size, fresh, product
 from tnconv.ir.nodes import runs
 
 # A view pads an axis to all the cells that its windows reach; beyond this factor cells are picked one by one.
@@ -97,6 +97,8 @@ def gather(
     for group in _tangled(relations):
         if len(group) == 1 and is_wrap(group[0]):
             value = _wrap(em, value, group[0])
+        elif len(group) == 1 and isinstance(group[0], Select) and group[0].right not in value.legs:
+            value = _select(em, value, group[0])
         elif has_views(value, group):
             views += group
         else:
@@ -298,6 +300,11 @@ def cells(
     `like` is a tensor on the device; `known` are indices with a variable that holds their value already.
     """
     known = known or {}
+    if isinstance(relation, Select):
+        table, place = em.table(relation), known.get(relation.right)
+        view = ", ".join("-1" if leg == relation.right else "1" for leg in legs)
+        text = f"{table}.view({view})" if place is None else f"{table}[{place}]"
+        return em.scalar("cell", text, [table, *([place] if place else [])])
     parts = [f"{a} * {known[x] if x in known else ramp(em, x, legs, like)}" for a, x in relation.terms]
     text = " + ".join([*parts, str(relation.offset)])
     if not parts:
@@ -332,6 +339,8 @@ def is_wrap(relation: Relational) -> bool:
     """Whether a relation is padding that is written run by run: `i = j + offset`, folded, with integer sizes."""
     if relation.modulus is None or len(relation.terms) != 1 or relation.terms[0][0] != 1:
         return False
+    if isinstance(relation, Select):
+        return False
     if not (isinstance(relation.modulus, int) and isinstance(relation.terms[0][1].size, int)):
         return False
     return len(_runs(relation)) <= MOST_RUNS
@@ -342,6 +351,29 @@ def _runs(relation: Relational) -> list[tuple[int, int, int]]:
     length = relation.terms[0][1].size
     found = runs(relation.offset, length, relation.left.size, relation.mode)
     return list(islice(found, MOST_RUNS + 1))
+
+
+def _select(em: Emitter, value: Value, select: Select) -> Value:
+    """The rows of a table along one dimension."""
+    value = em.isolate(value, [select.left])
+    place, table = value.position(select.left), em.table(select)
+    dims = (*value.dims[:place], (select.right,), *value.dims[place + 1 :])
+    return selected(em, value, f"{value.name}.index_select({place}, {table})", table, dims)
+
+
+def selected(em: Emitter, value: Value, expression: str, table: str, dims: Dims) -> Value:
+    """Write a selection along one dimension of a value at the places that the variable `table` holds."""
+    made = em.assign("selected", expression, [value.name, table], dims, fresh=True)
+    return replace(made, conj=value.conj)
+
+
+def _spread(em: Emitter, value: Value, select: Select) -> Value:
+    """The transpose of a selection: the rows are added up where the table says, the other cells are zero."""
+    value = em.isolate(value, [select.right])
+    place, table = value.position(select.right), em.table(select)
+    dims = (*value.dims[:place], (select.left,), *value.dims[place + 1 :])
+    text = f"rt.spread_rows({value.name}, {place}, {table}, {em.text(select.left.size)})"
+    return em.assign("spread", text, [value.name, table], dims, fresh=True)
 
 
 def _wrap(em: Emitter, value: Value, relation: Relational) -> Value:
@@ -416,6 +448,8 @@ def scatter(em: Emitter, value: Value, relation: Relational, keep: Sequence[Inde
     value = broadcast(em, value, legs)
     if is_wrap(relation) and not keep:
         return _unwrap(em, value, relation)
+    if isinstance(relation, Select) and not keep:
+        return _spread(em, value, relation)
     value = em.split(value)
     rest = [i for i in value.legs if i not in legs]
     value = em.order(value, [*legs, *rest])

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from tnconv.ir import Delta, Index, Network, Pattern
+from tnconv.ir import Delta, Index, Network, Pattern, Select
 from tnconv.passes.relations import replace_index
 from tnconv.passes.rewrite import RewritePass, Rule, rule
 from tnconv.passes.rules.twins import match_twins
@@ -60,7 +60,7 @@ def absorb_plain_deltas(network: Network) -> Network | None:
           output [c]
         }
     """
-    related = {i for p in network.patterns if isinstance(p, Pattern) for i in p.indices}
+    related = {i for p in network.patterns if not isinstance(p, Delta) for i in p.indices}
     root: dict[Index, Index] = {}
     gone: set[str] = set()
     for delta in network.patterns:
@@ -74,7 +74,7 @@ def absorb_plain_deltas(network: Network) -> Network | None:
         return None
     mapping = {index: _find(root, index) for index in root}
     nodes = [
-        node if isinstance(node, Pattern) else node.map_indices(lambda i: mapping.get(i, i))
+        node if isinstance(node, Pattern | Select) else node.map_indices(lambda i: mapping.get(i, i))
         for node in network.nodes
         if node.name not in gone
     ]

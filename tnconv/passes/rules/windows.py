@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-from tnconv.ir import Index, Network, Relational
+from tnconv.ir import Index, Network, Relational, Select
 from tnconv.passes.relations import occurs_only_on, relation_with, span
 from tnconv.passes.rewrite import RewritePass, Rule, rule
 from tnconv.passes.tools import counted
@@ -74,9 +74,9 @@ def crop_positions(network: Network) -> Network | None:
 
 
 def _free(network: Network) -> Iterator[tuple[Relational, Index]]:
-    """Patterns with each index that is on them alone."""
+    """Patterns with each index that is on them alone; a selection stays, for its table is an argument."""
     for relation in network.patterns:
-        for index in relation.indices:
+        for index in () if isinstance(relation, Select) else relation.indices:
             if occurs_only_on(network, index, relation):
                 yield relation, index
 

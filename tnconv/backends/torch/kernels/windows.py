@@ -21,7 +21,7 @@ from tnconv.backends.torch.windows import (
     span,
 )
 from tnconv.errors import LoweringError
-from tnconv.ir import Index, Pattern, Relational, solve
+from tnconv.ir import Index, Pattern, Relational, Select, solve
 
 _LETTERS = string.ascii_letters
 _READ = 2  # times as many cells may be read at computed places as would be written at such
@@ -304,7 +304,7 @@ def _substituted(relation: Relational, by: Relational) -> Relational | None:
         if turned is None:
             return None
         relation = turned
-    if by.modulus is not None or relation.left in by.indices:
+    if by.modulus is not None or relation.left in by.indices or isinstance(relation, Select):
         return None
     factor = {x: a for a, x in relation.terms}[index]
     terms = [(a, x) for a, x in relation.terms if x != index] + [(factor * a, x) for a, x in by.terms]
