@@ -38,6 +38,8 @@ BUILTINS: Mapping[str, Mapping[str, str]] = {
         "homogeneous": "tnconv.passes.parameters:Homogeneous",
         "join": "tnconv.passes.parameters:Join",
         "merge_indices": "tnconv.passes.rules.merge:MergeIndices",
+        "preselect": "tnconv.passes.sample:Preselect",
+        "sample": "tnconv.passes.sample:Sample",
         "open": "tnconv.passes.axes:Open",
         "rotate": "tnconv.passes.rotate:Rotate",
         "scale": "tnconv.passes.arrange:ScaleBy",

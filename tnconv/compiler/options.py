@@ -15,6 +15,7 @@ from tnconv import plugins
 from tnconv.backends.torch.kernels.base import ACCURACIES
 from tnconv.compiler.cache import as_key
 from tnconv.errors import LoweringError, OperationError, PlanError
+from tnconv.ops import Sampling
 from tnconv.ops.conventions import check_convention
 from tnconv.passes import Pipeline
 from tnconv.planner.memory import parse_memory
@@ -125,6 +126,7 @@ class Options:
     constant: frozenset[str] = field(metadata=_read(argument_names))
     dtype: torch.dtype | None = field(metadata=_read(_or_none(_dtype)))
     accuracy: str = field(metadata=_read(_one_of(*ACCURACIES)))
+    sampling: Sampling
 
     @classmethod
     def read(cls, **given: Any) -> "Options":
@@ -133,8 +135,10 @@ class Options:
         Raises:
             TnconvError: one has another type or value than it may have, or two contradict each other.
         """
-        read = {each.name: each.metadata["read"](each.name, given[each.name]) for each in fields(cls)}
-        options = cls(**read)
+        plain = [each for each in fields(cls) if "read" in each.metadata]
+        read = {each.name: each.metadata["read"](each.name, given[each.name]) for each in plain}
+        sampling = Sampling.read(given["sample"], given["sampling"], given["preselect"])
+        options = cls(**read, sampling=sampling)
         check_training(options.training, options.frozen, options.constant)
         _check_limit(options, given["memory_limit"])
         return options

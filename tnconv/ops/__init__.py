@@ -4,6 +4,7 @@ from tnconv.ops.conventions import CONVENTIONS, scale_of
 from tnconv.ops.derive import Derivation, derive
 from tnconv.ops.registry import OTHER, Operation, Options, aliases, available, get, register
 from tnconv.ops.registry import operations as list
+from tnconv.ops.sampling import Sampling
 
 __all__ = [
     "CONVENTIONS",
@@ -11,6 +12,7 @@ __all__ = [
     "Derivation",
     "Operation",
     "Options",
+    "Sampling",
     "aliases",
     "available",
     "derive",

@@ -16,6 +16,7 @@ from tnconv.errors import OperationError
 from tnconv.ir import Expression, Index, fresh, product
 from tnconv.ir.index import symbol_names
 from tnconv.ops.parts import BIAS, INPUT, WEIGHT, Need, Parts, parts_of
+from tnconv.ops.sampling import BATCH, CHANNELS, SPACE, VECTORS, Sampling, placeholders
 
 JOINT, AVERAGE, OTHER = "joint", "average", "other"
 ARGUMENTS = ("grad_output", "z", "tangent", "columns", "hessian_output", "parameters", "q_grad", "q_input")
@@ -39,11 +40,13 @@ class Options:
         joint: weight and bias as one matrix, the bias as its last column.
         average: the mean of the input over the groups, which gives one block.
         other: the pairs between two batches, the second with arguments of its own.
+        sampling: what is sampled.
     """
 
     joint: bool = False
     average: bool = False
     other: bool = False
+    sampling: Sampling = Sampling()
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,7 @@ class Operation:
             "other" for a second batch.
         factor: the kind of Kronecker factor, or "eigenvalues", for operations that a convention scales.
         real_only: whether complex arguments are refused: there is no such quantity of complex values.
+        samples: the kinds of indices that may be sampled, of `tnconv.ops.sampling.KINDS`.
     """
 
     name: str
@@ -72,6 +76,7 @@ class Operation:
     options: tuple[str, ...] = ()
     factor: str | None = None
     real_only: bool = False
+    samples: tuple[str, ...] = ()
 
     def need(self, chosen: Options) -> Need:
         """What it needs of a network."""
@@ -108,8 +113,10 @@ class Operation:
 
     def passes(self, parts: Parts, chosen: Options | None = None) -> str:
         """The pipeline from the network of the parts, with indices, arguments and options written out."""
-        text = self.pipeline
-        for placeholder, written in _written(parts, chosen or Options()).items():
+        chosen = chosen or Options()
+        text = self.pipeline + ("" if "<sample>" in self.pipeline else "<sample>")
+        sampled = placeholders(self.name, self.samples, parts, chosen.sampling)
+        for placeholder, written in (_written(parts, chosen) | sampled).items():
             text = text.replace(placeholder, written)
         return _tidied(text)
 
@@ -291,7 +298,7 @@ def _by(wrt: str, cotangent: str) -> str:
     return f"differentiate{{wrt={wrt}, cotangent={cotangent}}}"
 
 
-_GRADIENT = "<join>" + _by("<wrt>", "<grad_output>")
+_GRADIENT = "<sampled><join>" + _by("<wrt>", "<grad_output>")
 _SQUARES = "differentiate{{wrt={}}} | square{{rest=keep, conj=none}} | close{{cotangent=<hessian_output>, axes=<rank>}}"
 
 _KFAC = "Martens & Grosse 2015 (arXiv 1503.05671); Grosse & Martens 2016 (arXiv 1602.01407), eq. 18"
@@ -304,7 +311,10 @@ _OPERATIONS = (
         reference="arXiv 2307.02275, eq. 2",
     ),
     Operation("input_vjp", "x̄[n,g,c,i] = Σ conj(W) Π ȳ", "n (g c) i", _by("<x>", "<grad_output>")),
-    Operation("weight_vjp", "W̄[g,d,c,k] = Σ_n conj(x) Π ȳ", "(g d) c k", _GRADIENT, options=(JOINT,)),
+    Operation(
+        "weight_vjp", "W̄[g,d,c,k] = Σ_n conj(x) Π ȳ", "(g d) c k", _GRADIENT, options=(JOINT,),
+        samples=(CHANNELS, SPACE, BATCH),
+    ),
     Operation("bias_vjp", "Σ_{n,o} ȳ", "(g d)", _by("<bias>", "<grad_output>"), bias=True),
     Operation("input_jvp", "Σ ẋ Π W", "n (g d) o", "differentiate{wrt=<x>, tangent=<tangent>}"),
     Operation(
@@ -318,6 +328,7 @@ _OPERATIONS = (
     Operation(
         "per_example_weight_vjp", "V[n,g,d,c,k] = Σ_o conj(x) Π ȳ", "n (g d) c k", _GRADIENT + "<open>",
         "Goodfellow 2015 (arXiv 1510.01799); Dangel et al. 2020 (arXiv 1912.10985)", options=(JOINT,),
+        samples=(CHANNELS, SPACE),
     ),
     Operation(
         "gradient_norm", "Σ_{g,d,c,k} |V[n,g,d,c,k]|²", "n",
@@ -336,26 +347,27 @@ _OPERATIONS = (
     Operation(
         "kfac_expand", "S_A = Σ_{n,t} a aᴴ, scaled", "g (c k) (c' k')",
         "<patches> | square{over=[<n>, <o>], keep=[<g>]}<block>", f"{_KFAC}; {_EXPAND_REDUCE}",
-        options=(JOINT, AVERAGE), factor="input expand",
+        options=(JOINT, AVERAGE), factor="input expand", samples=(SPACE, BATCH),
     ),
     Operation(
         "kfac_reduce", "R_A = Σ_n (Σ_t a)(Σ_t a)ᴴ, scaled", "g (c k) (c' k')",
         "<patches> | sum{over=[<o>]} | square{over=[<n>], keep=[<g>]}<block>", _EXPAND_REDUCE,
-        options=(JOINT, AVERAGE), factor="input reduce",
+        options=(JOINT, AVERAGE), factor="input reduce", samples=(BATCH,),
     ),
     Operation(
         "kfac_grad_expand", "S_G = Σ_{n,t} ḡ ḡᴴ, scaled", "g d d'",
         "<gradients> | square{over=[<n>, <o>], keep=[<g>]}<block>", f"{_KFAC}; {_EXPAND_REDUCE}",
-        options=(AVERAGE,), factor="output expand",
+        options=(AVERAGE,), factor="output expand", samples=(SPACE, BATCH),
     ),
     Operation(
         "kfac_grad_reduce", "R_G = Σ_n (Σ_t ḡ)(Σ_t ḡ)ᴴ, scaled", "g d d'",
         "<gradients> | sum{over=[<o>]} | square{over=[<n>], keep=[<g>]}<block>", _EXPAND_REDUCE,
-        options=(AVERAGE,), factor="output reduce",
+        options=(AVERAGE,), factor="output reduce", samples=(BATCH,),
     ),
     Operation(
         "ggn_diagonal", "Σ_{n,v} |V[v,n,g,d,c,k]|², V[v,n] = Σ_t z[v,n,t] aᴴ", "(g d) c k",
         "<rows> | square{over=[v, <n>], rest=keep}", f"{_GGN}, tab. 1", options=(JOINT,),
+        samples=(BATCH, VECTORS),
     ),
     Operation(
         "ekfac_eigenvalues", "Σ_{n,v} |(Q_Gᴴ V[v,n,g] Q_A)[d',c']|², scaled; V[v,n] = Σ_t z[v,n,t] aᴴ", "g d' c'",

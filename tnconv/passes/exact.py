@@ -119,9 +119,16 @@ class _Exact:
         shapes, tables = before.shapes | after.shapes, before.tables | after.tables
         found: dict[str, Array] = {}
         for name, shape in shapes.items():
-            low, high = (0, tables[name]) if name in tables else _VALUES
-            found[name] = self.rng.integers(low, high, size=shape)
+            if name in tables:
+                found[name] = _rows(self.rng, tables[name], *shape)
+            else:
+                found[name] = self.rng.integers(*_VALUES, size=shape)
         return found
+
+
+def _rows(rng: np.random.Generator, size: int, count: int) -> Array:
+    """Rows of a table, none twice where there are enough."""
+    return rng.permutation(size)[:count] if count <= size else rng.integers(0, size, size=count)
 
 
 def _conjugates(expression: Expression) -> bool:
