@@ -22,6 +22,7 @@ from tnconv.compiler.verify import check_program
 from tnconv.errors import PlanError
 from tnconv.ir import Expression, Network, Sum
 from tnconv.passes import Pipeline, Stage, exact_check
+from tnconv.passes.sample import Sample
 
 
 def compile(
@@ -190,9 +191,11 @@ def _compiled(
     made = (
         make() if options.verify else COMPILED.get(whole, make)
     )  # who asks for a check is not told of an old one
-    network, stages, built, batch, arithmetic = made
+    network, stages, built, batch, arithmetic, samples = made
     axes = batch if source.single else None
-    return CompiledFunction(operation.name, network, stages, built.apart(), axes, source.spec, arithmetic)
+    return CompiledFunction(
+        operation.name, network, stages, built.apart(), axes, source.spec, arithmetic, samples
+    )
 
 
 def _surroundings(options: Options) -> Hashable:
@@ -209,7 +212,7 @@ def _made(
     options: Options,
     chosen: ops.Options,
     wrt: str | None,
-) -> tuple[Expression, tuple[Stage, ...], Built, BatchAxes | None, Arithmetic]:
+) -> tuple[Expression, tuple[Stage, ...], Built, BatchAxes | None, Arithmetic, tuple[Sample, ...]]:
     """Compile.
 
     Args:
@@ -221,7 +224,8 @@ def _made(
         wrt: name of the argument that it is by.
 
     Returns:
-        The network and the stages it went through, plan and program, the batch axes of a layer, dtypes.
+        The network and the stages it went through, plan and program, the batch axes of a layer, dtypes, what
+        is sampled.
     """
     check = exact_check(reference.evaluate) if options.verify else None
     derivation = ops.derive(operation, forward, chosen, wrt, options.convention)
@@ -262,7 +266,8 @@ def _made(
         BatchAxes.of(derived, derivation.batch),
         Arithmetic.of(network, operation, options.dtype),
     )
-    return network, (*first, *second), built, axes, arithmetic
+    samples = tuple(each for each in derivation.pipeline.passes if isinstance(each, Sample))
+    return network, (*first, *second), built, axes, arithmetic, samples
 
 
 def _of_both(options: Options, network: Expression) -> Options:

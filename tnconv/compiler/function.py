@@ -21,6 +21,7 @@ from tnconv.compiler.accumulate import Added, Target, accumulating_peak, check_b
 from tnconv.compiler.batches import BatchAxes
 from tnconv.compiler.build import Built, Recipe
 from tnconv.compiler.dtypes import Arithmetic, chosen
+from tnconv.compiler.sampling import draws_of, sizes_of
 from tnconv.errors import ArgumentError, OperationError
 from tnconv.inspect.draw import draw, to_svg
 from tnconv.inspect.explain import Explanation, explain
@@ -28,6 +29,7 @@ from tnconv.inspect.report import report
 from tnconv.ir import Expression, Size, evaluate
 from tnconv.ir.index import integers_of, normal
 from tnconv.passes import Stage
+from tnconv.passes.sample import Sample
 from tnconv.spec import Layer
 
 _MOST_KNOWN = 1000  # shapes of arguments that are known to fit
@@ -137,7 +139,9 @@ class CompiledFunction:
         batch: BatchAxes | None = None,
         spec: Layer | None = None,
         arithmetic: Arithmetic | None = None,
+        samples: tuple[Sample, ...] = (),
     ) -> None:
+        self.samples = samples
         self.op, self.network, self.stages, self.spec = op, network, stages, spec
         self.arguments: tuple[str, ...] = network.arguments
         self.arithmetic = arithmetic or Arithmetic.of(network)
@@ -238,6 +242,39 @@ class CompiledFunction:
         if self.accumulating is None:
             return self.cost
         return Cost(self._multiplications(), accumulating_peak(self.plan, self.accumulating))
+
+    def draw_rows(
+        self,
+        generator: torch.Generator | None = None,
+        *,
+        device: torch.device | str | None = None,
+        weights: Mapping[str, Tensor] | None = None,
+        **sizes: int,
+    ) -> dict[str, Tensor]:
+        """The further arguments of a call that is sampled, drawn at random: `f(x, dy, **f.draw_rows(generator, N=8))`.
+
+        Args:
+            generator: of random numbers; torch's default one if left out. Equal seeds draw equal rows.
+            device: where the rows are to be; that of the generator, or the CPU.
+            weights: for `sampling="weights"`, probabilities by name of the index, up to a factor.
+            **sizes: of the size symbols that are drawn from, such as `N=32` for a sampled batch.
+
+        Returns:
+            By name of the argument, rows in ascending order as int64; with weights, their factors, too.
+
+        Raises:
+            ArgumentError: the operation is not sampled, a size is missing, or weights do not fit.
+        """
+        draws = draws_of(self.network, self.samples)
+        if not self.samples:
+            raise ArgumentError(
+                f"operation {self.op!r} was compiled without sample=, so there are no rows to draw; give one such as "
+                "sample={'in_channels': 0.25}"
+            )
+        found: dict[str, Tensor] = {}
+        for draw, size in zip(draws, sizes_of(draws, sizes), strict=True):
+            found |= draw.rows(size, generator, device, (weights or {}).get(draw.index.name))
+        return found
 
     @property
     def pairs(self) -> "CompiledFunction":

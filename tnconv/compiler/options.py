@@ -126,7 +126,7 @@ class Options:
     constant: frozenset[str] = field(metadata=_read(argument_names))
     dtype: torch.dtype | None = field(metadata=_read(_or_none(_dtype)))
     accuracy: str = field(metadata=_read(_one_of(*ACCURACIES)))
-    sampling: Sampling
+    sampling: Sampling = Sampling()  # a part of the options of the operation
 
     @classmethod
     def read(cls, **given: Any) -> "Options":
@@ -170,4 +170,4 @@ def _check_limit(options: Options, limit: object) -> None:
         )
 
 
-OPTIONS = tuple(each.name for each in fields(Options))
+OPTIONS = tuple(each.name for each in fields(Options) if "read" in each.metadata)

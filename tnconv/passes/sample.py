@@ -20,7 +20,6 @@ from fractions import Fraction
 from typing import Any, ClassVar, Self
 
 import numpy as np
-import sympy
 
 from tnconv.errors import PassError
 from tnconv.ir import (
@@ -37,6 +36,7 @@ from tnconv.ir import (
     group,
 )
 from tnconv.ir.index import symbol_names
+from tnconv.ir.monomial import as_scalar
 from tnconv.passes.base import Array, Evaluate, Pass, PassResult
 from tnconv.passes.tools import nodes_reading, taken_names
 
@@ -154,7 +154,7 @@ class Sample(Pass):
             nodes.append(Tensor(self.factors, "parameter", (group(row),)))
         else:
             scale = Fraction(1) / Fraction(self.keep) if self.method == "bernoulli" else None
-            number = sympy.Rational(scale) if scale else sympy.sympify(index.size) / sympy.sympify(row.size)
+            number = as_scalar(scale) if scale else as_scalar(index.size) / as_scalar(row.size)
             nodes.append(Scale(fresh("scale", taken_names(term)), number))
         return term.with_nodes(nodes)
 
