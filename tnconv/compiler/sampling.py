@@ -110,7 +110,7 @@ def select(x: Tensor, axes: Sequence[Axis], rows: Mapping[Index, Tensor], sizes:
                 continue
             parts = [evaluate(i.size, sizes) for i in axis.indices]
             shape = (*x.shape[:place], *parts, *x.shape[place + 1 :])
-        apart = x.reshape(shape).index_select(place + inner, rows[index])
+            apart = x.reshape(shape).index_select(place + inner, rows[index])
             x = apart.flatten(place, place + len(parts) - 1)
     return x
 
