@@ -14,6 +14,9 @@ relation too, a leaf that holds another index of the relation is prepared with b
 
     dy[o] * x[i] * [i = 2*o + k] * [i = rows[s]]  ->  x'[s] = x[i] * [i = rows[s]]
                                                       y'[s, k] = dy[o] * [i = 2*o + k] * [i = rows[s]]
+
+That multiplies for each row and each kernel cell. Where strides make it more than the whole convolution does, or channels
+are so few that a product of matrices is slow, the rows are written into zeros instead: `x'[i] = x[s] * [i = rows[s]]`.
 """
 
 import re
@@ -96,6 +99,8 @@ class Prepared:
 
 
 _MAX_HINT = 2**62
+_NARROW = 16  # rows of a matrix, below which its product is slow
+_MOST_SHARED = 0.75  # of the cells that the whole axes have
 
 
 def hint_values(symbols: Sequence[str], hints: Mapping[str, int] | None) -> dict[str, int]:
@@ -377,7 +382,10 @@ class Preparation:
     def _place_selects(self) -> list[Wrap]:
         """Prepare the leaves that selections concern; return those of the result. The others become relations."""
         finish: list[Wrap] = []
+        spread = self._spreads()
         for select in self.selects:
+            if spread and self._spread_leaf(select):
+                continue
             self._select_leaves(select)
             self._select_windows(select)
             others = [r.coefficients for r in self.relations]
@@ -391,6 +399,42 @@ class Preparation:
                 self.relations.append(select.relation)
         return finish
 
+    def _spreads(self) -> bool:
+        """Whether windows at the rows would cost more than those of the whole axes."""
+        share, narrow = 1.0, False
+        for select in self.selects:
+            for relation in self._plain(select):
+                found = next((f for v in relation.coefficients if (f := self._reader(relation, select, v))), None)
+                mine = self._holder(select)
+                if found is None or mine is None:
+                    continue
+                other, read = found
+                share *= self.extents[select.wide] / self.extents[read]
+                tied = {v for r in self.relations for v in r.coefficients} | {select.wide, select.narrow}
+                sides = (set(mine.legs) - set(other.legs), set(other.legs) - set(mine.legs))
+                narrow |= min(prod(self.extents[v] for v in side - tied) for side in sides) < _NARROW
+        return narrow or share >= _MOST_SHARED
+
+    def _plain(self, select: Wrap) -> list[Linear]:
+        """The relations besides the selection that hold its index."""
+        return [r for r in self.relations if select.narrow in r.coefficients and r.modulus is None]
+
+    def _holder(self, select: Wrap) -> Leaf | None:
+        """The one leaf that holds the index or its rows, where nothing but relations and this has them."""
+        both = {select.narrow, select.wide}
+        holders = [leaf for leaf in self.leaves if both & set(leaf.legs)]
+        alone = len(holders) == 1 and not both & set(self.output) and len(both & set(holders[0].legs)) == 1
+        return holders[0] if alone else None
+
+    def _spread_leaf(self, select: Wrap) -> bool:
+        """Let the leaf with the rows have the whole index, zero elsewhere; whether that can be done and helps."""
+        leaf = self._holder(select)
+        if leaf is None or not self._plain(select):
+            return False
+        leaf.legs = [select.narrow if v == select.wide else v for v in leaf.legs]
+        leaf.wraps.append(select.relation)
+        return True
+
     def _select_leaves(self, select: Wrap) -> None:
         """Let each leaf that holds the index hold the rows alone; not where that makes it larger."""
         if self.extents[select.wide] > self.extents[select.narrow]:
@@ -402,7 +446,7 @@ class Preparation:
 
     def _select_windows(self, select: Wrap) -> None:
         """Prepare leaves with the selection and a relation that holds its index, which goes."""
-        for relation in [r for r in self.relations if select.narrow in r.coefficients and r.modulus is None]:
+        for relation in self._plain(select):
             found = next((f for v in relation.coefficients if (f := self._reader(relation, select, v))), None)
             if found is None:
                 continue

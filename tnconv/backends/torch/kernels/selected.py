@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from tnconv.backends.torch.emit import Emitter, Value
+from tnconv.backends.torch.emit import Emitter, Value, singles
 from tnconv.backends.torch.kernels.base import Kernel, Problem
 from tnconv.backends.torch.kernels.contract import presum
 from tnconv.backends.torch.windows import ramp, selected
@@ -39,31 +39,49 @@ def _pair(problem: Problem, select: Select) -> Pair | None:
 
 
 class SelectedWindows(Kernel):
-    """The cells that windows at the rows of a table reach, an axis at a time: `index_select` with zeros outside."""
+    """The cells that windows at the rows of tables reach, copied in runs: `index_select` with zeros outside."""
 
     name = "selected windows"
     takes_conj = True
     accuracy = "local"
 
     def accepts(self, problem: Problem) -> bool:
-        """One operand, and relations in pairs: `i = s*o + d*k - p` with a selection of one index, another on the operand."""
+        """One operand, and relations in pairs: `i = s*o + d*k - p`, a selection of one index, another on the operand."""
         return pairs_of(problem) is not None
 
     def cost(self, problem: Problem) -> float:
-        """A pass over what is made of each axis."""
-        profile, legs = problem.profile, set(problem.operands[0].legs)
-        total = profile.call
-        for pair in pairs_of(problem) or ():
-            legs = legs - {pair.read} | {i for i in (pair.select.right, *_kernel(pair))}
-            total += 6 * profile.call + profile.copying(problem.count(legs))
-        return total
+        """A pass over the operand, in another order, and one over what is made of it."""
+        profile, legs = problem.profile, problem.operands[0].legs
+        pairs = pairs_of(problem) or []
+        made = {*legs, *(i for pair in pairs for i in _places(pair))} - {pair.read for pair in pairs}
+        cells = profile.copying(problem.count(legs)) + profile.copying(problem.count(made))
+        return (3 + 6 * len(pairs)) * profile.call + cells
 
     def emit(self, problem: Problem, em: Emitter) -> Value:
-        """Write the places and one selection for each axis."""
-        value = problem.operands[0]
-        for pair in pairs_of(problem) or ():
-            value = _read(em, value, pair)
-        return presum(em, value, problem.open)
+        """Write the places along each axis, those of all axes, and one selection.
+
+        The first index stays outside and the others go inside, so that what is copied at once is long, and the result is
+        ready to be multiplied over rows.
+        """
+        pairs, value = pairs_of(problem), problem.operands[0]
+        assert pairs is not None
+        reads = [pair.read for pair in pairs]
+        lead = [i for i in value.legs[:1] if i not in reads]
+        rest = [i for i in value.legs if i not in reads and i not in lead]
+        value = em.arrange(value, (*singles(lead), tuple(reads), *singles(rest)))
+        legs = [*(p.select.right for p in pairs), *(i for pair in pairs for i in _kernel(pair))]
+        total = em.span(reads)
+        place, inside, used = "", [], []
+        for pair in pairs:
+            cell, mask = _cell(em, pair, legs, value.name)
+            place = f"({place}) * {em.text(pair.read.size)} + {cell}" if place else cell
+            inside.append(mask)
+            used += [cell, mask]
+        where = f"torch.where({' & '.join(inside)}, {place}, {total}).flatten()"
+        places = em.scalar("places", where, used)
+        text = f"rt.selected({value.name}, {len(lead)}, {places})"
+        dims = (*singles(lead), tuple(legs), *singles(rest))
+        return presum(em, em.split(selected(em, value, text, places, dims)), problem.open)
 
 
 def _kernel(pair: Pair) -> list[Index]:
@@ -71,29 +89,23 @@ def _kernel(pair: Pair) -> list[Index]:
     return [i for i in pair.relation.indices if i not in (pair.select.left, pair.read)]
 
 
-def _read(em: Emitter, value: Value, pair: Pair) -> Value:
-    """The value with the rows and the other indices of the relation in place of the index that is read."""
-    zero, legs = pair.relation.zero_form, [pair.select.right, *_kernel(pair)]
-    step = zero[pair.read]
-    sign = -1 if step > 0 else 1
-    table = em.table(pair.select)
-    parts = [f"{sign * zero[pair.select.left]} * {table}.view({_view(pair.select.right, legs)})"]
-    parts += [f"{sign * zero[i]} * {ramp(em, i, legs, value.name)}" for i in _kernel(pair)]
-    cell = em.scalar("cell", " + ".join([*parts, str(sign * pair.relation.offset)]), [table, value.name])
-    size = em.text(pair.read.size)
-    inside = f"({cell} >= 0) & ({cell} < {size})"
-    if abs(step) > 1:
-        inside = f"({cell} % {abs(step)} == 0) & ({cell} >= 0) & ({cell} < {abs(step)} * {size})"
-        cell_text = f"{cell} // {abs(step)}"
-    else:
-        cell_text = cell
-    places = em.scalar("places", f"torch.where({inside}, {cell_text}, {size}).flatten()", [cell])
-    value = em.isolate(value, [pair.read])
-    place = value.position(pair.read)
-    dims = (*value.dims[:place], tuple(legs), *value.dims[place + 1 :])
-    text = f"rt.selected({value.name}, {place}, {places})"
-    return selected(em, value, text, places, dims)
+def _places(pair: Pair) -> list[Index]:
+    """The indices in place of that which is read."""
+    return [pair.select.right, *_kernel(pair)]
 
 
-def _view(index: Index, legs: list[Index]) -> str:
-    return ", ".join("-1" if leg == index else "1" for leg in legs)
+def _cell(em: Emitter, pair: Pair, legs: list[Index], like: str) -> tuple[str, str]:
+    """Variables with the cell that is read for each value of `legs`, and whether there is one."""
+    zero, step = pair.relation.zero_form, pair.relation.zero_form[pair.read]
+    sign, table = (-1 if step > 0 else 1), em.table(pair.select)
+    view = ", ".join("-1" if leg == pair.select.right else "1" for leg in legs)
+    parts = [f"{sign * zero[pair.select.left]} * {table}.view({view})"]
+    parts += [f"{sign * zero[i]} * {ramp(em, i, legs, like)}" for i in _kernel(pair)]
+    text = " + ".join([*parts, str(sign * pair.relation.offset)])
+    cell = em.scalar("cell", text, [table, like])
+    size, gap = em.text(pair.read.size), abs(step)
+    if gap == 1:
+        return cell, em.scalar("inside", f"({cell} >= 0) & ({cell} < {size})", [cell])
+    mask = f"({cell} % {gap} == 0) & ({cell} >= 0) & ({cell} < {gap} * {size})"
+    inside = em.scalar("inside", mask, [cell])
+    return em.scalar("cell", f"{cell} // {gap}", [cell]), inside
