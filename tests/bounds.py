@@ -19,8 +19,13 @@ def error_bound(
         arrays: its arguments.
         dtype: that the sum is made in.
     """
-    sizes = reference.evaluate(expression, {n: np.abs(a).astype(np.float64) for n, a in arrays.items()})
-    terms = reference.evaluate(expression, {n: np.ones_like(a, np.int64) for n, a in arrays.items()})
+    numbers = {n: a for n, a in arrays.items() if n not in expression.tables}
+    sizes = reference.evaluate(
+        expression, arrays | {n: np.abs(a).astype(np.float64) for n, a in numbers.items()}
+    )
+    terms = reference.evaluate(
+        expression, arrays | {n: np.ones_like(a, np.int64) for n, a in numbers.items()}
+    )
     return (terms.astype(np.float64) + ROUNDINGS) * torch.finfo(dtype).eps * sizes
 
 
@@ -28,7 +33,10 @@ def dependence(
     expression: Expression, arrays: dict[str, np.ndarray], name: str, cell: tuple[int, ...]
 ) -> np.ndarray:
     """Which cells of a value have a cell of an argument in their sum: they change where all is positive."""
-    ones = {argument: np.ones_like(array, np.int64) for argument, array in arrays.items()}
+    ones = {
+        argument: array if argument in expression.tables else np.ones_like(array, np.int64)
+        for argument, array in arrays.items()
+    }
     before = reference.evaluate(expression, ones)
     ones[name][cell] += 1
     return np.asarray(reference.evaluate(expression, ones) != before)

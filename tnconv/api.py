@@ -100,12 +100,12 @@ def compile(
             in others along positions and kernel cells. `"local"`: in no others, as in PyTorch, but for steps that only
             the last resort computes. `"norm"`: errors may be of the size of those of the largest cell, which
             permits Fourier transforms.
-        sample: the fractions of indices that are kept, as `{"in_channels": 0.25, "space": (0.5, 0.5), "batch": 0.5}`, a
-            name of an index in place of the kind, too: the result is the operation's on the average over all draws,
+        sample: the fractions of indices that are kept, as `{"in_channels": 0.25, "space": (0.5, 0.5), "batch": 0.5}`;
+            a name of an index in place of the kind, too: the result is the operation's on the average over all draws,
             computed from the rows that the call is given as further arguments. See `CompiledFunction.draw_rows`;
             docs/operations.md says what an operation may sample.
-        sampling: how rows are drawn: `"crs"`, a fixed number without replacement; `"bernoulli"`, each value by chance, so
-            that their number differs; `"weights"`, by probabilities of your own with replacement.
+        sampling: how rows are drawn: `"crs"`, a fixed number without replacement; `"bernoulli"`, each value by chance,
+            so that their number differs; `"weights"`, by probabilities of your own with replacement.
         preselect: whether the input is given as its selected rows, `x_kept`, which is all that has to be stored of it;
             see `CompiledFunction.preselected`.
 
@@ -147,7 +147,7 @@ def compile(
     options, key = _options(given)
     operation = ops.get(op)
     read = source_of(source, input_size, batch_size)
-    chosen = ops.Options(options.bias == "joint", options.groups == "average", sampling=options.sampling)
+    chosen = ops.Options(options.bias == "joint", options.groups == "average", sampling=options.sampled)
     made = _compiled(read, operation, options, chosen, wrt, key)
     if ops.OTHER in operation.options:
         other = replace(chosen, other=True)

@@ -25,7 +25,8 @@ from tnconv.notation.text import operand_name
 _PORTED = {"max_zeros": "same", "max_circular": "circular"}
 _MOST_KEPT = 1024
 _kept: "dict[tuple[Any, ...], EinsumFunction]" = {}  # compiled equations, by all that they depend on
-_OPTIONS = frozenset(OPTIONS) - {"convention", "groups", "bias"}  # which are of layers
+_OF_LAYERS = {"convention", "groups", "bias", "sample", "sampling", "preselect"}
+_OPTIONS = frozenset(OPTIONS) - _OF_LAYERS
 
 
 class EinsumFunction(CompiledFunction):

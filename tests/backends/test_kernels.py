@@ -55,16 +55,19 @@ class Forced(Kernel):
 def single_step(network: Network) -> Plan:
     """The plan that computes a network of one or two tensors at once."""
     operands = tuple(Operand(t.argument, t.axes, t.conj) for t in network.tensors)
-    arguments = {t.argument: tuple(a.size for a in t.axes) for t in network.tensors}
     step = Step("result", operands, network.patterns, network.output, network.scale)
-    return Plan(network.name, arguments, (step,), ("result",))
+    return Plan(network.name, network.shapes, (step,), ("result",), tables=network.tables)
 
 
 def assert_program(program: Program, network: Any, seed: int = 0) -> None:
     """The program has the value of the reference on small integers, exactly, in float64 and in complex128."""
     for dtype in (np.float64, np.complex128):
         arrays = random_arguments(network, np.random.default_rng(seed), dtype)
-        arrays = {name: np.asarray(np.rint(2 * array)) for name, array in arrays.items()}
+        arrays |= {
+            name: np.asarray(np.rint(2 * array))
+            for name, array in arrays.items()
+            if name not in network.tables
+        }
         want = np.asarray(evaluate(network, arrays), dtype=np.float64 if network.real else dtype)
         got = program.function(*(torch.from_numpy(arrays[name]) for name in program.arguments)).numpy()
         text = f"\n{network}\n{program.source}"
@@ -224,6 +227,28 @@ def test_every_kernel_is_exercised() -> None:
 
 
 STEPS = {
+    "windows at the rows of a table": """network t {
+      index [n=2, d=3, i1=7, i2=6, k1=3, k2=2, o1=4, o2=6, s1=3, s2=2]
+      p1 = pattern [i1 = 2*o1 + k1 - 1]
+      p2 = pattern [i2 = o2 + 2*k2 - 1]
+      r1 = select [i1 = rows_1[s1]]
+      r2 = select [i2 = rows_2[s2]]
+      dy = cotangent [n, d, o1, o2]
+      output [n, d, k1, k2, s1, s2]
+    }""",
+    "an index that is written at the rows of a table": """network t {
+      index [c=7, d=3, s=4]
+      r = select [c = rows[s]]
+      dy = cotangent [s, d]
+      output [c, d]
+    }""",
+    "two tables of one index": """network t {
+      index [c=5, s=3, t=4]
+      x = input [c]
+      q = select [c = rows[s]]
+      r = select [c = others[t]]
+      output [s, t]
+    }""",
     "windows of a transposed layer with themselves": """network t {
       index [n=2, c=2, c_2=2, i1=4, i1_2=4, k1=3, k1_2=3, o1=9]
       x = input [n, c, i1]

@@ -47,6 +47,12 @@ OTHERS: dict[str, list[dict[str, Any]]] = {
     "dtype": [{"dtype": torch.float64}, {"dtype": torch.float32}],
     "wrt": [{"op": "weight_vjp", "wrt": "weight"}],
     "batch_size": [{"batch_size": 7}],
+    "sample": [
+        {"op": "weight_vjp", "sample": {"in_channels": 0.5}},
+        {"op": "weight_vjp", "sample": {"in_channels": (1, 4)[:1]}},
+    ],
+    "sampling": [{"op": "weight_vjp", "sample": {"in_channels": 0.5}, "sampling": "bernoulli"}],
+    "preselect": [{"op": "weight_vjp", "sample": {"in_channels": 0.5}, "preselect": True}],
     "accuracy": [{"accuracy": "norm"}, {"accuracy": "local"}],
 }
 CASES = [

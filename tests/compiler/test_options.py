@@ -2,6 +2,7 @@
 
 import inspect
 from dataclasses import fields
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,9 @@ DEFAULTS: dict[str, Any] = {
     for name, parameter in inspect.signature(tnconv.compile).parameters.items()
     if name in OPTIONS
 }
+
+
+OF_LAYERS = ("convention", "groups", "bias", "sample", "sampling", "preselect")
 
 
 def read(**changed: object) -> Options:
@@ -55,6 +59,9 @@ RIGHT: list[tuple[str, Any, Any]] = [
     ("dtype", torch.float64, torch.float64),
     ("accuracy", "norm", "norm"),
     ("constant", ["weight"], frozenset({"weight"})),
+    ("sample", {"space": (0.5, "1/4")}, (("space", (Fraction(1, 2), Fraction(1, 4))),)),
+    ("sampling", "bernoulli", "bernoulli"),
+    ("preselect", True, True),
     ("constant", {"weight"}, frozenset({"weight"})),
 ]
 
@@ -130,6 +137,17 @@ WRONG: list[tuple[str, Any, type[TnconvError], str]] = [
         OperationError,
         "accuracy='best' is not known; use 'norm' or 'componentwise' or 'local'",
     ),
+    ("sample", 0.5, OperationError, "sample=0.5 is no mapping from what is sampled to the fraction kept"),
+    ("sample", {"space": 2}, PassError, "sample of 'space' keeps 2, which is no fraction in .0, 1."),
+    ("sample", {"space": 0}, PassError, "sample of 'space' keeps 0, which is no fraction in .0, 1."),
+    ("sampling", "all", OperationError, "sampling='all' is not known; use 'crs' or 'bernoulli' or 'weights'"),
+    (
+        "sampling",
+        "weights",
+        OperationError,
+        "sampling='weights' and preselect=False are given without sample=",
+    ),
+    ("preselect", 1, PlanError, "preselect=1 is a int; give True or False"),
     ("dtype", torch.int64, OperationError, "dtype=torch.int64 is no floating-point or complex dtype; give"),
     ("frozen", [1], PlanError, r"frozen=\[1\] are no names; give"),
     ("frozen", {"weight": 1}, PlanError, "are no names; give"),
@@ -138,7 +156,8 @@ WRONG: list[tuple[str, Any, type[TnconvError], str]] = [
 
 @pytest.mark.parametrize(("name", "value", "wanted"), RIGHT)
 def test_what_is_read(name: str, value: Any, wanted: Any) -> None:
-    assert getattr(read(**{name: value}), name) == wanted
+    beside = {"sample": {"space": 0.5}} if name in ("sampling", "preselect") else {}
+    assert getattr(read(**beside | {name: value}), name) == wanted
 
 
 @pytest.mark.parametrize(("name", "value", "error", "message"), WRONG)
@@ -147,7 +166,7 @@ def test_what_is_refused(name: str, value: Any, error: type[TnconvError], messag
         read(**{name: value})
     with pytest.raises(error, match=message):
         tnconv.compile(SPEC, **{name: value})
-    if name not in ("convention", "groups", "bias"):
+    if name not in OF_LAYERS:
         with pytest.raises(error, match=message):
             tnconv.einsum_expression("i j, j k -> i k", (2, 3), (3, 4), **{name: value})
         with pytest.raises(error, match=message):

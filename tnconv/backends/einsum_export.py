@@ -3,8 +3,8 @@
     equation, operands, shape = to_einsum(network, x, weight)
     y = torch.einsum(equation, *operands).reshape(shape)
 
-Every node is one operand. An argument has an axis for each index of a group such as `(g c)`. A pattern,
-delta or selection is a dense 0/1 tensor with an axis an index, so nothing here is as fast or as small as `tnconv.compile`.
+Every node is one operand. An argument has an axis for each index of a group such as `(g c)`. A pattern, delta or
+selection is a dense 0/1 tensor with an axis an index, so nothing here is as fast or as small as `tnconv.compile`.
 What an equation cannot say is an operand of its own, behind the others:
 
 - an affine axis `2*o + k < 225` keeps its one axis, and a dense pattern ties its cells to `o` and `k`;

@@ -11,6 +11,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import fields
+from fractions import Fraction
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -103,6 +104,6 @@ def _pass_key(value: Pass) -> Hashable:
 
 
 _PLAIN = frozenset(
-    (type(None), bool, int, float, str, np.bool_, np.int32, np.int64, torch.dtype, torch.device)
+    (type(None), bool, int, float, Fraction, str, np.bool_, np.int32, np.int64, torch.dtype, torch.device)
 )
 _NO_KEY = cast(Hashable, [])  # which it is not

@@ -260,20 +260,16 @@ class CompiledFunction:
             **sizes: of the size symbols that are drawn from, such as `N=32` for a sampled batch.
 
         Returns:
-            By name of the argument, rows in ascending order as int64; with weights, their factors, too.
+            By name of the argument, rows in ascending order as int64; with weights, their factors, too. Nothing for an
+            operation that is not sampled, or keeps all.
 
         Raises:
-            ArgumentError: the operation is not sampled, a size is missing, or weights do not fit.
+            ArgumentError: a size is missing, or weights do not fit.
         """
         draws = draws_of(self.network, self.samples)
-        if not self.samples:
-            raise ArgumentError(
-                f"operation {self.op!r} was compiled without sample=, so there are no rows to draw; give one such as "
-                "sample={'in_channels': 0.25}"
-            )
         found: dict[str, Tensor] = {}
-        for draw, size in zip(draws, sizes_of(draws, sizes), strict=True):
-            found |= draw.rows(size, generator, device, (weights or {}).get(draw.index.name))
+        for each, size in zip(draws, sizes_of(draws, sizes), strict=True):
+            found |= each.rows(size, generator, device, (weights or {}).get(each.index.name))
         return found
 
     @property

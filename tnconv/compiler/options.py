@@ -15,9 +15,10 @@ from tnconv import plugins
 from tnconv.backends.torch.kernels.base import ACCURACIES
 from tnconv.compiler.cache import as_key
 from tnconv.errors import LoweringError, OperationError, PlanError
-from tnconv.ops import Sampling
 from tnconv.ops.conventions import check_convention
+from tnconv.ops.sampling import Keep, Sampling, read_keep
 from tnconv.passes import Pipeline
+from tnconv.passes.sample import METHODS
 from tnconv.planner.memory import parse_memory
 from tnconv.planner.objective import Objective, argument_names, check_minimize, check_training
 from tnconv.planner.prepare import check_hints
@@ -126,7 +127,9 @@ class Options:
     constant: frozenset[str] = field(metadata=_read(argument_names))
     dtype: torch.dtype | None = field(metadata=_read(_or_none(_dtype)))
     accuracy: str = field(metadata=_read(_one_of(*ACCURACIES)))
-    sampling: Sampling = Sampling()  # a part of the options of the operation
+    sample: Keep = field(metadata=_read(read_keep))
+    sampling: str = field(metadata=_read(_one_of(*METHODS)))
+    preselect: bool = field(metadata=_read(_flag))
 
     @classmethod
     def read(cls, **given: Any) -> "Options":
@@ -135,18 +138,22 @@ class Options:
         Raises:
             TnconvError: one has another type or value than it may have, or two contradict each other.
         """
-        plain = [each for each in fields(cls) if "read" in each.metadata]
-        read = {each.name: each.metadata["read"](each.name, given[each.name]) for each in plain}
-        sampling = Sampling.read(given["sample"], given["sampling"], given["preselect"])
-        options = cls(**read, sampling=sampling)
+        read = {each.name: each.metadata["read"](each.name, given[each.name]) for each in fields(cls)}
+        options = cls(**read)
         check_training(options.training, options.frozen, options.constant)
         _check_limit(options, given["memory_limit"])
+        _ = options.sampled  # which refuses what does not go together
         return options
 
     @property
     def key(self) -> Hashable:
         """All of them as a part of a key."""
         return tuple([as_key(getattr(self, name)) for name in OPTIONS])
+
+    @property
+    def sampled(self) -> Sampling:
+        """What of the operation is sampled."""
+        return Sampling(self.sample, self.sampling, self.preselect)
 
     @property
     def objective(self) -> Objective:
@@ -170,4 +177,4 @@ def _check_limit(options: Options, limit: object) -> None:
         )
 
 
-OPTIONS = tuple(each.name for each in fields(Options) if "read" in each.metadata)
+OPTIONS = tuple(each.name for each in fields(Options))

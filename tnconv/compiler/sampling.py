@@ -1,4 +1,4 @@
-"""The rows of an operation that is sampled: which tables it takes, drawn at random, and what of the input they select."""
+"""The rows of an operation that is sampled: which tables it takes, drawn at random, and what they select."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -63,7 +63,11 @@ class Draw:
 
     def _probabilities(self, size: int, weights: Tensor | None) -> Tensor:
         if weights is None or weights.shape != (size,) or not bool((weights > 0).all()):
-            given = "none were given" if weights is None else f"weights of shape {tuple(weights.shape)} were given"
+            given = (
+                "none were given"
+                if weights is None
+                else f"weights of shape {tuple(weights.shape)} were given"
+            )
             raise ArgumentError(
                 f"index {self.index.name!r} is drawn by weights, but {given}, some maybe not positive; give "
                 f"weights={{{self.index.name!r}: p}} with p of shape ({size},), positive"

@@ -2,7 +2,8 @@
 
 Conventions. A network is the product of its nodes, summed over every index that is not in the output.
 A pattern is the 0/1 indicator of an affine relation among its indices, within their ranges; a delta is
-its simplest case, `a = b`; a selection is a relation by table, `c = rows[s]`, whose table is an argument. A node compares equal to another only if *all* fields do.
+its simplest case, `a = b`. A selection is a relation by table, `c = rows[s]`, whose table is an argument.
+A node compares equal to another only if *all* fields do.
 """
 
 from collections.abc import Callable, Iterator

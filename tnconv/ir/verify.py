@@ -70,8 +70,8 @@ def _nodes(network: "Network") -> Iterator[Fault]:
     for table in sorted(tables.keys() & layouts.keys()):
         yield (
             tables[table].name,
-            f"selection {tables[table].name!r} reads {table!r} as a table, but node {layouts[table][0].name!r} reads it "
-            "as a tensor; give the table an argument of its own",
+            f"selection {tables[table].name!r} reads {table!r} as a table, but node {layouts[table][0].name!r} as a "
+            "tensor; give the table an argument of its own",
         )
 
 

@@ -16,7 +16,7 @@ from tnconv.errors import OperationError
 from tnconv.ir import Expression, Index, fresh, product
 from tnconv.ir.index import symbol_names
 from tnconv.ops.parts import BIAS, INPUT, WEIGHT, Need, Parts, parts_of
-from tnconv.ops.sampling import BATCH, CHANNELS, SPACE, VECTORS, Sampling, placeholders
+from tnconv.ops.sampling import BATCH, CHANNELS, NOTHING, SPACE, VECTORS, Sampling, placeholders
 
 JOINT, AVERAGE, OTHER = "joint", "average", "other"
 ARGUMENTS = ("grad_output", "z", "tangent", "columns", "hessian_output", "parameters", "q_grad", "q_input")
@@ -46,7 +46,7 @@ class Options:
     joint: bool = False
     average: bool = False
     other: bool = False
-    sampling: Sampling = Sampling()
+    sampling: Sampling = NOTHING
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from tnconv.ops.parts import Parts
 from tnconv.passes.sample import METHODS, fraction
 
 CHANNELS, SPACE, BATCH, VECTORS = "in_channels", "space", "batch", "vectors"
+Keep = tuple[tuple[str, tuple[Fraction, ...]], ...]
 KINDS = (CHANNELS, SPACE, BATCH, VECTORS)
 
 
@@ -30,35 +31,36 @@ class Sampling:
         preselect: whether the input is given as its selected rows.
     """
 
-    keep: tuple[tuple[str, tuple[Fraction, ...]], ...] = ()
+    keep: Keep = ()
     method: str = METHODS[0]
     preselect: bool = False
 
-    @classmethod
-    def read(cls, sample: object, method: object, preselect: object) -> "Sampling":
-        """From what `tnconv.compile` was given.
-
-        Raises:
-            OperationError: an option has another type or value than it may have.
-            PassError: a fraction is none in (0, 1].
-        """
-        if method not in METHODS:
-            raise OperationError(f"sampling={method!r} is not known; use {' or '.join(map(repr, METHODS))}")
-        if not isinstance(preselect, bool):
-            raise OperationError(f"preselect={preselect!r} is a {type(preselect).__name__}; give True or False")
-        if sample is None:
-            if preselect or method != METHODS[0]:
-                raise OperationError(
-                    f"sampling={method!r} and preselect={preselect} are given without sample=; say what is to be sampled, as "
-                    "in sample={'in_channels': 0.25}"
-                )
-            return cls()
-        if not isinstance(sample, Mapping) or not sample or not all(isinstance(name, str) for name in sample):
+    def __post_init__(self) -> None:
+        if not self.keep and (self.preselect or self.method != METHODS[0]):
             raise OperationError(
-                f"sample={sample!r} is no mapping from what is sampled to the fraction kept; give one such as "
-                "{'in_channels': 0.25, 'space': (0.5, 0.5)}"
+                f"sampling={self.method!r} and preselect={self.preselect} are given without sample=; say what is to be "
+                "sampled, as in sample={'in_channels': 0.25}"
             )
-        return cls(tuple((name, _fractions(name, keep)) for name, keep in sample.items()), str(method), preselect)
+
+
+NOTHING = Sampling()
+
+
+def read_keep(option: str, sample: object) -> Keep:
+    """What is kept of each index, from what `tnconv.compile` was given; nothing from None.
+
+    Raises:
+        OperationError: it is no mapping from names.
+        PassError: a fraction is none in (0, 1].
+    """
+    if sample is None:
+        return ()
+    if not isinstance(sample, Mapping) or not sample or not all(isinstance(name, str) for name in sample):
+        raise OperationError(
+            f"{option}={sample!r} is no mapping from what is sampled to the fraction kept; give one such as "
+            "{'in_channels': 0.25, 'space': (0.5, 0.5)}"
+        )
+    return tuple((name, _fractions(name, keep)) for name, keep in sample.items())
 
 
 def _fractions(name: str, keep: Any) -> tuple[Fraction, ...]:
@@ -101,9 +103,7 @@ def placeholders(op: str, allowed: tuple[str, ...], parts: Parts, sampling: Samp
     return {"<sampled>": before, "<sample>": after}
 
 
-def _each(
-    name: str, keep: tuple[Fraction, ...], indices: tuple[Index, ...]
-) -> list[tuple[Index, Fraction]]:
+def _each(name: str, keep: tuple[Fraction, ...], indices: tuple[Index, ...]) -> list[tuple[Index, Fraction]]:
     """Each index with its fraction; where channels are several indices and one fraction is given, the largest alone."""
     if len(keep) == 1 and name == CHANNELS:
         return [(max(indices, key=lambda i: i.size if isinstance(i.size, int) else 0), keep[0])]
@@ -118,8 +118,8 @@ def _each(
 def _found(op: str, allowed: tuple[str, ...], parts: Parts, name: str) -> _Found:
     if not allowed:
         raise OperationError(
-            f"operation {op!r} cannot be sampled: no index of it is summed outside a square and stored for it; "
-            "leave sample= out"
+            f"operation {op!r} is none that is sampled, but sample= names {name!r}; leave sample= out, or take "
+            "'weight_vjp', 'kfac_expand' or another that is"
         )
     every = {kind: _of_kind(parts, kind, allowed) for kind in allowed}
     if name in KINDS and name not in allowed:

@@ -14,7 +14,6 @@ before (Drineas et al. 2006; Adelman et al. arXiv 1805.08079; as tensor networks
 `preselect` reads an argument that has only the selected rows, which is all that is to be stored of it.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any, ClassVar, Self
@@ -31,7 +30,6 @@ from tnconv.ir import (
     Size,
     Tensor,
     as_size,
-    evaluate,
     fresh,
     group,
 )
@@ -58,7 +56,9 @@ def fraction(keep: object, what: str) -> Fraction:
     except (ValueError, ZeroDivisionError):
         found = None
     if found is None or not 0 < found <= 1:
-        raise PassError(f"{what} keeps {keep!r}, which is no fraction in (0, 1]; give one such as 1/4 or 0.25")
+        raise PassError(
+            f"{what} keeps {keep!r}, which is no fraction in (0, 1]; give one such as 1/4 or 0.25"
+        )
     return found
 
 
@@ -129,7 +129,9 @@ class Sample(Pass):
         having = [term for term in expression.terms if self.index in {i.name for i in term.indices}]
         if not having:
             known = dict.fromkeys(i.name for t in expression.terms for i in t.indices)
-            raise PassError(f"sample names index {self.index!r}, which is none; the indices are {', '.join(known)}")
+            raise PassError(
+                f"sample names index {self.index!r}, which is none; the indices are {', '.join(known)}"
+            )
         if opened := [t for t in having if self.index in {i.name for i in t.open_indices}]:
             summed = [i.name for i in opened[0].indices if i not in opened[0].open_indices]
             raise PassError(
@@ -217,8 +219,8 @@ class Preselect(Pass):
                 sizes = select.right.size, select.left.size
                 if all(isinstance(size, int) for size in sizes) and sizes[0] > sizes[1]:
                     raise PassError(
-                        f"selection {select.name!r} takes {sizes[0]} rows of {sizes[1]}; preselect takes no more than there "
-                        "are"
+                        f"selection {select.name!r} takes {sizes[0]} rows of {sizes[1]}; preselect takes no more than "
+                        "there are"
                     )
 
     @staticmethod
@@ -242,7 +244,9 @@ class Preselect(Pass):
 
     def expected(self, before: Expression, arguments: dict[str, Array], evaluate: Evaluate) -> Array | None:
         """The value where the argument has the given rows in their places, whatever is in the others."""
-        whole = np.zeros([int(size) for size in before.shapes[self.argument]], dtype=arguments[self.into].dtype)
+        whole = np.zeros(
+            [int(size) for size in before.shapes[self.argument]], dtype=arguments[self.into].dtype
+        )
         node = next(n for term in before.terms for n in nodes_reading(term, self.argument))
         term = next(term for term in before.terms if node in term.nodes)
         rows = {s.left: arguments[s.table] for s in self._of(term, node)}
@@ -256,4 +260,6 @@ class Preselect(Pass):
                 places = places[..., None] + int(stride) * values
             cells.append(places.reshape(-1))
         whole[np.ix_(*cells)] = arguments[self.into]
-        return evaluate(before, {name: a for name, a in arguments.items() if name != self.into} | {self.argument: whole})
+        return evaluate(
+            before, {name: a for name, a in arguments.items() if name != self.into} | {self.argument: whole}
+        )

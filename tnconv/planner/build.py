@@ -8,7 +8,7 @@ from math import prod
 from typing import Any
 
 from tnconv.errors import PlanError
-from tnconv.ir import Axis, Expression, Index, Network, Relational, Select, Size, fresh, group, pattern
+from tnconv.ir import Axis, Expression, Index, Network, Relational, Select, fresh, group, pattern
 from tnconv.ir.monomial import Scalar
 from tnconv.planner.cost import Model, Row, State, bits, models_of
 from tnconv.planner.count import count_factors

@@ -15,8 +15,8 @@ relation too, a leaf that holds another index of the relation is prepared with b
     dy[o] * x[i] * [i = 2*o + k] * [i = rows[s]]  ->  x'[s] = x[i] * [i = rows[s]]
                                                       y'[s, k] = dy[o] * [i = 2*o + k] * [i = rows[s]]
 
-That multiplies for each row and each kernel cell. Where strides make it more than the whole convolution does, or channels
-are so few that a product of matrices is slow, the rows are written into zeros instead: `x'[i] = x[s] * [i = rows[s]]`.
+That multiplies for each row and each kernel cell. Where strides make it more than the whole convolution does, or
+channels are so few that a product of matrices is slow, rows are written into zeros: `x'[i] = x[s] * [i = rows[s]]`.
 """
 
 import re
@@ -404,7 +404,9 @@ class Preparation:
         share, narrow = 1.0, False
         for select in self.selects:
             for relation in self._plain(select):
-                found = next((f for v in relation.coefficients if (f := self._reader(relation, select, v))), None)
+                found = next(
+                    (f for v in relation.coefficients if (f := self._reader(relation, select, v))), None
+                )
                 mine = self._holder(select)
                 if found is None or mine is None:
                     continue

@@ -334,7 +334,7 @@ def picked(x: Tensor, places: Tensor) -> Tensor:
 
 
 def table(rows: Tensor, count: int, name: str) -> Tensor:
-    """The rows of a selection, once they are known to be in range; on other devices than the CPU the kernels check that.
+    """The rows of a selection, once they are known to be in range; on other devices the kernels check that.
 
     Args:
         rows: integers, `[s]`.
@@ -348,7 +348,8 @@ def table(rows: Tensor, count: int, name: str) -> Tensor:
         low, high = (int(end) for end in rows.aminmax())
         if low < 0 or high >= count:
             raise ArgumentError(
-                f"argument {name!r} has rows from {low} to {high} but selects from {count}; give rows from 0 to {count - 1}"
+                f"argument {name!r} has rows from {low} to {high} but selects from {count}; "
+                f"give rows from 0 to {count - 1}"
             )
     return rows
 

@@ -46,7 +46,7 @@ class SelectedWindows(Kernel):
     accuracy = "local"
 
     def accepts(self, problem: Problem) -> bool:
-        """One operand, and relations in pairs: `i = s*o + d*k - p`, a selection of one index, another on the operand."""
+        """One operand, and relations in pairs: `i = s*o + d*k - p` with one index selected, another on the operand."""
         return pairs_of(problem) is not None
 
     def cost(self, problem: Problem) -> float:
@@ -60,8 +60,8 @@ class SelectedWindows(Kernel):
     def emit(self, problem: Problem, em: Emitter) -> Value:
         """Write the places along each axis, those of all axes, and one selection.
 
-        The first index stays outside and the others go inside, so that what is copied at once is long, and the result is
-        ready to be multiplied over rows.
+        The first index stays outside and the others go inside, so that what is copied at once is long, and the result
+        is ready to be multiplied over rows.
         """
         pairs, value = pairs_of(problem), problem.operands[0]
         assert pairs is not None
