@@ -213,6 +213,15 @@ def test_every_option_of_compile_is_on_the_command_line():
     assert [name for name in options if f"--{name.replace('_', '-')} " not in shown] == []
 
 
+def test_what_is_sampled(layer):
+    given = ["--op", "weight_vjp", "--sample", "in_channels=0.5", "--sample", "space=0.5,1/4", "--preselect"]
+    shown = run("compile", layer, *given, "--show", "source").stdout
+    spec, keep = tnconv.load_spec(layer), {"in_channels": 0.5, "space": (0.5, 0.25)}
+    assert shown.strip() == tnconv.compile(spec, "weight_vjp", sample=keep, preselect=True).source.strip()
+    result = run("compile", layer, "--op", "weight_vjp", "--sample", "space=2")
+    assert (result.exit_code, "no fraction in (0, 1]" in " ".join(result.stderr.split())) == (2, True)
+
+
 def test_backend_and_frozen(layer):
     result = run("compile", layer, "--backend", "reference", "--show", "source")
     assert (

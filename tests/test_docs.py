@@ -133,7 +133,7 @@ def test_layers_have_the_operations_that_the_page_says() -> None:
             refused += 1
             with pytest.raises((OperationError, SpecError), match=r"needs a layer|has no bias"):
                 tnconv.compile(fixed, name)
-    assert refused == 2 * 20  # of pooling and of unfolding
+    assert refused == 2 * 21  # of pooling and of unfolding
 
 
 def test_layers_have_the_axes_that_the_page_says() -> None:

@@ -123,6 +123,14 @@ def compile_spec(
     accuracy: Annotated[
         str, typer.Option(help="What kernels promise of each cell: componentwise, norm or local.")
     ] = "componentwise",
+    sample: Annotated[
+        list[str] | None,
+        typer.Option(help="What is sampled and how much is kept, as space=0.5,0.25; may be given again."),
+    ] = None,
+    sampling: Annotated[str, typer.Option(help="How rows are drawn: crs, bernoulli or weights.")] = "crs",
+    preselect: Annotated[
+        bool, typer.Option("--preselect", help="Take the input as its selected rows.")
+    ] = False,
     device: Device = "cpu",
     autotune: Autotune = False,
     verify: Annotated[
@@ -150,6 +158,9 @@ def compile_spec(
         batch_size=batch_size,
         dtype=None if dtype is None else getattr(torch, dtype, dtype),
         accuracy=accuracy,
+        sample=dict(map(_sampled, sample)) if sample else None,
+        sampling=sampling,
+        preselect=preselect,
         device=device,
         autotune=autotune,
         verify="exact" if verify else None,
@@ -164,6 +175,12 @@ def compile_spec(
     for path in filter(None, (draw, report)):
         typer.echo(f"wrote {path}")
     _print(function, show or (None if draw or report else Show.EXPLAIN))
+
+
+def _sampled(text: str) -> tuple[str, tuple[str, ...]]:
+    """`space=0.5,0.25` as a name with fractions."""
+    name, _, keep = text.partition("=")
+    return name.strip(), tuple(keep.split(","))
 
 
 def _print(function: tnconv.CompiledFunction, show: Show | None) -> None:
