@@ -41,6 +41,10 @@ class ArgumentError(TnconvError, ValueError):
     """A tensor handed to a compiled function has the wrong shape, dtype or device."""
 
 
+class CaptureError(TnconvError, ValueError):
+    """A parameter of a model is used in a way that its curvature cannot be told from; the message names it."""
+
+
 class PluginError(TnconvError):
     """A plug-in cannot be loaded, or two of them claim one name."""
 

@@ -1,0 +1,22 @@
+"""Curvature and per-example quantities of whole models, functional: no hooks, nothing is left on a module.
+
+factors = tnconv.curvature.kfac(model, torch.nn.CrossEntropyLoss(), loader)
+step = factors.inverse(damping=1e-3) @ gradients
+"""
+
+from tnconv.curvature.blocks import Block, DiagonalBlock, EigenBlock
+from tnconv.curvature.calls import LayerCall
+from tnconv.curvature.capture import Capture, capture
+from tnconv.curvature.kfac import kfac
+from tnconv.curvature.kronecker import KroneckerFactors
+
+__all__ = [
+    "Block",
+    "Capture",
+    "DiagonalBlock",
+    "EigenBlock",
+    "KroneckerFactors",
+    "LayerCall",
+    "capture",
+    "kfac",
+]

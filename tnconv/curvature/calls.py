@@ -1,0 +1,374 @@
+"""LayerCall: one call of a layer's function in a forward pass; and how calls of torch's functions are read.
+
+Two kinds of layers have parameters. Those with a *spec* (convolutions, transposed convolutions, linear layers) multiply
+patches of their input with a matrix. Those with a *view* work cell by cell: `y = u * weight + bias`, where both
+parameters are broadcast from the shape `view` (norms, embeddings of positions, scales of layers). An embedding looks
+rows up. Any other function that takes a parameter is not read: see `tnconv.curvature.capture`.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.graph import GradientEdge
+
+from tnconv.errors import CaptureError
+from tnconv.spec import ConvSpec, ConvTransposeSpec, LinearSpec
+
+MatrixSpec = ConvSpec | ConvTransposeSpec | LinearSpec
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Read:
+    """What a call computes, before it is known which of its parameters are tracked.
+
+    Args:
+        op: `"conv"`, `"conv_transpose"`, `"linear"`, `"embedding"`, `"scale"` (`y = u * weight + bias`) or `"shift"`
+            (`y = … + weight`).
+        x: the input; None for a shift.
+        weight: the first parameter, whatever it is.
+        bias: the second.
+        spec: of a convolution, a transposed convolution or a linear layer; the latter without sequence axes.
+        view: the shape from which the parameters of a scale or a shift are broadcast.
+        normalise: of a norm, what makes `u` of the input; None where it is `u`.
+        skip: of an embedding, the row that gets no gradient.
+    """
+
+    op: str
+    x: Tensor | None
+    weight: Tensor | None
+    bias: Tensor | None = None
+    spec: MatrixSpec | None = None
+    view: tuple[int, ...] = ()
+    normalise: Callable[[Tensor], Tensor] | None = None
+    skip: int | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LayerCall:
+    """One call of a layer with tracked parameters.
+
+    Args:
+        op: see `Read`.
+        spec: of a layer with a matrix; None for others.
+        weight: name of the weight, if it is tracked.
+        bias: name of the bias, if it is tracked.
+        x: the input, without its history; None for a shift.
+        edge: of the output, for `torch.autograd.grad`.
+        shape: of the output.
+        read: what else is known of the call.
+        version: how often the input had been written to.
+    """
+
+    op: str
+    spec: MatrixSpec | None
+    weight: str | None
+    bias: str | None
+    x: Tensor | None
+    edge: GradientEdge
+    shape: torch.Size
+    read: Read
+    version: int
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The tracked parameters of the call."""
+        return tuple(name for name in (self.weight, self.bias) if name is not None)
+
+    def input(self) -> Tensor:
+        """The input, as it was when the layer was called.
+
+        Raises:
+            CaptureError: it was written to since.
+        """
+        assert self.x is not None
+        if self.x._version != self.version:
+            raise CaptureError(
+                f"the input of the {self.op} layer of {self.names[0]!r} was changed in place after the call; use an "
+                "operation that makes a new tensor"
+            )
+        return self.x
+
+
+# -- readers: torch's parameters, in torch's order -------------------------------------------------------
+
+
+def _conv(dims: int) -> Callable[..., Read]:
+    def read(
+        input: Tensor,
+        weight: Tensor,
+        bias: Tensor | None = None,
+        stride: Any = 1,
+        padding: Any = 0,
+        dilation: Any = 1,
+        groups: int = 1,
+    ) -> Read:
+        x = input if input.dim() == dims + 2 else input.unsqueeze(0)
+        padded = padding if isinstance(padding, str) else _plain(padding, dims)
+        spec = _conv_spec(x.shape, weight.shape, _plain(stride, dims), padded, _plain(dilation, dims), groups)
+        return Read("conv", x, weight, bias, spec)
+
+    return read
+
+
+def _conv_transpose(dims: int) -> Callable[..., Read]:
+    def read(
+        input: Tensor,
+        weight: Tensor,
+        bias: Tensor | None = None,
+        stride: Any = 1,
+        padding: Any = 0,
+        output_padding: Any = 0,
+        groups: int = 1,
+        dilation: Any = 1,
+    ) -> Read:
+        x = input if input.dim() == dims + 2 else input.unsqueeze(0)
+        steps = (_plain(value, dims) for value in (stride, padding, output_padding, dilation))
+        spec = _conv_transpose_spec(x.shape, weight.shape, *steps, groups)
+        return Read("conv_transpose", x, weight, bias, spec)
+
+    return read
+
+
+# A spec is checked field by field, which takes longer than looking it up.
+
+
+@lru_cache(maxsize=1024)
+def _conv_spec(
+    x: torch.Size,
+    weight: torch.Size,
+    stride: tuple[int, ...],
+    padding: str | tuple[int, ...],
+    dilation: tuple[int, ...],
+    groups: int,
+) -> ConvSpec:
+    return ConvSpec(
+        x[1],
+        weight[0],
+        tuple(weight[2:]),
+        tuple(x[2:]),
+        stride=stride,
+        padding=padding,
+        dilation=dilation,
+        groups=groups,
+    )
+
+
+@lru_cache(maxsize=1024)
+def _conv_transpose_spec(
+    x: torch.Size,
+    weight: torch.Size,
+    stride: tuple[int, ...],
+    padding: tuple[int, ...],
+    output_padding: tuple[int, ...],
+    dilation: tuple[int, ...],
+    groups: int,
+) -> ConvTransposeSpec:
+    return ConvTransposeSpec(
+        x[1],
+        weight[1] * groups,
+        tuple(weight[2:]),
+        tuple(x[2:]),
+        stride=stride,
+        padding=padding,
+        output_padding=output_padding,
+        dilation=dilation,
+        groups=groups,
+    )
+
+
+@lru_cache(maxsize=1024)
+def _linear_spec(weight: torch.Size) -> LinearSpec:
+    return LinearSpec(weight[1], weight[0])
+
+
+def _plain(value: Any, dims: int) -> tuple[int, ...]:
+    """One int for each spatial dimension, as torch reads an int or a sequence of one."""
+    values = (int(value),) if isinstance(value, int) else tuple(map(int, value))
+    return values * dims if len(values) == 1 else values
+
+
+def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Read | None:
+    if weight.dim() != 2:  # torch takes a vector too
+        return None
+    x = input if input.dim() > 1 else input.unsqueeze(0)
+    return Read("linear", x, weight, bias, _linear_spec(weight.shape))
+
+
+def _embedding(
+    input: Tensor,
+    weight: Tensor,
+    padding_idx: int | None = None,
+    max_norm: float | None = None,
+    norm_type: float = 2.0,
+    scale_grad_by_freq: bool = False,
+    sparse: bool = False,
+) -> Read | None:
+    if max_norm is not None or scale_grad_by_freq:  # writes the weight; divides by counts over the batch
+        return None
+    row = padding_idx if padding_idx is None or padding_idx >= 0 else weight.shape[0] + padding_idx
+    return Read("embedding", input, weight, skip=row)
+
+
+def _embedding_native(
+    weight: Tensor,
+    indices: Tensor,
+    padding_idx: int = -1,
+    scale_grad_by_freq: bool = False,
+    sparse: bool = False,
+) -> Read | None:
+    return _embedding(
+        indices, weight, None if padding_idx < 0 else padding_idx, scale_grad_by_freq=scale_grad_by_freq
+    )
+
+
+def _layer_norm(
+    input: Tensor,
+    normalized_shape: Any,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+    cudnn_enable: bool = True,
+) -> Read:
+    shape = tuple(normalized_shape)
+    return Read(
+        "scale", input, weight, bias, view=shape, normalise=lambda x: F.layer_norm(x, shape, None, None, eps)
+    )
+
+
+def _rms_norm(
+    input: Tensor, normalized_shape: Any, weight: Tensor | None = None, eps: float | None = None
+) -> Read:
+    shape = tuple(normalized_shape)
+    return Read("scale", input, weight, view=shape, normalise=lambda x: F.rms_norm(x, shape, None, eps))
+
+
+def _group_norm(
+    input: Tensor,
+    num_groups: int,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+    cudnn_enabled: bool = True,
+) -> Read:
+    return Read(
+        "scale",
+        input,
+        weight,
+        bias,
+        view=_channels(input),
+        normalise=lambda x: F.group_norm(x, num_groups, None, None, eps),
+    )
+
+
+def _batch_norm(
+    input: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Read | None:
+    if training or running_mean is None or running_var is None:  # examples depend on each other
+        return None
+    mean, var = running_mean.detach(), running_var.detach()
+    return Read(
+        "scale",
+        input,
+        weight,
+        bias,
+        view=_channels(input),
+        normalise=lambda x: F.batch_norm(x, mean, var, None, None, False, 0.0, eps),
+    )
+
+
+def _channels(x: Tensor) -> tuple[int, ...]:
+    """The shape from which values of channels are broadcast."""
+    return (x.shape[1], *[1] * (x.dim() - 2))
+
+
+READERS: Mapping[Callable[..., Any], Callable[..., Read | None]] = {
+    F.conv1d: _conv(1),
+    F.conv2d: _conv(2),
+    F.conv3d: _conv(3),
+    F.conv_transpose1d: _conv_transpose(1),
+    F.conv_transpose2d: _conv_transpose(2),
+    F.conv_transpose3d: _conv_transpose(3),
+    F.linear: _linear,
+    F.embedding: _embedding,
+    torch.embedding: _embedding_native,
+    F.layer_norm: _layer_norm,
+    torch.layer_norm: _layer_norm,
+    F.rms_norm: _rms_norm,
+    torch.rms_norm: _rms_norm,
+    F.group_norm: _group_norm,
+    torch.group_norm: _group_norm,
+    F.batch_norm: _batch_norm,
+}
+_ADD = {torch.add, Tensor.add, Tensor.__add__, Tensor.__radd__, Tensor.add_, Tensor.__iadd__}
+_MULTIPLY = {torch.mul, torch.multiply, Tensor.mul, Tensor.multiply, Tensor.__mul__, Tensor.__rmul__}
+_EXPAND = {Tensor.expand, Tensor.expand_as, torch.broadcast_to, Tensor.broadcast_to, Tensor.repeat}
+_VIEWS = {
+    Tensor.view, Tensor.reshape, torch.reshape, Tensor.unsqueeze, torch.unsqueeze, Tensor.squeeze, torch.squeeze,
+    Tensor.flatten, torch.flatten, Tensor.unflatten, Tensor.view_as, Tensor.reshape_as, Tensor.__getitem__,
+    Tensor.contiguous,
+}  # fmt: skip
+
+
+def read_cellwise(
+    func: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    parameter: Tensor,
+    result: Tensor,
+) -> Read | None:
+    """A sum or a product with a parameter that is broadcast, if a call is one.
+
+    Args:
+        func: that was called.
+        args: by place.
+        kwargs: by name.
+        parameter: among the arguments, tracked.
+        result: of the call.
+    """
+    if kwargs or not args:
+        return None
+    view = tuple(parameter.shape)
+    if func in _EXPAND:
+        fits = args[0] is parameter and (func is not Tensor.repeat or _repeats(view, tuple(result.shape)))
+        return Read("shift", None, parameter, view=view) if fits else None
+    if len(args) != 2 or (func not in _ADD and func not in _MULTIPLY):
+        return None
+    other = args[1] if args[0] is parameter else args[0]
+    if func in _ADD:
+        return None if other is parameter else Read("shift", None, parameter, view=view)
+    if other is parameter:
+        return None
+    u = (
+        other
+        if isinstance(other, Tensor)
+        else torch.as_tensor(other, dtype=result.dtype, device=result.device)
+    )
+    return Read("scale", u, parameter, view=view)
+
+
+def _repeats(shape: tuple[int, ...], result: tuple[int, ...]) -> bool:
+    """Whether repeating makes what broadcasting does."""
+    return all(size in (1, new) for size, new in zip(reversed(shape), reversed(result), strict=False))
+
+
+def is_view(func: Callable[..., Any], parameter: Tensor, result: object) -> bool:
+    """Whether a call gives all cells of a parameter in the same order, in another shape."""
+    return (
+        func in _VIEWS
+        and isinstance(result, Tensor)
+        and result.numel() == parameter.numel()
+        and result.is_contiguous()
+        and result.data_ptr() == parameter.data_ptr()
+    )

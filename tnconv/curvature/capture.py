@@ -1,0 +1,250 @@
+"""Capture: which layers a forward pass calls with tracked parameters, seen from outside, without hooks.
+
+A `TorchFunctionMode` sees every call of a function of torch. Those of layers are read (`tnconv.curvature.calls`). A
+parameter that goes into any other function that makes something differentiable is *unread*, and is named when the
+captured parameters are asked for.
+"""
+
+import types
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.graph import get_gradient_edge
+from torch.overrides import TorchFunctionMode, resolve_name
+
+from tnconv.curvature.calls import READERS, LayerCall, Read, is_view, read_cellwise
+from tnconv.curvature.models import Names, named, tracked_of
+from tnconv.errors import CaptureError
+
+_ATTENTION = F.multi_head_attention_forward
+
+
+class Capture(TorchFunctionMode):
+    """Records the calls of layers with tracked parameters, while it is entered.
+
+    Args:
+        parameters: what is tracked, by name.
+        current: parameters of the model as they are now, for modules that replace them (FSDP); None for none.
+
+    Attributes:
+        calls: in the order of the forward pass.
+        unread: of a parameter, the function that took it and is not read.
+        mixing: functions through which examples depend on each other.
+    """
+
+    def __init__(
+        self, parameters: Mapping[str, Tensor], current: Callable[[], Mapping[str, Tensor]] | None = None
+    ) -> None:
+        super().__init__()
+        self.parameters = dict(parameters)
+        self.calls: list[LayerCall] = []
+        self.unread: dict[str, str] = {}
+        self.mixing: list[str] = []
+        self._current = current
+        self._name = {id(tensor): name for name, tensor in self.parameters.items()}
+        self._alive: list[Tensor] = list(self.parameters.values())  # ids are of tensors that live
+        self._others: set[int] = set()
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Compute a call, and record it if it is of a layer."""
+        kwargs = kwargs or {}
+        reader = READERS.get(func)
+        if reader is not None:
+            return self._layer(func, reader, args, kwargs)
+        found = self._tracked(args) if args else []
+        if kwargs:
+            found += self._tracked(tuple(kwargs.values()))
+        if not found:
+            return func(*args, **kwargs)
+        if func is _ATTENTION:
+            with self:
+                return _attention(*args, **kwargs)
+        return self._other(func, args, kwargs, found)
+
+    def missing(self) -> dict[str, str]:
+        """What is tracked but not captured: the reason, by name."""
+        captured = {name for call in self.calls for name in call.names}
+        found = {}
+        for name in self.parameters:
+            if name in self.unread:
+                found[name] = f"it is used by {self.unread[name]}, which is not read"
+            elif name not in captured:
+                found[name] = (
+                    "no function of torch was seen to use it; a torch.autograd.Function hides what it computes, and "
+                    "what is not used has no curvature"
+                )
+        return found
+
+    def leaves(self) -> list[tuple[str, Tensor]]:
+        """The tracked tensors that nothing is behind, with their names."""
+        leaves = [t for t in self._alive if t.is_leaf and t.requires_grad]
+        return [(self._name[id(t)], t) for t in leaves if id(t) in self._name]
+
+    # -- one call ----------------------------------------------------------------------------------------
+
+    def _layer(
+        self,
+        func: Callable[..., Any],
+        reader: Callable[..., Read | None],
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+    ) -> Any:
+        """A call of a function that is read."""
+        result = func(*args, **kwargs)
+        read = reader(*args, **kwargs)
+        if read is None:
+            self._mixes(func)
+            self._leave(func, self._tracked((*args, *kwargs.values())), result)
+            return result
+        weight, bias = self._named(read.weight), self._named(read.bias)
+        if weight is not None or bias is not None:
+            self._record(read, weight, bias, result)
+        if id(read.x) in self._name:
+            self._leave(func, self._tracked((read.x,)), result)
+        return result
+
+    def _mixes(self, func: Callable[..., Any]) -> None:
+        if func is F.batch_norm:
+            self.mixing.append("batch_norm in training mode")
+
+    def _other(
+        self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], found: list[Tensor]
+    ) -> Any:
+        """A call of another function with tracked parameters among its arguments."""
+        result = func(*args, **kwargs)
+        if not _differentiable(result):
+            return result
+        if len(found) == 1:
+            parameter = found[0]
+            name = self._name[id(parameter)]
+            if is_view(func, parameter, result):
+                self._name[id(result)] = name
+                self._alive.append(result)
+                return result
+            read = (
+                read_cellwise(func, args, kwargs, parameter, result) if isinstance(result, Tensor) else None
+            )
+            if read is not None:
+                self._record(read, name, None, result)
+                return result
+        self._leave(func, found, result)
+        return result
+
+    def _record(self, read: Read, weight: str | None, bias: str | None, result: Tensor) -> None:
+        if not result.requires_grad:
+            name = weight or bias
+            raise CaptureError(
+                f"parameter {name!r} is used where gradients are off (torch.no_grad, or checkpointing with "
+                "use_reentrant=True); leave it out of params, or let gradients flow"
+            )
+        if (self.parameters[weight or bias or ""]).is_complex() or result.is_complex():
+            raise CaptureError(
+                f"parameter {weight or bias!r} or what its layer computes is complex, but curvature of models is of "
+                "real values; compile the operations of the layer with tnconv.compile"
+            )
+        x = None if read.x is None else read.x.detach()
+        self.calls.append(
+            LayerCall(
+                read.op,
+                read.spec,
+                weight,
+                bias,
+                x,
+                get_gradient_edge(result),
+                result.shape,
+                read,
+                0 if x is None else x._version,
+            )
+        )
+
+    def _leave(self, func: Callable[..., Any], found: list[Tensor], result: object) -> None:
+        """Note that parameters are used by a function that is not read."""
+        if _differentiable(result):
+            for tensor in found:
+                self.unread.setdefault(self._name[id(tensor)], _called(func))
+
+    # -- names -------------------------------------------------------------------------------------------
+
+    def _named(self, tensor: Tensor | None) -> str | None:
+        """The name of a parameter of a layer, if it is tracked."""
+        if tensor is None:
+            return None
+        name = self._name.get(id(tensor))
+        if name is not None or self._current is None or id(tensor) in self._others:
+            return name
+        for new, parameter in self._current().items():  # a wrapper may have exchanged them (FSDP)
+            if id(parameter) in self._name or id(parameter) in self._others:
+                continue
+            self._alive.append(parameter)
+            if new in self.parameters:
+                self._name[id(parameter)] = new
+            else:
+                self._others.add(id(parameter))
+        if id(tensor) not in self._name:
+            self._others.add(id(tensor))
+            self._alive.append(tensor)
+        return self._name.get(id(tensor))
+
+    def _tracked(self, values: tuple[Any, ...]) -> list[Tensor]:
+        """Tracked tensors among values, and in lists among them."""
+        found = []
+        for value in values:
+            if id(value) in self._name:
+                found.append(value)
+            elif type(value) in (list, tuple):
+                found += self._tracked(tuple(value))
+        return found
+
+
+def capture(model: nn.Module | Callable[..., Any], params: Names | None = None) -> Capture:
+    """Record the layers that are called with some parameters, in a `with` block.
+
+        with tnconv.curvature.capture(model) as captured:
+            output = model(x)
+        captured.calls  # a LayerCall for each, with the layer's spec, input, and the edge of its output
+
+    Args:
+        model: a module; or any callable, if `params` has tensors by name.
+        params: names, tensors, or tensors by name; the parameters of the module that require gradients if left out.
+
+    Raises:
+        CaptureError: there is no such parameter, or none at all.
+    """
+    tracked = tracked_of(model, params)
+    return Capture(tracked, (lambda: named(model)) if isinstance(model, nn.Module) else None)
+
+
+def _differentiable(result: object) -> bool:
+    if isinstance(result, Tensor):
+        return result.requires_grad
+    return isinstance(result, list | tuple) and any(map(_differentiable, result))
+
+
+def _called(func: Callable[..., Any]) -> str:
+    return str(resolve_name(func) or getattr(func, "__name__", func))
+
+
+def _blind(function: Any) -> Callable[..., Any]:
+    """A function of torch that calls others as ever, but does not ask whether a mode takes it over itself.
+
+    Multi-head attention is a function of Python whose layers a mode sees only from within.
+    """
+    names = function.__globals__ | {
+        "has_torch_function": lambda *_: False,
+        "has_torch_function_variadic": lambda *_: False,
+    }
+    return types.FunctionType(
+        function.__code__, names, function.__name__, function.__defaults__, function.__closure__
+    )
+
+
+_attention = _blind(_ATTENTION)
+_attention.__kwdefaults__ = _ATTENTION.__kwdefaults__

@@ -1,0 +1,171 @@
+"""Layers with a matrix: what tnconv compiles of them, on tensors as a model has them.
+
+`spec` of a call has no sequence axes; here the examples come first, and the axes between them and the features of a
+linear layer become one sequence axis. A convolution with several images for each example goes by the images where a
+quantity is a sum over examples, else by per-example gradients, which are summed.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tnconv.api import compile
+from tnconv.compiler.function import CompiledFunction
+from tnconv.curvature.axes import Examples, split
+from tnconv.curvature.calls import LayerCall, MatrixSpec
+from tnconv.spec import ConvTransposeSpec, LinearSpec
+
+
+@lru_cache(maxsize=1024)
+def compiled(spec: MatrixSpec, op: str, **options: Any) -> CompiledFunction:
+    """The function of a layer, compiled once."""
+    return compile(spec, op, **options)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Matrix:
+    """A call of a layer with a matrix, with the examples in front.
+
+    Args:
+        spec: with the sequence axis of a linear layer.
+        x: the input `[(n m), *]`, with m = 1 but for convolutions of several images an example.
+        n: number of examples.
+        images: m.
+        call: as it was seen.
+        examples: where the examples are in the tensors of the call.
+    """
+
+    spec: MatrixSpec
+    x: Tensor
+    n: int
+    images: int
+    call: LayerCall
+    examples: Examples
+
+    @classmethod
+    def of(cls, call: LayerCall, examples: Examples, n: int) -> "Matrix":
+        """The call with examples in front."""
+        spec = call.spec
+        assert spec is not None
+        x = call.input()
+        if isinstance(spec, LinearSpec):
+            x = _sequence(examples.first(x, n, 1), n)
+            return cls(replace(spec, input_size=tuple(x.shape[1:-1])), x, n, 1, call, examples)
+        return cls(spec, _images(examples, x, n), n, len(x) // max(n, 1), call, examples)
+
+    @property
+    def positions(self) -> int:
+        """Positions of an example, over all its images."""
+        sizes = self.spec.input_sizes if isinstance(self.spec, LinearSpec) else self.spec.output_sizes
+        return prod(sizes) * self.images
+
+    @property
+    def groups(self) -> int:
+        """The number of channel groups."""
+        return getattr(self.spec, "groups", 1)
+
+    def gradient(self, grad: Tensor) -> Tensor:
+        """A gradient at the output of the call, with the examples in front: `[(n m), *]`."""
+        if isinstance(self.spec, LinearSpec):
+            return _sequence(self.examples.first(grad, self.n, 1), self.n)
+        if grad.dim() < self.x.dim():
+            grad = grad.unsqueeze(0)
+        return _images(self.examples, grad, self.n)
+
+    # -- rows: per-example gradients ---------------------------------------------------------------------
+
+    def rows(self, z: Sequence[Tensor]) -> Tensor:
+        """Per-example gradients of the weight, `[v, n, *weight]`, of gradients `z` with the examples in front."""
+        function = compiled(self.spec, "per_example_weight_vjp")
+        found = torch.stack([function(self.x, each) for each in z])
+        return split(found, 1, (self.n, self.images)).sum(2) if self.images > 1 else found
+
+    def bias_rows(self, z: Sequence[Tensor]) -> Tensor:
+        """Per-example gradients of the bias, `[v, n, features]`."""
+        stacked = torch.stack(list(z))
+        axis = -1 if isinstance(self.spec, LinearSpec) else 2
+        features = stacked.movedim(axis, 2)
+        sums = features.flatten(3).sum(3) if features.dim() > 3 else features
+        return split(sums, 1, (self.n, self.images)).sum(2) if self.images > 1 else sums
+
+    def input_sums(self, average: bool) -> Tensor:
+        """Patches summed over positions, `[n, g, (c k)]`: the weight's gradient of one output channel a group.
+
+        Args:
+            average: whether they are averaged over groups, which makes `g` one.
+        """
+        single = _single(self.spec)
+        if isinstance(self.spec, LinearSpec):
+            shape = (*self.x.shape[:-1], 1)
+        else:
+            shape = (len(self.x), self.groups, *self.spec.output_sizes)
+        found = compiled(single, "per_example_weight_vjp")(self.x, self.x.new_ones(shape))
+        rows = torch.stack([as_matrix(single, each, self.groups)[:, 0] for each in found])
+        rows = split(rows, 0, (self.n, self.images)).sum(1) if self.images > 1 else rows
+        return rows.mean(1, keepdim=True) if average else rows
+
+    def weight_gradient(self, z: Tensor) -> Tensor:
+        """The gradient of the weight, summed over examples."""
+        return compiled(self.spec, "weight_vjp")(self.x, z)
+
+
+def _sequence(tensor: Tensor, n: int) -> Tensor:
+    """`[n, t, features]`, or `[n, features]` where an example has one position."""
+    if tensor.dim() == 2:
+        return tensor
+    t = prod(tensor.shape[1:-1])
+    return tensor.reshape(n, t, tensor.shape[-1]) if t != 1 else tensor.reshape(n, tensor.shape[-1])
+
+
+def _images(examples: Examples, tensor: Tensor, n: int) -> Tensor:
+    """Images of one example behind each other."""
+    return tensor if examples.outer else examples.first(tensor, n).flatten(0, 1)
+
+
+def _single(spec: MatrixSpec) -> MatrixSpec:
+    """The layer with one output channel a group."""
+    if isinstance(spec, LinearSpec):
+        return replace(spec, out_features=1)
+    return replace(spec, out_channels=spec.groups)
+
+
+# -- weights as matrices -------------------------------------------------------------------------------
+
+
+def as_matrix(spec: MatrixSpec, weight: Tensor, blocks: int) -> Tensor:
+    """A weight, or a stack of them `[*weight, k]`, as `[g, d, (c k), k]`; `blocks` is g, or 1 for all rows in one."""
+    extra = weight.shape[len(weight_shape(spec)) :]
+    if isinstance(spec, ConvTransposeSpec):
+        weight = split(weight, 0, (spec.groups, len(weight) // spec.groups)).transpose(1, 2).flatten(0, 1)
+    rows = weight.shape[0]
+    return weight.reshape(blocks, rows // blocks, -1, *extra)
+
+
+def from_matrix(spec: MatrixSpec, matrix: Tensor, shape: Sequence[int]) -> Tensor:
+    """The weight, or stack of weights, that `as_matrix` made `[g, d, (c k), *k]` of.
+
+    Args:
+        spec: of the layer.
+        matrix: to turn back.
+        shape: of one weight.
+    """
+    extra = matrix.shape[3:]
+    if not isinstance(spec, ConvTransposeSpec):
+        return matrix.reshape(*shape, *extra)
+    g, (gc, d), kernel = spec.groups, shape[:2], shape[2:]
+    return matrix.reshape(g, d, gc // g, *kernel, *extra).transpose(1, 2).reshape(*shape, *extra)
+
+
+def weight_shape(spec: MatrixSpec) -> tuple[int, ...]:
+    """The shape of the weight."""
+    if isinstance(spec, LinearSpec):
+        return (spec.out_features, spec.in_features)
+    g = spec.groups
+    if isinstance(spec, ConvTransposeSpec):
+        return (spec.in_channels, spec.out_channels // g, *spec.kernel_sizes)
+    return (spec.out_channels, spec.in_channels // g, *spec.kernel_sizes)

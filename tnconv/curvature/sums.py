@@ -1,0 +1,239 @@
+"""Raw sums of Kronecker factors over batches, by block; scaled once, at the end."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Generator, Tensor
+
+from tnconv.curvature.blocks import AnyBlock, Block, DiagonalBlock, Place
+from tnconv.curvature.fisher import Fisher
+from tnconv.curvature.kronecker import KroneckerFactors
+from tnconv.curvature.layers import Layers
+from tnconv.curvature.losses import Loss
+from tnconv.curvature.matrix import Matrix, compiled
+from tnconv.curvature.models import Model
+from tnconv.curvature.run import Run
+from tnconv.errors import CaptureError
+
+
+@dataclass(slots=True)
+class Sums:
+    """Raw sums over batches, by block; scaled once at the end.
+
+    Args:
+        model: with its parameters.
+        separate: whether a bias is a block of its own.
+        groups: `"block"` or `"average"`.
+        reduce: whether positions are summed first.
+        unsupported: see `kfac`.
+    """
+
+    model: Model
+    separate: bool
+    groups: str
+    reduce: bool
+    unsupported: str
+    places: dict[tuple[str, ...], Place] = field(default_factory=dict)
+    inputs: dict[tuple[str, ...], Tensor] = field(default_factory=dict)
+    outputs: dict[tuple[str, ...], Tensor] = field(default_factory=dict)
+    diagonals: dict[str, Tensor] = field(default_factory=dict)
+    positions: dict[tuple[str, ...], int] = field(default_factory=dict)
+    left: dict[str, str] = field(default_factory=dict)
+    n: float = 0.0
+    terms: float = 0.0
+
+    def add(
+        self, passed: Run, terms: float, fisher: Fisher, loss: Loss, y: Any, generator: Generator | None
+    ) -> None:
+        """Add a batch."""
+        self.n += passed.n
+        self.terms += terms
+        self.left |= passed.left
+        layers = Layers.of(passed)
+        blocks = self._blocks(layers)
+        for key, calls in blocks.items():
+            if layers.weights.get(key[0]):
+                _accumulate(self.inputs, key, self._input(layers, key, calls))
+        for cotangent, last in fisher.cotangents(loss, passed, y, generator):
+            z = layers.gradients(passed.gradients(cotangent, retain=not last))
+            made: dict[tuple[int, ...], Tensor] = {}
+            for key, calls in blocks.items():
+                if calls not in made:  # a weight and its bias have one
+                    made[calls] = self._output(layers, calls, z)
+                    _accumulate(self.outputs, key, made[calls], fresh=True)
+                else:
+                    _accumulate(self.outputs, key, made[calls])
+            for name in self._cellwise(layers):
+                square = layers.rows(name, [z], self.model.parameters[name].shape).square().sum((0, 1))
+                _accumulate(self.diagonals, name, square)
+        if fisher.kind == "forward-only":
+            self._identities(layers, blocks)
+
+    # -- blocks ------------------------------------------------------------------------------------------
+
+    def _blocks(self, layers: Layers) -> dict[tuple[str, ...], tuple[int, ...]]:
+        """The blocks with a Kronecker product: the names of their parameters, and the places of their calls.
+
+        Raises:
+            CaptureError: a parameter has none, and is not to be left out.
+        """
+        found: dict[tuple[str, ...], tuple[int, ...]] = {}
+        for name in self.model.parameters:
+            if name in self.left:
+                continue
+            weights, biases = layers.weights.get(name, []), layers.biases.get(name, [])
+            uses = [layers.uses[p] for p in (*weights, *biases)]
+            if not all(isinstance(use, Matrix) for use in uses) or (weights and biases) or _differ(uses):
+                self._unsupported(name, layers)
+                continue
+            key: tuple[str, ...] = (name,)
+            if weights and not self.separate:
+                bias = self._joined(layers, weights)
+                key = (name,) if bias is None else (name, bias)
+            elif biases and not self.separate and self._joined(layers, self._of_bias(layers, biases)) == name:
+                continue
+            found[key] = tuple(weights or biases)
+            if key not in self.places:
+                self._place(key, layers, found[key], bool(weights))
+        return found
+
+    def _of_bias(self, layers: Layers, biases: list[int]) -> list[int]:
+        """The calls of the weight that a bias belongs to, if that is one."""
+        weight = layers.uses[biases[0]].call.weight
+        return [] if weight is None else layers.weights[weight]
+
+    def _joined(self, layers: Layers, weights: list[int]) -> str | None:
+        """The bias that is a column of a weight: that of all its calls, and of no others."""
+        names = {layers.uses[p].call.bias for p in weights}
+        bias = next(iter(names)) if len(names) == 1 else None
+        return bias if bias is not None and layers.biases[bias] == weights else None
+
+    def _place(self, key: tuple[str, ...], layers: Layers, calls: tuple[int, ...], weight: bool) -> None:
+        use = layers.uses[calls[0]]
+        assert isinstance(use, Matrix)
+        shapes = tuple(tuple(self.model.parameters[name].shape) for name in key)
+        blocks = 1 if self.groups == "average" else use.groups
+        self.places[key] = Place(key, shapes, use.call.spec if weight else None, blocks)
+
+    def _unsupported(self, name: str, layers: Layers) -> None:
+        ops = {layers.uses[p].call.op for p in (*layers.weights.get(name, ()), *layers.biases.get(name, ()))}
+        reason = f"it is a parameter of {' and '.join(sorted(ops))}, which no Kronecker product is made for"
+        if self.unsupported == "raise":
+            raise CaptureError(
+                f"parameter {name!r}: {reason}; leave it out of params, or give unsupported='skip' or 'diagonal'"
+            )
+        if self.unsupported == "skip":
+            self.left[name] = reason
+
+    def _cellwise(self, layers: Layers) -> list[str]:
+        """The parameters that have a diagonal."""
+        if self.unsupported != "diagonal":
+            return []
+        covered = {name for key in self.places for name in key}
+        return [name for name in self.model.parameters if name not in covered and name not in self.left]
+
+    # -- factors -----------------------------------------------------------------------------------------
+
+    def _input(self, layers: Layers, key: tuple[str, ...], calls: tuple[int, ...]) -> Tensor:
+        """The raw sum of the input factor over a batch."""
+        uses = _matrices(layers, calls)
+        bias = "joint" if len(key) == 2 else "separate"
+        self.positions[key] = sum(use.positions for use in uses)
+        if not self.reduce or (len(uses) == 1 and uses[0].images == 1):
+            op = "kfac_reduce" if self.reduce else "kfac_expand"
+            parts = [
+                compiled(use.spec, op, convention="sum", groups=self.groups, bias=bias)(use.x) for use in uses
+            ]
+            return parts[0] if len(parts) == 1 else torch.stack(parts).sum(0)
+        sums = torch.stack([use.input_sums(self.groups == "average") for use in uses]).sum(0)
+        if bias == "joint":
+            ones = sums.new_full((*sums.shape[:2], 1), self.positions[key])
+            sums = torch.cat([sums, ones], 2)
+        return torch.einsum("nga,ngb->gab", sums, sums)
+
+    def _output(self, layers: Layers, calls: tuple[int, ...], z: list[Tensor]) -> Tensor:
+        """The raw sum of the gradient factor over a batch."""
+        uses = _matrices(layers, calls)
+        if not self.reduce or (len(uses) == 1 and uses[0].images == 1):
+            op = "kfac_grad_reduce" if self.reduce else "kfac_grad_expand"
+            parts = [
+                compiled(use.spec, op, convention="sum", groups=self.groups)(z[p])
+                for use, p in zip(uses, calls, strict=True)
+            ]
+            return parts[0] if len(parts) == 1 else torch.stack(parts).sum(0)
+        sums = torch.stack([use.bias_rows([z[p]])[0] for use, p in zip(uses, calls, strict=True)]).sum(0)
+        blocks = 1 if self.groups == "average" else uses[0].groups
+        sums = sums.reshape(len(sums), blocks, -1)
+        return torch.einsum("nga,ngb->gab", sums, sums)
+
+    def _identities(self, layers: Layers, blocks: Mapping[tuple[str, ...], tuple[int, ...]]) -> None:
+        for key, calls in blocks.items():
+            use = layers.uses[calls[0]]
+            place = self.places[key]
+            rows = use.call.shape[1 if use.call.op != "linear" else -1] // place.groups
+            like = self.model.parameters[key[0]]
+            eye = torch.eye(rows, dtype=like.dtype, device=like.device)
+            self.outputs[key] = eye.expand(place.groups, -1, -1).clone()
+
+    # -- the end -----------------------------------------------------------------------------------------
+
+    def factors(
+        self,
+        num_data: int | None,
+        per_example: int | None,
+        reduction: str,
+        fisher: Fisher,
+        group: Any,
+    ) -> KroneckerFactors:
+        """The factors, scaled; of the data of all processes."""
+        if group is not None:
+            self._reduce(group)
+        n = self.n if num_data is None else float(num_data)
+        terms = n * (self.terms / self.n if per_example is None else per_example) if self.n else 0.0
+        by_output = (1 / terms if terms else float("nan")) if reduction == "mean" else 1.0
+        by_output /= fisher.samples
+        if fisher.kind == "forward-only":
+            by_output = 1.0
+        blocks: dict[tuple[str, ...], AnyBlock] = {}
+        for key, place in self.places.items():
+            A = self.inputs.get(key)
+            if A is not None:
+                t = self.positions[key]
+                A.mul_(1 / (n * t * (t if self.reduce else 1)) if n else float("nan"))
+            blocks[key] = Block(place, A, self.outputs[key].mul_(by_output))
+        for name, values in self.diagonals.items():
+            place = Place((name,), (tuple(values.shape),))
+            blocks[(name,)] = DiagonalBlock(place, values.mul_(by_output))
+        names = tuple(name for name in self.model.parameters if name not in self.left)
+        return KroneckerFactors(blocks, names, n, terms, reduction, self.left)
+
+    def _reduce(self, group: Any) -> None:
+        """Sum over processes."""
+        tensors = (*self.inputs.values(), *self.outputs.values(), *self.diagonals.values())
+        for tensor in tensors:
+            dist.all_reduce(tensor, group=group)
+        like = tensors[0]
+        counts = torch.tensor([self.n, self.terms], dtype=torch.float64, device=like.device)
+        dist.all_reduce(counts, group=group)
+        self.n, self.terms = counts.tolist()
+
+
+def _differ(uses: list[Any]) -> bool:
+    """Whether the calls of a parameter are not of one kind of layer with equal groups."""
+    kinds = {(type(use.call.spec), use.groups) for use in uses if isinstance(use, Matrix)}
+    return len(kinds) > 1
+
+
+def _accumulate(sums: dict[Any, Tensor], key: Any, tensor: Tensor, fresh: bool = False) -> None:
+    if key in sums:
+        sums[key].add_(tensor)
+    else:
+        sums[key] = tensor.clone() if fresh else tensor
+
+
+def _matrices(layers: Layers, calls: tuple[int, ...]) -> list[Matrix]:
+    """The calls of a block, all of layers with a matrix."""
+    return [use for use in (layers.uses[p] for p in calls) if isinstance(use, Matrix)]
