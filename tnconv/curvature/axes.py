@@ -88,7 +88,7 @@ def located(
     """
     n = len(output)
     if n < 2:
-        return [_only(call, n) for call in calls], False
+        return [assumed(call, n) for call in calls], False
     generator = torch.Generator(device=output.device).manual_seed(0)
     seed = torch.rand(output.shape[1:], generator=generator, dtype=output.dtype, device=output.device) + 0.5
     found: list[list[Examples]] = [candidates(call, n) for call in calls]
@@ -113,8 +113,8 @@ def _alone(where: Examples, grad: Tensor, n: int, example: int) -> bool:
     return not (rows[:example].any() or rows[example + 1 :].any())
 
 
-def _only(call: LayerCall, n: int) -> Examples:
-    """Where the example is, of a batch of one or none."""
+def assumed(call: LayerCall, n: int) -> Examples:
+    """Where the examples are if nothing tells: of a batch of one or none, or where examples depend on each other."""
     found = candidates(call, n) if n else [Examples()]
     return found[0] if found else Examples()
 

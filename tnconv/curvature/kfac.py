@@ -89,7 +89,13 @@ def kfac(
     sums = Sums(tracked, separate_weight_and_bias, groups, kfac_approx == "reduce", unsupported)
     generator = None
     for x, y in batches(data):
-        passed = run(tracked, x, "raise" if unsupported == "diagonal" else unsupported, check_deterministic)
+        passed = run(
+            tracked,
+            x,
+            "raise" if unsupported == "diagonal" else unsupported,
+            check_deterministic,
+            check_deterministic,
+        )
         if fisher.kind == "mc" and generator is None:
             generator = fisher.generator(passed.output.device)
         sums.add(passed, read.terms(passed.values, y), fisher, read, y, generator)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tnconv.curvature.axes import Examples, located
+from tnconv.curvature.axes import Examples, assumed, located
 from tnconv.curvature.calls import LayerCall
 from tnconv.curvature.capture import Capture
 from tnconv.curvature.graph import Users
@@ -67,7 +67,9 @@ class Run:
         ]
 
 
-def run(model: Model, x: Any, unsupported: str = "raise", deterministic: bool = False) -> Run:
+def run(
+    model: Model, x: Any, unsupported: str = "raise", deterministic: bool = False, independent: bool = True
+) -> Run:
     """Compute the output of a model, and see its layers.
 
     Args:
@@ -75,6 +77,7 @@ def run(model: Model, x: Any, unsupported: str = "raise", deterministic: bool = 
         x: the input.
         unsupported: `"raise"` for an error where a parameter is not captured; else it is left out.
         deterministic: whether random numbers in the forward pass are an error.
+        independent: whether examples that depend on each other are.
 
     Raises:
         CaptureError: a parameter is not captured, examples depend on each other, or the output is no tensor
@@ -90,7 +93,12 @@ def run(model: Model, x: Any, unsupported: str = "raise", deterministic: bool = 
             f"the model returns {what}; wrap it so that it returns a tensor [n, *] of n examples"
         )
     if before is not None:
-        _check_random(before, captured)
+        _check_random(before)
+    if captured.mixing and independent:
+        raise CaptureError(
+            f"examples depend on each other through {captured.mixing[0]}, so that there is nothing of one example; "
+            "call model.eval() (kfac also takes check_deterministic=False)"
+        )
     known = _KNOWN.setdefault(model.given, {})
     key: Key = tuple((call.op, call.names, len(call.shape)) for call in captured.calls)
     if key not in known:
@@ -98,7 +106,11 @@ def run(model: Model, x: Any, unsupported: str = "raise", deterministic: bool = 
     left = captured.missing()
     if left and unsupported == "raise":
         raise CaptureError(_not_captured(left))
-    where = _examples(known, key, output, captured.calls)
+    where = (
+        tuple(assumed(call, len(output)) for call in captured.calls)
+        if captured.mixing
+        else _examples(known, key, output, captured.calls)
+    )
     kept = [
         (_without(call, left), at)
         for call, at in zip(captured.calls, where, strict=True)
@@ -107,21 +119,16 @@ def run(model: Model, x: Any, unsupported: str = "raise", deterministic: bool = 
     return Run(output, tuple(call for call, _ in kept), tuple(at for _, at in kept), left)
 
 
-def _check_random(before: Tensor, captured: Capture) -> None:
+def _check_random(before: Tensor) -> None:
     """Refuse a forward pass that is another one every time.
 
     Raises:
-        CaptureError: it draws random numbers, or examples depend on each other.
+        CaptureError: it draws random numbers.
     """
     advice = "call model.eval(), or give check_deterministic=False"
     if not torch.equal(before, torch.get_rng_state()):
         torch.set_rng_state(before)
         raise CaptureError(f"the model draws random numbers (a dropout in training mode?); {advice}")
-    if captured.mixing:
-        raise CaptureError(
-            f"examples depend on each other through {captured.mixing[0]}, so that factors depend on the "
-            f"batches; {advice}"
-        )
 
 
 def _not_captured(left: Mapping[str, str]) -> str:
