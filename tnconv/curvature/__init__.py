@@ -7,8 +7,16 @@ step = factors.inverse(damping=1e-3) @ gradients
 from tnconv.curvature.blocks import Block, DiagonalBlock, EigenBlock
 from tnconv.curvature.calls import LayerCall
 from tnconv.curvature.capture import Capture, capture
+from tnconv.curvature.diagonal import fisher_diagonal, ggn_diagonal
+from tnconv.curvature.kernel import ntk
 from tnconv.curvature.kfac import kfac
 from tnconv.curvature.kronecker import KroneckerFactors
+from tnconv.curvature.per_example import (
+    clipped_gradients,
+    gradient_norms,
+    per_example_gradients,
+    projected_gradients,
+)
 
 __all__ = [
     "Block",
@@ -18,5 +26,12 @@ __all__ = [
     "KroneckerFactors",
     "LayerCall",
     "capture",
+    "clipped_gradients",
+    "fisher_diagonal",
+    "ggn_diagonal",
+    "gradient_norms",
     "kfac",
+    "ntk",
+    "per_example_gradients",
+    "projected_gradients",
 ]

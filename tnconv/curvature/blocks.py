@@ -30,12 +30,14 @@ class Place:
         shapes: of the parameters.
         spec: of the layer; None for a diagonal, and where there is only a bias.
         groups: how many matrices there are.
+        weight: of a bias alone, the weight of its layer, if that is tracked.
     """
 
     names: tuple[str, ...]
     shapes: tuple[tuple[int, ...], ...]
     spec: MatrixSpec | None = None
     groups: int = 1
+    weight: str | None = None
 
     def pack(self, parts: Sequence[Tensor]) -> Tensor:
         """The parameters, each a stack `[*shape, k]`, as `[g, d, a, k]`."""
@@ -137,12 +139,18 @@ class Block(AnyBlock):
         """The inverse of the damped block."""
         if exact:
             return self.eigh().inverse(damping, exact=True)
-        by_input, by_output = self._dampings(damping, heuristic, least)
+        by_input, by_output = self.dampings(damping, heuristic, least)
         inverted = None if self.A is None else _inverse(self.A, by_input)
         return Block(self.place, inverted, _inverse(self.G, by_output))
 
-    def _dampings(self, damping: Damping, heuristic: bool, least: float) -> tuple[Any, Any]:
-        """What is added to the diagonals of A and G: `[g, 1, 1]` or a number each."""
+    def dampings(self, damping: Damping, heuristic: bool, least: float) -> tuple[Any, Any]:
+        """What is added to the diagonals of A and G: `[g, 1, 1]` or a number each.
+
+        Args:
+            damping: see `KroneckerFactors.inverse`.
+            heuristic: whether it is split by mean eigenvalues.
+            least: that the heuristic adds.
+        """
         if isinstance(damping, tuple):
             return damping
         if not heuristic or self.A is None:

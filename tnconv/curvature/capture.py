@@ -77,10 +77,7 @@ class Capture(TorchFunctionMode):
             if name in self.unread:
                 found[name] = f"it is used by {self.unread[name]}, which is not read"
             elif name not in captured:
-                found[name] = (
-                    "no function of torch was seen to use it; a torch.autograd.Function hides what it computes, and "
-                    "what is not used has no curvature"
-                )
+                found[name] = "no function of the forward pass uses it"
         return found
 
     def leaves(self) -> list[tuple[str, Tensor]]:

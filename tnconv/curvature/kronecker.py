@@ -144,7 +144,8 @@ class KroneckerFactors:
             damping: added to the diagonal of both factors; a pair is that of the input factor and that of the gradient
                 factor. A block that is a diagonal has it added once (a pair multiplied).
             use_heuristic_damping: `π √damping` for the input factor and `√damping / π` for the gradient factor, with
-                `π²` the ratio of their mean eigenvalues (Martens & Grosse 2015, sec. 6.3); a bias alone has `damping`.
+                `π²` the ratio of their mean eigenvalues (Martens & Grosse 2015, sec. 6.3); a bias alone has that of its
+                layer's gradient factor, or `damping` where the weight is left out.
             min_damping: the least that the heuristic adds.
             use_exact_damping: `(G ⊗ A + damping I)⁻¹`, by eigenvalues.
 
@@ -157,9 +158,14 @@ class KroneckerFactors:
             raise ArgumentError(
                 f"damping is a pair {damping}, but heuristic and exact damping take one number; give one"
             )
-        return self._map(
-            lambda block: block.inverse(damping, use_heuristic_damping, min_damping, use_exact_damping)
-        )
+
+        def inverted(block: AnyBlock) -> AnyBlock:
+            weight = self.blocks.get((block.place.weight or "",))
+            if use_heuristic_damping and isinstance(weight, Block):  # a bias has the damping of its layer
+                return block.inverse(weight.dampings(damping, True, min_damping))
+            return block.inverse(damping, use_heuristic_damping, min_damping, use_exact_damping)
+
+        return self._map(inverted)
 
     def eigh(self) -> "KroneckerFactors":
         """The same matrix in the eigenbases of its factors, negative eigenvalues of rounding set to zero."""
@@ -266,6 +272,7 @@ class KroneckerFactors:
                 "shapes": block.place.shapes,
                 "layer": _saved(block.place.spec),
                 "groups": block.place.groups,
+                "weight": block.place.weight,
                 "tensors": dict(block.tensors),
             }
             for block in self.blocks.values()
@@ -285,7 +292,9 @@ class KroneckerFactors:
         blocks: dict[Names, AnyBlock] = {}
         for each in state["blocks"]:
             shapes = tuple(map(tuple, each["shapes"]))
-            place = Place(tuple(each["names"]), shapes, _loaded(each["layer"]), each["groups"])
+            place = Place(
+                tuple(each["names"]), shapes, _loaded(each["layer"]), each["groups"], each["weight"]
+            )
             kind = _KINDS[each["kind"]]
             blocks[place.names] = kind(place, *_ordered(kind, each["tensors"]))
         return cls(

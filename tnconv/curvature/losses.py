@@ -109,6 +109,11 @@ def _gradient(function: Callable[[Tensor], Tensor], output: Tensor) -> Tensor:
     return found
 
 
+def _cells(tensor: Tensor) -> Tensor:
+    """A tensor `[n, *]` as `[n, cells]`."""
+    return tensor.reshape(len(tensor), tensor.shape[1:].numel())
+
+
 class _Known(Loss):
     """A loss whose terms are known one by one."""
 
@@ -120,7 +125,7 @@ class _Known(Loss):
     def _weights(self, output: Tensor, y: Any) -> Tensor:
         """What a mean divides by, of each example, without C: `[n]`."""
         n = len(output)
-        return output.new_full((n,), output[0].numel() / self._outcomes(output) if n else 1.0)
+        return output.new_full((n,), output.shape[1:].numel() / self._outcomes(output))
 
     @property
     def _averages(self) -> bool:
@@ -165,12 +170,12 @@ class SquaredLoss(_Known):
 
     def columns(self, output: Tensor) -> int:
         """The number of columns of the root."""
-        return output[0].numel()
+        return output.shape[1:].numel()
 
     def root(self, output: Tensor, y: Any, column: int) -> Tensor:
         """A column of the root of the Hessian."""
-        found = torch.zeros_like(output)
-        found.view(len(output), -1)[:, column] = math.sqrt(2) * self._root_scale(output)
+        found = output.new_zeros(output.shape)
+        _cells(found)[:, column] = math.sqrt(2) * self._root_scale(output)
         return found
 
 
@@ -200,14 +205,14 @@ class BinaryLoss(_Known):
 
     def columns(self, output: Tensor) -> int:
         """The number of columns of the root."""
-        return output[0].numel()
+        return output.shape[1:].numel()
 
     def root(self, output: Tensor, y: Any, column: int) -> Tensor:
         """A column of the root of the Hessian."""
         p = output.sigmoid()
         whole = (p * (1 - p)).sqrt() * self._deviation(output, y)
-        found = torch.zeros_like(output)
-        found.view(len(output), -1)[:, column] = whole.reshape(len(output), -1)[:, column]
+        found = output.new_zeros(output.shape)
+        _cells(found)[:, column] = _cells(whole)[:, column]
         return found
 
 
@@ -262,7 +267,7 @@ class CrossEntropy(_Known):
         labels, kept = self._labels(output, y)
         weight = self.given.weight
         terms = kept.to(output.dtype) if weight is None else weight.to(output.dtype)[labels] * kept
-        return terms.reshape(n, -1).sum(1)
+        return _cells(terms).sum(1)
 
     def _curvature(self, output: Tensor, y: Any) -> Tensor:
         """`h` of each loss term: `[n, *positions]`."""
@@ -288,19 +293,19 @@ class CrossEntropy(_Known):
 
     def columns(self, output: Tensor) -> int:
         """The number of columns of the root."""
-        return output[0].numel()
+        return output.shape[1:].numel()
 
     def root(self, output: Tensor, y: Any, column: int) -> Tensor:
         """A column of the root of the Hessian."""
-        outcome, position = divmod(column, output[0, 0].numel())
+        outcome, position = divmod(column, output.shape[2:].numel())
         n, classes = output.shape[:2]
-        p = output.reshape(n, classes, -1)[:, :, position].softmax(1)
-        h = self._curvature(output, y).reshape(n, -1)[:, position]
+        p = output.reshape(n, classes, output.shape[2:].numel())[:, :, position].softmax(1)
+        h = _cells(self._curvature(output, y))[:, position]
         deviation = p[:, outcome].sqrt()
         values = -p * deviation.unsqueeze(1)
         values[:, outcome] += deviation
-        found = torch.zeros_like(output)
-        found.view(n, classes, -1)[:, :, position] = values * h.sqrt().unsqueeze(1)
+        found = output.new_zeros(output.shape)
+        found.view(n, classes, output.shape[2:].numel())[:, :, position] = values * h.sqrt().unsqueeze(1)
         return found
 
 

@@ -116,7 +116,10 @@ class Sums:
         assert isinstance(use, Matrix)
         shapes = tuple(tuple(self.model.parameters[name].shape) for name in key)
         blocks = 1 if self.groups == "average" else use.groups
-        self.places[key] = Place(key, shapes, use.call.spec if weight else None, blocks)
+        if weight:
+            self.places[key] = Place(key, shapes, use.call.spec, blocks)
+        else:
+            self.places[key] = Place(key, shapes, None, blocks, use.call.weight)
 
     def _unsupported(self, name: str, layers: Layers) -> None:
         ops = {layers.uses[p].call.op for p in (*layers.weights.get(name, ()), *layers.biases.get(name, ()))}

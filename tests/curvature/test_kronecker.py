@@ -1,0 +1,223 @@
+"""KroneckerFactors as a matrix, against its dense self; between processes and files."""
+
+import os
+import tempfile
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import Tensor, nn
+
+from tests.curvature.curvature_models import CLASSES, close
+from tnconv.curvature import EigenBlock, KroneckerFactors, kfac
+from tnconv.errors import ArgumentError
+
+LOSS = nn.CrossEntropyLoss()
+
+
+def net() -> nn.Module:
+    torch.manual_seed(0)
+    layers = (
+        nn.Conv2d(2, 4, 2, groups=2), nn.GroupNorm(1, 4), nn.Tanh(), nn.ConvTranspose2d(4, 2, 2, groups=2),
+        nn.Softplus(), nn.Flatten(), nn.Linear(32, 3), nn.Tanh(), nn.Linear(3, CLASSES, bias=False),
+    )  # fmt: skip
+    return nn.Sequential(*layers).double()
+
+
+def batch() -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(40, 2, 4, 4, generator=generator, dtype=torch.float64)
+    return x, torch.randint(CLASSES, (40,), generator=generator)
+
+
+def factors(**options: Any) -> KroneckerFactors:
+    chosen: dict[str, Any] = {"unsupported": "diagonal", "separate_weight_and_bias": False} | options
+    return kfac(net(), LOSS, [batch()], **chosen)
+
+
+def spd(**options: Any) -> KroneckerFactors:
+    """Factors whose blocks are positive definite."""
+    made = factors(**options)
+    for block in made.blocks.values():
+        for name, tensor in block.tensors.items():
+            if name in ("A", "G"):
+                tensor.diagonal(dim1=1, dim2=2).add_(0.1 * tensor.diagonal(dim1=1, dim2=2).mean())
+    return made
+
+
+@pytest.mark.parametrize("options", [{}, {"separate_weight_and_bias": True}, {"groups": "average"}])
+def test_products_take_vectors_in_any_form(options: Any) -> None:
+    made, model = factors(**options), net()
+    dense = made.dense()
+    assert made.shape == tuple(dense.shape)
+    assert made.shape[0] == sum(p.numel() for p in model.parameters())
+    close(dense, dense.T)
+    vectors = [torch.randn_like(p) for p in model.parameters()]
+    flat = torch.cat([v.flatten() for v in vectors])
+    close(made @ flat, dense @ flat)
+    stack = torch.stack([flat, 2 * flat], 1)
+    close(made @ stack, dense @ stack)
+    listed = made @ vectors
+    close(torch.cat([v.flatten() for v in listed]), dense @ flat)
+    named = made @ {name: vectors[i] for i, name in reversed(list(enumerate(made.names)))}
+    assert list(named) == list(reversed(made.names))
+    for name, part in zip(made.names, listed, strict=True):
+        close(named[name], part)
+        assert part.shape == dict(model.named_parameters())[name].shape
+
+
+def test_vectors_that_do_not_fit() -> None:
+    made = factors()
+    vectors = {name: torch.zeros(shape).double() for name, shape in made.shapes.items()}
+    with pytest.raises(ArgumentError, match=r"the vector has shape \(3,\) but \d+ rows are needed"):
+        made @ torch.zeros(3)
+    with pytest.raises(ArgumentError, match=r"1 tensors were given but there are 9 parameters"):
+        made @ [torch.zeros(3)]
+    with pytest.raises(ArgumentError, match=r"'0.weight' is missing"):
+        made @ {k: v for k, v in vectors.items() if k != "0.weight"}
+    with pytest.raises(ArgumentError, match=r"'w' is no parameter of the factors"):
+        made @ {**vectors, "w": torch.zeros(3)}
+    with pytest.raises(
+        ArgumentError, match=r"the vector of '0.bias' has shape \(3,\) but the parameter has \(4,\)"
+    ):
+        made @ {**vectors, "0.bias": torch.zeros(3)}
+
+
+@pytest.mark.parametrize("options", [{}, {"separate_weight_and_bias": True}])
+def test_functions_of_the_matrix(options: Any) -> None:
+    made = spd(**options)
+    dense = made.dense()
+    eye = torch.eye(len(dense), dtype=dense.dtype)
+    close(made.trace(), dense.trace())
+    close(made.logdet(), dense.logdet(), 1e-10)
+    close(made.frobenius_norm(), dense.norm())
+    close(torch.cat([d.flatten() for d in made.diagonal().values()]), dense.diagonal())
+    turned = made.eigh()
+    assert isinstance(turned.blocks["8.weight",], EigenBlock)
+    for same in (turned, turned.eigh()):
+        close(same.dense(), dense, 1e-11)
+    close(turned.trace(), dense.trace(), 1e-11)
+    close(turned.logdet(), dense.logdet(), 1e-9)
+    close(turned.frobenius_norm(), dense.norm(), 1e-11)
+    close(torch.cat([d.flatten() for d in turned.diagonal().values()]), dense.diagonal(), 1e-11)
+    for each in (made, turned):
+        root = each.power(0.5).dense()
+        close(root @ root, dense, 1e-10)
+        close(each.power(-1).dense() @ dense, eye, 1e-7)
+        close(each.inverse(0.01, use_exact_damping=True).dense() @ (dense + 0.01 * eye), eye, 1e-9)
+    close(made.inverse().dense() @ dense, eye, 1e-7)
+    drawn = torch.stack(
+        [
+            torch.cat([t.flatten() for t in made.sample(torch.Generator().manual_seed(s)).values()])
+            for s in range(1500)
+        ]
+    )
+    close(drawn.T @ drawn / 1500, dense, 0.2)
+
+
+def test_damping_of_factors() -> None:
+    made = factors(separate_weight_and_bias=True)
+    damped = made.inverse((0.1, 0.2))
+    block, inverse = made.blocks["0.weight",], damped.blocks["0.weight",]
+    close(inverse.A @ (block.A + 0.1 * torch.eye(4).double()), torch.eye(4).double().expand(2, 4, 4), 1e-10)
+    close(inverse.G @ (block.G + 0.2 * torch.eye(2).double()), torch.eye(2).double().expand(2, 2, 2), 1e-10)
+    diagonal = made.blocks["1.weight",].values
+    close(damped.blocks["1.weight",].values, 1 / (diagonal + 0.1 * 0.2))
+    for bad, message in (
+        (
+            {"damping": (0.1, 0.2), "use_exact_damping": True},
+            r"damping is a pair \(0.1, 0.2\), but heuristic",
+        ),
+        ({"use_exact_damping": True, "use_heuristic_damping": True}, r"are both True; take one"),
+        ({"damping": -1e6}, r"not positive definite with damping -1000000.0; give more damping"),
+    ):
+        with pytest.raises(ArgumentError, match=message):
+            made.inverse(**bad)
+    with pytest.raises(
+        ArgumentError, match=r"a block of eigenvalues has damping=0.1 and use_exact_damping=False"
+    ):
+        made.eigh().inverse(0.1)
+
+
+@pytest.mark.parametrize(
+    "damping",
+    [{"damping": 0.01}, {"damping": (0.01, 0.02)}, {"damping": 0.01, "use_heuristic_damping": True},
+     {"damping": 1e-8, "use_heuristic_damping": True, "min_damping": 0.03}, {"damping": 0.01, "use_exact_damping": True}],
+)  # fmt: skip
+@pytest.mark.parametrize("separate", [True, False])
+def test_inverses_equal_those_of_curvlinops(damping: dict[str, Any], separate: bool) -> None:
+    curvlinops = pytest.importorskip("curvlinops")
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(2, 4, 2), nn.Tanh(), nn.Flatten(), nn.Linear(36, CLASSES)).double()
+    options: dict[str, Any] = {"fisher_type": "type-2", "separate_weight_and_bias": separate}
+    theirs = curvlinops.KFACLinearOperator(
+        model, LOSS, list(model.parameters()), [batch()], check_deterministic=False, **options
+    )
+    vector = torch.randn(theirs.shape[1]).double()
+    want = curvlinops.KFACInverseLinearOperator(theirs, **damping) @ vector
+    close(kfac(model, LOSS, [batch()], **options).inverse(**damping) @ vector, want, 1e-9)
+
+
+def test_files_devices_and_dtypes() -> None:
+    made = factors()
+    for each in (made, made.eigh()):
+        with tempfile.TemporaryDirectory() as folder:
+            torch.save(each.state_dict(), os.path.join(folder, "factors.pt"))
+            back = KroneckerFactors.from_state_dict(
+                torch.load(os.path.join(folder, "factors.pt"), weights_only=True)
+            )
+        assert torch.equal(back.dense(), each.dense())
+        assert (back.names, back.num_data, back.reduction) == (each.names, each.num_data, each.reduction)
+        assert list(back.blocks) == list(each.blocks)
+    assert made.to(torch.float32).dense().dtype == torch.float32
+    assert made.to("meta").blocks["0.weight", "0.bias"].A.is_meta
+
+
+def test_scipy() -> None:
+    pytest.importorskip("scipy")
+    made = factors()
+    operator = made.to_scipy()
+    vector = torch.randn(made.shape[0], 2).double()
+    close(torch.from_numpy(operator @ vector.numpy()), made @ vector)
+    close(torch.from_numpy(operator.T @ vector[:, 0].numpy()), made @ vector[:, 0])
+    assert operator.dtype == "float64"
+
+
+# -- two processes ---------------------------------------------------------------------------------------
+
+
+def work(_: int, rank: int, folder: str) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    x, y = batch()
+    mine = [(x[:10], y[:10])] if rank == 0 else [(x[10:20], y[10:20]), (x[20:], y[20:])]
+    found = []
+    for reduction in ("mean", "sum"):
+        options: dict[str, Any] = {"unsupported": "diagonal", "kfac_approx": "reduce"}
+        loss = nn.CrossEntropyLoss(reduction=reduction)
+        found.append(kfac(net(), loss, mine, process_group=dist.group.WORLD, **options))
+        found.append(kfac(net(), loss, mine, **options).all_reduce())
+    torch.save(
+        [(each.dense(), each.num_data, each.loss_terms) for each in found], os.path.join(folder, str(rank))
+    )
+    dist.destroy_process_group()
+
+
+def test_two_processes_equal_one() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        worker = mp.spawn(work, (1, folder), nprocs=1, join=False)
+        work(0, 0, folder)
+        worker.join()
+        results = [torch.load(os.path.join(folder, str(rank))) for rank in range(2)]
+    for result in results:
+        for place, (dense, n, terms) in enumerate(result):
+            loss = nn.CrossEntropyLoss(reduction=("mean", "sum")[place // 2])
+            want = kfac(net(), loss, [batch()], unsupported="diagonal", kfac_approx="reduce")
+            close(dense, want.dense())
+            assert (n, terms) == (40, 40)
+
+
+def test_eigenbases_are_not_summed_over_processes() -> None:
+    with pytest.raises(ArgumentError, match=r"no sum over processes; reduce before eigh"):
+        factors().eigh().all_reduce()

@@ -1,0 +1,104 @@
+"""What is computed of one parameter from the calls that use it: by one function of its layer where there is one.
+
+A weight with a matrix that one call uses goes by what tnconv compiles of the layer, which need not make per-example
+gradients. Any other parameter goes by its per-example gradients, which are summed over calls first.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from tnconv.curvature.layers import Layers
+from tnconv.curvature.matrix import Matrix, compiled
+
+Columns = Sequence[Sequence[Tensor]]  # for each column, the gradients of all calls
+
+
+def squared_norms(layers: Layers, name: str, z: Sequence[Tensor], shape: Sequence[int]) -> Tensor:
+    """Squared norms of the per-example gradients of a parameter, `[n]`."""
+    place = _alone(layers, name)
+    if place is None:
+        rows: Tensor = layers.rows(name, [z], shape)[0]
+        return rows.flatten(1).square().sum(1)
+    use = layers.uses[place]
+    assert isinstance(use, Matrix)
+    return compiled(use.spec, "gradient_norm")(use.x, z[place])
+
+
+def weighted_gradient(
+    layers: Layers, name: str, z: Sequence[Tensor], factors: Tensor, shape: Sequence[int]
+) -> Tensor:
+    """The sum over examples of their gradients times factors `[n]`."""
+    weights = [layers.uses[p] for p in layers.weights.get(name, ())]
+    if name in layers.biases or not all(isinstance(use, Matrix) for use in weights):
+        rows = layers.rows(name, [z], shape)[0]
+        return _product(factors.to(rows.dtype), rows, 1)
+    found = []
+    for use, place in zip(weights, layers.weights[name], strict=True):
+        assert isinstance(use, Matrix)
+        each = factors if use.images == 1 else factors.repeat_interleave(use.images)
+        grad = z[place]
+        found.append(use.weight_gradient(grad * each.to(grad.dtype).view(-1, *[1] * (grad.dim() - 1))))
+    return found[0] if len(found) == 1 else torch.stack(found).sum(0)
+
+
+def squares(layers: Layers, name: str, z: Columns, shape: Sequence[int]) -> Tensor:
+    """The squares of per-example gradients, summed over columns and examples, in the shape of the parameter."""
+    place = _alone(layers, name)
+    if place is None:
+        return layers.rows(name, z, shape).square().sum((0, 1))
+    use = layers.uses[place]
+    assert isinstance(use, Matrix)
+    return compiled(use.spec, "ggn_diagonal")(use.x, torch.stack([each[place] for each in z]))
+
+
+def gram(
+    first: tuple[Layers, Columns], second: tuple[Layers, Columns] | None, name: str, shape: Sequence[int]
+) -> Tensor:
+    """Inner products of per-example gradients, `[v, n, v', n']`.
+
+    Args:
+        first: calls and gradients of a batch.
+        second: those of another; None for the same.
+        name: of the parameter.
+        shape: of the parameter.
+    """
+    layers, z = first
+    place = _alone(layers, name)
+    if place is not None and (second is None or _same(layers, second[0], name)):
+        use = layers.uses[place]
+        assert isinstance(use, Matrix)
+        given = [use.x, torch.stack([each[place] for each in z])]
+        if second is not None:
+            other = second[0].uses[second[0].weights[name][0]]
+            assert isinstance(other, Matrix)
+            given += [other.x, torch.stack([each[second[0].weights[name][0]] for each in second[1]])]
+        return compiled(use.spec, "ggn_gram")(*given)
+    rows = layers.rows(name, z, shape).flatten(2)
+    others = rows if second is None else second[0].rows(name, second[1], shape).flatten(2)
+    return _product(rows, others, ([2], [2]))
+
+
+def _alone(layers: Layers, name: str) -> int | None:
+    """The place of the one call that has a parameter as the weight of a matrix, with one image an example."""
+    places = layers.weights.get(name, [])
+    if len(places) != 1 or name in layers.biases:
+        return None
+    use = layers.uses[places[0]]
+    return places[0] if isinstance(use, Matrix) and use.images == 1 else None
+
+
+def _same(first: Layers, second: Layers, name: str) -> bool:
+    """Whether a parameter is the weight of equal layers in two batches."""
+    places = _alone(first, name), _alone(second, name)
+    if None in places:
+        return False
+    uses = first.uses[first.weights[name][0]], second.uses[second.weights[name][0]]
+    specs = [use.spec for use in uses if isinstance(use, Matrix)]
+    return specs[0] == specs[1]
+
+
+def _product(first: Tensor, second: Tensor, dims: int | tuple[list[int], list[int]]) -> Tensor:
+    found: Tensor = torch.tensordot(first, second, dims)
+    return found
