@@ -275,23 +275,39 @@ def test_batches_do_not_matter(reduction: str) -> None:
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
-def test_into_adds_data_or_decays(reduction: str) -> None:
+@pytest.mark.parametrize("approx", ["expand", "reduce"])
+def test_into_adds_data_or_decays(reduction: str, approx: str) -> None:
     model, x, y = net()
-    loss = nn.CrossEntropyLoss(reduction=reduction)
-    first, second = (kfac(model, loss, [(x[s], y[s])]) for s in (slice(0, 2), slice(2, 6)))
+    loss, options = nn.CrossEntropyLoss(reduction=reduction), {"kfac_approx": approx}
+    slices = slice(0, 2), slice(2, 3), slice(3, 6)
+    batches = [(x[s], y[s]) for s in slices]
+    whole = kfac(model, loss, [(x, y)], **options)
+    first, second = kfac(model, loss, batches[:1], **options), kfac(model, loss, batches[1:], **options)
     olds = {k: {n: t.clone() for n, t in b.tensors.items()} for k, b in first.blocks.items()}
-    owner = first.blocks["0.weight",].G
-    merged = kfac(model, loss, [(x[2:], y[2:])], into=first)
-    close(merged.dense(), kfac(model, loss, [(x, y)]).dense())
-    assert merged.blocks["0.weight",].G is owner
-    decayed = kfac(model, loss, [(x[2:], y[2:])], into=kfac(model, loss, [(x[:2], y[:2])]), decay=0.75)
-    for key, block in decayed.blocks.items():
-        for name, tensor in block.tensors.items():
-            close(tensor, 0.75 * olds[key][name] + 0.25 * second.blocks[key].tensors[name])
-    with pytest.raises(ArgumentError, match=r"into has the blocks .* but the model has"):
+    owners = [t for block in first.blocks.values() for t in block.tensors.values()]
+    merged = kfac(model, loss, batches[1:], into=first, **options)
+    close(merged.dense(), whole.dense())
+    assert [id(t) for b in merged.blocks.values() for t in b.tensors.values()] == list(map(id, owners))
+    assert (merged.num_data, merged.loss_terms) == (6, 6)
+    for data in (batches[1:], [(x[2:], y[2:])], iter([(x[2:], y[2:])])):  # what is one batch goes in place
+        start = kfac(model, loss, batches[:1], **options)
+        decayed = kfac(model, loss, data, into=start, decay=0.75, **options)
+        for key, block in decayed.blocks.items():
+            for name, tensor in block.tensors.items():
+                assert tensor is start.blocks[key].tensors[name]
+                close(tensor, 0.75 * olds[key][name] + 0.25 * second.blocks[key].tensors[name])
+    with pytest.raises(
+        ArgumentError, match=r"into has no block \('0.weight', '0.bias'\) with a Kronecker product"
+    ):
         kfac(model, loss, [(x, y)], into=first, separate_weight_and_bias=False)
+    with pytest.raises(ArgumentError, match=r"into has the blocks .* but the model has"):
+        kfac(model, loss, [(x, y)], into=first, params=["0.weight"])
     with pytest.raises(OperationError, match=r"decay is 0.5 but into is left out"):
         kfac(model, loss, [(x, y)], decay=0.5)
+    with pytest.raises(OperationError, match=r"decay is 1.0; give a number of at least 0 and below 1"):
+        kfac(model, loss, [(x, y)], decay=1.0, into=first)
+    with pytest.raises(ArgumentError, match=r"data has no examples"):
+        kfac(model, loss, [(x[:0], y[:0])])
 
 
 def test_seeds() -> None:

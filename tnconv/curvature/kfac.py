@@ -6,6 +6,7 @@ gradient `z` of one column of the loss's Hessian root (or of one sampled or give
 for a mean. Reduce sums over positions first: `A = Σ (Σ_t a)(Σ_t a)ᵀ / (N T²)`, `G = s Σ (Σ_t z)(Σ_t z)ᵀ`.
 """
 
+from collections.abc import Sized
 from typing import Any
 
 from tnconv.curvature.data import Data, batches
@@ -84,9 +85,15 @@ def kfac(
     one_of("unsupported", unsupported, _UNSUPPORTED)
     if decay is not None and into is None:
         raise OperationError(f"decay is {decay} but into is left out; give the factors that decay")
+    if decay is not None and not 0 <= decay < 1:
+        raise OperationError(f"decay is {decay}; give a number of at least 0 and below 1")
     read = loss_of(loss, fisher.exact)
     tracked = Model.of(model, params)
-    sums = Sums(tracked, separate_weight_and_bias, groups, kfac_approx == "reduce", unsupported)
+    single = isinstance(data, Sized) and len(data) == 1
+    in_place = process_group is None and num_data is None and (decay is None or single)
+    begin = into if in_place else None
+    reduce = kfac_approx == "reduce"
+    sums = Sums(tracked, separate_weight_and_bias, groups, reduce, unsupported, begin, decay)
     generator = None
     for x, y in batches(data):
         passed = run(
@@ -113,6 +120,8 @@ def _merged(into: KroneckerFactors, new: KroneckerFactors, decay: float | None) 
     n, terms = into.num_data + new.num_data, into.loss_terms + new.loss_terms
     for key, block in into.blocks.items():
         for name, tensor in block.tensors.items():
+            if tensor is new.blocks[key].tensors[name]:  # written already
+                continue
             if decay is not None:
                 old, share = decay, 1 - decay
             elif name == "A":

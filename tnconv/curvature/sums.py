@@ -8,6 +8,7 @@ import torch
 import torch.distributed as dist
 from torch import Generator, Tensor
 
+from tnconv.compiler.function import CompiledFunction
 from tnconv.curvature.blocks import AnyBlock, Block, DiagonalBlock, Place
 from tnconv.curvature.fisher import Fisher
 from tnconv.curvature.kronecker import KroneckerFactors
@@ -16,7 +17,7 @@ from tnconv.curvature.losses import Loss
 from tnconv.curvature.matrix import Matrix, compiled
 from tnconv.curvature.models import Model
 from tnconv.curvature.run import Run
-from tnconv.errors import CaptureError
+from tnconv.errors import ArgumentError, CaptureError
 
 
 @dataclass(slots=True)
@@ -29,6 +30,12 @@ class Sums:
         groups: `"block"` or `"average"`.
         reduce: whether positions are summed first.
         unsupported: see `kfac`.
+        into: factors that input factors are written into.
+        decay: of these, for a single batch; None where they count as the data that they are of.
+
+    Attributes:
+        units: by block, what its input factor is to be multiplied with, so that it is the sum over examples of the
+            means over positions: a sum over batches is added in place without another pass over the factor.
     """
 
     model: Model
@@ -36,12 +43,15 @@ class Sums:
     groups: str
     reduce: bool
     unsupported: str
+    into: KroneckerFactors | None = None
+    decay: float | None = None
+    units: dict[tuple[str, ...], float] = field(default_factory=dict)
     places: dict[tuple[str, ...], Place] = field(default_factory=dict)
     inputs: dict[tuple[str, ...], Tensor] = field(default_factory=dict)
     outputs: dict[tuple[str, ...], Tensor] = field(default_factory=dict)
     diagonals: dict[str, Tensor] = field(default_factory=dict)
-    positions: dict[tuple[str, ...], int] = field(default_factory=dict)
     left: dict[str, str] = field(default_factory=dict)
+    n_into: float = 0.0
     n: float = 0.0
     terms: float = 0.0
 
@@ -54,9 +64,11 @@ class Sums:
         self.left |= passed.left
         layers = Layers.of(passed)
         blocks = self._blocks(layers)
+        if self.into is not None and self.n == passed.n:
+            self._begin(self.into, blocks, passed.n)
         for key, calls in blocks.items():
-            if layers.weights.get(key[0]):
-                _accumulate(self.inputs, key, self._input(layers, key, calls))
+            if passed.n and layers.weights.get(key[0]):
+                self._add_input(layers, key, calls, passed.n)
         for cotangent, last in fisher.cotangents(loss, passed, y, generator):
             z = layers.gradients(passed.gradients(cotangent, retain=not last))
             made: dict[tuple[int, ...], Tensor] = {}
@@ -140,22 +152,53 @@ class Sums:
 
     # -- factors -----------------------------------------------------------------------------------------
 
-    def _input(self, layers: Layers, key: tuple[str, ...], calls: tuple[int, ...]) -> Tensor:
-        """The raw sum of the input factor over a batch."""
+    def _begin(self, into: KroneckerFactors, blocks: Mapping[tuple[str, ...], Any], n: int) -> None:
+        """Let the input factors begin with those that are there."""
+        self.n_into = into.num_data if self.decay is None else self.decay * n / (1 - self.decay)
+        for key in blocks:
+            block = into.blocks.get(key)
+            if not isinstance(block, Block) or block.place != self.places[key]:
+                raise ArgumentError(
+                    f"into has no block {key} with a Kronecker product of this layer; it has {list(into.blocks)}; give "
+                    "factors of the same model and options"
+                )
+        for key in blocks:
+            A = into.blocks[key].tensors.get("A")
+            if A is not None:
+                self.inputs[key], self.units[key] = A, self.n_into
+
+    def _add_input(self, layers: Layers, key: tuple[str, ...], calls: tuple[int, ...], n: int) -> None:
+        """Add the input factor of a batch of n examples, as a mean over them."""
         uses = _matrices(layers, calls)
+        there = self.inputs.get(key)
+        beta = self.units.get(key, 0.0) / n
+        self.units[key] = n
+        if len(uses) == 1 and uses[0].images == 1:
+            function = self._function(uses[0], key)
+            if there is None:
+                self.inputs[key] = function(uses[0].x)
+            else:
+                function(uses[0].x, out=there, beta=beta)
+            return
+        found = self._of_several(uses, key)
+        self.inputs[key] = found if there is None else there.mul_(beta).add_(found)
+
+    def _function(self, use: Matrix, key: tuple[str, ...], convention: str = "kfac") -> CompiledFunction:
+        """What computes the input factor of a call."""
+        op = "kfac_reduce" if self.reduce else "kfac_expand"
         bias = "joint" if len(key) == 2 else "separate"
-        self.positions[key] = sum(use.positions for use in uses)
-        if not self.reduce or (len(uses) == 1 and uses[0].images == 1):
-            op = "kfac_reduce" if self.reduce else "kfac_expand"
-            parts = [
-                compiled(use.spec, op, convention="sum", groups=self.groups, bias=bias)(use.x) for use in uses
-            ]
-            return parts[0] if len(parts) == 1 else torch.stack(parts).sum(0)
+        return compiled(use.spec, op, convention=convention, groups=self.groups, bias=bias)
+
+    def _of_several(self, uses: list[Matrix], key: tuple[str, ...]) -> Tensor:
+        """The input factor of several calls or images, which are positions of one layer."""
+        n, t = uses[0].n, sum(use.positions for use in uses)
+        if not self.reduce:
+            parts = [self._function(use, key, "sum")(use.x) for use in uses]
+            return torch.stack(parts).sum(0).mul_(1 / (n * t))
         sums = torch.stack([use.input_sums(self.groups == "average") for use in uses]).sum(0)
-        if bias == "joint":
-            ones = sums.new_full((*sums.shape[:2], 1), self.positions[key])
-            sums = torch.cat([sums, ones], 2)
-        return torch.einsum("nga,ngb->gab", sums, sums)
+        if len(key) == 2:
+            sums = torch.cat([sums, sums.new_full((*sums.shape[:2], 1), t)], 2)
+        return torch.einsum("nga,ngb->gab", sums, sums).mul_(1 / (n * t * t))
 
     def _output(self, layers: Layers, calls: tuple[int, ...], z: list[Tensor]) -> Tensor:
         """The raw sum of the gradient factor over a batch."""
@@ -194,8 +237,11 @@ class Sums:
         """The factors, scaled; of the data of all processes."""
         if group is not None:
             self._reduce(group)
+        if not self.n:
+            raise ArgumentError("data has no examples; give at least one")
+        total = self.n_into + (self.n if num_data is None else float(num_data))
         n = self.n if num_data is None else float(num_data)
-        terms = n * (self.terms / self.n if per_example is None else per_example) if self.n else 0.0
+        terms = n * (self.terms / self.n if per_example is None else per_example)
         by_output = (1 / terms if terms else float("nan")) if reduction == "mean" else 1.0
         by_output /= fisher.samples
         if fisher.kind == "forward-only":
@@ -203,9 +249,8 @@ class Sums:
         blocks: dict[tuple[str, ...], AnyBlock] = {}
         for key, place in self.places.items():
             A = self.inputs.get(key)
-            if A is not None:
-                t = self.positions[key]
-                A.mul_(1 / (n * t * (t if self.reduce else 1)) if n else float("nan"))
+            if A is not None and self.units[key] != total:
+                A.mul_(self.units[key] / total)
             blocks[key] = Block(place, A, self.outputs[key].mul_(by_output))
         for name, values in self.diagonals.items():
             place = Place((name,), (tuple(values.shape),))
@@ -215,6 +260,9 @@ class Sums:
 
     def _reduce(self, group: Any) -> None:
         """Sum over processes."""
+        for key, tensor in self.inputs.items():
+            tensor.mul_(self.units[key])
+            self.units[key] = 1.0
         tensors = (*self.inputs.values(), *self.outputs.values(), *self.diagonals.values())
         for tensor in tensors:
             dist.all_reduce(tensor, group=group)

@@ -17,17 +17,19 @@ from tnconv.backends.torch.emit import RESERVED, Emitter, Statement, Value, flat
 from tnconv.backends.torch.kernels.base import ACCURACIES, Kernel, Problem
 from tnconv.backends.torch.kernels.contract import Contract, presum
 from tnconv.backends.torch.kernels.windows import Cells, Windows
+from tnconv.backends.torch.memory import LARGEST_REUSED
 from tnconv.backends.torch.profile import DEFAULT, Profile, profile_of
 from tnconv.backends.torch.signature import Binding, bindings
 from tnconv.backends.torch.streaming import emit_squares, square_of, squares, worth_streaming
 from tnconv.backends.torch.windows import broadcast, diagonal, gather, match_diagonals, scatter, window_view
 from tnconv.errors import LoweringError, PluginError
-from tnconv.ir import Axis, Delta, Expression, Index, Pattern, Relational, Size, fresh, solve
+from tnconv.ir import Axis, Delta, Expression, Index, Pattern, Relational, Size, fresh, product, solve
 from tnconv.ir.index import normal, symbol_names
 from tnconv.ir.monomial import Scalar, polynomial_text
 from tnconv.planner.plan import DEFAULT_HINT, Operand, Plan, Step
 
 _COMMENT_COLUMN = 88
+_LARGEST_ITEM = 16  # bytes
 COMPONENTWISE = "componentwise"  # what kernels promise at least unless somebody asks for more, or less
 
 
@@ -570,6 +572,9 @@ class Lowering:
                 Pattern("axis", cell, tuple(zip(axis.strides, axis.indices, strict=True)), axis.start)
             )
         text, reads = f"{value.name}.new_zeros({em.shape(tuple(dims))})", [value.name]
+        cells = product(i.size for dim in dims for i in dim)
+        if isinstance(cells, int) and cells > LARGEST_REUSED // _LARGEST_ITEM:
+            text = f"rt.zeros({value.name}, {em.shape(tuple(dims))})"
         if fill is not None:
             given, others = self.values[fill]
             own = {

@@ -32,13 +32,33 @@ def new_empty(x: Tensor, shape: Sequence[int]) -> Tensor:
     Returns:
         The tensor. If it is large, its storage cannot be resized, as that of `torch.from_numpy`.
     """
+    found = _mapped(x, shape)
+    return x.new_empty(shape) if found is None else found
+
+
+def new_zeros(x: Tensor, shape: Sequence[int]) -> Tensor:
+    """A tensor of zeros, as `x.new_zeros(shape)`; those of a large one are the kernel's, and are not written.
+
+    Args:
+        x: any tensor that nothing records.
+        shape: of the result.
+
+    Returns:
+        The tensor; see `new_empty`.
+    """
+    found = _mapped(x, shape)
+    return x.new_zeros(shape) if found is None else found
+
+
+def _mapped(x: Tensor, shape: Sequence[int]) -> Tensor | None:
+    """Memory of zeros in huge pages; None where the tensor is small, or not of the host's."""
     size = prod(shape) * x.dtype.itemsize
     plain = type(x) is not Tensor or x.device.type != "cpu" or torch._C._len_torch_dispatch_stack() > 0
     if _HUGE is None or size <= LARGEST_REUSED or plain:
-        return x.new_empty(shape)
+        return None
     memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     try:
         memory.madvise(_HUGE)
     except OSError:  # a kernel without them
-        return x.new_empty(shape)
+        return None
     return torch.frombuffer(memory, dtype=x.dtype).view(*shape)

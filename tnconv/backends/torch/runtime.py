@@ -15,7 +15,7 @@ from tnconv.backends.torch.context import are_plain, is_recorded, is_traced, may
 from tnconv.backends.torch.gram import gram
 from tnconv.backends.torch.into import add_into, scale_into
 from tnconv.backends.torch.lag import correlate
-from tnconv.backends.torch.memory import HOST
+from tnconv.backends.torch.memory import HOST, new_zeros
 from tnconv.backends.torch.strips import Terms, strip, strips
 from tnconv.errors import ArgumentError
 
@@ -56,6 +56,7 @@ __all__ = [
     "weight_gradient",
     "weight_gradients",
     "window_sums",
+    "zeros",
 ]
 
 _BACKWARD = torch.ops.aten.convolution_backward.default
@@ -582,6 +583,11 @@ def ratio(numerator: float, denominator: float) -> float:
         quotient: Any = numerator / denominator.double()
         return quotient
     return numerator / denominator if denominator else float("nan")
+
+
+def zeros(like: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Zeros with the dtype and the device of a tensor, in huge pages where they are many."""
+    return new_zeros(like, shape) if may_write(like) else like.new_zeros(shape)
 
 
 def undefined(result: Tensor) -> Tensor:
