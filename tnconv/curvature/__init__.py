@@ -8,6 +8,7 @@ from tnconv.curvature.blocks import Block, DiagonalBlock, EigenBlock
 from tnconv.curvature.calls import LayerCall
 from tnconv.curvature.capture import Capture, capture
 from tnconv.curvature.diagonal import fisher_diagonal, ggn_diagonal
+from tnconv.curvature.ekfac import ekfac
 from tnconv.curvature.kernel import ntk
 from tnconv.curvature.kfac import kfac
 from tnconv.curvature.kronecker import KroneckerFactors
@@ -27,6 +28,7 @@ __all__ = [
     "LayerCall",
     "capture",
     "clipped_gradients",
+    "ekfac",
     "fisher_diagonal",
     "ggn_diagonal",
     "gradient_norms",

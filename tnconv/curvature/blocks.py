@@ -230,15 +230,16 @@ class EigenBlock(AnyBlock):
 
     def apply(self, parts: Sequence[Tensor]) -> list[Tensor]:
         """The product with stacks of vectors."""
-        matrix = self.place.pack(parts)
-        turned = torch.einsum("ged,geak->gdak", self.Q_G, matrix)
-        if self.Q_A is not None:
-            turned = torch.einsum("gdak,gab->gdbk", turned, self.Q_A)
-        turned = turned * self.values.unsqueeze(3)
+        turned = self.turned(self.place.pack(parts)) * self.values.unsqueeze(3)
         back = torch.einsum("gde,geak->gdak", self.Q_G, turned)
         if self.Q_A is not None:
             back = torch.einsum("gdbk,gab->gdak", back, self.Q_A)
         return self.place.unpack(back)
+
+    def turned(self, matrix: Tensor) -> Tensor:
+        """Vectors `[g, d, a, k]` in the eigenbasis."""
+        found = torch.einsum("ged,geak->gdak", self.Q_G, matrix)
+        return found if self.Q_A is None else torch.einsum("gdak,gab->gdbk", found, self.Q_A)
 
     def _with(self, values: Tensor) -> "EigenBlock":
         return EigenBlock(self.place, self.Q_A, self.Q_G, values)

@@ -63,7 +63,7 @@ class Sums:
         self.terms += terms
         self.left |= passed.left
         layers = Layers.of(passed)
-        blocks = self._blocks(layers)
+        blocks = self.blocks_of(layers)
         if self.into is not None and self.n == passed.n:
             self._begin(self.into, blocks, passed.n)
         for key, calls in blocks.items():
@@ -86,7 +86,7 @@ class Sums:
 
     # -- blocks ------------------------------------------------------------------------------------------
 
-    def _blocks(self, layers: Layers) -> dict[tuple[str, ...], tuple[int, ...]]:
+    def blocks_of(self, layers: Layers) -> dict[tuple[str, ...], tuple[int, ...]]:
         """The blocks with a Kronecker product: the names of their parameters, and the places of their calls.
 
         Raises:
