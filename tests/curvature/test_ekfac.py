@@ -91,9 +91,7 @@ def test_other_fishers() -> None:
 def test_equals_curvlinops(fisher: str, approx: str) -> None:
     curvlinops = pytest.importorskip("curvlinops")
     torch.manual_seed(0)
-    net = nn.Sequential(
-        nn.Conv2d(2, 4, 2), nn.Tanh(), nn.Flatten(), nn.Linear(16, CLASSES)
-    ).double()
+    net = nn.Sequential(nn.Conv2d(2, 4, 2), nn.Tanh(), nn.Flatten(), nn.Linear(16, CLASSES)).double()
     x = torch.randn(50, 2, 3, 3).double()
     for kind in LOSSES:
         for separate in (True, False):

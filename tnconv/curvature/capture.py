@@ -27,6 +27,7 @@ class Capture(TorchFunctionMode):
     Args:
         parameters: what is tracked, by name.
         current: parameters of the model as they are now, for modules that replace them (FSDP); None for none.
+        seen: called with the place of each call among `calls`, and its output.
 
     Attributes:
         calls: in the order of the forward pass.
@@ -35,14 +36,17 @@ class Capture(TorchFunctionMode):
     """
 
     def __init__(
-        self, parameters: Mapping[str, Tensor], current: Callable[[], Mapping[str, Tensor]] | None = None
+        self,
+        parameters: Mapping[str, Tensor],
+        current: Callable[[], Mapping[str, Tensor]] | None = None,
+        seen: Callable[[int, Tensor], None] | None = None,
     ) -> None:
         super().__init__()
         self.parameters = dict(parameters)
         self.calls: list[LayerCall] = []
         self.unread: dict[str, str] = {}
         self.mixing: list[str] = []
-        self._current = current
+        self._current, self._seen = current, seen
         self._name = {id(tensor): name for name, tensor in self.parameters.items()}
         self._alive: list[Tensor] = list(self.parameters.values())  # ids are of tensors that live
         self._others: set[int] = set()
@@ -161,6 +165,8 @@ class Capture(TorchFunctionMode):
                 0 if x is None else x._version,
             )
         )
+        if self._seen is not None:
+            self._seen(len(self.calls) - 1, result)
 
     def _leave(self, func: Callable[..., Any], found: list[Tensor], result: object) -> None:
         """Note that parameters are used by a function that is not read."""

@@ -107,10 +107,10 @@ def kfac(
             generator = fisher.generator(passed.output.device)
         sums.add(passed, read.terms(passed.values, y), fisher, read, y, generator)
     found = sums.factors(num_data, num_per_example_loss_terms, read.reduction, fisher, process_group)
-    return found if into is None else _merged(into, found, decay)
+    return found if into is None else merged(into, found, decay)
 
 
-def _merged(into: KroneckerFactors, new: KroneckerFactors, decay: float | None) -> KroneckerFactors:
+def merged(into: KroneckerFactors, new: KroneckerFactors, decay: float | None) -> KroneckerFactors:
     """Factors written in place: a moving average, or those of the data of both."""
     if list(into.blocks) != list(new.blocks):
         raise ArgumentError(

@@ -1,6 +1,6 @@
 """Raw sums of Kronecker factors over batches, by block; scaled once, at the end."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +18,8 @@ from tnconv.curvature.matrix import Matrix, compiled
 from tnconv.curvature.models import Model
 from tnconv.curvature.run import Run
 from tnconv.errors import ArgumentError, CaptureError
+
+Blocks = Mapping[tuple[str, ...], tuple[int, ...]]  # the places of the calls of each block
 
 
 @dataclass(slots=True)
@@ -59,6 +61,19 @@ class Sums:
         self, passed: Run, terms: float, fisher: Fisher, loss: Loss, y: Any, generator: Generator | None
     ) -> None:
         """Add a batch."""
+        layers, blocks = self.begin(passed, terms)
+        for cotangent, last in fisher.cotangents(loss, passed, y, generator):
+            self.add_gradients(layers, blocks, passed.gradients(cotangent, retain=not last))
+        if fisher.kind == "forward-only":
+            self._identities(layers, blocks)
+
+    def begin(self, passed: Run, terms: float) -> tuple[Layers, Blocks]:
+        """Add the inputs of a batch; what is needed to add gradients is returned.
+
+        Args:
+            passed: the forward pass.
+            terms: of the loss, over the batch.
+        """
         self.n += passed.n
         self.terms += terms
         self.left |= passed.left
@@ -69,20 +84,21 @@ class Sums:
         for key, calls in blocks.items():
             if passed.n and layers.weights.get(key[0]):
                 self._add_input(layers, key, calls, passed.n)
-        for cotangent, last in fisher.cotangents(loss, passed, y, generator):
-            z = layers.gradients(passed.gradients(cotangent, retain=not last))
-            made: dict[tuple[int, ...], Tensor] = {}
-            for key, calls in blocks.items():
-                if calls not in made:  # a weight and its bias have one
-                    made[calls] = self._output(layers, calls, z)
-                    _accumulate(self.outputs, key, made[calls], fresh=True)
-                else:
-                    _accumulate(self.outputs, key, made[calls])
-            for name in self._cellwise(layers):
-                square = layers.rows(name, [z], self.model.parameters[name].shape).square().sum((0, 1))
-                _accumulate(self.diagonals, name, square)
-        if fisher.kind == "forward-only":
-            self._identities(layers, blocks)
+        return layers, blocks
+
+    def add_gradients(self, layers: Layers, blocks: Blocks, found: Sequence[Tensor]) -> None:
+        """Add gradients at the outputs of all calls."""
+        z = layers.gradients(found)
+        made: dict[tuple[int, ...], Tensor] = {}
+        for key, calls in blocks.items():
+            if calls not in made:  # a weight and its bias have one
+                made[calls] = self._output(layers, calls, z)
+                _accumulate(self.outputs, key, made[calls], fresh=True)
+            else:
+                _accumulate(self.outputs, key, made[calls])
+        for name in self._cellwise(layers):
+            square = layers.rows(name, [z], self.model.parameters[name].shape).square().sum((0, 1))
+            _accumulate(self.diagonals, name, square)
 
     # -- blocks ------------------------------------------------------------------------------------------
 

@@ -1,0 +1,268 @@
+"""KFAC as a preconditioner of any optimizer: gradients are replaced by what the inverse curvature makes of them.
+
+pre = tnconv.optim.KFACPreconditioner(model, damping=1e-2)
+with pre:
+    loss = criterion(model(x), y)
+loss.backward()
+pre.step()
+optimizer.step()
+"""
+
+from collections.abc import Callable, Collection, Mapping
+from math import sqrt
+from types import TracebackType
+from typing import Any, Self
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from tnconv.curvature.axes import assumed
+from tnconv.curvature.blocks import AnyBlock, Block
+from tnconv.curvature.capture import Capture
+from tnconv.curvature.fisher import Fisher, one_of
+from tnconv.curvature.kfac import merged
+from tnconv.curvature.kronecker import KroneckerFactors
+from tnconv.curvature.models import Model
+from tnconv.curvature.run import Run
+from tnconv.curvature.sums import Sums
+from tnconv.errors import ArgumentError, CaptureError, OperationError
+
+Key = tuple[str, ...]
+
+
+class KFACPreconditioner:
+    """Preconditions the gradients of a module with KFAC of the empirical Fisher matrix, from its own backward passes.
+
+    Layers are seen while it is entered, and what they need is taken from the backward pass of the loss; nothing is
+    left on the module. Parameters without a Kronecker product (norms, embeddings, what is not captured) keep their
+    gradients. Factors are moving averages, `decay * old + (1 - decay) * new`; their inverses have factored damping with
+    the ratio of Martens & Grosse 2015, sec. 6.3.
+
+    Args:
+        model: whose parameters are trained; under `DistributedDataParallel` the wrapper or what is in it.
+        damping: added to the curvature, split over both factors.
+        decay: of the factors, from 0 to below 1.
+        kl_clip: the largest `lr² Σ gradient · preconditioned gradient`, a bound on the change of the model's
+            distribution (Ba et al. 2017, sec. 5); what is larger is scaled down. None for no bound.
+        lr: the learning rate, for `kl_clip`; a number, or a function that returns it.
+        factor_interval: steps between updates of the factors.
+        inverse_interval: steps between updates of the inverses.
+        kfac_approx: `"expand"` or `"reduce"`.
+        separate_weight_and_bias: whether a bias is a block of its own.
+        groups: `"block"` or `"average"`.
+        skip: names of parameters that keep their gradients.
+        reduction: of the loss over examples, `"mean"` or `"sum"`.
+        process_group: of `torch.distributed`, over which factors are averaged; inverses are shared out by
+            predicted work.
+
+    Attributes:
+        factors: the curvature; None before the first step.
+        steps: how many steps were taken.
+
+    Raises:
+        OperationError: an option is out of range or unknown.
+        CaptureError: there are no parameters.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        damping: float = 1e-3,
+        decay: float = 0.95,
+        kl_clip: float | None = None,
+        lr: float | Callable[[], float] = 1.0,
+        factor_interval: int = 1,
+        inverse_interval: int = 10,
+        kfac_approx: str = "expand",
+        separate_weight_and_bias: bool = False,
+        groups: str = "block",
+        skip: Collection[str] = (),
+        reduction: str = "mean",
+        process_group: Any = None,
+    ) -> None:
+        one_of("kfac_approx", kfac_approx, ("expand", "reduce"))
+        one_of("groups", groups, ("block", "average"))
+        one_of("reduction", reduction, ("mean", "sum"))
+        _check("damping", damping, damping > 0, "a positive number")
+        _check("decay", decay, 0 <= decay < 1, "a number of at least 0 and below 1")
+        _check("kl_clip", kl_clip, kl_clip is None or kl_clip > 0, "a positive number or None")
+        for name, every in (("factor_interval", factor_interval), ("inverse_interval", inverse_interval)):
+            _check(name, every, isinstance(every, int) and every > 0, "an int of at least 1")
+        names = [name for name, p in model.named_parameters() if p.requires_grad]
+        unknown = sorted(set(skip) - set(names))
+        if unknown:
+            raise CaptureError(
+                f"skip names {unknown[0]!r}, which is no parameter that requires gradients; those are "
+                f"{', '.join(map(repr, names))}"
+            )
+        self.model = model
+        self.damping, self.decay, self.kl_clip, self.lr = damping, decay, kl_clip, lr
+        self.factor_interval, self.inverse_interval = factor_interval, inverse_interval
+        self.separate, self.groups, self.reduce = separate_weight_and_bias, groups, kfac_approx == "reduce"
+        self.reduction, self.process_group = reduction, process_group
+        self.factors: KroneckerFactors | None = None
+        self.steps = 0
+        self._tracked = Model.of(model, [name for name in names if name not in set(skip)])
+        self._inverses: dict[Key, AnyBlock] = {}
+        self._passes: list[tuple[Capture, dict[int, Tensor]]] = []
+        self._open: Capture | None = None
+
+    # -- a forward pass ----------------------------------------------------------------------------------
+
+    def __enter__(self) -> Self:
+        """See the layers of a forward pass, if factors are due."""
+        if self.steps % self.factor_interval == 0:
+            grads: dict[int, Tensor] = {}
+
+            def seen(place: int, output: Tensor) -> None:
+                def keep(grad: Tensor) -> None:
+                    grads[place] = grads[place] + grad if place in grads else grad.detach()
+
+                output.register_hook(keep)  # type: ignore[no-untyped-call]
+
+            self._open = Capture(self._tracked.parameters, self._tracked.current, seen)
+            self._open.__enter__()  # type: ignore[no-untyped-call]
+            self._passes.append((self._open, grads))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """See no more; a pass that failed does not count."""
+        if self._open is not None:
+            self._open.__exit__(kind, error, trace)  # type: ignore[no-untyped-call]
+            self._open = None
+            if kind is not None:
+                self._passes.pop()
+
+    # -- a step ------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Update what is due, and replace the gradients of the parameters.
+
+        Raises:
+            ArgumentError: there are no factors, as no forward pass was seen, or no backward pass followed.
+        """
+        if self._passes:
+            self._update()
+        if self.factors is None:
+            raise ArgumentError(
+                "there are no factors; compute the loss inside `with preconditioner:` and call loss.backward() first"
+            )
+        if not self._inverses or self.steps % self.inverse_interval == 0:
+            self._invert()
+        self._replace()
+        self.steps += 1
+
+    def _update(self) -> None:
+        """Add the passes since the last step to the factors."""
+        passes, self._passes = self._passes, []
+        begin = self.factors if self.process_group is None and len(passes) == 1 else None
+        sums = Sums(self._tracked, self.separate, self.groups, self.reduce, "skip", begin, self.decay)
+        for captured, grads in passes:
+            if not grads:
+                raise ArgumentError(
+                    "a forward pass was seen but no backward pass; call loss.backward() before step()"
+                )
+            missing = captured.missing()
+            kept = [
+                (place, call)
+                for place, call in enumerate(captured.calls)
+                if not set(call.names) & set(missing) and place in grads
+            ]
+            n = kept[0][1].shape[0] if kept else 1
+            calls = tuple(call for _, call in kept)
+            passed = Run(torch.empty(n), calls, tuple(assumed(call, n) for call in calls), missing)
+            layers, blocks = sums.begin(passed, n)
+            sums.add_gradients(layers, blocks, [grads[place] for place, _ in kept])
+        if self.reduction == "mean":  # gradients are of the mean over the examples of a pass
+            for output in sums.outputs.values():
+                output.mul_((sums.n / len(passes)) ** 2)
+        new = sums.factors(None, None, "mean", Fisher("empirical"), self.process_group)
+        self.factors = new if self.factors is None else merged(self.factors, new, self.decay)
+
+    def _invert(self) -> None:
+        """The inverses of all blocks; each process makes its share, by the cubes of sizes."""
+        assert self.factors is not None
+        blocks = self.factors.blocks
+        if self.process_group is None:
+            self._inverses = {key: self._inverted(block) for key, block in blocks.items()}
+            return
+        group = self.process_group
+        rank, owners = dist.get_rank(group), shared_out(blocks, dist.get_world_size(group))
+        made: dict[Key, AnyBlock] = {}
+        for key, block in blocks.items():
+            own = owners[key] == rank
+            made[key] = (
+                self._inverted(block)
+                if own
+                else block.of({name: torch.empty_like(t) for name, t in block.tensors.items()})
+            )
+        for key, block in made.items():
+            for tensor in block.tensors.values():
+                dist.broadcast(tensor, dist.get_global_rank(group, owners[key]), group=group)
+        self._inverses = made
+
+    def _inverted(self, block: AnyBlock) -> AnyBlock:
+        return block.inverse(self.damping, heuristic=True)
+
+    def _replace(self) -> None:
+        """Precondition the gradients."""
+        parameters = self._tracked.parameters
+        made: list[tuple[Tensor, Tensor]] = []
+        for key, inverse in self._inverses.items():
+            grads = [parameters[name].grad for name in key]
+            if any(grad is None for grad in grads):
+                continue
+            whole = [grad for grad in grads if grad is not None]
+            found = inverse.apply([grad.unsqueeze(-1) for grad in whole])
+            made += [(old, new.squeeze(-1)) for old, new in zip(whole, found, strict=True)]
+        factor = self._clip(made)
+        for old, new in made:
+            old.copy_(new if factor == 1 else new.mul_(factor))
+
+    def _clip(self, made: list[tuple[Tensor, Tensor]]) -> float:
+        """What the preconditioned gradients are multiplied with."""
+        if self.kl_clip is None or not made:
+            return 1.0
+        lr = self.lr() if callable(self.lr) else self.lr
+        change = lr**2 * sum(float((old * new).sum()) for old, new in made)
+        return min(1.0, sqrt(self.kl_clip / change)) if change > 0 else 1.0
+
+    # -- files -------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Factors and the number of steps; inverses are made anew."""
+        return {"steps": self.steps, "factors": None if self.factors is None else self.factors.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a `state_dict`."""
+        self.steps = state["steps"]
+        saved = state["factors"]
+        self.factors = None if saved is None else KroneckerFactors.from_state_dict(saved)
+        self._inverses = {}
+        self._passes = []
+
+
+def shared_out(blocks: Mapping[Key, AnyBlock], processes: int) -> dict[Key, int]:
+    """Which process inverts which block: the most work first, to the one that has least."""
+    work = {
+        key: sum(t.shape[0] * t.shape[-1] ** 3 for t in block.tensors.values())
+        if isinstance(block, Block)
+        else 0
+        for key, block in blocks.items()
+    }
+    loads, owners = [0] * processes, {}
+    for key in sorted(work, key=lambda k: (-work[k], k)):
+        least = loads.index(min(loads))
+        owners[key] = least
+        loads[least] += work[key]
+    return owners
+
+
+def _check(name: str, value: object, right: bool, wanted: str) -> None:
+    if not right:
+        raise OperationError(f"{name} is {value!r}; give {wanted}")
