@@ -5,7 +5,7 @@ factor = fn(x)
 print(fn.network, fn.plan, fn.source)
 """
 
-from tnconv import functional, nn, ops, passes
+from tnconv import curvature, functional, nn, ops, optim, passes
 from tnconv.api import compile
 from tnconv.backends.einsum_export import to_einsum
 from tnconv.compiler.function import CompiledFunction, Cost
@@ -13,6 +13,7 @@ from tnconv.equations import conv_einsum, conv_einsum_expression, einsum, einsum
 from tnconv.errors import (
     ArgumentError,
     CacheWarning,
+    CaptureError,
     LoweringError,
     NetworkError,
     OperationError,
@@ -40,6 +41,7 @@ __version__ = "0.1.0"
 __all__ = [
     "ArgumentError",
     "CacheWarning",
+    "CaptureError",
     "CompiledFunction",
     "ConvSpec",
     "ConvTransposeSpec",
@@ -62,12 +64,14 @@ __all__ = [
     "compile",
     "conv_einsum",
     "conv_einsum_expression",
+    "curvature",
     "einsum",
     "einsum_expression",
     "functional",
     "load_spec",
     "nn",
     "ops",
+    "optim",
     "parse",
     "passes",
     "register_pass",
