@@ -30,7 +30,7 @@ LAYERS = (
     ("equations",),
     ("functional",),
     ("nn", "curvature", "distributed"),
-    ("optim",),
+    ("optim", "integrations"),
     ("",),  # tnconv/__init__.py
     ("cli",),
     ("__main__",),
