@@ -3,4 +3,5 @@
 Nothing is imported here, so that no package has to be there but the one whose module is imported.
 
 - `tnconv.integrations.opacus`: per-example gradients and norms for differentially private training.
+- `tnconv.integrations.curvlinops`: its KFAC operator with factors by tnconv, for more layers.
 """

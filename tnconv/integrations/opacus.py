@@ -11,16 +11,12 @@ Each function is compiled once for a layer and a size of input. `unregister` put
 """
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from tnconv.api import compile
-from tnconv.compiler.function import CompiledFunction
-from tnconv.nn import Conv1d, Conv2d, Conv3d, ConvNd
-from tnconv.spec import ConvSpec, LinearSpec
+from tnconv.integrations.layers import CONVOLUTIONS, LINEAR, compiled, flat, positions
 
 try:
     from opacus.grad_sample import GradSampleHooks, GradSampleHooksFastGradientClipping
@@ -30,9 +26,6 @@ except ImportError as error:
     ) from error
 
 Sampler = Callable[[Any, Sequence[Tensor], Tensor], dict[nn.Parameter, Tensor]]
-
-CONVOLUTIONS: tuple[type[nn.Module], ...] = (nn.Conv1d, nn.Conv2d, nn.Conv3d, Conv1d, Conv2d, Conv3d, ConvNd)
-LINEAR: tuple[type[nn.Module], ...] = (nn.Linear,)
 
 # The table and the type of each entry that was replaced, with what stood there; None where nothing did.
 _before: dict[tuple[str, type[nn.Module]], Sampler | None] = {}
@@ -80,8 +73,8 @@ def gradients(module: Any, activations: Sequence[Tensor], backprops: Tensor) -> 
     Returns:
         `[n, *parameter.shape]` for weight and bias, in the dtype of `backprops`.
     """
-    x, grad_output = _rows(module, activations[0].to(backprops.dtype), backprops)
-    return _each(module, "per_example_weight_vjp", x, grad_output)
+    x = activations[0].to(backprops.dtype)
+    return _each(module, "per_example_weight_vjp", x, backprops)
 
 
 def gradient_norms(
@@ -101,8 +94,7 @@ def gradient_norms(
         `[n]` for weight and bias, not squared, in float32 at least.
     """
     dtype = torch.promote_types(backprops.dtype, torch.float32)
-    x, grad_output = _rows(module, activations[0].to(dtype), backprops.to(dtype))
-    squares = _each(module, "gradient_norm", x, grad_output)
+    squares = _each(module, "gradient_norm", activations[0].to(dtype), backprops.to(dtype))
     # Through Gram matrices rounding may leave a square just below zero.
     return {parameter: square.clamp(min=0).sqrt() for parameter, square in squares.items()}
 
@@ -113,73 +105,13 @@ def gradient_norms(
 def _each(module: Any, op: str, x: Tensor, grad_output: Tensor) -> dict[nn.Parameter, Tensor]:
     """An operation by weight and by bias, where they ask for gradients."""
     found: dict[nn.Parameter, Tensor] = {}
+    x, grad_output = flat(module, x), flat(module, grad_output)
+    size = positions(module, x)
     if module.weight.requires_grad:
-        found[module.weight] = _function(module, op, "weight", x)(x, grad_output)
+        found[module.weight] = compiled(module, op, size, wrt="weight")(x, grad_output)
     if module.bias is not None and module.bias.requires_grad:
-        found[module.bias] = _function(module, op, "bias", x)(grad_output)
+        found[module.bias] = compiled(module, op, size, wrt="bias")(grad_output)
     return found
-
-
-def _rows(module: Any, x: Tensor, grad_output: Tensor) -> tuple[Tensor, Tensor]:
-    """Input and gradient with all axes between batch and features of a linear layer as one; others as they are."""
-    if not isinstance(module, nn.Linear) or x.ndim < 4:
-        return x, grad_output
-    return x.flatten(1, -2), grad_output.flatten(1, -2)
-
-
-def _function(module: Any, op: str, wrt: str, x: Tensor) -> CompiledFunction:
-    """The compiled operation of a module for inputs of this size."""
-    if isinstance(module, nn.Linear):
-        return _of_linear(module.in_features, module.out_features, x.shape[1:-1], op, wrt)
-    return _of_convolution(
-        module.in_channels,
-        module.out_channels,
-        module.kernel_size,
-        x.shape[2:],
-        module.stride,
-        module.padding,
-        module.dilation,
-        module.groups,
-        module.padding_mode,
-        op,
-        wrt,
-    )
-
-
-@lru_cache(maxsize=1024)
-def _of_linear(
-    in_features: int, out_features: int, rows: tuple[int, ...], op: str, wrt: str
-) -> CompiledFunction:
-    return compile(LinearSpec(in_features, out_features, input_size=tuple(rows), bias=True), op, wrt=wrt)
-
-
-@lru_cache(maxsize=1024)
-def _of_convolution(
-    in_channels: int,
-    out_channels: int,
-    kernel_size: tuple[int, ...],
-    input_size: tuple[int, ...],
-    stride: tuple[int, ...],
-    padding: Any,
-    dilation: tuple[int, ...],
-    groups: int,
-    padding_mode: str,
-    op: str,
-    wrt: str,
-) -> CompiledFunction:
-    spec = ConvSpec(
-        in_channels,
-        out_channels,
-        kernel_size,
-        tuple(input_size),
-        stride=stride,
-        padding=padding,
-        dilation=dilation,
-        groups=groups,
-        padding_mode=padding_mode,
-        bias=True,
-    )
-    return compile(spec, op, wrt=wrt)
 
 
 # -- Opacus' tables ----------------------------------------------------------------------------------

@@ -1,0 +1,78 @@
+"""curvlinops' KFAC operator with tnconv's Kronecker factors: a drop-in with the same name.
+
+`KFACLinearOperator` of curvlinops (https://curvlinops.readthedocs.io) has no table of backends; what it computes of a
+layer it computes in two methods. The subclass here overrides these two, so that all else is curvlinops': Fisher types,
+scales, draws of labels, products, inverses (`KFACInverseLinearOperator` takes it), `state_dict`.
+
+What changes: convolutions of one to three dimensions are supported, where it has two; padding modes count, which it
+ignores; a factor is computed by the kernels that `tnconv.compile` chooses, without an unfolded input where that is
+faster. A grouped convolution has one block, of the mean over the groups, as there.
+"""
+
+from torch import Tensor, nn
+
+from tnconv.compiler.function import CompiledFunction
+from tnconv.integrations.layers import CONVOLUTIONS, LINEAR, compiled, flat, of_output, positions
+
+try:
+    import curvlinops
+except ImportError as error:
+    raise ImportError(
+        f"tnconv.integrations.curvlinops cannot import curvlinops ({error}); pip install 'tnconv[curvlinops]'"
+    ) from error
+
+
+class KFACLinearOperator(curvlinops.KFACLinearOperator):  # type: ignore[misc]
+    """The Kronecker-factored approximation of the Fisher or GGN of a model, as a linear operator.
+
+    All arguments and methods are those of `curvlinops.KFACLinearOperator`. Supported are parameters of `nn.Linear`,
+    `nn.Conv1d` to `nn.Conv3d` and of the convolutions of `tnconv.nn`, with all hyper-parameters.
+    """
+
+    _SUPPORTED_MODULES = (*LINEAR, *CONVOLUTIONS)
+
+    def _hook_accumulate_input_covariance(
+        self, module: nn.Module, inputs: tuple[Tensor, ...], module_name: str
+    ) -> None:
+        """Add `S_A/(N T)`, or `R_A/(N T²)` for reduce, of a batch; `N` is the number of all examples.
+
+        Raises:
+            ValueError: the module is called with several inputs.
+        """
+        if len(inputs) != 1:
+            raise ValueError(
+                f"module {module_name!r} is called with {len(inputs)} inputs; a layer with one is supported"
+            )
+        x, share = flat(module, inputs[0].detach()), len(inputs[0]) / self._N_data
+        op, size, sums = f"kfac_{self._approximation}", positions(module, x), self._input_covariances
+        named = self._mapping[module_name]
+        if len(named) == 1 or self._separate_weight_and_bias:
+            _add(sums, module_name, compiled(module, op, size, groups="average"), x * share**0.5)
+        else:  # the column of ones takes no part in a scale of the input
+            function = compiled(module, op, size, groups="average", bias="joint")
+            self._set_or_add_(sums, module_name, function(x)[0].mul_(share))
+
+    def _accumulate_gradient_covariance(
+        self, grad_output: Tensor, module: nn.Module, module_name: str
+    ) -> None:
+        """Add `S_G`, or `R_G` for reduce, of a batch, times what curvlinops corrects the scale of the loss by."""
+        g = flat(module, grad_output.detach())
+        op = f"kfac_grad_{self._approximation}"
+        function = of_output(module, op, positions(module, g), groups="average", convention="sum")
+        scale = 1 / self._mc_samples
+        if self._loss_func.reduction == "mean":  # gradients are divided by the loss terms of a batch
+            scale *= len(g) ** 2 * self._num_per_example_loss_terms / self._N_data
+        _add(self._gradient_covariances, module_name, function, g * scale**0.5)
+
+    @property
+    def _approximation(self) -> str:
+        """`"expand"` or `"reduce"`; curvlinops' enumeration is a str by value."""
+        return curvlinops.KFACType(self._kfac_approx).value  # type: ignore[no-any-return]
+
+
+def _add(sums: dict[str, Tensor], name: str, function: CompiledFunction, tensor: Tensor) -> None:
+    """Add a factor `[1, d, d]` to a sum `[d, d]`, in place where there is one."""
+    if name in sums:
+        function(tensor, out=sums[name].unsqueeze(0), beta=1.0)
+    else:
+        sums[name] = function(tensor)[0]
