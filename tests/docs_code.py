@@ -5,7 +5,9 @@ its last lines, as in a traceback: `tnconv.errors.PlanError: …`. A line `…` 
 Pictures that a block draws are compared with those of the same name in docs/pictures.
 """
 
+import ast
 import contextlib
+import importlib.util
 import io
 import os
 import re
@@ -18,6 +20,12 @@ from tnconv.errors import TnconvError
 
 DOCS = Path(__file__).parent.parent / "docs"
 ELLIPSIS = "…"
+OPTIONAL = (
+    "curvlinops",
+    "laplace",
+    "opacus",
+    "sklearn",
+)  # what pages may need that `.[test]` does not install
 _GAP = re.compile(r" {2,}#")
 _BLOCK = re.compile(r"^```(\w+)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -58,6 +66,21 @@ def blocks(page: str) -> list[Block]:
         )
         last = match.end()
     return found
+
+
+def missing(path: Path) -> list[str]:
+    """The optional packages that the code of a page imports and that are not installed."""
+    code = [b.text for b in blocks(path.read_text(encoding="utf-8")) if b.language == "python"]
+    named = {
+        name.split(".")[0] for text in code for node in ast.walk(ast.parse(text)) for name in _imported(node)
+    }
+    return [name for name in OPTIONAL if name in named and importlib.util.find_spec(name) is None]
+
+
+def _imported(node: ast.AST) -> list[str]:
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    return [node.module or ""] if isinstance(node, ast.ImportFrom) else []
 
 
 def run_page(path: Path, scope: dict[str, Any] | None = None) -> list[Ran]:

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 import tnconv
 from benchmarks import page as benchmarks
 from tests import docs_code
-from tests.docs_code import DOCS, labels, matches, run_page, updated
+from tests.docs_code import DOCS, labels, matches, missing, run_page, updated
 from tnconv import cli, plugins
 from tnconv.backends.torch import profile
 
@@ -43,6 +43,8 @@ def shipped_rates(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[N
 
 @pytest.mark.parametrize("path", [README, *PAGES], ids=lambda p: str(p.relative_to(DOCS.parent)))
 def test_code(path: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    if needed := missing(path):
+        pytest.skip(f"{path.name} needs {' and '.join(needed)}: install the extra that it names")
     scope: dict[str, Any] = {"__name__": "__docs__"}
     ran = run_page(path, scope)
     pictures = sorted(tmp_path.glob("*.svg"))
