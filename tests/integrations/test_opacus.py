@@ -117,7 +117,7 @@ def check(layer: nn.Module, x: Tensor) -> None:
 # -- every hyper-parameter ------------------------------------------------------------------------------
 
 
-@settings(max_examples=12)
+@settings(max_examples=10)
 @given(spec=conv_specs(), batch=st.integers(1, 3))
 @pytest.mark.usefixtures("registered")
 def test_convolutions(spec: ConvSpec, batch: int) -> None:

@@ -4,4 +4,5 @@ Nothing is imported here, so that no package has to be there but the one whose m
 
 - `tnconv.integrations.opacus`: per-example gradients and norms for differentially private training.
 - `tnconv.integrations.curvlinops`: its KFAC operator with factors by tnconv, for more layers.
+- `tnconv.integrations.laplace`: a backend for Laplace approximations.
 """
