@@ -13,7 +13,9 @@ from tnconv import plugins
 EXAMPLES = Path(__file__).parent.parent / "examples"
 ARGUMENTS = {"curvature_of_a_layer.py": ["--out", "curvature.svg"]}
 MADE = {"curvature_of_a_layer.py": "curvature.svg"}
-NEEDS = {"private_digits.py": ("opacus", "sklearn")}
+
+
+NEEDS = {"laplace_digits.py": ("laplace", "sklearn"), "private_digits.py": ("opacus", "sklearn")}
 NAMES = ["custom_pass.py", "curvature_of_a_layer.py", "per_example_gradients.py", *NEEDS]
 
 

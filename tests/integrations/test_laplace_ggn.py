@@ -211,6 +211,14 @@ def test_what_does_not_fit_is_refused() -> None:
         TnconvGGN(words, "classification").kron(torch.randint(5, (4, 2)), y, N=4)
 
 
+def test_an_embedding_has_a_diagonal() -> None:
+    torch.manual_seed(0)
+    words = nn.Sequential(nn.Embedding(5, 2), nn.Flatten(), nn.Linear(4, 3)).double()
+    x, y = torch.randint(5, (4, 2)), torch.randint(3, (4,))
+    diagonal = TnconvGGN(words, "classification").diag(x, y)[1]
+    torch.testing.assert_close(diagonal, dense_ggn(words, "classification", x).diagonal())
+
+
 # -- whole approximations -------------------------------------------------------------------------------
 
 
