@@ -165,6 +165,16 @@ def test_norms_of_halves_do_not_overflow() -> None:
     assert norm.dtype is torch.float32 and norm.item() == 80000.0
 
 
+def test_norms_of_gradients_that_cancel_are_numbers() -> None:
+    """Where it goes by Gram matrices, which is quickest here, their squares round to either side of zero."""
+    torch.manual_seed(0)
+    layer = nn.Linear(64, 64, bias=False)
+    x, g = torch.randn(100, 3, 64), torch.randn(100, 1, 64).expand(100, 3, 64)
+    x[:, 2] = -(x[:, 0] + x[:, 1])
+    norms = opacus.gradient_norms(layer, [x], g)[layer.weight]
+    assert not norms.isnan().any() and norms.max() < 1e-3 * x.norm() * g.norm()
+
+
 @pytest.mark.usefixtures("registered")
 def test_a_module_that_is_called_twice() -> None:
     """Its gradients add up; ghost clipping takes it by way of the gradients, if norms are left to Opacus."""
