@@ -21,7 +21,7 @@ from tnconv.compiler.accumulate import Added, Target, accumulating_peak, check_b
 from tnconv.compiler.batches import BatchAxes
 from tnconv.compiler.build import Built, Recipe
 from tnconv.compiler.dtypes import Arithmetic, chosen
-from tnconv.compiler.sampling import draws_of, sizes_of
+from tnconv.compiler.sampling import Cut, cuts_of, draws_of, sizes_of
 from tnconv.errors import ArgumentError, OperationError
 from tnconv.inspect.draw import draw, to_svg
 from tnconv.inspect.explain import Explanation, explain
@@ -271,6 +271,32 @@ class CompiledFunction:
         for each, size in zip(draws, sizes_of(draws, sizes), strict=True):
             found |= each.rows(size, generator, device, (weights or {}).get(each.index.name))
         return found
+
+    def preselected(self, x: Tensor, rows: Mapping[str, Tensor]) -> Tensor:
+        """The rows of an input that are all that a call needs of it: `f(f.preselected(x, rows), dy, **rows)`.
+
+        Args:
+            x: the whole input.
+            rows: by name of the argument, as `draw_rows` gives them; others are not read.
+
+        Returns:
+            The argument `x_kept`, which shares no memory with `x` where something is selected.
+
+        Raises:
+            ArgumentError: the operation was not compiled with `preselect=True`.
+        """
+        if self._cuts is None:
+            raise ArgumentError(
+                f"operation {self.op!r} was compiled without preselect=True, so that it takes the whole input; compile "
+                "it with sample= and preselect=True"
+            )
+        for cut in self._cuts:
+            x = cut.of(x, rows[cut.table])
+        return x
+
+    @cached_property
+    def _cuts(self) -> tuple[Cut, ...] | None:
+        return cuts_of(self.stages)
 
     @property
     def pairs(self) -> "CompiledFunction":

@@ -1,16 +1,20 @@
-"""The rows of an operation that is sampled: which tables it takes, drawn at random, and what they select."""
+"""The rows of an operation that is sampled: its tables, drawn at random, and what of the input they select."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from tnconv.errors import ArgumentError
-from tnconv.ir import Axis, Expression, Index, Size, evaluate
+from tnconv.ir import Expression, Index, evaluate
 from tnconv.ir.index import symbol_names
-from tnconv.passes.sample import Sample, kept_of
+from tnconv.passes import Stage
+from tnconv.passes.base import parse_pass
+from tnconv.passes.sample import Preselect, Sample, kept_of
+from tnconv.passes.tools import nodes_reading
 
 Rows = dict[str, Tensor]
 
@@ -96,37 +100,47 @@ def sizes_of(draws: Sequence[Draw], sizes: Mapping[str, int]) -> list[int]:
     return [evaluate(draw.index.size, sizes) for draw in draws]
 
 
-def select(x: Tensor, axes: Sequence[Axis], rows: Mapping[Index, Tensor], sizes: Mapping[str, int]) -> Tensor:
-    """The rows of a tensor along each index that is selected.
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """A selection along one axis of an argument.
 
     Args:
-        x: with one axis for each of `axes`.
-        axes: which index lies where.
-        rows: by index.
-        sizes: of the size symbols.
+        place: of the axis.
+        inner: which of the indices of the axis.
+        parts: the sizes of these indices; more than one only where all are ints.
+        table: the argument with the rows.
     """
-    for place, axis in enumerate(axes):
-        for inner, index in enumerate(axis.indices):
-            if index not in rows:
-                continue
-            if len(axis.indices) == 1:
-                x = x.index_select(place, rows[index])
-                continue
-            parts = [evaluate(i.size, sizes) for i in axis.indices]
-            shape = (*x.shape[:place], *parts, *x.shape[place + 1 :])
-            apart = x.reshape(shape).index_select(place + inner, rows[index])
-            x = apart.flatten(place, place + len(parts) - 1)
-    return x
+
+    place: int
+    inner: int
+    parts: tuple[Any, ...]
+    table: str
+
+    def of(self, x: Tensor, rows: Tensor) -> Tensor:
+        """The rows of a tensor."""
+        if len(self.parts) == 1:
+            return x.index_select(self.place, rows)
+        shape = x.shape
+        apart = x.reshape(*shape[: self.place], *self.parts, *shape[self.place + 1 :])
+        found = apart.index_select(self.place + self.inner, rows)
+        return found.flatten(self.place, self.place + len(self.parts) - 1)
 
 
-def symbols_of(axes: Sequence[Axis], x: Tensor) -> dict[str, int]:
-    """The size symbols that are the size of an axis of a tensor."""
-    found: dict[str, int] = {}
-    for axis, size in zip(axes, x.shape, strict=True):
-        if _is_symbol(axis.size):
-            found[str(axis.size)] = int(size)
-    return found
+def cuts_of(stages: Sequence[Stage]) -> tuple[Cut, ...] | None:
+    """What `preselect` selects along the axes of the input; None without that pass.
 
-
-def _is_symbol(size: Size) -> bool:
-    return not isinstance(size, int) and symbol_names(size) == (str(size),)
+    Args:
+        stages: of a pipeline.
+    """
+    for stage in stages:
+        made = parse_pass(stage.text) if stage.text.startswith(Preselect.name) else None
+        if isinstance(made, Preselect):
+            term, node = next((t, n) for t in stage.before.terms for n in nodes_reading(t, made.argument))
+            tables = {s.left: s.table for s in term.selects if s.left in node.indices}
+            return tuple(
+                Cut(place, inner, tuple(i.size for i in axis.indices), tables[index])
+                for place, axis in enumerate(node.axes)
+                for inner, index in enumerate(axis.indices)
+                if index in tables
+            )
+    return None

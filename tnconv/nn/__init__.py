@@ -8,10 +8,23 @@ is a network of small factors:
 
     layer = tnconv.nn.CPConv2d(64, 128, 3, rank=32, padding=1)     # also Tucker, TT, TR, BT, HT
     model = tnconv.nn.tensorize(model, "tucker", 0.1)               # a tenth of the parameters
+
+and layers that store a random part of their input for the backward pass:
+
+    model = tnconv.nn.sample(model, 0.5)                            # half of the channels
 """
 
 from tnconv.nn.conv import Conv1d, Conv2d, Conv3d, ConvNd
 from tnconv.nn.conv_transpose import ConvTranspose1d, ConvTranspose2d, ConvTranspose3d, ConvTransposeNd
+from tnconv.nn.sampled import (
+    SampledConv1d,
+    SampledConv2d,
+    SampledConv3d,
+    SampledLayers,
+    SampledLinear,
+    sample,
+    sampled_layers,
+)
 from tnconv.nn.tensorised import (
     BTConv,
     BTConv1d,
@@ -64,6 +77,11 @@ __all__ = [
     "HTConv1d",
     "HTConv2d",
     "HTConv3d",
+    "SampledConv1d",
+    "SampledConv2d",
+    "SampledConv3d",
+    "SampledLayers",
+    "SampledLinear",
     "TRConv",
     "TRConv1d",
     "TRConv2d",
@@ -78,5 +96,7 @@ __all__ = [
     "TuckerConv2d",
     "TuckerConv3d",
     "UnfoldNd",
+    "sample",
+    "sampled_layers",
     "tensorize",
 ]

@@ -61,7 +61,7 @@ def _layer(
     description: Description, sizes: Shape, device: str, still: frozenset[str] | None
 ) -> CompiledFunction:
     """The function of a layer; if `still` is given, for training where all but these need a gradient."""
-    network = _network(description, replace(description.spec, input_size=sizes))
+    network = layer_of(description, replace(description.spec, input_size=sizes))
     return compile(
         network,
         planner=description.planner,
@@ -74,7 +74,8 @@ def _layer(
     )
 
 
-def _network(description: Description, spec: ConvSpec) -> Expression:
+def layer_of(description: Description, spec: ConvSpec) -> Expression:
+    """The forward network of a layer, with its factors as parameters, for the input size of a spec."""
     name = f"{description.family.name}_conv{spec.spatial_dims}d"
     return layer_network(spec, description.weight_network(), name)
 
@@ -85,7 +86,8 @@ def _factors(network: Expression) -> list[str]:
 
 
 @kept
-def _weight(description: Description) -> CompiledFunction:
+def weight_of(description: Description) -> CompiledFunction:
+    """The dense weight as a function of its factors."""
     return compile(description.weight_network())
 
 
@@ -128,6 +130,7 @@ class TensorisedConv(nn.Module, KnowsNetwork):
     family: ClassVar[Family]
     fixed: ClassVar[int | None] = None  # the number of dimensions of a class that does not take N
     bias: nn.Parameter | None
+    sampler: Callable[..., Tensor | None] | None = None  # of a call in training; see `tnconv.nn.sample`
 
     def __init__(
         self,
@@ -208,7 +211,7 @@ class TensorisedConv(nn.Module, KnowsNetwork):
 
     def to_dense(self) -> Tensor:
         """The dense weight `[C_out, C_in/groups, *K]`, the product of the factors; gradients flow through."""
-        function = _weight(self.description)
+        function = weight_of(self.description)
         return function(*[getattr(self, name) for name in function.arguments])
 
     @classmethod
@@ -325,6 +328,10 @@ class TensorisedConv(nn.Module, KnowsNetwork):
         if self.bias is not None:
             given["bias"] = self.bias
         if isinstance(input, Tensor):
+            if self.sampler is not None and self.training:
+                sampled = self.sampler(self.description, input, given)
+                if sampled is not None:
+                    return sampled
             return _convolved(self.description, input, given)
         layer = _Recorded(self.description, tuple(given))
         return no_tensors(layer, {"input": input}, input, *given.values())
@@ -351,7 +358,7 @@ class TensorisedConv(nn.Module, KnowsNetwork):
             SpecError: the kernel does not fit.
         """
         sizes = self.description.spec.sizes_of(typed("input_size", input_size, SpecInts))
-        return _network(
+        return layer_of(
             self.description, replace(self.description.spec, input_size=sizes, batch_size=batch_size)
         )
 
@@ -433,7 +440,7 @@ def _convolved(description: Description, input: Tensor, parameters: Mapping[str,
     try:
         function = _layer(description, tuple(sizes[1:]), device, still)
     except OpenSizes:  # by the dense weight
-        dense = _weight(description)
+        dense = weight_of(description)
         weight = dense(*[given[name] for name in dense.arguments])
         options = (spec.stride, spec.padding, spec.dilation, spec.groups, spec.padding_mode)
         return native.conv(spec.spatial_dims, input, weight, given.get("bias"), options)

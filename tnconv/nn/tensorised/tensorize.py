@@ -75,7 +75,7 @@ def tensorize(
     if not isinstance(kind, str) or kind not in KINDS:
         raise SpecError(f"there is no kind {shown(kind)} of factorisation; the kinds are {', '.join(KINDS)}")
     modules = dict(model.named_modules(remove_duplicate=False))
-    skipped = _skipped(skip, modules)
+    skipped = names_in(skip, modules)
     places = {name: module for name, module in modules.items() if _replaced(name, module, pointwise, skipped)}
     names = {module: name for name, module in reversed(places.items())}
     options["iterations"] = checked_iterations(iterations)
@@ -98,7 +98,12 @@ def tensorize(
     return model
 
 
-def _skipped(skip: str | Collection[str], modules: Collection[str]) -> tuple[str, ...]:
+def names_in(skip: str | Collection[str], modules: Collection[str]) -> tuple[str, ...]:
+    """Names of modules to leave out, a string for one.
+
+    Raises:
+        SpecError: a name is of no module.
+    """
     names = (skip,) if isinstance(skip, str) else tuple(skip)
     for name in names:
         if name not in modules:

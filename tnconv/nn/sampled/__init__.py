@@ -1,0 +1,15 @@
+"""Layers that store a random part of their input for the backward pass (column-row sampling)."""
+
+from tnconv.nn.sampled.conv import SampledConv1d, SampledConv2d, SampledConv3d
+from tnconv.nn.sampled.linear import SampledLinear
+from tnconv.nn.sampled.model import SampledLayers, sample, sampled_layers
+
+__all__ = [
+    "SampledConv1d",
+    "SampledConv2d",
+    "SampledConv3d",
+    "SampledLayers",
+    "SampledLinear",
+    "sample",
+    "sampled_layers",
+]

@@ -1,0 +1,415 @@
+"""Convolutions that store a random part of their input."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import Any, ClassVar, Literal, Self
+
+import torch
+from torch import Tensor, nn
+from torch._compile import _disable_dynamo
+from torch.nn import functional as F
+from torch.nn.modules.conv import _ConvNd
+
+from tnconv.api import compile
+from tnconv.errors import SpecError
+from tnconv.nn.modules import check_copied, check_fixed, copy_parameters
+from tnconv.nn.sampled.fractions import CHANNELS, Indices, Kept
+from tnconv.nn.sampled.function import Gradient, Parameters, Sampler, apply
+from tnconv.nn.sampled.seeds import Seeds
+from tnconv.spec import ConvSpec
+from tnconv.spec.fields import Symbolic
+from tnconv.spec.layer import KnowsSpec
+
+_CONV: dict[int, Callable[..., Tensor]] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+_TRANSPOSED: dict[int, Callable[..., Tensor]] = {
+    1: F.conv_transpose1d,
+    2: F.conv_transpose2d,
+    3: F.conv_transpose3d,
+}
+Mode = Literal["zeros", "reflect", "replicate", "circular"]
+_BACKWARD = torch.ops.aten.convolution_backward
+
+
+@dataclass(frozen=True)
+class ConvCalculus:
+    """A convolution with inputs of one size.
+
+    Args:
+        spec: the layer.
+        kept: what is kept of its input.
+        device: type of the device.
+    """
+
+    spec: ConvSpec
+    kept: Kept
+    device: str
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+        spec = self.spec
+        return f"SampledConv{spec.spatial_dims}d({spec.in_channels}, {spec.out_channels})"
+
+    @property
+    def padded(self) -> bool:
+        """Whether the input is padded before the native call, which adds as many zeros on both sides only."""
+        return self.spec.padding_mode != "zeros" or any(left != right for left, right in self.spec.paddings)
+
+    @property
+    def pads(self) -> tuple[int, ...]:
+        """As `F.pad` takes them."""
+        return tuple(side for pair in reversed(self.spec.paddings) for side in pair)
+
+    @property
+    def padding(self) -> tuple[int, ...]:
+        """That of the native call."""
+        return tuple(0 if self.padded else left for left, _ in self.spec.paddings)
+
+    @property
+    def steps(self) -> tuple[int, ...]:
+        """Every how many cells the input is read, where a kernel of one cell steps over the others."""
+        spec = self.spec
+        return tuple(
+            s if k == 1 and pair == (0, 0) else 1
+            for s, k, pair in zip(spec.strides, spec.kernel_sizes, spec.paddings, strict=True)
+        )
+
+    @cached_property
+    def gradient(self) -> Gradient:
+        """The sampled weight gradient."""
+        return _gradient(self)
+
+    def prepared(self, x: Tensor) -> Tensor:
+        """The input, padded where the native call does not."""
+        mode = "constant" if self.spec.padding_mode == "zeros" else self.spec.padding_mode
+        return F.pad(x, self.pads, mode) if self.padded else x
+
+    def read(self, x: Tensor, prepared: Tensor) -> Tensor:
+        """The cells that the kernel reads, of the input where only zeros are added to it."""
+        source = x if self.spec.padding_mode == "zeros" else prepared
+        if max(self.steps) == 1:
+            return source
+        cells: Any = (..., *(slice(None, None, step) for step in self.steps))
+        return source[cells].contiguous()
+
+    def value(self, prepared: Tensor, parameters: Parameters) -> Tensor:
+        """The exact value."""
+        weight, bias = parameters
+        spec = self.spec
+        conv = _CONV[spec.spatial_dims]
+        return conv(prepared, weight, bias, spec.strides, self.padding, spec.dilations, spec.groups)
+
+    def input_gradient(self, gradient: Tensor, parameters: Parameters, shape: torch.Size) -> Tensor:
+        """The transposed convolution, and the adjoint of the padding."""
+        weight = parameters[0]
+        assert weight is not None
+        sizes = self.spec.padded_sizes if self.padded else shape[2:]
+        found = self._transposed(gradient, weight, (*shape[:2], *sizes))
+        if not self.padded:
+            return found
+        if self.spec.padding_mode == "zeros":
+            return F.pad(found, tuple(-side for side in self.pads))
+        with torch.enable_grad():
+            x = found.new_zeros(shape, requires_grad=True)
+            (result,) = torch.autograd.grad(self.prepared(x), x, found)
+        return result
+
+    def _transposed(self, gradient: Tensor, weight: Tensor, shape: tuple[int, ...]) -> Tensor:
+        spec, dims = self.spec, self.spec.spatial_dims
+        if not gradient.is_complex():
+            options = (spec.strides, self.padding, spec.dilations, False, (0,) * dims, spec.groups)
+            x = gradient.new_empty(1).expand(shape)  # wanted for its shape
+            result: Tensor = _BACKWARD(gradient, x, weight, None, *options, (True, False, False))[0]
+            return result
+        rest = [
+            (i + 2 * p - d * (k - 1) - 1) % s
+            for i, p, d, k, s in zip(
+                shape[2:], self.padding, spec.dilations, spec.kernel_sizes, spec.strides, strict=True
+            )
+        ]
+        back = _TRANSPOSED[dims]
+        return back(
+            gradient, weight.conj(), None, spec.strides, self.padding, rest, spec.groups, spec.dilations
+        )
+
+    def parameter_gradients(
+        self, weight: Tensor | None, gradient: Tensor, parameters: Parameters, needed: tuple[bool, ...]
+    ) -> tuple[Tensor | None, ...]:
+        """Those of the weight and of the bias."""
+        return weight, gradient.flatten(2).sum((0, 2)) if needed[1] else None
+
+
+@lru_cache(maxsize=512)
+def _gradient(layer: ConvCalculus) -> Gradient:
+    spec, zeros = layer.spec, layer.spec.padding_mode == "zeros"
+    sizes = spec.input_sizes if zeros else spec.padded_sizes
+    read = ConvSpec(
+        spec.in_channels,
+        spec.out_channels,
+        spec.kernel_sizes,
+        tuple(-(-size // step) for size, step in zip(sizes, layer.steps, strict=True)),
+        stride=tuple(s // step for s, step in zip(spec.strides, layer.steps, strict=True)),
+        padding=spec.paddings if zeros else 0,
+        dilation=spec.dilations,
+        groups=spec.groups,
+    )
+    return Gradient(
+        compile(read, "weight_vjp", sample=layer.kept.sample, preselect=True, device=layer.device)
+    )
+
+
+@lru_cache(maxsize=512)
+def _calculus(kept: Kept, device: str, channels: tuple[int, int], *fields: Any) -> ConvCalculus:
+    kernel, sizes, stride, padding, dilation, groups, mode = fields
+    spec = ConvSpec(
+        *channels,
+        kernel,
+        sizes,
+        stride=stride,
+        padding=padding,
+        dilation=dilation,
+        groups=groups,
+        padding_mode=mode,
+    )
+    return ConvCalculus(spec, kept, device)
+
+
+class SampledConv(_ConvNd, KnowsSpec):
+    """What the sampled convolutions share."""
+
+    fixed: ClassVar[int]
+    sampler: Sampler
+
+    def _sample(self, keep: float, indices: Indices, generator: torch.Generator | None) -> None:
+        kept = Kept.read(keep, indices)
+        kept.check(self.in_channels // self.groups, len(self.kernel_size))
+        name = f"{type(self).__name__}({self.in_channels}, {self.out_channels})"
+        self.sampler = Sampler(name, kept, Seeds(generator))
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Convolve.
+
+        Args:
+            input: `[N, C_in, *I]` or `[C_in, *I]`.
+
+        Returns:
+            `[N, C_out, *O]` or `[C_out, *O]`.
+        """
+        if not self.training:
+            return self._exact(input)
+        return self._apart(input) if torch.compiler.is_dynamo_compiling() else self._in_training(input)
+
+    def _exact(self, input: Tensor) -> Tensor:
+        result: Tensor = super().forward(input)
+        return result
+
+    def _in_training(self, input: Tensor) -> Tensor:
+        seed = self.sampler.seed(input, self.weight)
+        dims = len(self.kernel_size)
+        single = input.ndim == dims + 1
+        x = input.unsqueeze(0) if single else input
+        if seed is None or x.ndim != dims + 2 or x.shape[1] != self.in_channels:
+            return self._exact(input)
+        sampler, device = self.sampler, "cuda" if x.is_cuda else "cpu"
+        fields = (
+            (self.in_channels, self.out_channels),
+            self.kernel_size,
+            tuple(x.shape[2:]),
+            self.stride,
+            self.padding,
+            self.dilation,
+            self.groups,
+            self.padding_mode,
+        )
+        layer = sampler.layer((device, fields), lambda: _calculus(sampler.kept, device, *fields))
+        result = apply(layer, seed, x, (self.weight, self.bias))
+        return result.squeeze(0) if single else result
+
+    # torch.compile leaves it to Python
+    _apart = _disable_dynamo(_in_training)
+
+    def spec(self, input_size: int | tuple[int, ...], batch_size: Symbolic = "N") -> ConvSpec:
+        """The layer for inputs of a size, as `tnconv.compile` takes it.
+
+        Raises:
+            SpecError: the kernel does not fit into the input.
+        """
+        padding: Any = self.padding
+        return ConvSpec(
+            self.in_channels,
+            self.out_channels,
+            self.kernel_size,
+            input_size,
+            batch_size=batch_size,
+            stride=self.stride,
+            padding=padding,
+            dilation=self.dilation,
+            groups=self.groups,
+            bias=self.bias is not None,
+            padding_mode=self.padding_mode,
+        )
+
+    def extra_repr(self) -> str:
+        """The fields of torch's, and what is kept."""
+        return f"{super().extra_repr()}, keep=({self.sampler.kept})"  # type: ignore[no-untyped-call]
+
+    @classmethod
+    def from_torch(
+        cls,
+        module: nn.Module,
+        keep: float = 0.5,
+        indices: Indices = (CHANNELS,),
+        generator: torch.Generator | None = None,
+    ) -> Self:
+        """A copy of a torch convolution with as many dimensions, with copies of its parameters.
+
+        Args:
+            module: the layer.
+            keep: as for the constructor.
+            indices: likewise.
+            generator: likewise.
+
+        Raises:
+            SpecError: the module is of another type or has what cannot be copied, or a fraction leaves nothing.
+        """
+        ConvSpec.check_module(module)
+        check_copied(module, ConvSpec.rewritable, ("weight", "bias"))
+        made = cls.like(module, keep, indices, generator)
+        copy_parameters(module, made, ("weight", "bias"))
+        return made
+
+    @classmethod
+    def like(
+        cls, module: nn.Module, keep: float, indices: Indices, generator: torch.Generator | None = None
+    ) -> Self:
+        """A layer with the fields of another, parameters on the meta device; the arguments are those of `from_torch`.
+
+        Raises:
+            SpecError: a fraction leaves nothing, or a field is not represented.
+        """
+        layer: Any = module
+        check_fixed(cls, cls.fixed, module, len(layer.kernel_size))
+        if not all(isinstance(side, int | str) for side in layer.padding):
+            raise SpecError(
+                f"padding={layer.padding} differs left and right, which {cls.__name__} does not have; pad before it"
+            )
+        build: Any = cls
+        made: Self = build(
+            layer.in_channels,
+            layer.out_channels,
+            layer.kernel_size,
+            layer.stride,
+            layer.padding,
+            layer.dilation,
+            layer.groups,
+            layer.bias is not None,
+            layer.padding_mode,
+            "meta",
+            keep=keep,
+            indices=indices,
+            generator=generator,
+        )
+        return made
+
+
+class SampledConv1d(SampledConv, nn.Conv1d):
+    """A drop-in for `nn.Conv1d`, as `SampledConv2d` is for `nn.Conv2d`."""
+
+    fixed = 1
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        stride: int = 1,
+        padding: int | str = 0,
+        dilation: int = 1,
+        groups: int = 1,
+        bias: bool = True,
+        padding_mode: Mode = "zeros",
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+        *,
+        keep: float = 0.5,
+        indices: Indices = (CHANNELS,),
+        generator: torch.Generator | None = None,
+    ) -> None:
+        fields = (stride, padding, dilation, groups, bias, padding_mode, device, dtype)
+        nn.Conv1d.__init__(self, in_channels, out_channels, kernel_size, *fields)
+        self._sample(keep, indices, generator)
+
+
+class SampledConv2d(SampledConv, nn.Conv2d):
+    """A convolution whose weight gradient is computed from a random part of the input, which alone is stored.
+
+    In training its value, the gradient of its input and that of its bias are exact; that of its weight is so on the
+    average over all draws. In `eval()` and without gradients it is `nn.Conv2d`. Parameters, their initialisation and
+    `state_dict` are those of `nn.Conv2d`, and so are the arguments that are not listed.
+
+    Padding other than zeros is added first, and is a part of the input here. Cells that a kernel of one cell
+    steps over are not.
+
+    Args:
+        keep: the fraction of each index that is kept, in (0, 1]; the number is rounded, halves up.
+        indices: what is sampled: `"in_channels"`, in all groups alike; `"space"`, the positions along each spatial
+            axis; `"batch"`, the examples; or fractions by these names, as in
+            `{"in_channels": 0.5, "space": (0.5, 1)}`. Several multiply.
+        generator: of random numbers; PyTorch's own if left out.
+
+    Raises:
+        SpecError: a fraction leaves nothing, is none, or has no index.
+    """
+
+    fixed = 2
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | tuple[int, int],
+        stride: int | tuple[int, int] = 1,
+        padding: int | tuple[int, int] | str = 0,
+        dilation: int | tuple[int, int] = 1,
+        groups: int = 1,
+        bias: bool = True,
+        padding_mode: Mode = "zeros",
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+        *,
+        keep: float = 0.5,
+        indices: Indices = (CHANNELS,),
+        generator: torch.Generator | None = None,
+    ) -> None:
+        fields = (stride, padding, dilation, groups, bias, padding_mode, device, dtype)
+        nn.Conv2d.__init__(self, in_channels, out_channels, kernel_size, *fields)
+        self._sample(keep, indices, generator)
+
+
+class SampledConv3d(SampledConv, nn.Conv3d):
+    """A drop-in for `nn.Conv3d`, as `SampledConv2d` is for `nn.Conv2d`."""
+
+    fixed = 3
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | tuple[int, int, int],
+        stride: int | tuple[int, int, int] = 1,
+        padding: int | tuple[int, int, int] | str = 0,
+        dilation: int | tuple[int, int, int] = 1,
+        groups: int = 1,
+        bias: bool = True,
+        padding_mode: Mode = "zeros",
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+        *,
+        keep: float = 0.5,
+        indices: Indices = (CHANNELS,),
+        generator: torch.Generator | None = None,
+    ) -> None:
+        fields = (stride, padding, dilation, groups, bias, padding_mode, device, dtype)
+        nn.Conv3d.__init__(self, in_channels, out_channels, kernel_size, *fields)
+        self._sample(keep, indices, generator)
