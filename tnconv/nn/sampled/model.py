@@ -115,7 +115,7 @@ def sample(
     found = sampled_layers(model, keep, indices, skip=skip)
     if not found.sampled:
         raise SpecError(
-            f"no layer of {type(model).__name__} can be sampled with keep=({kept}); {found or 'it has none'}"
+            f"no layer of {type(model).__name__} can be sampled with keep=({kept}); {str(found) or 'it has none'}"
         )
     modules = dict(model.named_modules(remove_duplicate=False))
     made: dict[nn.Module, nn.Module] = {}
