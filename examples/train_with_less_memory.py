@@ -3,10 +3,10 @@
     pip install tnconv matplotlib scikit-learn
     python examples/train_with_less_memory.py --out less_memory.svg
 
-The backward pass needs the input of every layer for the gradient of its weight. Here it gets a random part of it, of the
-channels or of the positions, whose gradient is right on the average. For each fraction that is kept: the most bytes
-that autograd stores in a step, the time of a step, and the test accuracy over some seeds. Rectifiers are written so that
-they store one byte a cell: torch's store their output, which is the input of the next layer, and would hold all of it.
+The backward pass needs the input of every layer for the gradient of its weight. Here it gets a random part of it, of
+the channels or of the positions, whose gradient is right on the average. For each fraction that is kept: the most bytes
+that autograd stores in a step, the time of a step, and the test accuracy over some seeds. Rectifiers are written so
+that they store one byte a cell: torch's store their output, the input of the next layer, and would hold all of it.
 """
 
 import argparse
