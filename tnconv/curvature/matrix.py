@@ -55,7 +55,7 @@ class Matrix:
         x = call.input()
         if isinstance(spec, LinearSpec):
             x = _sequence(examples.first(x, n, 1), n)
-            return cls(replace(spec, input_size=tuple(x.shape[1:-1])), x, n, 1, call, examples)
+            return cls(_of_sequence(spec, x.shape[1:-1]), x, n, 1, call, examples)
         return cls(spec, _images(examples, x, n), n, len(x) // max(n, 1), call, examples)
 
     @property
@@ -112,6 +112,12 @@ class Matrix:
     def weight_gradient(self, z: Tensor) -> Tensor:
         """The gradient of the weight, summed over examples."""
         return compiled(self.spec, "weight_vjp")(self.x, z)
+
+
+@lru_cache(maxsize=1024)
+def _of_sequence(spec: LinearSpec, sizes: torch.Size) -> LinearSpec:
+    """The layer with sequence axes."""
+    return replace(spec, input_size=tuple(sizes))
 
 
 def _sequence(tensor: Tensor, n: int) -> Tensor:

@@ -141,6 +141,8 @@ def inner(module: nn.Module) -> nn.Module:
 
 def _changing_buffers(module: nn.Module) -> dict[str, Tensor]:
     """Copies of the buffers of layers that write to them in a forward pass: norms in training mode."""
+    if not any(part.training and getattr(part, "track_running_stats", False) for part in module.modules()):
+        return {}
     return {
         f"{prefix}.{name}" if prefix else name: buffer.clone()
         for prefix, part in module.named_modules()

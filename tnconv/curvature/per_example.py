@@ -94,7 +94,7 @@ def gradient_norms(
     Rochette et al. 2019).
     """
     made = passed(model, loss, x, y, params, unsupported)
-    return _total(_squared(made), made).sqrt()
+    return _total(_squared(made, {}), made).sqrt()
 
 
 def clipped_gradients(
@@ -133,7 +133,8 @@ def clipped_gradients(
         one_of("clip", clip, ("flat", "per_layer"))
     made = passed(model, loss, x, y, params, unsupported)
     limits = _limits(max_norm, clip, made.shapes)
-    squared = _squared(made)
+    rows: dict[str, Tensor] = {}
+    squared = _squared(made, rows)
     factors: dict[str, Tensor]
     if clip == "per_layer":
         factors = {name: _factor(squared[name].sqrt(), limits[name]) for name in squared}
@@ -146,15 +147,14 @@ def clipped_gradients(
                 "one factor for each"
             )
         factors = dict.fromkeys(squared, factor)
+    return {name: weighted_gradient(made.layers, name, made.z, factors[name], rows) for name in made.shapes}
+
+
+def _squared(made: Passed, rows: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Squared norms by parameter, `[n]` each; per-example gradients that are made on the way go to `rows`."""
     return {
-        name: weighted_gradient(made.layers, name, made.z, factors[name], shape)
-        for name, shape in made.shapes.items()
+        name: squared_norms(made.layers, name, made.z, shape, rows) for name, shape in made.shapes.items()
     }
-
-
-def _squared(made: Passed) -> dict[str, Tensor]:
-    """Squared norms by parameter, `[n]` each."""
-    return {name: squared_norms(made.layers, name, made.z, shape) for name, shape in made.shapes.items()}
 
 
 def _total(squared: Mapping[str, Tensor], made: Passed) -> Tensor:

@@ -4,7 +4,7 @@ A weight with a matrix that one call uses goes by what tnconv compiles of the la
 gradients. Any other parameter goes by its per-example gradients, which are summed over calls first.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -15,11 +15,21 @@ from tnconv.curvature.matrix import Matrix, compiled
 Columns = Sequence[Sequence[Tensor]]  # for each column, the gradients of all calls
 
 
-def squared_norms(layers: Layers, name: str, z: Sequence[Tensor], shape: Sequence[int]) -> Tensor:
-    """Squared norms of the per-example gradients of a parameter, `[n]`."""
+def squared_norms(
+    layers: Layers, name: str, z: Sequence[Tensor], shape: Sequence[int], made: dict[str, Tensor]
+) -> Tensor:
+    """Squared norms of the per-example gradients of a parameter, `[n]`.
+
+    Args:
+        layers: the calls.
+        name: of the parameter.
+        z: the gradients of all calls.
+        shape: of the parameter.
+        made: where the per-example gradients are kept, if they are made.
+    """
     place = _alone(layers, name)
     if place is None:
-        rows: Tensor = layers.rows(name, [z], shape)[0]
+        rows = made[name] = layers.rows(name, [z], shape)[0]
         return rows.flatten(1).square().sum(1)
     use = layers.uses[place]
     assert isinstance(use, Matrix)
@@ -27,20 +37,17 @@ def squared_norms(layers: Layers, name: str, z: Sequence[Tensor], shape: Sequenc
 
 
 def weighted_gradient(
-    layers: Layers, name: str, z: Sequence[Tensor], factors: Tensor, shape: Sequence[int]
+    layers: Layers, name: str, z: Sequence[Tensor], factors: Tensor, made: Mapping[str, Tensor]
 ) -> Tensor:
-    """The sum over examples of their gradients times factors `[n]`."""
-    weights = [layers.uses[p] for p in layers.weights.get(name, ())]
-    if name in layers.biases or not all(isinstance(use, Matrix) for use in weights):
-        rows = layers.rows(name, [z], shape)[0]
+    """The sum over examples of their gradients times factors `[n]`; arguments as of `squared_norms`."""
+    rows = made.get(name)
+    if rows is not None:
         return _product(factors.to(rows.dtype), rows, 1)
-    found = []
-    for use, place in zip(weights, layers.weights[name], strict=True):
-        assert isinstance(use, Matrix)
-        each = factors if use.images == 1 else factors.repeat_interleave(use.images)
-        grad = z[place]
-        found.append(use.weight_gradient(grad * each.to(grad.dtype).view(-1, *[1] * (grad.dim() - 1))))
-    return found[0] if len(found) == 1 else torch.stack(found).sum(0)
+    place = _alone(layers, name)
+    assert place is not None
+    use, grad = layers.uses[place], z[place]
+    assert isinstance(use, Matrix)
+    return use.weight_gradient(grad * factors.to(grad.dtype).view(-1, *[1] * (grad.dim() - 1)))
 
 
 def squares(layers: Layers, name: str, z: Columns, shape: Sequence[int]) -> Tensor:

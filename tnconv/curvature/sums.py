@@ -38,6 +38,7 @@ class Sums:
     Attributes:
         units: by block, what its input factor is to be multiplied with, so that it is the sum over examples of the
             means over positions: a sum over batches is added in place without another pass over the factor.
+        shared: of a bias, the block of its weight, which has the same gradient factor.
     """
 
     model: Model
@@ -52,6 +53,7 @@ class Sums:
     inputs: dict[tuple[str, ...], Tensor] = field(default_factory=dict)
     outputs: dict[tuple[str, ...], Tensor] = field(default_factory=dict)
     diagonals: dict[str, Tensor] = field(default_factory=dict)
+    shared: dict[tuple[str, ...], tuple[str, ...]] = field(default_factory=dict)
     left: dict[str, str] = field(default_factory=dict)
     n_into: float = 0.0
     n: float = 0.0
@@ -89,13 +91,12 @@ class Sums:
     def add_gradients(self, layers: Layers, blocks: Blocks, found: Sequence[Tensor]) -> None:
         """Add gradients at the outputs of all calls."""
         z = layers.gradients(found)
-        made: dict[tuple[int, ...], Tensor] = {}
+        first: dict[tuple[int, ...], tuple[str, ...]] = {}
         for key, calls in blocks.items():
-            if calls not in made:  # a weight and its bias have one
-                made[calls] = self._output(layers, calls, z)
-                _accumulate(self.outputs, key, made[calls], fresh=True)
-            else:
-                _accumulate(self.outputs, key, made[calls])
+            if first.setdefault(calls, key) == key:
+                self._add_output(layers, key, calls, z)
+            else:  # a weight and its bias have one
+                self.shared[key] = first[calls]
         for name in self._cellwise(layers):
             square = layers.rows(name, [z], self.model.parameters[name].shape).square().sum((0, 1))
             _accumulate(self.diagonals, name, square)
@@ -216,13 +217,26 @@ class Sums:
             sums = torch.cat([sums, sums.new_full((*sums.shape[:2], 1), t)], 2)
         return torch.einsum("nga,ngb->gab", sums, sums).mul_(1 / (n * t * t))
 
-    def _output(self, layers: Layers, calls: tuple[int, ...], z: list[Tensor]) -> Tensor:
-        """The raw sum of the gradient factor over a batch."""
-        uses = _matrices(layers, calls)
-        if not self.reduce or (len(uses) == 1 and uses[0].images == 1):
+    def _add_output(
+        self, layers: Layers, key: tuple[str, ...], calls: tuple[int, ...], z: list[Tensor]
+    ) -> None:
+        """Add the raw sum of the gradient factor over a batch."""
+        uses, there = _matrices(layers, calls), self.outputs.get(key)
+        if len(uses) == 1 and uses[0].images == 1:
             op = "kfac_grad_reduce" if self.reduce else "kfac_grad_expand"
+            function = compiled(uses[0].spec, op, convention="sum", groups=self.groups)
+            if there is None:
+                self.outputs[key] = function(z[calls[0]])
+            else:
+                function(z[calls[0]], out=there, beta=1.0)
+            return
+        _accumulate(self.outputs, key, self._output(uses, calls, z))
+
+    def _output(self, uses: list[Matrix], calls: tuple[int, ...], z: list[Tensor]) -> Tensor:
+        """The raw sum of the gradient factor over a batch, of several calls or images."""
+        if not self.reduce:
             parts = [
-                compiled(use.spec, op, convention="sum", groups=self.groups)(z[p])
+                compiled(use.spec, "kfac_grad_expand", convention="sum", groups=self.groups)(z[p])
                 for use, p in zip(uses, calls, strict=True)
             ]
             return parts[0] if len(parts) == 1 else torch.stack(parts).sum(0)
@@ -255,6 +269,8 @@ class Sums:
             self._reduce(group)
         if not self.n:
             raise ArgumentError("data has no examples; give at least one")
+        for key, owner in self.shared.items():
+            self.outputs[key] = self.outputs[owner].clone()
         total = self.n_into + (self.n if num_data is None else float(num_data))
         n = self.n if num_data is None else float(num_data)
         terms = n * (self.terms / self.n if per_example is None else per_example)
@@ -294,11 +310,11 @@ def _differ(uses: list[Any]) -> bool:
     return len(kinds) > 1
 
 
-def _accumulate(sums: dict[Any, Tensor], key: Any, tensor: Tensor, fresh: bool = False) -> None:
+def _accumulate(sums: dict[Any, Tensor], key: Any, tensor: Tensor) -> None:
     if key in sums:
         sums[key].add_(tensor)
     else:
-        sums[key] = tensor.clone() if fresh else tensor
+        sums[key] = tensor
 
 
 def _matrices(layers: Layers, calls: tuple[int, ...]) -> list[Matrix]:
