@@ -10,6 +10,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import parametrizations
 from torch.utils.checkpoint import checkpoint
 
+import tnconv
 from tests.curvature.curvature_models import CLASSES, Tokens, close, gradients, same, state
 from tnconv import ConvSpec, LinearSpec
 from tnconv.curvature import capture, gradient_norms, kfac, per_example_gradients
@@ -140,8 +141,8 @@ def _no_grad(x: Tensor, w: Tensor) -> Tensor:
         (Hidden.apply, r"weight: it is used by 1 function\(s\) hidden from torch, as in torch.autograd.Function"),
         (lambda x, w: Hidden.apply(F.linear(x, w), w), r"weight: it is used by 1 function\(s\) hidden from torch"),
         (lambda x, w: x, r"weight: no function of the forward pass uses it"),
-        (_no_grad, r"parameter 'weight' is used where gradients are off"),
-        (lambda x, w: checkpoint(F.linear, x, w, use_reentrant=True), r"'weight' is used where gradients are off"),
+        (_no_grad, r"weight: it is used by a function where gradients are off"),
+        (lambda x, w: checkpoint(F.linear, x, w, use_reentrant=True), r"weight: it is used by a function where gradients are off"),
         (lambda x, w: _centred(F.linear(x, w)), r"linear layer of 'weight' has an output of shape \(3, 2\) in which no"),
         (lambda x, w: F.linear(x, 2 * w), r"the scale layer of 'weight' has an output of shape|weight: it is used by"),
         (lambda x, w: x + F.linear(x.new_ones(2, 2), w).sum(0), r"an output of shape \(2, 2\) in which no axis is"),
@@ -163,6 +164,36 @@ def test_what_is_not_captured_may_be_left_out() -> None:
     assert found.names == ("head.weight", "head.bias")
     with pytest.raises(CaptureError, match=r"weight: it is used by torch.Tensor.matmul"):
         kfac(model, LOSS, [(x, y)], unsupported="diagonal")
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        lambda: tnconv.nn.Conv2d(2, 4, 3, padding=1, padding_mode="circular", groups=2),
+        lambda: tnconv.nn.Conv2d(2, 3, 1, stride=2),
+        lambda: tnconv.nn.ConvTranspose2d(2, 3, 3, padding=1, bias=False),
+    ],
+)
+def test_layers_of_our_own(layer: Any) -> None:
+    """Drop-ins are seen, whatever torch functions their programs call, or named."""
+    torch.manual_seed(0)
+    model = nn.Sequential(layer(), nn.Tanh(), nn.Flatten(), nn.LazyLinear(CLASSES)).double()
+    x, y = torch.randn(3, 2, 5, 5).double(), torch.tensor([0, 1, 2])
+    model(x)
+    try:
+        agrees(model, x, y)
+    except CaptureError as error:
+        assert "0.weight: it is used by" in str(error)
+
+
+def test_factorised_layers_are_named() -> None:
+    torch.manual_seed(0)
+    layer = tnconv.nn.CPConv2d(2, 3, 3, rank=2)
+    model = nn.Sequential(layer, nn.Tanh(), nn.Flatten(), nn.Linear(12, CLASSES))
+    x, y = torch.randn(3, 2, 4, 4), torch.tensor([0, 1, 2])
+    with pytest.raises(CaptureError, match=r"0\.\w+: it is used by"):
+        gradient_norms(model, LOSS, x, y)
+    assert list(per_example_gradients(model, LOSS, x, y, unsupported="skip"))[-2:] == ["3.weight", "3.bias"]
 
 
 def test_parametrisations_are_named() -> None:

@@ -19,6 +19,7 @@ from tnconv.curvature.models import Names, named, tracked_of
 from tnconv.errors import CaptureError
 
 _ATTENTION = F.multi_head_attention_forward
+_OFF = "a function where gradients are off (torch.no_grad, torch.autograd.Function, reentrant checkpointing)"
 
 
 class Capture(TorchFunctionMode):
@@ -141,11 +142,9 @@ class Capture(TorchFunctionMode):
 
     def _record(self, read: Read, weight: str | None, bias: str | None, result: Tensor) -> None:
         if not result.requires_grad:
-            name = weight or bias
-            raise CaptureError(
-                f"parameter {name!r} is used where gradients are off (torch.no_grad, or checkpointing with "
-                "use_reentrant=True); leave it out of params, or let gradients flow"
-            )
+            for name in filter(None, (weight, bias)):
+                self.unread.setdefault(name, _OFF)
+            return
         if (self.parameters[weight or bias or ""]).is_complex() or result.is_complex():
             raise CaptureError(
                 f"parameter {weight or bias!r} or what its layer computes is complex, but curvature of models is of "
