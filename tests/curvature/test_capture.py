@@ -175,15 +175,12 @@ def test_what_is_not_captured_may_be_left_out() -> None:
     ],
 )
 def test_layers_of_our_own(layer: Any) -> None:
-    """Drop-ins are seen, whatever torch functions their programs call, or named."""
+    """Drop-ins are seen: their programs call functions of torch that are read."""
     torch.manual_seed(0)
     model = nn.Sequential(layer(), nn.Tanh(), nn.Flatten(), nn.LazyLinear(CLASSES)).double()
     x, y = torch.randn(3, 2, 5, 5).double(), torch.tensor([0, 1, 2])
     model(x)
-    try:
-        agrees(model, x, y)
-    except CaptureError as error:
-        assert "0.weight: it is used by" in str(error)
+    agrees(model, x, y)
 
 
 def test_factorised_layers_are_named() -> None:
