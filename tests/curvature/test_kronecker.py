@@ -221,3 +221,12 @@ def test_two_processes_equal_one() -> None:
 def test_eigenbases_are_not_summed_over_processes() -> None:
     with pytest.raises(ArgumentError, match=r"no sum over processes; reduce before eigh"):
         factors().eigh().all_reduce()
+
+
+def test_their_text_has_shapes_and_not_cells() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(16, 2))
+    factors = kfac(model, nn.CrossEntropyLoss(), [(torch.randn(5, 3, 4, 4), torch.randint(2, (5,)))])
+    assert repr(factors).splitlines()[:2] == [
+        "KroneckerFactors of 146 parameters and 5 examples(",
+        "  Block(0.weight, A=[1, 27, 27], G=[1, 4, 4]),",
+    ]

@@ -7,9 +7,9 @@ alone. Vectors come as stacks: a last axis `k` counts them.
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from math import prod, sqrt
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor
@@ -67,6 +67,12 @@ class AnyBlock(ABC):
 
     place: Place
 
+    def __repr__(self) -> str:
+        """The parameters and the shapes of the tensors: these may have millions of cells."""
+        tensors = ((each.name, getattr(self, each.name)) for each in fields(cast(Any, self)))
+        shapes = [f"{name}={list(value.shape)}" for name, value in tensors if isinstance(value, Tensor)]
+        return f"{type(self).__name__}({', '.join((*self.place.names, *shapes))})"
+
     @abstractmethod
     def apply(self, parts: Sequence[Tensor]) -> list[Tensor]:
         """The product with stacks of vectors, `[*shape, k]` for each parameter."""
@@ -111,7 +117,7 @@ class AnyBlock(ABC):
         """The same block of other tensors."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Block(AnyBlock):
     """`G ⊗ A` for each group.
 
@@ -212,7 +218,7 @@ class Block(AnyBlock):
         return Block(self.place, tensors.get("A"), tensors["G"])
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class EigenBlock(AnyBlock):
     """`(Q_G ⊗ Q_A) diag(values) (Q_G ⊗ Q_A)ᵀ` for each group.
 
@@ -293,7 +299,7 @@ class EigenBlock(AnyBlock):
         return EigenBlock(self.place, tensors.get("Q_A"), tensors["Q_G"], tensors["values"])
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class DiagonalBlock(AnyBlock):
     """A diagonal, for a parameter that no Kronecker product is made for.
 

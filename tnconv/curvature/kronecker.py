@@ -21,7 +21,7 @@ _SPECS: dict[str, type[MatrixSpec]] = {s.kind: s for s in (ConvSpec, ConvTranspo
 _KINDS: dict[str, type[Any]] = {"kronecker": Block, "eigen": EigenBlock, "diagonal": DiagonalBlock}
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class KroneckerFactors:
     """A symmetric block-diagonal matrix over the parameters of a model.
 
@@ -44,6 +44,14 @@ class KroneckerFactors:
     loss_terms: float = 0.0
     reduction: str = "mean"
     left: Mapping[str, str] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        """The blocks, one a line."""
+        lines = "".join(f"\n  {block!r}," for block in self.blocks.values())
+        left = f"\n  left out: {', '.join(self.left)}" if self.left else ""
+        return (
+            f"KroneckerFactors of {self.shape[0]} parameters and {self.num_data:g} examples({lines}{left}\n)"
+        )
 
     # -- as a matrix -------------------------------------------------------------------------------------
 
