@@ -15,6 +15,7 @@ from tnconv.ir.printer import format_axes
 from tnconv.ops.conventions import CONVENTIONS, DEFAULT
 from tnconv.ops.derive import derive
 from tnconv.ops.registry import AVERAGE, JOINT, Operation, Options, aliases, operations
+from tnconv.ops.sampling import KINDS
 from tnconv.spec import ConvSpec, ConvTransposeSpec, Layer, LinearSpec, PoolSpec, UnfoldSpec
 
 NONE = "–"  # what a cell says where there is nothing
@@ -68,6 +69,7 @@ def page() -> str:
         conventions=_conventions(),
         layers=_layers(),
         which=_which(),
+        samples=_samples(),
         default=DEFAULT,
     )
 
@@ -156,6 +158,19 @@ def _which() -> str:
         layers = tuple(f"`{type(spec).__name__}`{_variant(spec)}" for spec in LAYERS if _has(operation, spec))
         groups.setdefault(layers, []).append(operation.name)
     return "\n".join(f"- {', '.join(layers)}: {code(names)}." for layers, names in groups.items())
+
+
+def _samples() -> str:
+    """What each operation may sample; those that may sample the same share a row."""
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for operation in operations():
+        if operation.samples:
+            groups.setdefault(operation.samples, []).append(operation.name)
+    rows = (
+        (code(names), *("yes" if kind in kinds else NONE for kind in KINDS))
+        for kinds, names in groups.items()
+    )
+    return table(("operation", *(f'`"{kind}"`' for kind in KINDS)), rows)
 
 
 def _variant(spec: Layer) -> str:
@@ -253,6 +268,30 @@ the axes of `x`, `W` or `y`, a result has those of the layer's own `x`, `weight`
 Which layers have which operations:
 
 {which}
+
+## Sampling
+
+`sample=` takes a random part of a summed index in place of all of it, as in
+`sample={{"in_channels": 0.25, "space": (0.5, 0.5), "batch": 0.5}}`: input channels of a group, positions along
+each spatial axis, examples, the vectors `v`; the name of an index works, too. Positions are those of the input for
+gradients of a weight, `t` for Kronecker factors. Which may be sampled:
+
+{samples}
+
+- *Bias*: none. The mean over all draws is the operation's value, to the last digit on integers. An index that is summed
+  within a square is refused, for the mean would be another value: `kfac_reduce` squares a sum over positions. All other
+  operations refuse sampling.
+- *Variance*: with `S` of `C` values drawn without replacement, `sampling="crs"`, it is
+  `C²/S · (1 − S/C) · Var_c f(c)`, `f(c)` the terms of the sum and `Var` with the divisor `C − 1`: none where terms are
+  equal. Along an axis of the result, such as the channels of `W̄`, cells are zero or `C/S` times their value: the error
+  is `sqrt(C/S − 1)` times the result's norm, whatever the values. Several indices are drawn apart; their scales
+  multiply.
+- `sampling="bernoulli"` keeps each value by chance: the number of rows differs, and its variance
+  `(1/keep − 1) Σ_c f(c)²` counts the mean of the terms, too. `sampling="weights"` draws with replacement by
+  probabilities of your own.
+- The rows are arguments of the call, which `fn.draw_rows(generator, N=8)` draws. With `preselect=True` the input is
+  given as `fn.preselected(x, rows)`, which is all that has to be stored of it: see
+  [train with less memory](howto/less-memory.md).
 
 ## Networks of your own
 
