@@ -9,7 +9,7 @@ PEERS := $(VENV)/.peers
 DOCS := $(VENV)/.docs
 CHECKED := tnconv tests benchmarks examples
 
-.PHONY: help setup demo test suites fuzz plugin pages docs lint format types bench bench-quick bench-tensorised clean
+.PHONY: help setup demo test suites fuzz plugin pages docs lint format types bench bench-quick bench-tensorised bench-models clean
 .DEFAULT_GOAL := help
 
 help: ## say what the targets do
@@ -73,6 +73,9 @@ bench: $(PEERS) ## measure every operation of every layer against PyTorch and th
 
 bench-quick: $(PEERS) ## the same in a minute, for a few layers
 	$(BIN)/python -m benchmarks.bench --every 9 --rounds 7 --seconds 0.1 --no-memory $(ARGS)
+
+bench-models: $(PEERS) ## curvature of whole models beside curvlinops, torch.func and others (about 10 minutes)
+	$(BIN)/python -m benchmarks.models --out benchmarks/MODELS.md $(ARGS)
 
 bench-tensorised: $(PEERS) ## the same for factorised convolutions, beside the dense layer and tensorly-torch (about 5 minutes)
 	$(BIN)/python -m benchmarks.tensorised --out benchmarks --plot docs/tensorised.svg $(ARGS)
