@@ -9,7 +9,7 @@ PEERS := $(VENV)/.peers
 DOCS := $(VENV)/.docs
 CHECKED := tnconv tests benchmarks examples
 
-.PHONY: help setup demo test suites fuzz plugin pages docs lint format types bench bench-quick bench-tensorised bench-models clean
+.PHONY: help setup demo test suites fuzz plugin pages docs lint format types bench bench-quick bench-tensorised bench-models bench-sampled clean
 .DEFAULT_GOAL := help
 
 help: ## say what the targets do
@@ -79,6 +79,9 @@ bench-models: $(PEERS) ## curvature of whole models beside curvlinops, torch.fun
 
 bench-tensorised: $(PEERS) ## the same for factorised convolutions, beside the dense layer and tensorly-torch (about 5 minutes)
 	$(BIN)/python -m benchmarks.tensorised --out benchmarks --plot docs/tensorised.svg $(ARGS)
+
+bench-sampled: $(STAMP) ## time and error of sampled weight gradients, beside other ways of sampling (1 minute)
+	$(BIN)/python -m benchmarks.sampled --out benchmarks $(ARGS)
 
 clean: ## remove everything that the other targets made
 	rm -rf $(VENV) build dist site *.egg-info examples/plugin/build examples/plugin/src/*.egg-info .hypothesis .mypy_cache .ruff_cache .pytest_cache
