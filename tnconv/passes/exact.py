@@ -115,9 +115,7 @@ class _Exact:
                 f"found, shape {list(found.shape)}:\n{found}"
             )
 
-    def _rounded(
-        self, found: Array, expected: Array, after: Expression, arguments: dict[str, Array]
-    ) -> bool:
+    def _rounded(self, found: Array, expected: Array, after: Expression, arguments: dict[str, Array]) -> bool:
         """Whether Gaussian integers differ by no more than what rounding each term of a sum once may make."""
         if found.shape != expected.shape or found.dtype.kind not in "fc" or not isinstance(after, Sum):
             return False
