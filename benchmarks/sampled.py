@@ -304,8 +304,8 @@ def report(rows: Sequence[Row], found: Sequence[Errors], machine: dict[str, Any]
         "rows and columns. Of the three channels of the stem two are kept, or one.",
         "",
         "XConv's probes are dense: with r of them, `x Z` takes `H W r` multiplications for each example and channel, "
-        "and `(x Z) Zᵀ` as many again. For layer1 of ResNet-18 at 1/2 that is 5.4 times the whole weight gradient, besides "
-        "making the probes orthogonal. Sampling multiplies nothing.",
+        "and `(x Z) Zᵀ` as many again. For layer1 of ResNet-18 at 1/2 that is 5.4 times the whole weight gradient, "
+        "besides making the probes orthogonal. Sampling multiplies nothing.",
     ]
     for keep in dict.fromkeys(each.keep for each in found):
         chosen_errors = [each for each in found if each.keep == keep]
