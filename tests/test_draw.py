@@ -185,7 +185,7 @@ def check(expression: Expression) -> None:
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
-@given(networks())
+@given(networks(selects=True))
 def test_any_network_is_drawn(expression):
     check(expression)
 

@@ -65,7 +65,7 @@ def loops(network, arrays):
 
 
 @settings(max_examples=120)
-@given(networks(max_volume=800, symbolic=True), seeds())
+@given(networks(max_volume=800, symbolic=True, selects=True), seeds())
 def test_equals_plain_loops(network, seed):
     rng = np.random.default_rng(seed)
     values = random_symbols(network, rng)

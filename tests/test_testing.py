@@ -106,7 +106,7 @@ def test_a_sentence_ends() -> None:
 
 
 @settings(max_examples=15)
-@given(networks(max_volume=2000), seeds())
+@given(networks(max_volume=2000, selects=True), seeds())
 def test_built_in_passes_obey_their_laws(network: Network, seed: int) -> None:
     assert_pass(get("absorb_deltas")(), network, seed)
     assert_pass(get("scale")(by=2), network, seed)  # type: ignore[call-arg]
@@ -172,7 +172,7 @@ def test_a_rewriting_that_stops_too_early() -> None:
 
 
 @settings(max_examples=15)
-@given(networks(max_tensors=2, max_volume=2000, symbolic=True), seeds())
+@given(networks(max_tensors=2, max_volume=2000, symbolic=True, selects=True), seeds())
 def test_the_last_resort_is_right_on_any_network(network: Network, seed: int) -> None:
     assert_kernel(Cells(), network, seed)
 

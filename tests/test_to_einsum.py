@@ -130,7 +130,7 @@ def test_options_of_operations(op: str, options: dict[str, Any]) -> None:
 
 
 @settings(max_examples=150, deadline=None, derandomize=True)
-@given(network=networks(symbolic=True), seed=seeds())
+@given(network=networks(symbolic=True, selects=True), seed=seeds())
 def test_random_networks(network: Network, seed: int) -> None:
     """Repeated indices, affine axes of arguments and results, relations that fold, scales, broadcasts."""
     rng = np.random.default_rng(seed)

@@ -109,7 +109,7 @@ def test_other_ways_to_compile(monkeypatch, tmp_path):
     torch.testing.assert_close(cp(verify="exact")(*tensors), want)
 
 
-@given(networks(), seeds(), st.data())
+@given(networks(selects=True), seeds(), st.data())
 def test_random_networks(network: Network, seed: int, data: st.DataObject):
     constant = data.draw(st.sets(st.sampled_from(network.arguments))) if network.arguments else set()
     function = tnconv.compile(network, passes="none", constant=constant)

@@ -40,7 +40,7 @@ I, J, K = Index("i", 5), Index("j", 3), Index("k", 3)  # noqa: E741
 # -- laws --------------------------------------------------------------------------------------------
 
 
-@given(networks(symbolic=True))
+@given(networks(symbolic=True, selects=True))
 def test_roundtrip_of_networks(network):
     assert_valid(network)
     assert_roundtrip(network)
@@ -57,7 +57,7 @@ def test_roundtrip_of_specs(spec):
     assert_roundtrip(spec.network())
 
 
-@given(networks(), st.randoms(use_true_random=False))
+@given(networks(selects=True), st.randoms(use_true_random=False))
 def test_history_leaves_no_trace(network, random):
     nodes = list(network.nodes)
     random.shuffle(nodes)
@@ -76,7 +76,7 @@ def test_the_order_of_terms_leaves_no_trace(total, random):
     assert Sum(total.name, tuple(terms)) == total
 
 
-@given(networks(symbolic=True), seeds())
+@given(networks(symbolic=True, selects=True), seeds())
 def test_binding_keeps_the_value(network, seed):
     values = random_symbols(network, np.random.default_rng(seed))
     bound = network.bind(values)
@@ -84,14 +84,14 @@ def test_binding_keeps_the_value(network, seed):
     assert_same_value(bound, network, seed, values)
 
 
-@given(networks(scales=False), seeds())
+@given(networks(scales=False, selects=True), seeds())
 def test_renaming_indices_keeps_the_value(network, seed):
     renamed = network.map_indices(lambda i: Index(f"z_{i.name}", i.size))
     assert [i.size for i in renamed.open_indices] == [i.size for i in network.open_indices]
     assert_same_value(network, renamed, seed)
 
 
-@given(networks())
+@given(networks(selects=True))
 def test_graph_is_bipartite_and_complete(network):
     graph = network.graph
     top = {node for node, side in graph.nodes(data="bipartite") if side == 0}

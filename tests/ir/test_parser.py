@@ -275,7 +275,7 @@ PIECES = [
 
 
 @settings(max_examples=300)
-@given(networks(symbolic=True, max_tensors=2, max_volume=100), st.data())
+@given(networks(symbolic=True, selects=True, max_tensors=2, max_volume=100), st.data())
 def test_mutated_texts(network, data):
     text = str(network)
     for _ in range(data.draw(st.integers(1, 4))):
@@ -292,7 +292,7 @@ def test_mutated_texts(network, data):
 
 
 @settings(max_examples=60)
-@given(networks(), st.data())
+@given(networks(selects=True), st.data())
 def test_lines_deleted_or_doubled(network, data):
     rows = str(network).splitlines()
     place = data.draw(st.integers(0, len(rows) - 1))

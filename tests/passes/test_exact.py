@@ -329,7 +329,7 @@ def test_the_check_is_deterministic():
 
 
 @settings(max_examples=60)
-@given(st.one_of(chains(), networks(symbolic=True), sums()), st.integers(0, 1000))
+@given(st.one_of(chains(), networks(symbolic=True, selects=True), sums()), st.integers(0, 1000))
 def test_shrunk_networks_are_small_and_valid(expression, seed):
     found = shrink(expression, np.random.default_rng(seed), 2000)
     if found is None:

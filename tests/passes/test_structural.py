@@ -39,7 +39,7 @@ def checked(each, expression):
     return after
 
 
-NETWORKS = networks(max_tensors=3, max_patterns=2, max_indices=4, max_size=3, max_volume=60)
+NETWORKS = networks(max_tensors=3, max_patterns=2, max_indices=4, max_size=3, max_volume=60, selects=True)
 
 
 @settings(max_examples=60)

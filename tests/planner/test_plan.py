@@ -57,7 +57,7 @@ def assert_right(expression, plan, seed):
 
 
 @settings(max_examples=150)
-@given(networks(symbolic=True, max_tensors=5), seeds())
+@given(networks(symbolic=True, selects=True, max_tensors=5), seeds())
 def test_the_best_and_any_other_tree_give_the_value_of_the_network(network, seed):
     assert_right(network, make_plan(network), seed)
     tree = random_tree(random.Random(seed), len(network.tensors))
@@ -439,7 +439,7 @@ def simulate(plan, values):
 
 
 @settings(max_examples=60)
-@given(networks(symbolic=True, max_tensors=5), seeds())
+@given(networks(symbolic=True, selects=True, max_tensors=5), seeds())
 def test_the_peak_is_that_of_a_simulation(network, seed):
     tree = random_tree(random.Random(seed), len(network.tensors))
     plan = plan_with_tree(network, tree, hints={"N": 3})

@@ -15,6 +15,7 @@ from tnconv.ir import (
     Node,
     Pattern,
     Scale,
+    Select,
     Sum,
     Tensor,
     group,
@@ -47,6 +48,7 @@ def networks(
     affine: bool = True,
     scales: bool = True,
     symbolic: bool = False,
+    selects: bool = False,
 ) -> Network:
     """Small valid networks with everything that the IR allows.
 
@@ -64,12 +66,16 @@ def networks(
         affine: whether axes with strides, starts and unread cells occur.
         scales: whether scale nodes occur.
         symbolic: whether one index may have the size `N`.
+        selects: whether selections occur, up to two: with a table each or one for both, of one index or two, of
+            indices that patterns hold as well. A table is an argument of integers below the size of what it selects from.
     """
     pool = _indices(draw, draw(st.integers(1, max_indices)), max_size, max_volume)
     nodes: list[Node] = []
     for number in range(1, draw(st.integers(0, max_patterns)) + 1):
         relation = _fitted if draw(st.booleans()) else _relation
         nodes += relation(draw, f"p{number}", pool, max_volume)
+    if selects:
+        nodes += _selections(draw, pool)
     for name in ("x", "y", "weight", "z")[: draw(st.integers(1, min(max_tensors, 4)))]:
         nodes.append(_tensor(draw, name, pool, [n for n in nodes if isinstance(n, Tensor)], affine))
     if scales and draw(st.booleans()):
@@ -243,6 +249,21 @@ def _relation(draw: Draw, name: str, pool: list[Index], _max_volume: int) -> lis
     terms = tuple((draw(coefficient), leg) for leg in legs)
     folds = (left.size, draw(st.sampled_from(tuple(MODES)))) if draw(st.integers(0, 3)) == 0 else ()
     return [pattern(name, left, terms, draw(st.integers(-4, 4)), *folds)]
+
+
+def _selections(draw: Draw, pool: list[Index]) -> list[Select]:
+    """Up to two selections among the indices of the pool, the second maybe by the table of the first."""
+    made: list[Select] = []
+    for number in range(1, draw(st.integers(0, 2)) + 1):
+        left = draw(st.sampled_from(pool))
+        others = [i for i in pool if i != left]
+        if not others:
+            break
+        right, table = draw(st.sampled_from(others)), f"rows{number}"
+        if made and (made[0].left.size, made[0].right.size) == (left.size, right.size) and draw(st.booleans()):
+            table = made[0].table
+        made.append(Select(f"r{number}", left, right, table))
+    return made
 
 
 def _symbolic(draw: Draw, network: Network) -> Network:
