@@ -139,6 +139,11 @@ def test_damping_of_factors() -> None:
         ArgumentError, match=r"a block of eigenvalues has damping=0.1 and use_exact_damping=False"
     ):
         made.eigh().inverse(0.1)
+    for value in (float("nan"), float("inf")):
+        block.G[0, 0, 0] = value
+        for options in ({}, {"use_heuristic_damping": True}):
+            with pytest.raises(ArgumentError, match=r"a factor with \d rows has values that are not finite"):
+                made.inverse(0.1, **options)
 
 
 @pytest.mark.parametrize(

@@ -361,13 +361,20 @@ def _inverse(matrix: Tensor, damping: Any) -> Tensor:
     eye = torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
     damped = matrix + damping * eye
     root, failed = torch.linalg.cholesky_ex(damped)
-    if not failed.any():
+    if not failed.any() and root.diagonal(dim1=1, dim2=2).isfinite().all():  # of nan and inf none need fail
         return torch.cholesky_inverse(root)
+    rows = matrix.shape[-1]
+    if not damped.isfinite().all():
+        raise ArgumentError(
+            f"a factor with {rows} rows has values that are not finite, as where a training diverges; give finite "
+            "inputs and parameters, or train with a smaller lr, more damping or a kl_clip"
+        )
     root, failed = torch.linalg.cholesky_ex(damped.double())
     if failed.any():
+        most = torch.as_tensor(damping).max().item()
         raise ArgumentError(
-            f"a factor with {matrix.shape[-1]} rows is not positive definite with damping {damping}; give more "
-            "damping, or use_exact_damping=True"
+            f"a factor with {rows} rows is not positive definite with damping {most}; give more damping, or "
+            "use_exact_damping=True"
         )
     return torch.cholesky_inverse(root).to(matrix.dtype)
 
