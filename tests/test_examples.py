@@ -11,11 +11,18 @@ from tests.docs_code import folder
 from tnconv import plugins
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
-ARGUMENTS = {"curvature_of_a_layer.py": ["--out", "curvature.svg"]}
-MADE = {"curvature_of_a_layer.py": "curvature.svg"}
+ARGUMENTS = {
+    "curvature_of_a_layer.py": ["--out", "curvature.svg"],
+    "kfac_digits.py": ["--out", "digits.svg", "--steps", "2"],
+}
+MADE = {"curvature_of_a_layer.py": "curvature.svg", "kfac_digits.py": "digits.svg"}
 
 
-NEEDS = {"laplace_digits.py": ("laplace", "sklearn"), "private_digits.py": ("opacus", "sklearn")}
+NEEDS = {
+    "kfac_digits.py": ("sklearn",),
+    "laplace_digits.py": ("laplace", "sklearn"),
+    "private_digits.py": ("opacus", "sklearn"),
+}
 NAMES = ["custom_pass.py", "curvature_of_a_layer.py", "per_example_gradients.py", *NEEDS]
 
 
@@ -38,6 +45,8 @@ def test_runs(
 @pytest.mark.parametrize("name", NEEDS)
 def test_says_what_to_install(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a package that it needs an example ends with a line for pip."""
-    monkeypatch.setitem(sys.modules, NEEDS[name][0], None)
+    package = NEEDS[name][0]
+    for module in [package, *(each for each in sys.modules if each.startswith(f"{package}."))]:
+        monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(SystemExit, match="This example needs: pip install"):
         runpy.run_path(str(EXAMPLES / name))
