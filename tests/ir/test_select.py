@@ -125,6 +125,32 @@ NETWORKS = {
   dy = cotangent [n, d, o]
   output [d, c, k]
 }""",
+    "rows of an index that other relations hold": """network a {
+  index [v=4, q=3, i=7, o=5]
+  x = cotangent [v, q]
+  p = pattern [q = v]
+  p2 = pattern [i = 2*v]
+  p3 = pattern [o = v - 1]
+  r = select [v = rows[q]]
+  r2 = select [i = rows2[v]]
+  output []
+}""",
+    "rows at places that may be out of range": """network a {
+  index [o=2, a=3]
+  x = input [a]
+  y = input [a]
+  p = pattern [o = -a + 2]
+  r = select [a = rows[o]]
+  r2 = select [a = rows2[o]]
+  output []
+}""",
+    "rows that are kept beside what they determine": """network a {
+  index [v=5, d=4, i=4]
+  x = input []
+  p = pattern [v = 2*d - i - 1]
+  r = select [i = rows[d]]
+  output [v, i, d]
+}""",
 }
 
 
@@ -167,6 +193,20 @@ def test_texts_and_other_forms(text: str) -> None:
     sizes = {name: SIZES[name] for name in network.symbols}
     again = tnconv.to_einsum(network, dtype=torch.float64, **sizes).contract_expression()
     np.testing.assert_allclose(again(**tensors).numpy(), want, rtol=1e-12)
+
+
+@pytest.mark.parametrize("text", NETWORKS.values(), ids=NETWORKS)
+def test_maps_over_tables_alone(text: str) -> None:
+    network = parse_network(text)
+    function = tnconv.compile(network)
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        each = [random_arguments(network, rng, np.float64, SIZES) for _ in range(3)]
+        whole = {name: torch.from_numpy(np.stack([one[name] for one in each])) for name in network.tables}
+        fixed = {name: torch.from_numpy(a) for name, a in each[0].items() if name not in whole}
+        found = torch.func.vmap(lambda rows, fixed=fixed: function(**fixed, **rows))(whole)
+        want = [evaluate(network, each[0] | {name: one[name] for name in whole}) for one in each]
+        np.testing.assert_allclose(found.numpy(), np.stack(want), rtol=1e-12, atol=1e-12)
 
 
 def test_an_embedding_and_its_gradient_are_those_of_torch() -> None:

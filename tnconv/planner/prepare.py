@@ -422,8 +422,12 @@ class Preparation:
         return [r for r in self.relations if select.narrow in r.coefficients and r.modulus is None]
 
     def _holder(self, select: Wrap) -> Leaf | None:
-        """The one leaf that holds the index or its rows, where nothing but relations and this has them."""
+        """The one leaf that holds the index or its rows, where nothing but this has the rows and relations the index."""
         both = {select.narrow, select.wide}
+        tied = {v for r in self.relations for v in r.coefficients}
+        tied |= {v for w in (*self.wraps, *self.selects) if w is not select for v in (w.narrow, w.wide)}
+        if select.wide in tied:
+            return None
         holders = [leaf for leaf in self.leaves if both & set(leaf.legs)]
         alone = len(holders) == 1 and not both & set(self.output) and len(both & set(holders[0].legs)) == 1
         return holders[0] if alone else None

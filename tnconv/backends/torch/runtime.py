@@ -40,6 +40,7 @@ __all__ = [
     "plain",
     "ratio",
     "real",
+    "rows_at",
     "scale_into",
     "selected",
     "slice_sum",
@@ -355,6 +356,19 @@ def table(rows: Tensor, count: int, name: str) -> Tensor:
     return rows
 
 
+def rows_at(rows: Tensor, places: Tensor) -> Tensor:
+    """The rows of a table at some places; any row in range of the selection, or 0, at a place that it does not have.
+
+    Args:
+        rows: integers, `[s]`.
+        places: integers, of any shape and value.
+
+    Returns:
+        As places.
+    """
+    return F.pad(rows, (0, 1))[places.clamp(0, rows.shape[0])]
+
+
 def selected(x: Tensor, axis: int, places: Tensor) -> Tensor:
     """The cells of one axis at some places; the place behind the last cell has zeros.
 
@@ -397,7 +411,10 @@ def added(rows: Tensor, places: Tensor, count: int) -> Tensor:
     Returns:
         `[count, a]`.
     """
-    return rows.new_zeros((count + 1, rows.shape[1])).index_add_(0, places, rows)[:-1]
+    zeros = rows.new_zeros((count + 1, rows.shape[1]))
+    if torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(places):
+        return zeros.index_add(0, places, rows)[:-1]  # `vmap` may map over the places alone
+    return zeros.index_add_(0, places, rows)[:-1]
 
 
 def apart(x: Tensor, axis: int, step: int) -> Tensor:

@@ -297,13 +297,14 @@ def cells(
 ) -> str:
     """A variable with the value of a relation's right side, one dimension for each of `legs`.
 
-    `like` is a tensor on the device; `known` are indices with a variable that holds their value already.
+    `like` is a tensor on the device; `known` are indices with a variable that holds their value already, which may lie
+    out of range where something else is zero.
     """
     known = known or {}
     if isinstance(relation, Select):
         table, place = em.table(relation), known.get(relation.right)
         view = ", ".join("-1" if leg == relation.right else "1" for leg in legs)
-        text = f"{table}.view({view})" if place is None else f"{table}[{place}]"
+        text = f"{table}.view({view})" if place is None else f"rt.rows_at({table}, {place})"
         return em.scalar("cell", text, [table, *([place] if place else [])])
     parts = [f"{a} * {known[x] if x in known else ramp(em, x, legs, like)}" for a, x in relation.terms]
     text = " + ".join([*parts, str(relation.offset)])
