@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 import tnconv
 from tests.layer_strategies import conv_transpose_specs, linear_specs, pool_specs, unfold_specs
 from tnconv.ops.conventions import CONVENTIONS
+from tnconv.passes.sample import METHODS
 from tnconv.spec import LinearSpec, PoolSpec, UnfoldSpec
 from tnconv.spec.layer import Layer
 from tnconv.testing import conv_specs
@@ -57,7 +58,7 @@ class Case:
 
 @st.composite
 def cases(draw: Draw) -> Case:
-    """Cases that are all valid: only a memory limit, and constants on which nothing depends, may be refused."""
+    """Cases that are all valid: only a memory limit, constants on which nothing depends, and samples may be refused."""
     spec = draw(
         st.one_of(
             conv_specs(max_channels=2, max_output=3),
@@ -99,6 +100,10 @@ def cases(draw: Draw) -> Case:
     if op == "input_jacobian" or draw(st.integers(0, 4)) == 0:
         batch = max(batch, 1)
         spec = replace(spec, batch_size=batch)  # type: ignore[type-var]
+    if batch and operation.samples and draw(st.integers(0, 2)) == 0:
+        kinds = draw(st.lists(st.sampled_from(operation.samples), min_size=1, unique=True))
+        options["sample"] = {kind: draw(st.sampled_from((0.5, 0.75))) for kind in kinds}
+        options["sampling"] = draw(st.sampled_from(METHODS))
     dtype = draw(st.sampled_from(DTYPES))
     if op.startswith("hessian_diagonal"):
         dtype = "float64"  # of real values only

@@ -71,7 +71,9 @@ def kept_of(size: Size, keep: Fraction, what: str) -> int | None:
     if not isinstance(size, int):
         return None
     if size == 0:
-        raise PassError(f"{what} has size 0, of which keep={keep} leaves none; sample what has one value at least")
+        raise PassError(
+            f"{what} has size 0, of which keep={keep} leaves none; sample what has one value at least"
+        )
     kept = int(keep * size + Fraction(1, 2))
     if kept < 1:
         raise PassError(

@@ -260,7 +260,11 @@ def _selections(draw: Draw, pool: list[Index]) -> list[Select]:
         if not others:
             break
         right, table = draw(st.sampled_from(others)), f"rows{number}"
-        if made and (made[0].left.size, made[0].right.size) == (left.size, right.size) and draw(st.booleans()):
+        if (
+            made
+            and (made[0].left.size, made[0].right.size) == (left.size, right.size)
+            and draw(st.booleans())
+        ):
             table = made[0].table
         made.append(Select(f"r{number}", left, right, table))
     return made

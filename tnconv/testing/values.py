@@ -63,4 +63,8 @@ def _random(shape: tuple[int, ...], rng: np.random.Generator, dtype: np.dtype[An
         low = 0 if dtype.kind == "u" else _INTEGER_RANGE[0]
         return np.asarray(rng.integers(low, _INTEGER_RANGE[1], shape)).astype(dtype)
     real: Array = np.asarray(rng.standard_normal(shape))
-    return (real + 1j * rng.standard_normal(shape)).astype(dtype) if dtype.kind == "c" else real.astype(dtype)
+    return (
+        np.asarray(real + 1j * rng.standard_normal(shape)).astype(dtype)
+        if dtype.kind == "c"
+        else real.astype(dtype)
+    )
