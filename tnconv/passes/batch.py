@@ -47,6 +47,11 @@ class Batch(Pass):
                 raise PassError(
                     f"there is no argument {name!r}; the arguments are {', '.join(expression.arguments)}"
                 )
+            if name in expression.tables:
+                raise PassError(
+                    f"argument {name!r} is a table of integers, which takes no new axis; batch the tensors, or give the "
+                    "network a table for each"
+                )
         chosen = self.over or _first_role(expression)
         if not chosen:
             raise PassError(

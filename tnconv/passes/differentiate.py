@@ -60,6 +60,11 @@ class Differentiate(Pass):
             raise PassError(
                 f"there is no argument {self.wrt!r} to differentiate by; the arguments are {known}"
             )
+        if self.wrt in expression.tables:
+            raise PassError(
+                f"argument {self.wrt!r} is a table of integers, by which there is no derivative; the others are "
+                f"{', '.join(n for n in expression.arguments if n not in expression.tables) or 'none'}"
+            )
         return self, tuple(term for term in expression.terms if nodes_reading(term, self.wrt))
 
     def requires(self, network: Network) -> None:
