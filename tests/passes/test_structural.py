@@ -266,8 +266,14 @@ def test_values_against_numpy():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("sample{index=c, keep=1/2} | differentiate{wrt=rows_c}", "'rows_c' is a table of integers, by which there is"),
-        ("sample{index=c, keep=1/2} | batch{index=v, over=[rows_c]}", "'rows_c' is a table of integers, which takes no"),
+        (
+            "sample{index=c, keep=1/2} | differentiate{wrt=rows_c}",
+            "'rows_c' is a table of integers, by which there is",
+        ),
+        (
+            "sample{index=c, keep=1/2} | batch{index=v, over=[rows_c]}",
+            "'rows_c' is a table of integers, which takes no",
+        ),
         ("differentiate{wrt=z}", "no argument 'z' to differentiate by; the arguments are x, weight"),
         ("differentiate{wrt=x, cotangent=weight}", "the name 'weight' is taken"),
         ("batch{index=n}", "the name 'n' is taken"),

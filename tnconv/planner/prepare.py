@@ -422,7 +422,7 @@ class Preparation:
         return [r for r in self.relations if select.narrow in r.coefficients and r.modulus is None]
 
     def _holder(self, select: Wrap) -> Leaf | None:
-        """The one leaf that holds the index or its rows, where nothing else has the rows and only relations the index."""
+        """The leaf that alone holds the index or its rows, if no other has the rows and only relations the index."""
         both = {select.narrow, select.wide}
         tied = {v for r in self.relations for v in r.coefficients}
         tied |= {v for w in (*self.wraps, *self.selects) if w is not select for v in (w.narrow, w.wide)}

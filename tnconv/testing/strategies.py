@@ -67,7 +67,7 @@ def networks(
         scales: whether scale nodes occur.
         symbolic: whether one index may have the size `N`.
         selects: whether selections occur, up to two: with a table each or one for both, of one index or two, of
-            indices that patterns hold as well. A table is an argument of integers below the size that it selects from.
+            indices that patterns hold as well. A table is an argument, integers below the size selected from.
     """
     pool = _indices(draw, draw(st.integers(1, max_indices)), max_size, max_volume)
     nodes: list[Node] = []
