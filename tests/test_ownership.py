@@ -110,7 +110,7 @@ def test_gradients_of_a_sum_of_arguments_are_two():
     assert_owned(gradients, [*arguments, cotangent])
 
 
-@given(networks(max_volume=2_000, selects=True), st.booleans())
+@given(networks(max_volume=2_000), st.booleans())
 @settings(max_examples=40, deadline=None, derandomize=True, phases=PHASES)
 def test_results_of_any_network_are_fresh(network, constant):
     options = {"constant": network.arguments[-1:]} if constant else {}
