@@ -49,8 +49,8 @@ class Batch(Pass):
                 )
             if name in expression.tables:
                 raise PassError(
-                    f"argument {name!r} is a table of integers, which takes no new axis; batch the tensors, or give the "
-                    "network a table for each"
+                    f"argument {name!r} is a table of integers, which takes no new axis; batch the tensors, or give "
+                    "the network a table for each"
                 )
         chosen = self.over or _first_role(expression)
         if not chosen:
