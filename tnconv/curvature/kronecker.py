@@ -74,7 +74,7 @@ class KroneckerFactors:
             return self._flat(other)
         if isinstance(other, Mapping):
             return self._named(other)  # type: ignore[return-value]
-        found = self._named(dict(zip(self.names, self._counted(other), strict=True)))
+        found = self._named(dict(zip(self.names, self._counted(tuple(other)), strict=True)))
         return [found[name] for name in self.names]
 
     def _counted(self, vectors: Sequence[Tensor]) -> Sequence[Tensor]:

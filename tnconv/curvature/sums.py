@@ -152,7 +152,8 @@ class Sums:
 
     def _unsupported(self, name: str, layers: Layers) -> None:
         ops = {layers.uses[p].call.op for p in (*layers.weights.get(name, ()), *layers.biases.get(name, ()))}
-        reason = f"it is a parameter of {' and '.join(sorted(ops))}, which no Kronecker product is made for"
+        said = " and ".join("a norm or another scale" if op == "scale" else op for op in sorted(ops))
+        reason = f"it is a parameter of {said}, which no Kronecker product is made for"
         if self.unsupported == "raise":
             raise CaptureError(
                 f"parameter {name!r}: {reason}; leave it out of params, or give unsupported='skip' or 'diagonal'"
