@@ -16,6 +16,7 @@ from tnconv.ir import (
     Index,
     Network,
     Scale,
+    Select,
     Sum,
     Tensor,
     group,
@@ -56,6 +57,9 @@ def loops(network, arrays):
 
         factor = Fraction(int(network.scale.p), int(network.scale.q))
         for relation in network.patterns:
+            if isinstance(relation, Select):
+                factor *= at[relation.left] == arrays[relation.table][at[relation.right]]
+                continue
             position = sum(a * at[i] for a, i in relation.terms) + relation.offset
             factor *= at[relation.left] == folded(position, relation.modulus, relation.mode)
         for tensor in network.tensors:
