@@ -13,7 +13,8 @@ from torch.nn.modules.conv import _ConvNd
 
 from tnconv.api import compile
 from tnconv.errors import SpecError
-from tnconv.nn.modules import check_copied, check_fixed, copy_parameters
+from tnconv.nn.modules import check_fixed
+from tnconv.nn.sampled.copied import FromTorch
 from tnconv.nn.sampled.fractions import CHANNELS, Indices, Kept
 from tnconv.nn.sampled.function import Gradient, Parameters, Sampler, apply
 from tnconv.nn.sampled.seeds import Seeds
@@ -175,9 +176,10 @@ def _calculus(kept: Kept, device: str, channels: tuple[int, int], *fields: Any) 
     return ConvCalculus(spec, kept, device)
 
 
-class SampledConv(_ConvNd, KnowsSpec):
+class SampledConv(_ConvNd, FromTorch, KnowsSpec):
     """What the sampled convolutions share."""
 
+    represented = ConvSpec
     fixed: ClassVar[int]
     sampler: Sampler
 
@@ -253,31 +255,6 @@ class SampledConv(_ConvNd, KnowsSpec):
     def extra_repr(self) -> str:
         """The fields of torch's, and what is kept."""
         return f"{super().extra_repr()}, keep=({self.sampler.kept})"  # type: ignore[no-untyped-call]
-
-    @classmethod
-    def from_torch(
-        cls,
-        module: nn.Module,
-        keep: float = 0.5,
-        indices: Indices = (CHANNELS,),
-        generator: torch.Generator | None = None,
-    ) -> Self:
-        """A copy of a torch convolution with as many dimensions, with copies of its parameters.
-
-        Args:
-            module: the layer.
-            keep: as for the constructor.
-            indices: likewise.
-            generator: likewise.
-
-        Raises:
-            SpecError: the module is of another type or has what cannot be copied, or a fraction leaves nothing.
-        """
-        ConvSpec.check_module(module)
-        check_copied(module, ConvSpec.rewritable, ("weight", "bias"))
-        made = cls.like(module, keep, indices, generator)
-        copy_parameters(module, made, ("weight", "bias"))
-        return made
 
     @classmethod
     def like(

@@ -10,7 +10,7 @@ from torch._compile import _disable_dynamo
 from torch.nn import functional as F
 
 from tnconv.api import compile
-from tnconv.nn.modules import check_copied, copy_parameters
+from tnconv.nn.sampled.copied import FromTorch
 from tnconv.nn.sampled.fractions import CHANNELS, SPACE, Indices, Kept
 from tnconv.nn.sampled.function import Gradient, Parameters, Sampler, apply
 from tnconv.nn.sampled.seeds import Seeds
@@ -82,7 +82,7 @@ def _calculus(features: tuple[int, int], sizes: tuple[int, ...], kept: Kept, dev
     return LinearCalculus(LinearSpec(*features, input_size=sizes), kept, device)
 
 
-class SampledLinear(nn.Linear, KnowsSpec):
+class SampledLinear(nn.Linear, FromTorch, KnowsSpec):
     """A linear layer whose weight gradient is computed from a random part of the input, which alone is stored.
 
     In training its value, the gradient of its input and that of its bias are exact; that of its weight is so on the
@@ -103,6 +103,8 @@ class SampledLinear(nn.Linear, KnowsSpec):
     Raises:
         SpecError: a fraction leaves nothing, or is none.
     """
+
+    represented = LinearSpec
 
     def __init__(
         self,
@@ -165,31 +167,6 @@ class SampledLinear(nn.Linear, KnowsSpec):
     def extra_repr(self) -> str:
         """The fields of torch's, and what is kept."""
         return f"{super().extra_repr()}, keep=({self.sampler.kept})"
-
-    @classmethod
-    def from_torch(
-        cls,
-        module: nn.Module,
-        keep: float = 0.5,
-        indices: Indices = (CHANNELS,),
-        generator: torch.Generator | None = None,
-    ) -> Self:
-        """A copy of an `nn.Linear`, with copies of its parameters.
-
-        Args:
-            module: the layer.
-            keep: as for the constructor.
-            indices: likewise.
-            generator: likewise.
-
-        Raises:
-            SpecError: the module is of another type or has what cannot be copied, or a fraction leaves nothing.
-        """
-        LinearSpec.check_module(module)
-        check_copied(module, LinearSpec.rewritable, ("weight", "bias"))
-        made = cls.like(module, keep, indices, generator)
-        copy_parameters(module, made, ("weight", "bias"))
-        return made
 
     @classmethod
     def like(
