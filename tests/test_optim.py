@@ -2,16 +2,17 @@
 
 import os
 import tempfile
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from tests.curvature.curvature_models import CLASSES, close, state
+from tests.processes import in_two
 from tnconv.curvature import kfac
 from tnconv.errors import ArgumentError, CaptureError, OperationError
 from tnconv.optim import KFACPreconditioner, shared_out
@@ -236,8 +237,7 @@ def test_inverses_are_shared_out_by_work() -> None:
     assert list(shared_out(factors.blocks, 1).values()) == [0] * 4
 
 
-def work(_: int, rank: int, folder: str) -> None:
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+def work(rank: int) -> Any:
     model = DistributedDataParallel(net().eval())
     x, y = batch()
     pre = KFACPreconditioner(model, process_group=dist.group.WORLD)
@@ -247,21 +247,16 @@ def work(_: int, rank: int, folder: str) -> None:
             loss = LOSS(model(x[3 * rank : 3 * rank + 3]), y[3 * rank : 3 * rank + 3])
         loss.backward()
         pre.step()
-    torch.save([p.grad for p in model.parameters()], os.path.join(folder, str(rank)))
-    dist.destroy_process_group()
+    return [p.grad for p in model.parameters()]
 
 
-def test_two_processes_equal_one() -> None:
+def test_two_processes_equal_one(tmp_path: Path) -> None:
     model, (x, y) = net().eval(), batch()
     pre = KFACPreconditioner(model)
     for _ in range(2):
         backward(model, pre, x, y)
         pre.step()
     want = [p.grad for p in model.parameters()]
-    with tempfile.TemporaryDirectory() as folder:
-        worker = mp.spawn(work, (1, folder), nprocs=1, join=False)
-        work(0, 0, folder)
-        worker.join()
-        for rank in range(2):
-            for got, expected in zip(torch.load(os.path.join(folder, str(rank))), want, strict=True):
-                close(got, expected, 1e-9)
+    for found in in_two(tmp_path, work):
+        for got, expected in zip(found, want, strict=True):
+            close(got, expected, 1e-9)

@@ -12,6 +12,9 @@ from torch import Tensor
 import tnconv
 from tests.layer_values import values_of, wanted
 from tnconv import ConvSpec, ConvTransposeSpec, LinearSpec, PoolSpec, UnfoldSpec
+from tnconv.backends import meter
+from tnconv.backends.meter import moments_at
+from tnconv.backends.peak import peak_elements
 from tnconv.backends.reference import evaluate
 from tnconv.backends.scratch import scratch_of
 from tnconv.errors import OperationError, PlanError, TnconvError
@@ -287,6 +290,18 @@ def test_storages_count_once_until_they_die() -> None:
 
     assert memory_of(program, x).peak == 2 * 400
     assert memory_of(lambda x: x.view(10, 10), x).peak == 0  # of the argument
+
+
+def test_a_long_loop_is_not_watched_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A loop over examples would be watched for minutes at 1024 of each symbol; the claim holds all the same."""
+    layer = ConvSpec(2, 2, 3, (4, 4), padding=1)
+    function = tnconv.compile(layer, "ggn_diagonal", hints={"N": 2, "V": 2})
+    shapes = {name: function.plan.arguments[name] for name in function.program.arguments}
+    assert moments_at(function.program.function, shapes, {"N": 3, "V": 4}) is not None
+    monkeypatch.setattr(meter, "_MOST_MOMENTS", 3)
+    assert moments_at(function.program.function, shapes, {"N": 3, "V": 4}) is None
+    claimed = peak_elements(function.plan, function.program)
+    assert evaluate_size(claimed, {"N": 3, "V": 4}) >= function.cost.at(N=3, V=4).peak_elements
 
 
 def test_symbols_stay_symbols() -> None:

@@ -2,15 +2,16 @@
 
 import os
 import tempfile
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor, nn
 
 from tests.curvature.curvature_models import CLASSES, close
+from tests.processes import in_two
 from tnconv.curvature import EigenBlock, KroneckerFactors, kfac
 from tnconv.errors import ArgumentError
 
@@ -193,8 +194,7 @@ def test_scipy() -> None:
 # -- two processes ---------------------------------------------------------------------------------------
 
 
-def work(_: int, rank: int, folder: str) -> None:
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+def work(rank: int) -> Any:
     x, y = batch()
     mine = [(x[:10], y[:10])] if rank == 0 else [(x[10:20], y[10:20]), (x[20:], y[20:])]
     found = []
@@ -203,18 +203,11 @@ def work(_: int, rank: int, folder: str) -> None:
         loss = nn.CrossEntropyLoss(reduction=reduction)
         found.append(kfac(net(), loss, mine, process_group=dist.group.WORLD, **options))
         found.append(kfac(net(), loss, mine, **options).all_reduce())
-    torch.save(
-        [(each.dense(), each.num_data, each.loss_terms) for each in found], os.path.join(folder, str(rank))
-    )
-    dist.destroy_process_group()
+    return [(each.dense(), each.num_data, each.loss_terms) for each in found]
 
 
-def test_two_processes_equal_one() -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        worker = mp.spawn(work, (1, folder), nprocs=1, join=False)
-        work(0, 0, folder)
-        worker.join()
-        results = [torch.load(os.path.join(folder, str(rank))) for rank in range(2)]
+def test_two_processes_equal_one(tmp_path: Path) -> None:
+    results = in_two(tmp_path, work)
     for result in results:
         for place, (dense, n, terms) in enumerate(result):
             loss = nn.CrossEntropyLoss(reduction=("mean", "sum")[place // 2])

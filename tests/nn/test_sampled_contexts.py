@@ -1,16 +1,17 @@
 """Sampled layers where torch does something around a call: checkpoints, autocast, processes, transforms, compilers."""
 
 import copy
-import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, multiprocessing, nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
 import tnconv.nn as tnn
+from tests.processes import in_two
 from tnconv.errors import OperationError
 
 
@@ -158,11 +159,7 @@ def test_tracers_record_the_exact_layer() -> None:
     assert layer.to("meta")(x.to("meta")).is_meta
 
 
-def _process(rank: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2
-    )
+def work(_: int) -> Any:
     made = model()
     alone = copy.deepcopy(made)
     x = inputs(seed=7)  # the same on both: only the rows differ
@@ -171,16 +168,11 @@ def _process(rank: int, folder: str) -> None:
     torch.manual_seed(3)
     shared = DistributedDataParallel(made)
     shared(x).square().sum().backward()
-    gradients = {
-        name: [m.get_parameter(name).grad for m in (alone, made)] for name, _ in made.named_parameters()
-    }
-    torch.save(gradients, os.path.join(folder, f"{rank}.pt"))
-    torch.distributed.destroy_process_group()
+    return {name: [m.get_parameter(name).grad for m in (alone, made)] for name, _ in made.named_parameters()}
 
 
 def test_processes_draw_apart_and_average(tmp_path: Path) -> None:
-    multiprocessing.spawn(_process, (str(tmp_path),), nprocs=2)
-    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+    first, second = in_two(tmp_path, work)
     for name in first:
         (a, shared), (b, other) = first[name], second[name]
         torch.testing.assert_close(shared, other)

@@ -23,6 +23,9 @@ from tnconv.errors import TnconvError
 from tnconv.ir import Size, evaluate
 
 ITEM = 4  # bytes of an element while a program is measured
+_MOST_MOMENTS = (
+    20_000  # operators of a call that is watched; a loop over more repeats what was seen, for minutes
+)
 _weak: Any = StorageWeakRef
 M = TypeVar("M", bound="MemoryMode")
 
@@ -115,6 +118,10 @@ class Moment:
     live: int
 
 
+class _TooLong(RuntimeError):
+    """A call has too many operators to watch each."""
+
+
 class MomentsMode(MemoryMode):  # type: ignore[no-untyped-call]
     """Records what is live after every operator that makes something.
 
@@ -126,6 +133,7 @@ class MomentsMode(MemoryMode):  # type: ignore[no-untyped-call]
     def __init__(self, outside: Sequence[Tensor], code: CodeType | None) -> None:
         super().__init__(outside)
         self._code = code
+        self._left = _MOST_MOMENTS
         self.moments: list[Moment] = []
 
     def __torch_dispatch__(
@@ -135,6 +143,9 @@ class MomentsMode(MemoryMode):  # type: ignore[no-untyped-call]
         made = super().__torch_dispatch__(func, types, args, kwargs)
         if self._new:
             self.moments.append(Moment(self._line(), str(func), self._still_live()))
+        self._left -= 1
+        if not self._left:
+            raise _TooLong
         return made
 
     def _line(self) -> int:
@@ -181,7 +192,10 @@ def moments_at(
     values: Mapping[str, int],
     tables: Container[str] = (),
 ) -> list[Moment] | None:
-    """What is live after each of its operators, by the lines of the function; the rest is as for `measured_at`."""
+    """What is live after each of its operators, by the lines of the function; the rest is as for `measured_at`.
+
+    None also where the call has more than 20,000 operators, such as a loop over very many examples.
+    """
     kind = partial(MomentsMode, code=getattr(function, "__code__", None))
     mode = _run(kind, function, shapes, values, tables)
     return None if mode is None else mode.moments
