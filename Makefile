@@ -74,8 +74,8 @@ bench: $(PEERS) ## measure every operation of every layer against PyTorch and th
 bench-quick: $(PEERS) ## the same in a minute, for a few layers
 	$(BIN)/python -m benchmarks.bench --every 9 --rounds 7 --seconds 0.1 --no-memory $(ARGS)
 
-bench-models: $(PEERS) ## curvature of whole models beside curvlinops, torch.func and others (about 10 minutes)
-	$(BIN)/python -m benchmarks.models --out benchmarks $(ARGS)
+bench-models: $(PEERS) ## curvature of whole models beside curvlinops, singd, Opacus and torch.func (about 10 minutes)
+	$(BIN)/python -m benchmarks.models --out benchmarks --plot docs/models.svg $(ARGS)
 
 bench-tensorised: $(PEERS) ## the same for factorised convolutions, beside the dense layer and tensorly-torch (about 5 minutes)
 	$(BIN)/python -m benchmarks.tensorised --out benchmarks --plot docs/tensorised.svg $(ARGS)

@@ -1,6 +1,7 @@
 """Peak memory of a call, from the allocator's own events."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch.profiler import ProfilerActivity, profile
@@ -10,6 +11,12 @@ def peak_bytes(call: Callable[[], torch.Tensor], device: str = "cpu") -> tuple[i
     """Most bytes that a call has allocated at once, and the bytes of its result, which are among them."""
     if device != "cpu":
         return _on_cuda(call)
+    peak, result = allocated(call)
+    return peak, result.numel() * result.element_size()
+
+
+def allocated(call: Callable[[], Any]) -> tuple[int, Any]:
+    """Most bytes that a call on the CPU has allocated at once, and what it returns."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
         result = call()
     live = peak = 0
@@ -17,7 +24,7 @@ def peak_bytes(call: Callable[[], torch.Tensor], device: str = "cpu") -> tuple[i
         if event.name() == "[memory]":
             live += event.nbytes()
             peak = max(peak, live)
-    return peak, result.numel() * result.element_size()
+    return peak, result
 
 
 def _on_cuda(call: Callable[[], torch.Tensor]) -> tuple[int, int]:

@@ -4,25 +4,27 @@
 
 All calls of a case go in turn (`benchmarks.timing`), forward and backward among them, so that a ratio is of one machine
 at one time. A peer that is not installed, or does not support a model, is left out. Every peer's numbers are compared
-with ours first. Writes models.json and prints the table.
+with ours first, but for singd, whose hooks have no result: it is one backward pass that makes both factors. Writes
+models.json, MODELS.md and a picture, and prints the table.
 """
 
 import argparse
 import json
 import statistics
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from rich.console import Console
-from rich.table import Table
+from rich.progress import track
 from torch import Tensor, nn
 
 import tnconv.curvature as tc
 from benchmarks.machine import describe
+from benchmarks.memory import allocated
+from benchmarks.nets import LOSS, MODELS, SETTINGS, Case, cases
+from benchmarks.plot import plot_models
 from benchmarks.timing import race
 
 try:
@@ -31,140 +33,20 @@ except ImportError:
     KFACLinearOperator = None
 try:
     from opacus import GradSampleModule
+    from opacus.grad_sample import GradSampleModuleFastGradientClipping
 except ImportError:
     GradSampleModule = None
+try:
+    from singd.optim.optimizer import SINGD
+except ImportError:
+    SINGD = None
 
-CLASSES = 10
-LOSS = nn.CrossEntropyLoss()
-SETTINGS = {"32x32": (32, 32), "96x8": (96, 8), "64x4": (64, 4), "32x8": (32, 8)}  # image size, examples
 Call = Callable[[], Any]
-
-
-# -- models ----------------------------------------------------------------------------------------------
-
-
-class Residual(nn.Module):
-    """Two 3×3 convolutions and a skip, as in ResNet-18."""
-
-    def __init__(self, channels: int, out: int, stride: int) -> None:
-        super().__init__()
-        self.conv1, self.norm1 = nn.Conv2d(channels, out, 3, stride, 1, bias=False), nn.BatchNorm2d(out)
-        self.conv2, self.norm2 = nn.Conv2d(out, out, 3, 1, 1, bias=False), nn.BatchNorm2d(out)
-        same = stride == 1 and channels == out
-        self.skip = (
-            nn.Identity()
-            if same
-            else nn.Sequential(nn.Conv2d(channels, out, 1, stride, bias=False), nn.BatchNorm2d(out))
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        h = F.relu(self.norm1(self.conv1(x)))
-        return F.relu(self.norm2(self.conv2(h)) + self.skip(x))
-
-
-def resnet18(_: int) -> nn.Module:
-    layers: list[nn.Module] = [
-        nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64), nn.ReLU(), nn.MaxPool2d(3, 2, 1)
-    ]  # fmt: skip
-    channels = 64
-    for out, stride in ((64, 1), (128, 2), (256, 2), (512, 2)):
-        layers += [Residual(channels, out, stride), Residual(out, out, 1)]
-        channels = out
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, CLASSES))
-
-
-class ConvNext(nn.Module):
-    """A depthwise 7×7 convolution, a norm over channels, two linear layers, a scale."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.conv, self.norm = nn.Conv2d(width, width, 7, padding=3, groups=width), nn.LayerNorm(width)
-        self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
-        self.scale = nn.Parameter(torch.full((width,), 0.1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        h = self.norm(self.conv(x).permute(0, 2, 3, 1))
-        return x + (self.down(F.gelu(self.up(h))) * self.scale).permute(0, 3, 1, 2)
-
-
-def convnext(_: int) -> nn.Module:
-    return nn.Sequential(
-        nn.Conv2d(3, 64, 4, 4), ConvNext(64), ConvNext(64), nn.Conv2d(64, 128, 2, 2), ConvNext(128), ConvNext(128),
-        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(128, CLASSES),
-    )  # fmt: skip
-
-
-class Block(nn.Module):
-    """Attention and two linear layers."""
-
-    def __init__(self, width: int, heads: int = 4) -> None:
-        super().__init__()
-        self.heads, self.first, self.second = heads, nn.LayerNorm(width), nn.LayerNorm(width)
-        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
-        self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        q, k, v = (
-            t.unflatten(2, (self.heads, -1)).transpose(1, 2) for t in self.qkv(self.first(x)).chunk(3, 2)
-        )
-        x = x + self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
-        return x + self.down(F.gelu(self.up(self.second(x))))
-
-
-class Vit(nn.Module):
-    """Patches of 8×8, positions, four blocks."""
-
-    def __init__(self, size: int, width: int = 128) -> None:
-        super().__init__()
-        self.patches = nn.Conv2d(3, width, 8, 8)
-        self.positions = nn.Parameter(0.02 * torch.randn((size // 8) ** 2, width))
-        self.blocks = nn.Sequential(*[Block(width) for _ in range(4)], nn.LayerNorm(width))
-        self.head = nn.Linear(width, CLASSES)
-
-    def forward(self, x: Tensor) -> Tensor:
-        h = self.patches(x).flatten(2).transpose(1, 2) + self.positions
-        return self.head(self.blocks(h).mean(1))
-
-
-MODELS: dict[str, Callable[[int], nn.Module]] = {"resnet18": resnet18, "convnext": convnext, "vit": Vit}
+Row = dict[str, Any]
+NO_RESULT = object()  # of a peer whose numbers cannot be had
 
 
 # -- quantities ------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Case:
-    """A model with a batch.
-
-    Args:
-        name: of the model.
-        setting: of the batch.
-        model: in evaluation mode.
-        x: `[n, 3, size, size]`.
-        y: labels `[n]`.
-    """
-
-    name: str
-    setting: str
-    model: nn.Module
-    x: Tensor
-    y: Tensor
-
-    @property
-    def matrices(self) -> list[str]:
-        """The parameters of linear layers and convolutions."""
-        kinds = nn.Linear, nn.Conv2d
-        return [
-            f"{prefix}.{name}"
-            for prefix, part in self.model.named_modules()
-            if isinstance(part, kinds)
-            for name, _ in part.named_parameters()
-        ]
-
-    def step(self) -> None:
-        """Forward and backward."""
-        self.model.zero_grad()
-        LOSS(self.model(self.x), self.y).backward()
 
 
 def kfac_of(approx: str) -> Callable[[Case], Iterator[tuple[str, Call]]]:
@@ -176,6 +58,8 @@ def kfac_of(approx: str) -> Callable[[Case], Iterator[tuple[str, Call]]]:
                 case.model, LOSS, data, params=names, fisher_type="mc", kfac_approx=approx, groups="average"
             ),
         )
+        if SINGD is not None:
+            yield "singd", lambda: _by_singd(case, approx)
         if KFACLinearOperator is None:
             return
         params = [dict(case.model.named_parameters())[name] for name in names]
@@ -193,11 +77,22 @@ def kfac_of(approx: str) -> Callable[[Case], Iterator[tuple[str, Call]]]:
     return calls
 
 
+def _by_singd(case: Case, approx: str) -> Any:
+    optimizer = SINGD(case.model, kfac_approx=approx, kfac_like=True, T=1, warn_unsupported=False)
+    try:
+        case.step()
+    finally:
+        for handle in optimizer.hook_handles:
+            handle.remove()
+    return NO_RESULT
+
+
 def norms(case: Case) -> Iterator[tuple[str, Call]]:
     yield "tnconv", lambda: tc.gradient_norms(case.model, LOSS, case.x, case.y)
     yield "torch.func", lambda: _stacked(_by_vmap(case)).norm(dim=1)
     if GradSampleModule is not None:
         yield "opacus", lambda: _stacked(_by_opacus(case)).norm(dim=1)
+        yield "opacus ghost", lambda: _by_ghosts(case, clip=False)
 
 
 def clipped(case: Case) -> Iterator[tuple[str, Call]]:
@@ -211,6 +106,7 @@ def clipped(case: Case) -> Iterator[tuple[str, Call]]:
     yield "torch.func", lambda: theirs(_by_vmap)
     if GradSampleModule is not None:
         yield "opacus", lambda: theirs(_by_opacus)
+        yield "opacus ghost", lambda: _by_ghosts(case, clip=True)
 
 
 def ntk(case: Case) -> Iterator[tuple[str, Call]]:
@@ -267,6 +163,27 @@ def _by_opacus(case: Case) -> list[Tensor]:
             p.grad_sample = None
 
 
+def _by_ghosts(case: Case, *, clip: bool) -> Any:
+    """Norms without the gradients; the clipped gradient by a second backward pass."""
+    module = GradSampleModuleFastGradientClipping(
+        case.model, loss_reduction="mean", max_grad_norm=1.0, use_ghost_clipping=True
+    )
+    try:
+        losses = nn.functional.cross_entropy(module(case.x), case.y, reduction="none")
+        losses.mean().backward(retain_graph=clip)
+        norms = module.get_norm_sample()
+        if not clip:
+            return norms
+        case.model.zero_grad()
+        module.disable_hooks()
+        (module.get_clipping_coef() * losses).sum().backward()
+        return [p.grad for p in case.model.parameters()]
+    finally:
+        module.to_standard_module()
+        for p in case.model.parameters():
+            p._norm_sample = p.grad_sample = None
+
+
 def _stacked(grads: list[Tensor]) -> Tensor:
     return torch.cat([g.flatten(1) for g in grads], 1)
 
@@ -279,6 +196,7 @@ QUANTITIES: dict[str, Callable[[Case], Iterator[tuple[str, Call]]]] = {
     "GGN diagonal": diagonal,
     "NTK": ntk,
 }
+PRIVATE = ("norms", "clipped")
 
 
 # -- measuring -------------------------------------------------------------------------------------------
@@ -294,8 +212,9 @@ def differ(ours: Any, theirs: Any, tolerance: float = 2e-3) -> bool:
     return float((ours - theirs).norm()) > tolerance * float(theirs.norm())
 
 
-def measure(case: Case, quantity: str, rounds: int) -> dict[str, Any]:
-    """Ratios of all calls of a quantity to forward and backward."""
+def measure(case: Case, quantity: str, rounds: int) -> Row:
+    """Ratios of all calls of a quantity to forward and backward, and the most bytes that each has at once."""
+    case = case.private if quantity in PRIVATE else case
     calls: dict[str, Call] = {}
     for name, call in QUANTITIES[quantity](case):
         try:
@@ -307,28 +226,51 @@ def measure(case: Case, quantity: str, rounds: int) -> dict[str, Any]:
             continue
         if name == "tnconv":
             ours = result
-        elif differ(ours, result):
+        elif result is not NO_RESULT and differ(ours, result):
             raise AssertionError(f"{quantity} of {case.name}: {name} computes other numbers")
         calls[name] = call
+    case.model.zero_grad()
     made = race({"step": case.step, **calls}, rounds, least=0.0)
-    ratios = {name: statistics.median(made.ratios(name, "step")) for name in calls}
-    seconds = statistics.median(made.seconds("step"))
     return {
         "model": case.name,
         "setting": case.setting,
         "quantity": quantity,
-        "step": seconds,
-        "ratios": ratios,
+        "step": statistics.median(made.seconds("step")),
+        "ratios": {name: statistics.median(made.ratios(name, "step")) for name in calls},
+        "memory": {name: allocated(call)[0] for name, call in calls.items()},
     }
 
 
-def cases(models: list[str], settings: list[str]) -> Iterator[Case]:
-    for name in models:
-        for setting in settings:
-            size, n = SETTINGS[setting]
-            torch.manual_seed(0)
-            model = MODELS[name](size).eval()
-            yield Case(name, setting, model, torch.randn(n, 3, size, size), torch.randint(CLASSES, (n,)))
+def best(row: Row, column: str = "ratios") -> float:
+    """The least of all peers."""
+    return min((value for name, value in row[column].items() if name != "tnconv"), default=float("nan"))
+
+
+def report(rows: Sequence[Row], machine: dict[str, Any]) -> str:
+    """The Markdown page."""
+    names = sorted({name for row in rows for name in row["ratios"]} - {"tnconv"})
+    lines = [
+        "# Curvature of whole models",
+        "",
+        "Times over those of one forward and backward pass, and in brackets the most MiB allocated at once. *Of the",
+        "best*: tnconv's time over that of the fastest peer; *memory*: the same for MiB. ResNet-18, a model like",
+        "ConvNeXt and a small vision transformer; `32x32` is 32 images of 32x32 pixels, `96x8` 8 of 96x96. For norms",
+        "and clipped gradients GroupNorm is in place of BatchNorm, which mixes the examples.",
+        "",
+        *(f"- {key}: {value}" for key, value in machine.items()),
+        "",
+        f"| model | images | quantity | of the best | memory | tnconv | {' | '.join(names)} |",
+        "|---" * (6 + len(names)) + "|",
+    ]
+    for row in rows:
+        cells = [
+            f"{row['ratios'][n]:.2f} ({row['memory'][n] / 2**20:.0f})" if n in row["ratios"] else "–"
+            for n in ("tnconv", *names)
+        ]
+        of_best = row["ratios"]["tnconv"] / best(row), row["memory"]["tnconv"] / best(row, "memory")
+        start = [row["model"], row["setting"], row["quantity"], *(f"{each:.2f}" for each in of_best)]
+        lines.append(f"| {' | '.join([*start, *cells])} |")
+    return "\n".join(lines) + "\n"
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -336,36 +278,25 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--models", nargs="*", default=list(MODELS), choices=MODELS)
     parser.add_argument("--settings", nargs="*", default=["32x32", "96x8"], choices=SETTINGS)
     parser.add_argument("--quantities", nargs="*", default=list(QUANTITIES), choices=QUANTITIES)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--out", type=Path, help="a folder for models.json and MODELS.md")
+    parser.add_argument("--plot", type=Path, help="an SVG file for the picture")
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
-    rows = [
-        measure(case, quantity, options.rounds)
-        for case in cases(options.models, options.settings)
-        for quantity in options.quantities
-    ]
-    table = Table("model", "setting", "quantity", "tnconv", "best peer", "of the best", "others")
-    for row in rows:
-        peers = {name: ratio for name, ratio in row["ratios"].items() if name != "tnconv"}
-        best = min(peers.values(), default=float("nan"))
-        others = ", ".join(f"{name} {ratio:.2f}" for name, ratio in peers.items())
-        ours = row["ratios"]["tnconv"]
-        table.add_row(
-            row["model"],
-            row["setting"],
-            row["quantity"],
-            f"{ours:.2f}",
-            f"{best:.2f}",
-            f"{ours / best:.2f}",
-            others,
-        )
-    Console().print(table)
-    if options.out:
-        options.out.mkdir(parents=True, exist_ok=True)
-        content = {"machine": describe("cpu", torch.float32), "threads": options.threads, "rows": rows}
-        (options.out / "models.json").write_text(json.dumps(content, indent=1, default=str) + "\n")
+    machine = {**describe("cpu", torch.float32), "threads": options.threads}
+    pairs = [(c, q) for c in cases(options.models, options.settings) for q in options.quantities]
+    rows: list[Row] = []
+    for case, quantity in track(pairs, "measuring"):
+        rows.append(measure(case, quantity, options.rounds))
+        if options.out is not None:  # what is there already survives an interruption
+            options.out.mkdir(parents=True, exist_ok=True)
+            content = {"machine": machine, "rows": rows}
+            (options.out / "models.json").write_text(json.dumps(content, indent=1, default=str) + "\n")
+            (options.out / "MODELS.md").write_text(report(rows, machine), encoding="utf-8")
+    if options.plot is not None:
+        plot_models(rows, options.plot)
+    Console().print(report(rows, machine), markup=False)
 
 
 if __name__ == "__main__":

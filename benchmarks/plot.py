@@ -12,6 +12,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
 from benchmarks.cases import OPERATIONS, SETS
 
 _COLOURS = ("#0072b2", "#56b4e9", "#999999", "#d55e00")
+_MODEL_COLOURS = ("#d55e00", "#0072b2", "#56b4e9", "#009e73", "#999999", "#cc79a7")
 _TICKS = (0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
 _STYLE = {"svg.hashsalt": "tnconv", "font.size": 10, "axes.spines.top": False, "axes.spines.right": False}
 
@@ -94,3 +95,32 @@ def _draw_factorised(axes: Any, rows: list[dict[str, Any]], way: str) -> None:
     if axes.get_subplotspec().is_first_col():
         axes.set_ylabel("time over the fastest peer's")
         axes.legend(frameon=False)
+
+
+def plot_models(rows: list[dict[str, Any]], path: Path) -> None:
+    """Write the picture of `benchmarks.models`: every call in times of one forward and backward pass."""
+    cases = list(dict.fromkeys((row["model"], row["setting"]) for row in rows))
+    names = ["tnconv", *sorted({name for row in rows for name in row["ratios"]} - {"tnconv"})]
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(9, 1.2 + 1.9 * len(cases)), facecolor="white", layout="constrained")
+        grid = figure.subplots(len(cases), 1, sharex=True, squeeze=False)[:, 0]
+        for axes, (model, setting) in zip(grid, cases, strict=True):
+            found = [row for row in rows if (row["model"], row["setting"]) == (model, setting)]
+            for number, name in enumerate(names):
+                points = [
+                    (place + 0.11 * (number - (len(names) - 1) / 2), row["ratios"][name])
+                    for place, row in enumerate(found)
+                    if name in row["ratios"]
+                ]
+                if points:
+                    bars = axes.bar(
+                        *zip(*points, strict=True), width=0.1, label=name, color=_MODEL_COLOURS[number]
+                    )
+                    axes.bar_label(bars, fmt="%.1f", fontsize=6)
+            axes.set_yscale("log")
+            axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            axes.set_title(f"{model}, {setting}", fontsize=9, loc="left")
+            axes.set_xticks(range(len(found)), [row["quantity"] for row in found])
+        grid[len(grid) // 2].set_ylabel("time over one forward and backward pass")
+        grid[0].legend(frameon=False, fontsize=8, ncols=len(names))
+        figure.savefig(path, format="svg", metadata={"Date": None, "Creator": None})
