@@ -24,6 +24,7 @@ import tnconv.curvature as tc
 from benchmarks.machine import describe
 from benchmarks.memory import allocated
 from benchmarks.nets import LOSS, MODELS, SETTINGS, Case, cases
+from benchmarks.page import of_best
 from benchmarks.plot import plot_models
 from benchmarks.timing import race
 
@@ -241,11 +242,6 @@ def measure(case: Case, quantity: str, rounds: int) -> Row:
     }
 
 
-def best(row: Row, column: str = "ratios") -> float:
-    """The least of all peers."""
-    return min((value for name, value in row[column].items() if name != "tnconv"), default=float("nan"))
-
-
 def report(rows: Sequence[Row], machine: dict[str, Any]) -> str:
     """The Markdown page."""
     names = sorted({name for row in rows for name in row["ratios"]} - {"tnconv"})
@@ -267,8 +263,8 @@ def report(rows: Sequence[Row], machine: dict[str, Any]) -> str:
             f"{row['ratios'][n]:.2f} ({row['memory'][n] / 2**20:.0f})" if n in row["ratios"] else "–"
             for n in ("tnconv", *names)
         ]
-        of_best = row["ratios"]["tnconv"] / best(row), row["memory"]["tnconv"] / best(row, "memory")
-        start = [row["model"], row["setting"], row["quantity"], *(f"{each:.2f}" for each in of_best)]
+        least = (f"{of_best(row, column):.2f}" for column in ("ratios", "memory"))
+        start = [row["model"], row["setting"], row["quantity"], *least]
         lines.append(f"| {' | '.join([*start, *cells])} |")
     return "\n".join(lines) + "\n"
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 CLASSES = 10
 LOSS = nn.CrossEntropyLoss()
-SETTINGS = {"32x32": (32, 32), "96x8": (96, 8), "64x4": (64, 4), "32x8": (32, 8)}  # image size, examples
+SETTINGS = {"32x32": (32, 32), "96x8": (96, 8), "64x4": (64, 4), "32x8": (32, 8), "16x2": (16, 2)}  # image size, examples
 
 
 class Residual(nn.Module):

@@ -10,14 +10,16 @@ from typing import Any
 from benchmarks.cases import OPERATIONS
 
 RESULTS = Path(__file__).with_name("results.json")
+MODELS = Path(__file__).with_name("models.json")
 Row = dict[str, Any]
 
 
-def page(results: dict[str, Any]) -> str:
+def page(results: dict[str, Any], models: Sequence[Row]) -> str:
     """The Markdown of the page.
 
     Args:
         results: as `benchmarks.results` saves them.
+        models: the rows of `benchmarks.models`.
     """
     rows, host = results["rows"], results["machine"]
     ops = [op for op in OPERATIONS if any(r["op"] == op for r in rows)]
@@ -29,13 +31,15 @@ def page(results: dict[str, Any]) -> str:
         rows=len(rows),
         table="\n".join(_line([r for r in rows if r["op"] == op], op) for op in ops),
         losses="\n".join(_loss(r) for r in sorted(_quiet(rows), key=lambda r: -r["ratio"])[:5]),
+        models=_models(models),
         compiling=f"{statistics.median(r['compile_ms'] for r in rows):.1f}",
     )
 
 
 def main(arguments: Sequence[str]) -> None:
     """Write the page to the path given, or print it."""
-    text = page(json.loads(RESULTS.read_text(encoding="utf-8")))
+    results, models = (json.loads(path.read_text(encoding="utf-8")) for path in (RESULTS, MODELS))
+    text = page(results, models["rows"])
     if arguments:
         Path(arguments[0]).write_text(text, encoding="utf-8")
     else:
@@ -49,6 +53,31 @@ def _line(rows: Sequence[Row], op: str) -> str:
         cells += [f"{statistics.median(ratios):.2f}", f"{max(ratios):.2f}"]
         cells.append(f"{sum(ratio > 1.05 for ratio in ratios)}")
     return f"| {' | '.join(cells)} |"
+
+
+def _models(rows: Sequence[Row]) -> str:
+    """A line for each model and setting, a column for each quantity."""
+    quantities = list(dict.fromkeys(row["quantity"] for row in rows))
+    lines = [f"| model | images | {' | '.join(quantities)} |", "|---" * (2 + len(quantities)) + "|"]
+    for model, setting in dict.fromkeys((row["model"], row["setting"]) for row in rows):
+        found = {row["quantity"]: row for row in rows if (row["model"], row["setting"]) == (model, setting)}
+        cells = [
+            f"{of_best(found[q], 'ratios'):.2f} ({of_best(found[q], 'memory'):.2f})" if q in found else "–"
+            for q in quantities
+        ]
+        lines.append(f"| {model} | {setting} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def of_best(row: Row, column: str) -> float:
+    """What tnconv takes over the least of all peers; not a number where there is none.
+
+    Args:
+        row: of `benchmarks.models`.
+        column: "ratios" or "memory".
+    """
+    peers = [value for name, value in row[column].items() if name != "tnconv"]
+    return float(row[column]["tnconv"]) / min(peers, default=float("nan"))
 
 
 def _loss(row: Row) -> str:
@@ -89,6 +118,17 @@ Compiling one operation of one layer takes {compiling} ms in the median.
 | operation | layer | strongest peer | ratio |
 |---|---|---|---|
 {losses}
+
+## Whole models
+
+![Times of curvature and per-example quantities of whole models, by package.](models.svg)
+
+Time of `tnconv.curvature` over that of the fastest of curvlinops, singd, Opacus and `torch.func`, and in brackets its
+peak memory over that of the most frugal of them; `32x32` is 32 images of 32x32 pixels.
+
+{models}
+
+`benchmarks/MODELS.md` has every package; `make bench-models` measures it anew.
 
 ## More
 

@@ -9,6 +9,7 @@ import torch
 
 import tnconv
 from benchmarks import bench as command
+from benchmarks import models
 from benchmarks.cases import OPERATIONS, SETS, Case
 from benchmarks.measure import Bench
 from benchmarks.peers import Problem, available, make, tolerance
@@ -133,3 +134,20 @@ def test_calls_take_turns() -> None:
     assert {len(times) for times in found.times.values()} <= set(range(7, 15))
     first = [order[place] for place in range(3, len(order), 3)]
     assert set(first) == set("abc")
+
+
+def test_whole_models(tmp_path: Path) -> None:
+    """Every quantity is measured beside torch.func at least, compared with it, and shown in the table."""
+    models.main(
+        ["--models", "convnext", "--settings", "16x2", "--rounds", "1", "--out", str(tmp_path),
+         "--plot", str(tmp_path / "models.svg")]
+    )  # fmt: skip
+    rows = json.loads((tmp_path / "models.json").read_text())["rows"]
+    assert [row["quantity"] for row in rows] == list(models.QUANTITIES)
+    for row in rows:
+        assert row["ratios"].keys() == row["memory"].keys() >= {"tnconv"}
+        assert min(row["ratios"].values()) > 0 < min(row["memory"].values())
+        assert row["quantity"].startswith("KFAC") or "torch.func" in row["ratios"]
+    text = (tmp_path / "MODELS.md").read_text()
+    assert all(f"| convnext | 16x2 | {name} |" in text for name in models.QUANTITIES)
+    assert (tmp_path / "models.svg").stat().st_size > 10_000
