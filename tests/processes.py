@@ -11,7 +11,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 PROCESSES = 2
-DEADLINE = 150  # seconds; alone it takes about five
+DEADLINE = 120  # seconds; alone it takes about five
 
 
 def in_two(folder: Path, work: Callable[..., Any], *arguments: Any) -> list[Any]:
@@ -23,13 +23,15 @@ def in_two(folder: Path, work: Callable[..., Any], *arguments: Any) -> list[Any]
         arguments: of the work, behind the rank.
     """
     context = mp.spawn(_process, (str(folder), work, arguments), nprocs=PROCESSES, join=False)
+    results = [folder / f"{rank}.pt" for rank in range(PROCESSES)]
     end = time.monotonic() + DEADLINE
-    while not context.join(timeout=1):
-        if time.monotonic() > end:
-            for process in context.processes:
-                process.kill()
-            raise TimeoutError(f"{work.__module__}.{work.__name__} in two processes took over {DEADLINE} s")
-    return [torch.load(folder / f"{rank}.pt") for rank in range(PROCESSES)]
+    while not context.join(timeout=1) and time.monotonic() < end:
+        pass
+    for process in context.processes:
+        process.kill()  # also one that has left its result and does not come to its end
+    if not all(path.exists() for path in results):
+        raise TimeoutError(f"{work.__module__}.{work.__name__} in two processes took over {DEADLINE} s")
+    return [torch.load(path) for path in results]
 
 
 def _process(rank: int, folder: str, work: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
@@ -41,5 +43,7 @@ def _process(rank: int, folder: str, work: Callable[..., Any], arguments: tuple[
         world_size=PROCESSES,
         timeout=timedelta(seconds=DEADLINE / 2),
     )
-    torch.save(work(rank, *arguments), Path(folder) / f"{rank}.pt")
+    result = Path(folder) / f"{rank}.pt"
+    torch.save(work(rank, *arguments), result.with_suffix(".part"))
+    result.with_suffix(".part").rename(result)
     dist.destroy_process_group()
