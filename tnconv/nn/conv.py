@@ -1,28 +1,18 @@
 """Convolutions as modules: drop-ins for `nn.Conv1d` to `nn.Conv3d`, and any number of spatial dimensions."""
 
-from typing import Any, ClassVar, Self
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.modules.conv import _ConvNd
 
 from tnconv import functional
 from tnconv.functional.types import Ints, Padding
-from tnconv.nn.modules import (
-    any_input,
-    check_copied,
-    check_dims,
-    check_fixed,
-    copy_parameters,
-    kernel,
-    symmetric,
-)
+from tnconv.nn.modules import CopiedConv, OfConv, any_input, check_dims, kernel, symmetric
 from tnconv.spec import ConvSpec
-from tnconv.spec.fields import Symbolic
-from tnconv.spec.layer import KnowsSpec
 
 
-class ConvNd(_ConvNd, KnowsSpec):
+class ConvNd(_ConvNd, OfConv, CopiedConv):
     """A convolution with `N` spatial dimensions; the other arguments are those of `nn.Conv2d`.
 
     Parameters, their initialisation, `state_dict` and `extra_repr` are torch's, which is the base class.
@@ -45,7 +35,7 @@ class ConvNd(_ConvNd, KnowsSpec):
         SpecError: an argument is invalid, or two do not fit together.
     """
 
-    fixed: ClassVar[int | None] = None  # the number of dimensions of a class that does not take N
+    represented = ConvSpec
     padding: Any  # torch's has no pairs
 
     def __init__(
@@ -115,124 +105,42 @@ class ConvNd(_ConvNd, KnowsSpec):
             padding_mode=self.padding_mode,
         )
 
-    def spec(self, input_size: int | tuple[int, ...], batch_size: Symbolic = "N") -> ConvSpec:
-        """The layer for inputs of a size, as `tnconv.compile` takes it.
 
-        Raises:
-            SpecError: the kernel does not fit into the input.
-        """
-        return ConvSpec(
-            self.in_channels,
-            self.out_channels,
-            self.kernel_size,
-            input_size,
-            batch_size=batch_size,
-            stride=self.stride,
-            padding=self.padding,
-            dilation=self.dilation,
-            groups=self.groups,
-            bias=self.bias is not None,
-            padding_mode=self.padding_mode,
-        )
+class _Fixed(ConvNd):
+    """The constructor of a class with a fixed number of dimensions: without `N`."""
 
-    @classmethod
-    def from_torch(cls, module: nn.Module) -> Self:
-        """A copy of a torch convolution, with copies of its parameters.
-
-        Args:
-            module: an `nn.Conv1d`, `nn.Conv2d` or `nn.Conv3d`.
-
-        Raises:
-            SpecError: the module is of another type, computes something else than its type says, or has what cannot
-                be copied: hooks or parametrizations.
-        """
-        ConvSpec.check_module(module)
-        check_copied(module, ConvSpec.rewritable, ("weight", "bias"))
-        layer: Any = module
-        dims = len(layer.kernel_size)
-        check_fixed(cls, cls.fixed, module, dims)
-        build: Any = cls
-        made: Self = build(
-            *(() if cls.fixed else (dims,)),
-            layer.in_channels,
-            layer.out_channels,
-            layer.kernel_size,
-            layer.stride,
-            layer.padding,
-            layer.dilation,
-            layer.groups,
-            layer.bias is not None,
-            layer.padding_mode,
-            device="meta",  # the parameters follow
-        )
-        copy_parameters(module, made, ("weight", "bias"))
-        return made
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Ints,
+        stride: Ints = 1,
+        padding: Padding = 0,
+        dilation: Ints = 1,
+        groups: int = 1,
+        bias: bool = True,
+        padding_mode: str = "zeros",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        fields = (kernel_size, stride, padding, dilation, groups, bias, padding_mode, device, dtype)
+        assert self.fixed is not None
+        super().__init__(self.fixed, in_channels, out_channels, *fields)
 
 
-class Conv1d(ConvNd):
+class Conv1d(_Fixed):
     """A drop-in for `nn.Conv1d`; see `ConvNd`."""
 
     fixed = 1
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: Ints,
-        stride: Ints = 1,
-        padding: Padding = 0,
-        dilation: Ints = 1,
-        groups: int = 1,
-        bias: bool = True,
-        padding_mode: str = "zeros",
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        fields = (kernel_size, stride, padding, dilation, groups, bias, padding_mode, device, dtype)
-        super().__init__(1, in_channels, out_channels, *fields)
 
-
-class Conv2d(ConvNd):
+class Conv2d(_Fixed):
     """A drop-in for `nn.Conv2d`; see `ConvNd`."""
 
     fixed = 2
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: Ints,
-        stride: Ints = 1,
-        padding: Padding = 0,
-        dilation: Ints = 1,
-        groups: int = 1,
-        bias: bool = True,
-        padding_mode: str = "zeros",
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        fields = (kernel_size, stride, padding, dilation, groups, bias, padding_mode, device, dtype)
-        super().__init__(2, in_channels, out_channels, *fields)
 
-
-class Conv3d(ConvNd):
+class Conv3d(_Fixed):
     """A drop-in for `nn.Conv3d`; see `ConvNd`."""
 
     fixed = 3
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: Ints,
-        stride: Ints = 1,
-        padding: Padding = 0,
-        dilation: Ints = 1,
-        groups: int = 1,
-        bias: bool = True,
-        padding_mode: str = "zeros",
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        fields = (kernel_size, stride, padding, dilation, groups, bias, padding_mode, device, dtype)
-        super().__init__(3, in_channels, out_channels, *fields)

@@ -1,30 +1,22 @@
 """Transposed convolutions as modules: drop-ins for `nn.ConvTranspose1d` to `3d`, and any number of dimensions."""
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Self
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.modules.conv import _ConvTransposeNd
 
 from tnconv import functional
 from tnconv.errors import ArgumentError, SpecError
 from tnconv.functional.types import Ints, NumericPadding
-from tnconv.nn.modules import (
-    any_input,
-    check_copied,
-    check_dims,
-    check_fixed,
-    copy_parameters,
-    kernel,
-    symmetric,
-)
+from tnconv.nn.modules import CopiedConv, any_input, check_dims, fields_of, kernel, symmetric
 from tnconv.spec import ConvTransposeSpec
 from tnconv.spec.fields import Symbolic, shown, typed
 from tnconv.spec.layer import KnowsSpec
 
 
-class ConvTransposeNd(_ConvTransposeNd, KnowsSpec):
+class ConvTransposeNd(_ConvTransposeNd, KnowsSpec, CopiedConv):
     """A transposed convolution with `N` spatial dimensions; the other arguments are those of `nn.ConvTranspose2d`.
 
     Parameters, their initialisation, `state_dict` and `extra_repr` are torch's, which is the base class.
@@ -48,7 +40,17 @@ class ConvTransposeNd(_ConvTransposeNd, KnowsSpec):
         SpecError: an argument is invalid, or two do not fit together.
     """
 
-    fixed: ClassVar[int | None] = None  # the number of dimensions of a class that does not take N
+    represented = ConvTransposeSpec
+    fields = (
+        "in_channels",
+        "out_channels",
+        "kernel_size",
+        "stride",
+        "padding",
+        "output_padding",
+        "groups",
+        "dilation",
+    )
     padding: Any  # torch's has no pairs
 
     def __init__(
@@ -149,122 +151,45 @@ class ConvTransposeNd(_ConvTransposeNd, KnowsSpec):
         Raises:
             SpecError: the padding leaves no output.
         """
-        return ConvTransposeSpec(
-            self.in_channels,
-            self.out_channels,
-            self.kernel_size,
-            input_size,
-            batch_size=batch_size,
-            stride=self.stride,
-            padding=self.padding,
-            output_padding=self.output_padding,
-            dilation=self.dilation,
-            groups=self.groups,
-            bias=self.bias is not None,
-        )
-
-    @classmethod
-    def from_torch(cls, module: nn.Module) -> Self:
-        """A copy of a torch transposed convolution, with copies of its parameters.
-
-        Args:
-            module: an `nn.ConvTranspose1d`, `nn.ConvTranspose2d` or `nn.ConvTranspose3d`.
-
-        Raises:
-            SpecError: the module is of another type, computes something else than its type says, or has what cannot
-                be copied: hooks or parametrizations.
-        """
-        ConvTransposeSpec.check_module(module)
-        check_copied(module, ConvTransposeSpec.rewritable, ("weight", "bias"))
-        layer: Any = module
-        dims = len(layer.kernel_size)
-        check_fixed(cls, cls.fixed, module, dims)
-        build: Any = cls
-        made: Self = build(
-            *(() if cls.fixed else (dims,)),
-            layer.in_channels,
-            layer.out_channels,
-            layer.kernel_size,
-            layer.stride,
-            layer.padding,
-            layer.output_padding,
-            layer.groups,
-            layer.bias is not None,
-            layer.dilation,
-            layer.padding_mode,
-            device="meta",  # the parameters follow
-        )
-        copy_parameters(module, made, ("weight", "bias"))
-        return made
+        return ConvTransposeSpec(input_size=input_size, batch_size=batch_size, **fields_of(self, self.fields))
 
 
-class ConvTranspose1d(ConvTransposeNd):
+class _Fixed(ConvTransposeNd):
+    """The constructor of a class with a fixed number of dimensions: without `N`."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Ints,
+        stride: Ints = 1,
+        padding: NumericPadding = 0,
+        output_padding: Ints = 0,
+        groups: int = 1,
+        bias: bool = True,
+        dilation: Ints = 1,
+        padding_mode: str = "zeros",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        fields = (stride, padding, output_padding, groups, bias, dilation, padding_mode, device, dtype)
+        assert self.fixed is not None
+        super().__init__(self.fixed, in_channels, out_channels, kernel_size, *fields)
+
+
+class ConvTranspose1d(_Fixed):
     """A drop-in for `nn.ConvTranspose1d`; see `ConvTransposeNd`."""
 
     fixed = 1
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: Ints,
-        stride: Ints = 1,
-        padding: NumericPadding = 0,
-        output_padding: Ints = 0,
-        groups: int = 1,
-        bias: bool = True,
-        dilation: Ints = 1,
-        padding_mode: str = "zeros",
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        fields = (stride, padding, output_padding, groups, bias, dilation, padding_mode, device, dtype)
-        super().__init__(1, in_channels, out_channels, kernel_size, *fields)
 
-
-class ConvTranspose2d(ConvTransposeNd):
+class ConvTranspose2d(_Fixed):
     """A drop-in for `nn.ConvTranspose2d`; see `ConvTransposeNd`."""
 
     fixed = 2
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: Ints,
-        stride: Ints = 1,
-        padding: NumericPadding = 0,
-        output_padding: Ints = 0,
-        groups: int = 1,
-        bias: bool = True,
-        dilation: Ints = 1,
-        padding_mode: str = "zeros",
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        fields = (stride, padding, output_padding, groups, bias, dilation, padding_mode, device, dtype)
-        super().__init__(2, in_channels, out_channels, kernel_size, *fields)
 
-
-class ConvTranspose3d(ConvTransposeNd):
+class ConvTranspose3d(_Fixed):
     """A drop-in for `nn.ConvTranspose3d`; see `ConvTransposeNd`."""
 
     fixed = 3
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: Ints,
-        stride: Ints = 1,
-        padding: NumericPadding = 0,
-        output_padding: Ints = 0,
-        groups: int = 1,
-        bias: bool = True,
-        dilation: Ints = 1,
-        padding_mode: str = "zeros",
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        fields = (stride, padding, output_padding, groups, bias, dilation, padding_mode, device, dtype)
-        super().__init__(3, in_channels, out_channels, kernel_size, *fields)

@@ -1,15 +1,20 @@
 """What the modules share: a check of hyper-parameters before any input is there, and the way from torch's modules."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar, Self
 
 from torch import nn
 
 from tnconv.errors import SpecError
 from tnconv.ir import as_integer
-from tnconv.spec.fields import MAX_DIMS, Ints, check_length, spread, typed
+from tnconv.spec import ConvSpec
+from tnconv.spec.fields import MAX_DIMS, Ints, Symbolic, check_length, spread, typed
+from tnconv.spec.layer import KnowsSpec
 
 _LARGE = 2**40
+CONV_FIELDS = (
+    "in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups", "padding_mode",
+)  # fmt: skip
 
 
 def check_dims(N: object) -> int:
@@ -66,6 +71,12 @@ def check_copied(module: nn.Module, methods: Sequence[str], parameters: Sequence
         )
 
 
+def fields_of(module: nn.Module, names: Sequence[str]) -> dict[str, Any]:
+    """The hyper-parameters of a module by name, as constructors and specs take them; whether it has a bias, too."""
+    layer: Any = module
+    return {name: getattr(layer, name) for name in names} | {"bias": layer.bias is not None}
+
+
 def copy_parameters(module: nn.Module, made: nn.Module, names: Sequence[str]) -> None:
     """Give a new module copies of the parameters of another, of the same dtype, device and memory format.
 
@@ -104,3 +115,54 @@ def symmetric(pairs: tuple[tuple[int, int], ...]) -> tuple[Any, ...]:
     if all(left == right for left, right in pairs):
         return tuple(left for left, _ in pairs)
     return pairs
+
+
+class CopiedConv:
+    """A convolution that is made from the torch module that its spec represents.
+
+    Attributes:
+        represented: the spec.
+        fixed: the number of dimensions of a class that does not take `N`.
+        fields: of the constructor and of the spec, by the names that torch has for them; whether there is a bias is one
+            more.
+    """
+
+    represented: ClassVar[Any]
+    fixed: ClassVar[int | None] = None
+    fields: ClassVar[tuple[str, ...]] = CONV_FIELDS
+
+    @classmethod
+    def from_torch(cls, module: nn.Module) -> Self:
+        """A copy of a torch module of this kind, with copies of its parameters.
+
+        Args:
+            module: one of those that the spec represents, such as an `nn.Conv1d`, `nn.Conv2d` or `nn.Conv3d`.
+
+        Raises:
+            SpecError: the module is of another type, computes something else than its type says, or has what cannot
+                be copied: hooks or parametrizations.
+        """
+        cls.represented.check_module(module)
+        check_copied(module, cls.represented.rewritable, ("weight", "bias"))
+        layer: Any = module
+        build: Any = cls
+        dims = len(layer.kernel_size)
+        check_fixed(build, cls.fixed, module, dims)
+        named = fields_of(module, cls.fields) | ({} if cls.fixed else {"N": dims})
+        made: Any = build(**named, device="meta")  # the parameters follow
+        copy_parameters(module, made, ("weight", "bias"))
+        copied: Self = made
+        return copied
+
+
+class OfConv(KnowsSpec):
+    """A module with the fields of a convolution."""
+
+    def spec(self, input_size: int | tuple[int, ...], batch_size: Symbolic = "N") -> ConvSpec:
+        """The layer for inputs of a size, as `tnconv.compile` takes it.
+
+        Raises:
+            SpecError: the kernel does not fit into the input.
+        """
+        module: Any = self
+        return ConvSpec(input_size=input_size, batch_size=batch_size, **fields_of(module, CONV_FIELDS))

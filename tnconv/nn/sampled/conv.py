@@ -1,9 +1,9 @@
 """Convolutions that store a random part of their input."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -13,14 +13,13 @@ from torch.nn.modules.conv import _ConvNd
 
 from tnconv.api import compile
 from tnconv.errors import SpecError
-from tnconv.nn.modules import check_fixed
+from tnconv.functional.types import Ints
+from tnconv.nn.modules import CONV_FIELDS, OfConv, check_fixed, fields_of
 from tnconv.nn.sampled.copied import FromTorch
 from tnconv.nn.sampled.fractions import CHANNELS, Indices, Kept
 from tnconv.nn.sampled.function import Gradient, Parameters, Sampler, apply
 from tnconv.nn.sampled.seeds import Seeds
 from tnconv.spec import ConvSpec
-from tnconv.spec.fields import Symbolic
-from tnconv.spec.layer import KnowsSpec
 
 _CONV: dict[int, Callable[..., Tensor]] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 _TRANSPOSED: dict[int, Callable[..., Tensor]] = {
@@ -28,7 +27,6 @@ _TRANSPOSED: dict[int, Callable[..., Tensor]] = {
     2: F.conv_transpose2d,
     3: F.conv_transpose3d,
 }
-Mode = Literal["zeros", "reflect", "replicate", "circular"]
 _BACKWARD = torch.ops.aten.convolution_backward
 
 
@@ -176,14 +174,34 @@ def _calculus(kept: Kept, device: str, channels: tuple[int, int], *fields: Any) 
     return ConvCalculus(spec, kept, device)
 
 
-class SampledConv(_ConvNd, FromTorch, KnowsSpec):
+class SampledConv(_ConvNd, FromTorch, OfConv):
     """What the sampled convolutions share."""
 
     represented = ConvSpec
     fixed: ClassVar[int]
     sampler: Sampler
 
-    def _sample(self, keep: float, indices: Indices, generator: torch.Generator | None) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Ints,
+        stride: Ints = 1,
+        padding: int | Sequence[int] | str = 0,
+        dilation: Ints = 1,
+        groups: int = 1,
+        bias: bool = True,
+        padding_mode: str = "zeros",
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+        *,
+        keep: float = 0.5,
+        indices: Indices = (CHANNELS,),
+        generator: torch.Generator | None = None,
+    ) -> None:
+        fields = (kernel_size, stride, padding, dilation, groups, bias, padding_mode, device, dtype)
+        build: Any = super().__init__  # torch's, of so many dimensions
+        build(in_channels, out_channels, *fields)
         kept = Kept.read(keep, indices)
         kept.check(self.in_channels // self.groups, len(self.kernel_size))
         name = f"{type(self).__name__}({self.in_channels}, {self.out_channels})"
@@ -231,27 +249,6 @@ class SampledConv(_ConvNd, FromTorch, KnowsSpec):
     # torch.compile leaves it to Python
     _apart = _disable_dynamo(_in_training)
 
-    def spec(self, input_size: int | tuple[int, ...], batch_size: Symbolic = "N") -> ConvSpec:
-        """The layer for inputs of a size, as `tnconv.compile` takes it.
-
-        Raises:
-            SpecError: the kernel does not fit into the input.
-        """
-        padding: Any = self.padding
-        return ConvSpec(
-            self.in_channels,
-            self.out_channels,
-            self.kernel_size,
-            input_size,
-            batch_size=batch_size,
-            stride=self.stride,
-            padding=padding,
-            dilation=self.dilation,
-            groups=self.groups,
-            bias=self.bias is not None,
-            padding_mode=self.padding_mode,
-        )
-
     def extra_repr(self) -> str:
         """The fields of torch's, and what is kept."""
         return f"{super().extra_repr()}, keep=({self.sampler.kept})"  # type: ignore[no-untyped-call]
@@ -272,21 +269,8 @@ class SampledConv(_ConvNd, FromTorch, KnowsSpec):
                 f"padding={layer.padding} differs left and right, which {cls.__name__} does not have; pad before it"
             )
         build: Any = cls
-        made: Self = build(
-            layer.in_channels,
-            layer.out_channels,
-            layer.kernel_size,
-            layer.stride,
-            layer.padding,
-            layer.dilation,
-            layer.groups,
-            layer.bias is not None,
-            layer.padding_mode,
-            "meta",
-            keep=keep,
-            indices=indices,
-            generator=generator,
-        )
+        fields = fields_of(module, CONV_FIELDS)
+        made: Self = build(**fields, device="meta", keep=keep, indices=indices, generator=generator)
         return made
 
 
@@ -294,28 +278,6 @@ class SampledConv1d(SampledConv, nn.Conv1d):
     """A drop-in for `nn.Conv1d`, as `SampledConv2d` is for `nn.Conv2d`."""
 
     fixed = 1
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: int,
-        stride: int = 1,
-        padding: int | str = 0,
-        dilation: int = 1,
-        groups: int = 1,
-        bias: bool = True,
-        padding_mode: Mode = "zeros",
-        device: Any = None,
-        dtype: torch.dtype | None = None,
-        *,
-        keep: float = 0.5,
-        indices: Indices = (CHANNELS,),
-        generator: torch.Generator | None = None,
-    ) -> None:
-        fields = (stride, padding, dilation, groups, bias, padding_mode, device, dtype)
-        nn.Conv1d.__init__(self, in_channels, out_channels, kernel_size, *fields)
-        self._sample(keep, indices, generator)
 
 
 class SampledConv2d(SampledConv, nn.Conv2d):
@@ -341,52 +303,8 @@ class SampledConv2d(SampledConv, nn.Conv2d):
 
     fixed = 2
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: int | tuple[int, int],
-        stride: int | tuple[int, int] = 1,
-        padding: int | tuple[int, int] | str = 0,
-        dilation: int | tuple[int, int] = 1,
-        groups: int = 1,
-        bias: bool = True,
-        padding_mode: Mode = "zeros",
-        device: Any = None,
-        dtype: torch.dtype | None = None,
-        *,
-        keep: float = 0.5,
-        indices: Indices = (CHANNELS,),
-        generator: torch.Generator | None = None,
-    ) -> None:
-        fields = (stride, padding, dilation, groups, bias, padding_mode, device, dtype)
-        nn.Conv2d.__init__(self, in_channels, out_channels, kernel_size, *fields)
-        self._sample(keep, indices, generator)
-
 
 class SampledConv3d(SampledConv, nn.Conv3d):
     """A drop-in for `nn.Conv3d`, as `SampledConv2d` is for `nn.Conv2d`."""
 
     fixed = 3
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: int | tuple[int, int, int],
-        stride: int | tuple[int, int, int] = 1,
-        padding: int | tuple[int, int, int] | str = 0,
-        dilation: int | tuple[int, int, int] = 1,
-        groups: int = 1,
-        bias: bool = True,
-        padding_mode: Mode = "zeros",
-        device: Any = None,
-        dtype: torch.dtype | None = None,
-        *,
-        keep: float = 0.5,
-        indices: Indices = (CHANNELS,),
-        generator: torch.Generator | None = None,
-    ) -> None:
-        fields = (stride, padding, dilation, groups, bias, padding_mode, device, dtype)
-        nn.Conv3d.__init__(self, in_channels, out_channels, kernel_size, *fields)
-        self._sample(keep, indices, generator)

@@ -17,7 +17,16 @@ from tnconv.functional.calls import OpenSizes, kept, no_tensors, without_batch
 from tnconv.functional.types import Ints, Padding
 from tnconv.ir import Expression, Network
 from tnconv.nn.conv import ConvNd
-from tnconv.nn.modules import any_input, check_copied, check_dims, check_fixed, kernel, symmetric
+from tnconv.nn.modules import (
+    CONV_FIELDS,
+    any_input,
+    check_copied,
+    check_dims,
+    check_fixed,
+    fields_of,
+    kernel,
+    symmetric,
+)  # fmt: skip
 from tnconv.nn.tensorised.budget import Budget
 from tnconv.nn.tensorised.factors import Family, WeightShape, channel_shape, layer_network
 from tnconv.nn.tensorised.from_dense import check_dtype, decomposed
@@ -264,16 +273,8 @@ class TensorisedConv(nn.Module, KnowsNetwork):
         check_dtype(weight)
         build: Any = cls
         made: Self = build(
-            *(() if cls.fixed else (dims,)),
-            layer.in_channels,
-            layer.out_channels,
-            layer.kernel_size,
-            layer.stride,
-            layer.padding,
-            layer.dilation,
-            layer.groups,
-            layer.bias is not None,
-            layer.padding_mode,
+            **fields_of(conv, CONV_FIELDS),
+            **({} if cls.fixed else {"N": dims}),
             rank=rank,
             in_shape=in_shape,
             out_shape=out_shape,
