@@ -11,7 +11,7 @@ from hypothesis import given, settings
 import tnconv
 from tnconv import ops
 from tnconv.errors import OperationError, TnconvError
-from tnconv.inspect.columns import components, node_columns
+from tnconv.inspect.columns import columns_of, components
 from tnconv.inspect.draw import draw, to_svg
 from tnconv.inspect.layout import build
 from tnconv.inspect.order import order
@@ -129,6 +129,11 @@ def rectangles(svg: str) -> list[Label]:
             x, y = x + shift_x, y + shift_y
             found.append(Label("", element.get("class", ""), x, y, x + width, y + height))
     return found
+
+
+def node_columns(network: Network) -> dict[str, int]:
+    """The column of each node but scales."""
+    return {n: c for nodes in components(network) for n, c in columns_of(network, nodes)[0].items()}
 
 
 def titles(svg: str) -> list[str]:

@@ -13,23 +13,12 @@ from tnconv.ir.index import natural_key
 
 def components(network: Network) -> list[list[Node]]:
     """The nodes but scales in groups that no index joins, in canonical order."""
-    rest: list[Node] = [n for n in network.nodes if not isinstance(n, Scale)]
-    found = []
-    while rest:
-        reached = {rest[0].name: 0}
-        _spread(rest[0], rest, reached, network)
-        found.append([n for n in rest if n.name in reached])
-        rest = [n for n in rest if n.name not in reached]
-    return found
+    import networkx as nx  # noqa: PLC0415 - only who draws needs it
 
-
-def node_columns(network: Network) -> dict[str, int]:
-    """The column of each node but scales, as `columns_of` gives it for each component."""
-    return {
-        name: column
-        for nodes in components(network)
-        for name, column in columns_of(network, nodes)[0].items()
-    }
+    nodes: list[Node] = [n for n in network.nodes if not isinstance(n, Scale)]
+    groups = nx.connected_components(network.graph)
+    found = [[n for n in nodes if n.name in group] for group in groups]
+    return sorted(filter(None, found), key=lambda group: nodes.index(group[0]))
 
 
 def columns_of(network: Network, nodes: Sequence[Node]) -> tuple[dict[str, int], Mirror | None]:
@@ -99,23 +88,20 @@ def _in_a_row(network: Network, nodes: Sequence[Node], columns: dict[str, int]) 
 
 
 def _spread(start: Node, among: Sequence[Node], found: dict[str, int], network: Network) -> None:
-    """Breadth first from `start` through `among`, two columns a step."""
-    allowed = {n.name for n in among}
-    front: list[Node] = [start]
-    while front:
-        following = []
-        for node in front:
-            for other in _adjacent(node, network):
-                if other.name in allowed and other.name not in found:
-                    found[other.name] = found[node.name] + 2
-                    following.append(other)
-        front = following
+    """Breadth first from `start` through `among`, two columns a step: one to an index, one on to its nodes."""
+    import networkx as nx  # noqa: PLC0415 - only who draws needs it
+
+    free = {n.name for n in among} - found.keys() | {start.name}
+    graph = network.graph.subgraph([*free, *network.indices])
+    for key, steps in nx.single_source_shortest_path_length(graph, start.name).items():
+        if key in free:
+            found[key] = found[start.name] + steps
 
 
 def _adjacent(node: Node, network: Network) -> list[Node]:
-    return list(
-        dict.fromkeys(n for index in node.indices for n in network.nodes_with(index) if n is not node)
-    )
+    """The nodes that an index joins with a node."""
+    joined = {name for index in node.indices for name in network.graph[index]} - {node.name}
+    return [n for n in network.nodes if n.name in joined]
 
 
 def index_column(columns: Sequence[int], last: int) -> int:
