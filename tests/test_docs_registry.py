@@ -13,7 +13,7 @@ from tnconv.inspect import page
 from tnconv.inspect.docstrings import arguments, first_line
 
 FILE = Path(__file__).parent.parent / "docs" / "reference" / "registry.md"
-TEXT = page.page()
+TEXT = FILE.read_text(encoding="utf-8")
 KINDS = {name: passes.get(name) for name in plugins.BUILTINS[plugins.PASSES]}
 
 
@@ -29,14 +29,11 @@ def names(text: str) -> list[str]:
     return re.findall(r"^\| `([^`]*)` \|", text, re.MULTILINE)
 
 
-def test_the_page_is_written_by_its_generator(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert FILE.read_text(encoding="utf-8") == TEXT, (
+def test_the_page_is_written_by_its_generator() -> None:
+    assert page.page(TEXT) == TEXT, (
         "docs/reference/registry.md is not what the registries say; run `make pages`"
     )
-    page.main([str(tmp_path / "page.md")])
-    assert (tmp_path / "page.md").read_text(encoding="utf-8") == TEXT
-    page.main([])
-    assert capsys.readouterr().out == TEXT
+    assert page.page(TEXT.replace("gather_scatter", "gather")) == TEXT
 
 
 def test_every_pass_is_listed_with_its_options() -> None:

@@ -1,27 +1,19 @@
-"""docs/reference/registry.md, written from the registries: `python -m tnconv.inspect.page FILE`, or `make pages`.
+"""The tables of docs/reference/registry.md: `python -m tnconv.inspect.page FILE`, or `make pages`, writes them anew.
 
 Names come from the tables of built-in passes, kernels, backends and viewers, what they do from docstrings.
 Plug-ins that happen to be installed are left out, so that the page is the same everywhere.
 """
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import MISSING, fields
-from pathlib import Path
 from typing import Any
 
 from tnconv import passes, plugins
 from tnconv.inspect.docstrings import arguments, first_line
-from tnconv.ops.page import NONE, code, table
+from tnconv.ops.page import NONE, code, filled, table, write
 from tnconv.passes import Pass, Rule
 from tnconv.passes.text import format_value
-
-PLANNERS = {
-    "auto": "`dp` for up to 12 tensors, `cotengra` for more.",
-    "dp": "The best of all trees, by a programme over the subsets of tensors.",
-    "cotengra": "Proposals of cotengra, which is blind to relations, priced exactly and improved piece by piece.",
-    "left-to-right": "The tensors one after the other, in the order of the network: quick, for a look.",
-}
 
 
 def record(name: str, kind: type[Pass]) -> dict[str, Any]:
@@ -61,27 +53,19 @@ def rules(kind: type[Pass]) -> tuple[Rule, ...]:
     return getattr(kind, "rules", ())
 
 
-def page() -> str:
-    """The Markdown of docs/reference/registry.md."""
+def page(text: str) -> str:
+    """The Markdown of docs/reference/registry.md with its tables and rules written anew."""
     kinds = {name: passes.get(name) for name in plugins.BUILTINS[plugins.PASSES]}
-    return _PAGE.format(
+    return filled(
+        text,
         deriving=_passes({n: k for n, k in kinds.items() if not k.preserves_value}),
         rewriting=_passes({n: k for n, k in kinds.items() if k.preserves_value}),
-        default=passes.DEFAULT,
-        rules="\n".join(_rule(name, each) for name, kind in kinds.items() for each in rules(kind)),
+        default=f"```text {{.wrap}}\n{passes.DEFAULT}\n```",
+        rules="\n".join(_rule(name, each) for name, kind in kinds.items() for each in rules(kind)).rstrip(),
         kernels=_kernels(),
-        planners=table(("planner", "what it takes"), ((code([n]), text) for n, text in PLANNERS.items())),
         backends=_listed("backend", plugins.BACKENDS),
         viewers=_listed("viewer", plugins.VIEWERS),
     )
-
-
-def main(given: Sequence[str]) -> None:
-    """Write the page to the path given, or print it."""
-    if given:
-        Path(given[0]).write_text(page(), encoding="utf-8")
-    else:
-        sys.stdout.write(page())
 
 
 def _passes(kinds: dict[str, type[Pass]]) -> str:
@@ -117,63 +101,5 @@ def _listed(what: str, group: str) -> str:
     return table((what, "what it does"), rows)
 
 
-_PAGE = """\
-<!-- Written by `make pages` from the registries and docstrings of the package; change those. -->
-
-# Passes, rules, kernels
-
-What tnconv has built in, each with the first sentence of its docstring. `tnconv passes` lists those of installed
-plug-ins too, `tnconv passes --json` for programs. [Operations](../operations.md) has the operations.
-
-## Passes that derive an operation
-
-They change the value. `tnconv.compile` puts them in front of the others; `passes=` takes them too, as
-`"tie{{left=n, right=n_2}} | default"`. A default is in parentheses; an option without one must be given.
-
-{deriving}
-
-## Passes that rewrite
-
-They keep the value, and apply their rules until none fires. `passes="default"` is
-
-```text {{.wrap}}
-{default}
-```
-
-{rewriting}
-
-## Rules
-
-Each with an example, which a test executes. [Write a pass](../howto/pass.md) has one more.
-
-{rules}
-## Kernels
-
-Of the kernels that accept a step, the one with the least predicted time is taken, of equal ones the first here.
-[How kernels compete](../concepts/kernels.md) says more, and what a kernel of which accuracy promises.
-
-{kernels}
-
-## Planners
-
-What `planner=` takes, besides names of the entry-point group `tnconv.planners`. A plug-in is a callable that takes a
-`tnconv.planner.Problem` and returns nested pairs of tensor positions, such as `((0, 2), 1)`.
-
-{planners}
-
-## Backends
-
-What `backend=` takes, besides names of the entry-point group `tnconv.backends`.
-
-{backends}
-
-## Viewers
-
-What shows a network in a notebook, of the entry-point group `tnconv.viewers`.
-
-{viewers}
-"""
-
-
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    write(sys.argv[1], page)
