@@ -22,7 +22,6 @@ from tnconv.backends.torch.lag_scheme import (
     multiplications,
     predicted,
 )
-from tnconv.backends.torch.runtime import thin_product
 
 Axes = dict[str, tuple[int, ...]]
 
@@ -417,32 +416,6 @@ def test_refusals() -> None:
             )
         with pytest.raises(ValueError, match=match):
             multiplications(scheme, **numbers_of(1, 1, 1, axes))
-
-
-@pytest.mark.parametrize(
-    ("count", "rows"), [(0, 2048), (1, 2048), (16, 2080), (17, 2048), (3, 2050), (4, 64)]
-)
-def test_thin_product(count: int, rows: int) -> None:
-    torch.manual_seed(0)
-    a = torch.randn(count, rows, dtype=torch.float64, requires_grad=True)
-    b = torch.randn(count, 3, dtype=torch.float64, requires_grad=True)
-    got, want = thin_product(a, b), a.t() @ b
-    torch.testing.assert_close(got, want, rtol=1e-13, atol=1e-13)
-    cotangent = torch.randn_like(want)
-    for left, right in zip(
-        torch.autograd.grad(got, (a, b), cotangent), torch.autograd.grad(want, (a, b), cotangent), strict=True
-    ):
-        torch.testing.assert_close(left, right, rtol=1e-13, atol=1e-13)
-
-
-def test_thin_product_is_cut_where_it_pays() -> None:
-    def kernels(a: Tensor) -> set[str]:
-        with torch.profiler.profile() as profile:
-            thin_product(a, a)
-        return {event.key for event in profile.key_averages()} & {"aten::mm", "aten::bmm"}
-
-    assert kernels(torch.ones(4, 2048)) == {"aten::bmm"}
-    assert kernels(torch.ones(4, 1024)) == {"aten::mm"}
 
 
 @pytest.mark.parametrize("side", ["first row", "last row", "first column", "last column"])

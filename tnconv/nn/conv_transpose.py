@@ -10,10 +10,10 @@ from torch.nn.modules.conv import _ConvTransposeNd
 from tnconv import functional
 from tnconv.errors import ArgumentError, SpecError
 from tnconv.functional.types import Ints, NumericPadding
-from tnconv.nn.modules import CopiedConv, any_input, check_dims, fields_of, kernel, symmetric
+from tnconv.nn.modules import CopiedConv, any_input, check_dims, kernel, symmetric
 from tnconv.spec import ConvTransposeSpec
 from tnconv.spec.fields import Symbolic, shown, typed
-from tnconv.spec.layer import KnowsSpec
+from tnconv.spec.layer import KnowsSpec, module_fields
 
 
 class ConvTransposeNd(_ConvTransposeNd, KnowsSpec, CopiedConv):
@@ -41,16 +41,6 @@ class ConvTransposeNd(_ConvTransposeNd, KnowsSpec, CopiedConv):
     """
 
     represented = ConvTransposeSpec
-    fields = (
-        "in_channels",
-        "out_channels",
-        "kernel_size",
-        "stride",
-        "padding",
-        "output_padding",
-        "groups",
-        "dilation",
-    )
     padding: Any  # torch's has no pairs
 
     def __init__(
@@ -151,7 +141,8 @@ class ConvTransposeNd(_ConvTransposeNd, KnowsSpec, CopiedConv):
         Raises:
             SpecError: the padding leaves no output.
         """
-        return ConvTransposeSpec(input_size=input_size, batch_size=batch_size, **fields_of(self, self.fields))
+        fields = module_fields(ConvTransposeSpec, self)
+        return ConvTransposeSpec(input_size=input_size, batch_size=batch_size, **fields)
 
 
 class _Fixed(ConvTransposeNd):

@@ -9,12 +9,9 @@ from tnconv.errors import SpecError
 from tnconv.ir import as_integer
 from tnconv.spec import ConvSpec
 from tnconv.spec.fields import MAX_DIMS, Ints, Symbolic, check_length, spread, typed
-from tnconv.spec.layer import KnowsSpec
+from tnconv.spec.layer import KnowsSpec, module_fields
 
 _LARGE = 2**40
-CONV_FIELDS = (
-    "in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups", "padding_mode",
-)  # fmt: skip
 
 
 def check_dims(N: object) -> int:
@@ -71,12 +68,6 @@ def check_copied(module: nn.Module, methods: Sequence[str], parameters: Sequence
         )
 
 
-def fields_of(module: nn.Module, names: Sequence[str]) -> dict[str, Any]:
-    """The hyper-parameters of a module by name, as constructors and specs take them; whether it has a bias, too."""
-    layer: Any = module
-    return {name: getattr(layer, name) for name in names} | {"bias": layer.bias is not None}
-
-
 def copy_parameters(module: nn.Module, made: nn.Module, names: Sequence[str]) -> None:
     """Give a new module copies of the parameters of another, of the same dtype, device and memory format.
 
@@ -123,13 +114,10 @@ class CopiedConv:
     Attributes:
         represented: the spec.
         fixed: the number of dimensions of a class that does not take `N`.
-        fields: of the constructor and of the spec, by the names that torch has for them; whether there is a bias is one
-            more.
     """
 
     represented: ClassVar[Any]
     fixed: ClassVar[int | None] = None
-    fields: ClassVar[tuple[str, ...]] = CONV_FIELDS
 
     @classmethod
     def from_torch(cls, module: nn.Module) -> Self:
@@ -148,7 +136,7 @@ class CopiedConv:
         build: Any = cls
         dims = len(layer.kernel_size)
         check_fixed(build, cls.fixed, module, dims)
-        named = fields_of(module, cls.fields) | ({} if cls.fixed else {"N": dims})
+        named = module_fields(cls.represented, module) | ({} if cls.fixed else {"N": dims})
         made: Any = build(**named, device="meta")  # the parameters follow
         copy_parameters(module, made, ("weight", "bias"))
         copied: Self = made
@@ -165,4 +153,4 @@ class OfConv(KnowsSpec):
             SpecError: the kernel does not fit into the input.
         """
         module: Any = self
-        return ConvSpec(input_size=input_size, batch_size=batch_size, **fields_of(module, CONV_FIELDS))
+        return ConvSpec(input_size=input_size, batch_size=batch_size, **module_fields(ConvSpec, module))

@@ -5,12 +5,11 @@ one value per spatial dimension. `network` is the layer's forward network, the s
 """
 
 from dataclasses import KW_ONLY, dataclass
-from typing import Any
 
 from torch import nn
 
 from tnconv.errors import SpecError
-from tnconv.ir import Index, Network, Node, Sum, Tensor, group, pattern
+from tnconv.ir import Index, Network, Sum, Tensor, group
 from tnconv.ir.nodes import MODES
 from tnconv.spec.fields import HELP, Ints, Padding, Symbolic, shown
 from tnconv.spec.layer import positions, size_of, with_bias
@@ -64,35 +63,16 @@ class ConvSpec(WindowLayer):
         _check_geometry(self)
 
     def _network(self, bias: bool) -> Network | Sum:
-        return _forward(self, bias)
-
-    @classmethod
-    def from_module(cls, module: nn.Module, input_size: Ints, batch_size: Symbolic = "N") -> "ConvSpec":
-        """The spec of a torch convolution.
-
-        Args:
-            module: an `nn.Conv1d`, `nn.Conv2d` or `nn.Conv3d`.
-            input_size: extent of the input, an int or one per spatial dimension.
-            batch_size: an int, or the name of a symbol.
-
-        Raises:
-            SpecError: the module is of another type, or its fields are not represented.
-        """
-        cls.check_module(module)
-        layer: Any = module
-        return cls(
-            layer.in_channels,
-            layer.out_channels,
-            layer.kernel_size,
-            input_size,
-            batch_size=batch_size,
-            stride=layer.stride,
-            padding=layer.padding,
-            dilation=layer.dilation,
-            groups=layer.groups,
-            bias=layer.bias is not None,
-            padding_mode=layer.padding_mode,
-        )
+        n, g = Index("n", size_of(self.batch_size)), Index("g", self.groups)
+        c, d = Index("c", self.in_channels // self.groups), Index("d", self.out_channels // self.groups)
+        i, k = positions("i", self.input_sizes), positions("k", self.kernel_sizes)
+        o = positions("o", self.output_sizes)
+        x = Tensor("x", "input", (group(n), group(g, c), *map(group, i)))
+        weight = Tensor("weight", "parameter", (group(g, d), group(c), *map(group, k)))
+        output = (group(n), group(g, d), *map(group, o))
+        nodes = (x, weight, *self.window_patterns(k, o, self.padding_mode))
+        product = Network(f"conv{self.spatial_dims}d.forward", nodes, output)
+        return with_bias(product, group(g, d)) if bias else product
 
 
 # -- how the fields fit together ---------------------------------------------------------------------
@@ -113,29 +93,3 @@ def _check_geometry(spec: ConvSpec) -> None:
                 f"{size}; give less than the input size"
             )
     spec.check_windows()
-
-
-# -- the network -------------------------------------------------------------------------------------
-
-
-def _forward(spec: ConvSpec, bias: bool) -> Network | Sum:
-    name = f"conv{spec.spatial_dims}d.forward"
-    n, g = Index("n", size_of(spec.batch_size)), Index("g", spec.groups)
-    c, d = Index("c", spec.in_channels // spec.groups), Index("d", spec.out_channels // spec.groups)
-    i, k, o = (
-        positions(letter, sizes)
-        for letter, sizes in (("i", spec.input_sizes), ("k", spec.kernel_sizes), ("o", spec.output_sizes))
-    )
-    output = (group(n), group(g, d), *map(group, o))
-    nodes: list[Node] = [
-        Tensor("x", "input", (group(n), group(g, c), *map(group, i))),
-        Tensor("weight", "parameter", (group(g, d), group(c), *map(group, k))),
-    ]
-    for place, (s, dilation, pair) in enumerate(
-        zip(spec.strides, spec.dilations, spec.paddings, strict=True)
-    ):
-        folds = (i[place].size, spec.padding_mode) if spec.padding_mode in MODES and any(pair) else ()
-        terms = ((s, o[place]), (dilation, k[place]))
-        nodes.append(pattern(f"p{place + 1}", i[place], terms, -pair[0], *folds))
-    product = Network(name, tuple(nodes), output)
-    return with_bias(product, group(g, d)) if bias else product

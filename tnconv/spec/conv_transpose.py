@@ -2,7 +2,6 @@
 
 from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
-from typing import Any
 
 from torch import nn
 
@@ -105,33 +104,3 @@ class ConvTransposeSpec(WindowLayer):
         output = (group(n), group(g, d), *map(group, o))
         product = Network(f"conv_transpose{self.spatial_dims}d.forward", tuple(nodes), output)
         return with_bias(product, group(g, d)) if bias else product
-
-    @classmethod
-    def from_module(
-        cls, module: nn.Module, input_size: Ints, batch_size: Symbolic = "N"
-    ) -> "ConvTransposeSpec":
-        """The spec of a torch transposed convolution.
-
-        Args:
-            module: an `nn.ConvTranspose1d`, `nn.ConvTranspose2d` or `nn.ConvTranspose3d`.
-            input_size: extent of the input, an int or one per spatial dimension.
-            batch_size: an int, or the name of a symbol.
-
-        Raises:
-            SpecError: the module is of another type, or its fields are not represented.
-        """
-        cls.check_module(module)
-        layer: Any = module
-        return cls(
-            layer.in_channels,
-            layer.out_channels,
-            layer.kernel_size,
-            input_size,
-            batch_size=batch_size,
-            stride=layer.stride,
-            padding=layer.padding,
-            output_padding=layer.output_padding,
-            dilation=layer.dilation,
-            groups=layer.groups,
-            bias=layer.bias is not None,
-        )

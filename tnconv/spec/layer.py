@@ -9,14 +9,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, fields
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any, ClassVar, get_type_hints
+from typing import Any, ClassVar, Self, get_type_hints
 
 from torch import nn
 from torch.nn.modules.lazy import LazyModuleMixin
 
 from tnconv.errors import SpecError
 from tnconv.ir import Axis, Index, Network, Size, Sum, Tensor, symbol
-from tnconv.spec.fields import HELP, Ints, typed
+from tnconv.spec.fields import HELP, Ints, Symbolic, typed
 from tnconv.spec.files import write_file
 
 
@@ -90,6 +90,23 @@ class Layer(ABC):
         write_file(Path(path), {"kind": self.kind} | given)  # TOML has no null; None is always the default
 
     @classmethod
+    def from_module(cls, module: nn.Module, input_size: Ints, batch_size: Symbolic = "N") -> Self:
+        """The spec of a torch module of one of the types in `modules`.
+
+        Args:
+            module: whose attributes have the names of the fields.
+            input_size: extent of the input, an int or one per spatial dimension.
+            batch_size: an int, or the name of a symbol.
+
+        Raises:
+            SpecError: the module is of another type, or its fields are not represented.
+        """
+        cls.check_module(module)
+        build: Any = cls
+        made: Self = build(input_size=input_size, batch_size=batch_size, **module_fields(cls, module))
+        return made
+
+    @classmethod
     def check_module(cls, module: nn.Module) -> None:
         """Refuse a module that computes something else than the layer.
 
@@ -127,6 +144,13 @@ def field_types(layer: type[Any]) -> dict[str, Any]:
     """The fields of a spec with their types, in order."""
     hints = get_type_hints(layer)
     return {field.name: hints[field.name] for field in fields(layer)}
+
+
+def module_fields(layer: type[Layer], module: nn.Module) -> dict[str, Any]:
+    """The fields of a spec that a module has as attributes of the same names; of its bias, whether there is one."""
+    names = [name for name in field_types(layer) if name not in ("input_size", "batch_size")]
+    found = {name: getattr(module, name) for name in names}
+    return found | ({"bias": found["bias"] is not None} if "bias" in found else {})
 
 
 def required_fields(layer: type[Any]) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """LinearSpec: a linear layer as a validated value."""
 
 from dataclasses import KW_ONLY, dataclass
-from typing import Any
+from typing import Self
 
 from torch import nn
 
@@ -59,25 +59,10 @@ class LinearSpec(Layer):
         return with_bias(product, group(g, d)) if bias else product
 
     @classmethod
-    def from_module(
-        cls, module: nn.Module, input_size: Ints = (), batch_size: Symbolic = "N"
-    ) -> "LinearSpec":
-        """The spec of a torch linear layer.
-
-        Args:
-            module: an `nn.Linear`.
-            input_size: sizes of the sequence axes; () for none, an int for one.
-            batch_size: an int, or the name of a symbol.
+    def from_module(cls, module: nn.Module, input_size: Ints = (), batch_size: Symbolic = "N") -> Self:
+        """The spec of an `nn.Linear`; `input_size` has the sizes of the sequence axes: () for none, an int for one.
 
         Raises:
             SpecError: the module is of another type.
         """
-        cls.check_module(module)
-        layer: Any = module
-        return cls(
-            layer.in_features,
-            layer.out_features,
-            input_size=input_size,
-            batch_size=batch_size,
-            bias=layer.bias is not None,
-        )
+        return super().from_module(module, input_size, batch_size)

@@ -6,6 +6,7 @@ from typing import Any
 
 from tnconv.errors import SpecError
 from tnconv.ir import Index, Node, pattern
+from tnconv.ir.nodes import MODES
 from tnconv.spec.fields import MAX_SIZE, Ints, Pairs, paddings, shown, spatial_dims, spread, typed
 from tnconv.spec.layer import Layer, positions
 
@@ -63,14 +64,20 @@ class WindowLayer(Layer):
     def _spread(self, name: str) -> tuple[int, ...]:
         return spread(name, getattr(self, name), self.spatial_dims)
 
-    def window_patterns(self, k: Sequence[Index], o: Sequence[Index]) -> list[Node]:
-        """The patterns `i1 = stride*o1 + dilation*k1 - left`, one for each spatial dimension."""
+    def window_patterns(self, k: Sequence[Index], o: Sequence[Index], mode: str = "zeros") -> list[Node]:
+        """The patterns `i1 = stride*o1 + dilation*k1 - left`, one for each spatial dimension; padding in a mode."""
         steps = zip(
             positions("i", self.input_sizes), self.strides, self.dilations, self.paddings, strict=True
         )
         return [
-            pattern(f"p{place + 1}", i, ((stride, o[place]), (dilation, k[place])), -left)
-            for place, (i, stride, dilation, (left, _)) in enumerate(steps)
+            pattern(
+                f"p{place + 1}",
+                i,
+                ((stride, o[place]), (dilation, k[place])),
+                -pair[0],
+                *((i.size, mode) if mode in MODES and any(pair) else ()),
+            )
+            for place, (i, stride, dilation, pair) in enumerate(steps)
         ]
 
     def check_windows(self, partial: bool = False) -> None:

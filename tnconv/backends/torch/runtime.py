@@ -15,7 +15,7 @@ from tnconv.backends.torch.context import are_plain, is_recorded, is_traced, may
 from tnconv.backends.torch.gram import gram
 from tnconv.backends.torch.into import add_into, scale_into
 from tnconv.backends.torch.lag import correlate
-from tnconv.backends.torch.memory import HOST, new_zeros
+from tnconv.backends.torch.memory import new_zeros
 from tnconv.backends.torch.strips import Terms, strip, strips
 from tnconv.errors import ArgumentError
 
@@ -50,7 +50,6 @@ __all__ = [
     "strip",
     "strips",
     "table",
-    "thin_product",
     "transposed",
     "undefined",
     "unwrapped",
@@ -610,20 +609,3 @@ def zeros(like: Tensor, shape: tuple[int, ...]) -> Tensor:
 def undefined(result: Tensor) -> Tensor:
     """A mean over an empty batch: not a number in every cell, and gradients flow through."""
     return result * float("nan")
-
-
-def thin_product(a: Tensor, b: Tensor) -> Tensor:
-    """`aᵀ b` of two matrices with few rows, as a batch of products of 32 columns of `a` where that is faster.
-
-    Args:
-        a: `[N, m]`.
-        b: `[N, p]`.
-
-    Returns:
-        The product `[m, p]`. On a CPU, one product with a short sum and a large result writes it slowly.
-    """
-    count, rows = a.shape
-    if torch.compiler.is_compiling() or count > 16 or rows < 2048 or rows % 32 or a.device.type not in HOST:
-        return torch.mm(a.t(), b)
-    strips = a.t().reshape(rows // 32, 32, count)
-    return torch.bmm(strips, b.expand(rows // 32, *b.shape)).flatten(0, 1)

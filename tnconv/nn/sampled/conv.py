@@ -14,12 +14,13 @@ from torch.nn.modules.conv import _ConvNd
 from tnconv.api import compile
 from tnconv.errors import SpecError
 from tnconv.functional.types import Ints
-from tnconv.nn.modules import CONV_FIELDS, OfConv, check_fixed, fields_of
+from tnconv.nn.modules import OfConv, check_fixed
 from tnconv.nn.sampled.copied import FromTorch
 from tnconv.nn.sampled.fractions import CHANNELS, Indices, Kept
 from tnconv.nn.sampled.function import Gradient, Parameters, Sampler, apply
 from tnconv.nn.sampled.seeds import Seeds
 from tnconv.spec import ConvSpec
+from tnconv.spec.layer import module_fields
 
 _CONV: dict[int, Callable[..., Tensor]] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 _TRANSPOSED: dict[int, Callable[..., Tensor]] = {
@@ -269,7 +270,7 @@ class SampledConv(_ConvNd, FromTorch, OfConv):
                 f"padding={layer.padding} differs left and right, which {cls.__name__} does not have; pad before it"
             )
         build: Any = cls
-        fields = fields_of(module, CONV_FIELDS)
+        fields = module_fields(ConvSpec, module)
         made: Self = build(**fields, device="meta", keep=keep, indices=indices, generator=generator)
         return made
 

@@ -18,12 +18,10 @@ from tnconv.functional.types import Ints, Padding
 from tnconv.ir import Expression, Network
 from tnconv.nn.conv import ConvNd
 from tnconv.nn.modules import (
-    CONV_FIELDS,
     any_input,
     check_copied,
     check_dims,
     check_fixed,
-    fields_of,
     kernel,
     symmetric,
 )  # fmt: skip
@@ -34,6 +32,7 @@ from tnconv.nn.tensorised.ranks import Rank, resolve_ranks
 from tnconv.spec import ConvSpec
 from tnconv.spec.fields import Ints as SpecInts
 from tnconv.spec.fields import Symbolic, typed
+from tnconv.spec.layer import module_fields
 
 Shape = tuple[int, ...]
 
@@ -273,7 +272,7 @@ class TensorisedConv(nn.Module, KnowsNetwork):
         check_dtype(weight)
         build: Any = cls
         made: Self = build(
-            **fields_of(conv, CONV_FIELDS),
+            **module_fields(ConvSpec, conv),
             **({} if cls.fixed else {"N": dims}),
             rank=rank,
             in_shape=in_shape,

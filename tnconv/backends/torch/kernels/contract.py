@@ -14,8 +14,6 @@ from tnconv.backends.torch.profile import beginnings
 from tnconv.ir import Index
 
 Legs = tuple[Index, ...]
-# A product with a short sum and many rows is bound by writing its result; the runtime has a form for it.
-THIN_SUM, THIN_ROWS = 64, 2048
 NARROW = 16
 SLOWER, NARROWEST = 1.3, 6.5  # the narrower, the slower they get; at most so much
 ALIKE = 0.1  # of the time of a product without copies, by which layouts differ that are about as good
@@ -211,10 +209,6 @@ class Candidate:
         reads = [x.name, y.name]
         texts = [self._expanded(em, x, dims_a), self._expanded(em, y, dims_b)]
         if not self.batch:
-            if em.count(self.summed) <= THIN_SUM and em.count(self.left) >= THIN_ROWS:
-                x = em.arrange(x, (self.summed, self.left))
-                text = f"rt.thin_product({x.name}, {texts[1]})"
-                return em.assign("product", text, [x.name, y.name], (self.left, self.right), fresh=True)
             text = f"torch.mm({texts[0]}, {texts[1]})"
             out = em.assign("product", text, reads, (self.left, self.right), fresh=True)
             em.addable[out.name] = lambda into, beta: self._into("torch.addmm", into, beta, texts)
