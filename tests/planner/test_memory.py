@@ -16,7 +16,7 @@ from tnconv.ir import Sum, evaluate
 from tnconv.passes import Pipeline
 from tnconv.planner import build, candidate_plans, make_plan
 from tnconv.planner.cost import models_of
-from tnconv.planner.memory import format_memory, parse_memory, plan_within, program_peak
+from tnconv.planner.memory import does_not_fit, format_memory, parse_memory, program_peak
 from tnconv.planner.prepare import Preparation
 from tnconv.planner.search import largest, price
 from tnconv.spec import as_spec
@@ -163,12 +163,13 @@ def compile_within(network, limit, hints, itemsize=4):
     """What `tnconv.compile(..., memory_limit=limit)` is to do."""
     values = {name: hints.get(name, 32) for name in network.symbols}
 
-    def build_program(plan):
+    allowed, peaks = parse_memory(limit), []
+    for plan in candidate_plans(network, hints=hints):
         program = lower(plan, network, values)
-        return program, evaluate(program_peak(plan, program.workspace), values)
-
-    plans = candidate_plans(network, hints=hints)
-    return plan_within(plans, build_program, limit, itemsize, network.symbols)
+        peaks.append(evaluate(program_peak(plan, program.workspace), values))
+        if peaks[-1] * itemsize <= allowed:
+            return plan, program
+    raise does_not_fit(min(peaks), len(peaks), allowed, itemsize, network.symbols)
 
 
 def test_few_positions_take_the_gram_route():

@@ -1,15 +1,12 @@
 """A limit on memory: what it says, what a program needs, and the best plan that stays below it."""
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from fractions import Fraction
-from typing import TypeVar
 
 from tnconv.errors import PlanError
 from tnconv.ir import Size, as_integer
 from tnconv.planner.plan import Plan
-
-T = TypeVar("T")
 
 _BINARY = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 _DECIMAL = {"kB": 10**3, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
@@ -57,47 +54,6 @@ def program_peak(plan: Plan, workspace: Iterable[tuple[str, str, Size]]) -> Size
     for step, _, size in workspace:
         buffers[step] = buffers.get(step, 0) + size
     return plan.peak_with(buffers)
-
-
-def plan_within(
-    candidates: Iterable[Plan],
-    build: Callable[[Plan], tuple[T, int]],
-    limit: int | str,
-    itemsize: int,
-    symbols: Sequence[str] = (),
-) -> tuple[Plan, T]:
-    """The first plan whose program stays within a limit.
-
-        def build(plan):
-            program = lower(plan, network, hints)
-            return program, evaluate(program_peak(plan, program.workspace), hints)
-
-        itemsize = torch.get_default_dtype().itemsize
-        plans = candidate_plans(network, planner=planner, hints=hints)
-        plan, program = plan_within(plans, build, "512MiB", itemsize, network.symbols)
-
-    Args:
-        candidates: plans, the fastest first, such as those of `candidate_plans`.
-        build: from a plan to its program, and the elements at its peak, symbols counted at their hints.
-        limit: bytes, or a text with a unit; see `parse_memory`. Arguments are not counted.
-        itemsize: bytes of an element.
-        symbols: names of the size symbols, for the advice in the message.
-
-    Returns:
-        The plan, and its program.
-
-    Raises:
-        PlanError: the limit cannot be read, or no candidate fits; the message says what the least peak is.
-    """
-    allowed = parse_memory(limit)
-    least, tried = 0, 0
-    for plan in candidates:
-        program, peak = build(plan)
-        if peak * itemsize <= allowed:
-            return plan, program
-        least = min(least, peak) if tried else peak
-        tried += 1
-    raise does_not_fit(least, tried, allowed, itemsize, symbols)
 
 
 def does_not_fit(
