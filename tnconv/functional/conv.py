@@ -1,7 +1,6 @@
 """Convolution, as `torch.nn.functional.conv2d`."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import torch.nn.functional as F
@@ -131,7 +130,7 @@ def _conv(
     )
     if alone:
         return _without_channels(spec)
-    return compile(replace(spec, stride=spec.strides, padding=spec.paddings, dilation=spec.dilations))
+    return compile(spec.spelled_out())
 
 
 _convolved = with_weight(_conv, native.conv, "padding_mode")

@@ -1,6 +1,5 @@
 """Transposed convolution, as `torch.nn.functional.conv_transpose2d`."""
 
-from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
@@ -130,15 +129,7 @@ def _conv_transpose(
         groups=groups,
         bias=bias is not None,
     )
-    return compile(
-        replace(
-            spec,
-            stride=spec.strides,
-            padding=spec.paddings,
-            output_padding=spec.output_paddings,
-            dilation=spec.dilations,
-        )
-    )
+    return compile(spec.spelled_out())
 
 
 _convolved = with_weight(_conv_transpose, native.conv_transpose)

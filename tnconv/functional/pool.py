@@ -149,7 +149,7 @@ def _pool(
     )
     if over and divisor is None:
         spec = replace(spec, divisor=math.prod(spec.kernel_sizes))
-    return compile(replace(spec, kernel_size=spec.kernel_sizes, stride=spec.strides, padding=spec.paddings))
+    return compile(spec.spelled_out())
 
 
 def _differ(spec: PoolSpec, counted: bool) -> bool:

@@ -141,10 +141,4 @@ def _spec(
     channels: int, input_size: Shape, kernel_size: Any, dilation: Any, padding: Any, stride: Any
 ) -> UnfoldSpec:
     spec = UnfoldSpec(channels, kernel_size, input_size, stride=stride, padding=padding, dilation=dilation)
-    return replace(
-        spec,
-        kernel_size=spec.kernel_sizes,
-        stride=spec.strides,
-        padding=spec.paddings,
-        dilation=spec.dilations,
-    )
+    return spec.spelled_out()

@@ -1,14 +1,17 @@
 """What layers with a kernel share: one value per spatial dimension, and how the sizes fit together."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Self, cast
 
 from tnconv.errors import SpecError
 from tnconv.ir import Index, Node, pattern
 from tnconv.ir.nodes import MODES
 from tnconv.spec.fields import MAX_SIZE, Ints, Pairs, paddings, shown, spatial_dims, spread, typed
 from tnconv.spec.layer import Layer, positions
+
+_PLURAL = ("kernel_size", "stride", "padding", "output_padding", "dilation")  # with a property in the plural
 
 
 class WindowLayer(Layer):
@@ -63,6 +66,12 @@ class WindowLayer(Layer):
 
     def _spread(self, name: str) -> tuple[int, ...]:
         return spread(name, getattr(self, name), self.spatial_dims)
+
+    def spelled_out(self) -> Self:
+        """The same layer with one value for each spatial dimension, however its fields were written."""
+        written: Any = self
+        fields = {name: getattr(self, f"{name}s") for name in _PLURAL if hasattr(self, name)}
+        return cast(Self, replace(written, **fields))
 
     def window_patterns(self, k: Sequence[Index], o: Sequence[Index], mode: str = "zeros") -> list[Node]:
         """The patterns `i1 = stride*o1 + dilation*k1 - left`, one for each spatial dimension; padding in a mode."""

@@ -180,7 +180,7 @@ class TensorisedConv(nn.Module, KnowsNetwork):
         shape = WeightShape(spec.groups, outs, ins, spec.kernel_sizes)
         self.ranks = resolve_ranks(rank, family, shape)
         self.description = Description(
-            replace(spec, stride=spec.strides, padding=spec.paddings, dilation=spec.dilations),
+            spec.spelled_out(),
             family,
             shape,
             tuple(self.ranks.items()),
