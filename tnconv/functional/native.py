@@ -13,20 +13,19 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tnconv.backends.torch.context import fixed
+from tnconv.backends.torch.depthwise import NATIVE, TRANSPOSED
 from tnconv.errors import ArgumentError
 from tnconv.functional.calls import over_groups
 from tnconv.spec import ConvSpec, ConvTransposeSpec, PoolSpec, UnfoldSpec
 
 Pairs = Sequence[tuple[int, int]]
-_CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
-_TRANSPOSED: dict[int, Any] = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
 _POOL: dict[int, Any] = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
 _LARGE = 2**40  # of an input that every kernel fits into
 
 
 def conv(dims: int, input: Tensor, weight: Tensor, bias: Tensor | None, options: tuple[Any, ...]) -> Tensor:
     """`tnconv.functional.convNd`; options are stride, padding, dilation, groups, padding_mode."""
-    native = _of(_CONV, dims, "convolution")
+    native = _of(NATIVE, dims, "convolution")
     stride, padding, dilation, groups, mode = options
     outside, inside, *kernel = fixed(weight)
     fields = {
@@ -50,7 +49,7 @@ def conv_transpose(
     dims: int, input: Tensor, weight: Tensor, bias: Tensor | None, options: tuple[Any, ...]
 ) -> Tensor:
     """`tnconv.functional.conv_transposeNd`; options are stride, padding, output_padding, groups, dilation."""
-    native = _of(_TRANSPOSED, dims, "transposed convolution")
+    native = _of(TRANSPOSED, dims, "transposed convolution")
     stride, padding, output_padding, groups, dilation = options
     inside, outside, *kernel = fixed(weight)
     fields = {"stride": stride, "padding": padding, "output_padding": output_padding, "dilation": dilation}

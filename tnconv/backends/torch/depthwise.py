@@ -5,6 +5,8 @@ at gradients of some kernels. Those are forward convolutions too: the weight gra
 kernel, its examples as groups, stride and dilation exchanged; the input gradient with the kernel reversed.
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -14,8 +16,10 @@ from tnconv.backends.torch.memory import HOST
 # The native code for a row holds so many positions at once; padding beyond them is not foreseen there.
 ROW = 6
 _QUICK = (torch.float32, torch.bfloat16)
-NATIVE = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
-TRANSPOSED = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
+NATIVE: dict[int, Callable[..., Tensor]] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+TRANSPOSED: dict[int, Callable[..., Tensor]] = {
+    1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d
+}  # fmt: skip
 
 
 def quick(*tensors: Tensor) -> bool:

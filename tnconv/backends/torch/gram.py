@@ -14,7 +14,7 @@ from torch import Tensor
 
 from tnconv.backends.torch.context import may_write
 from tnconv.backends.torch.into import add_into
-from tnconv.backends.torch.memory import new_empty
+from tnconv.backends.torch.memory import HALF, new_empty
 
 # Measured on one and two CPU cores in float32.
 _LEAST_ROWS, _LEAST_SUM = 112, 64  # from here on the half may pay
@@ -32,7 +32,6 @@ _NARROWEST = 10  # columns of a product that runs at another rate
 _LEAST_GROUP = 2_000_000  # multiplications of one group that are worth calls of their own
 _FEW_CELLS = 1 << 19  # results of several examples that stay in the cache until they are added up
 _THIN_SUM, _THIN_ROWS, _STRIPS = 24, 1024, (32, 48, 36, 64, 24, 16)  # a product that is bound by writing it
-_HALF = 2  # bytes
 
 
 def gram(x: Tensor, scale: float = 1.0, out: Tensor | None = None, beta: float = 0.0) -> Tensor:
@@ -56,7 +55,7 @@ def gram(x: Tensor, scale: float = 1.0, out: Tensor | None = None, beta: float =
         zeros = x.new_zeros((groups, rows, rows) if out is None else (1, 1, 1))
         zeros = zeros if scale == 1 else zeros * scale
         return zeros if out is None else add_into(out, zeros, beta)
-    apart = count > 1 and 2 * rows <= length and x.dtype.itemsize > _HALF
+    apart = count > 1 and 2 * rows <= length and x.dtype.itemsize > HALF
     whole = row_width(rows, count * length) == rows
     if groups == 1 and whole and not apart and rows < _THIN_ROWS:
         return _small(x, scale, out, beta)

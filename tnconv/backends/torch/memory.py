@@ -12,6 +12,7 @@ from math import prod
 import torch
 from torch import Tensor
 
+HALF = 2  # bytes of a number in half precision
 LARGEST_REUSED = 32 << 20  # bytes: what the C library may keep for the next result
 _HUGE = getattr(mmap, "MADV_HUGEPAGE", None)
 

@@ -15,7 +15,7 @@ from tnconv.backends.torch.context import are_plain, is_recorded, is_traced, may
 from tnconv.backends.torch.gram import gram
 from tnconv.backends.torch.into import add_into, scale_into
 from tnconv.backends.torch.lag import correlate
-from tnconv.backends.torch.memory import new_zeros
+from tnconv.backends.torch.memory import HALF, new_zeros
 from tnconv.backends.torch.strips import Terms, strip, strips
 from tnconv.errors import ArgumentError
 
@@ -61,7 +61,6 @@ __all__ = [
 
 _BACKWARD = torch.ops.aten.convolution_backward.default
 _WEIGHT_ALONE = (False, True, False)
-_HALF = 2  # bytes
 _LEAST_SHARED, _LEAST_CELLS = (
     40,
     1 << 18,
@@ -453,7 +452,7 @@ def batched_product(a: Tensor, b: Tensor, bias: Tensor) -> Tensor:
         b: `[n, t, r]`.
         bias: what broadcasts to `[n, l, r]`.
     """
-    if a.dtype.itemsize <= _HALF:
+    if a.dtype.itemsize <= HALF:
         return torch.baddbmm(bias, a, b)
     return add(torch.bmm(a, b), bias)
 
@@ -462,7 +461,7 @@ def transposed(
     call: Callable[..., Tensor], image: Tensor, weight: Tensor, bias: Tensor, **options: Any
 ) -> Tensor:
     """A transposed convolution with a bias, which is rounded once in half precision; else torch is slow at it."""
-    if image.dtype.itemsize <= _HALF:
+    if image.dtype.itemsize <= HALF:
         return call(image, weight, bias, **options)
     return add(call(image, weight, **options), bias.view(-1, *(1,) * (weight.dim() - 2)))
 
@@ -481,7 +480,7 @@ def dot(a: Tensor, b: Tensor, places: tuple[int, ...]) -> Tensor:
         return torch.dot(a.reshape(-1), b.reshape(-1))
     leading = places == tuple(range(len(places)))
     count = math.prod(a.shape[: len(places)])
-    exact = a.dtype.itemsize > _HALF  # a half-precision sum is rounded once, not at every slice
+    exact = a.dtype.itemsize > HALF  # a half-precision sum is rounded once, not at every slice
     if (
         leading
         and exact
@@ -570,7 +569,7 @@ def slice_sum(windows: Tensor, places: tuple[int, ...]) -> Tensor:
         torch.compiler.is_compiling()  # a choice by size would be a guard on sizes that are left open
         or not 0 < count <= _MOST_ADDED
         or windows.numel() < count * _LEAST_SLICE
-        or windows.dtype.itemsize <= _HALF
+        or windows.dtype.itemsize <= HALF
     ):
         return windows.sum(places)
     front = windows.movedim(places, tuple(range(len(places))))

@@ -14,9 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tnconv.backends.torch.depthwise import NATIVE, TRANSPOSED
-from tnconv.backends.torch.memory import HOST
+from tnconv.backends.torch.memory import HALF, HOST
 
-_HALF = 2  # bytes
 Sizes = tuple[int, ...]
 
 
@@ -70,7 +69,7 @@ def mirrored(kernel: Sizes, padding: Sizes, dilation: Sizes) -> Sizes:
 
 def _gains(image: Tensor, weight: Tensor, cells: Sizes = ()) -> bool:
     """Whether sums in the dtype itself are as good as the native ones, on a device where they are quicker."""
-    exact = image.dtype.itemsize > _HALF and image.dtype == weight.dtype
+    exact = image.dtype.itemsize > HALF and image.dtype == weight.dtype
     return exact and image.device.type in HOST and bool(image.numel() and weight.numel() and all(cells))
 
 

@@ -1,6 +1,6 @@
 """Convolutions that store a random part of their input."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any, ClassVar, Self
@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from torch.nn.modules.conv import _ConvNd
 
 from tnconv.api import compile
+from tnconv.backends.torch.depthwise import NATIVE, TRANSPOSED
 from tnconv.errors import SpecError
 from tnconv.functional.types import Ints
 from tnconv.nn.modules import OfConv, check_fixed
@@ -22,12 +23,6 @@ from tnconv.nn.sampled.seeds import Seeds
 from tnconv.spec import ConvSpec
 from tnconv.spec.layer import module_fields
 
-_CONV: dict[int, Callable[..., Tensor]] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
-_TRANSPOSED: dict[int, Callable[..., Tensor]] = {
-    1: F.conv_transpose1d,
-    2: F.conv_transpose2d,
-    3: F.conv_transpose3d,
-}
 _BACKWARD = torch.ops.aten.convolution_backward
 
 
@@ -97,7 +92,7 @@ class ConvCalculus:
         """The exact value."""
         weight, bias = parameters
         spec = self.spec
-        conv = _CONV[spec.spatial_dims]
+        conv = NATIVE[spec.spatial_dims]
         return conv(prepared, weight, bias, spec.strides, self.padding, spec.dilations, spec.groups)
 
     def input_gradient(self, gradient: Tensor, parameters: Parameters, shape: torch.Size) -> Tensor:
@@ -128,7 +123,7 @@ class ConvCalculus:
                 shape[2:], self.padding, spec.dilations, spec.kernel_sizes, spec.strides, strict=True
             )
         ]
-        back = _TRANSPOSED[dims]
+        back = TRANSPOSED[dims]
         return back(
             gradient, weight.conj(), None, spec.strides, self.padding, rest, spec.groups, spec.dilations
         )
