@@ -183,16 +183,6 @@ def test_layers_of_our_own(layer: Any) -> None:
     agrees(model, x, y)
 
 
-def test_factorised_layers_are_named() -> None:
-    torch.manual_seed(0)
-    layer = tnconv.nn.CPConv2d(2, 3, 3, rank=2)
-    model = nn.Sequential(layer, nn.Tanh(), nn.Flatten(), nn.Linear(12, CLASSES))
-    x, y = torch.randn(3, 2, 4, 4), torch.tensor([0, 1, 2])
-    with pytest.raises(CaptureError, match=r"0\.\w+: it is used by"):
-        gradient_norms(model, LOSS, x, y)
-    assert list(per_example_gradients(model, LOSS, x, y, unsupported="skip"))[-2:] == ["3.weight", "3.bias"]
-
-
 def test_parametrisations_are_named() -> None:
     model = nn.Sequential(parametrizations.weight_norm(nn.Linear(2, 3)), nn.Linear(3, CLASSES)).double()
     with pytest.raises(

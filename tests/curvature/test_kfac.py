@@ -366,7 +366,8 @@ def test_random_passes_are_refused() -> None:
     data = [(torch.randn(4, 2), torch.randint(CLASSES, (4,)))]
     before = state(model)
     with pytest.raises(
-        CaptureError, match=r"draws random numbers \(a dropout in training mode\?\); call model.eval\(\)"
+        CaptureError,
+        match=r"draws random numbers \(a dropout or a sampled layer in training mode\?\); call model.eval\(\)",
     ):
         kfac(model, nn.CrossEntropyLoss(), data)
     assert same(before, state(model))

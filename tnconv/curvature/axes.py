@@ -50,7 +50,7 @@ class Examples:
 def candidates(call: LayerCall, n: int) -> list[Examples]:
     """Where the examples of a call may be, by size."""
     shape = call.shape
-    if call.op in ("conv", "conv_transpose"):
+    if call.op in ("conv", "conv_transpose", "factor"):
         axes = [0]
         if call.x is not None and len(shape) < call.x.dim():  # called without a batch axis
             return [Examples()] if n == 1 else []

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from tnconv.curvature.calls import MatrixSpec
+from tnconv.curvature.factor import Split
 from tnconv.curvature.matrix import as_matrix, from_matrix
 from tnconv.errors import ArgumentError
 
@@ -28,14 +29,14 @@ class Place:
     Args:
         names: of the parameters: a weight, a bias, or both.
         shapes: of the parameters.
-        spec: of the layer; None for a diagonal, and where there is only a bias.
+        spec: of the layer, or how a factor is a matrix; None for a diagonal, and where there is only a bias.
         groups: how many matrices there are.
         weight: of a bias alone, the weight of its layer, if that is tracked.
     """
 
     names: tuple[str, ...]
     shapes: tuple[tuple[int, ...], ...]
-    spec: MatrixSpec | None = None
+    spec: MatrixSpec | Split | None = None
     groups: int = 1
     weight: str | None = None
 

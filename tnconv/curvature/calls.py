@@ -6,8 +6,8 @@ parameters are broadcast from the shape `view` (norms, embeddings of positions, 
 rows up. Any other function that takes a parameter is not read: see `tnconv.curvature.capture`.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
@@ -16,7 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
+from tnconv.curvature.factor import Factor
 from tnconv.errors import CaptureError
+from tnconv.functional.visible import VisibleLayer
 from tnconv.spec import ConvSpec, ConvTransposeSpec, LinearSpec
 
 MatrixSpec = ConvSpec | ConvTransposeSpec | LinearSpec
@@ -27,25 +29,28 @@ class Read:
     """What a call computes, before it is known which of its parameters are tracked.
 
     Args:
-        op: `"conv"`, `"conv_transpose"`, `"linear"`, `"embedding"`, `"scale"` (`y = u * weight + bias`) or `"shift"`
-            (`y = … + weight`).
+        op: `"conv"`, `"conv_transpose"`, `"linear"`, `"factor"` (one of the weight of a factorised convolution),
+            `"embedding"`, `"scale"` (`y = u * weight + bias`) or `"shift"` (`y = … + weight`).
         x: the input; None for a shift.
         weight: the first parameter, whatever it is.
         bias: the second.
-        spec: of a convolution, a transposed convolution or a linear layer; the latter without sequence axes.
+        spec: of a convolution, a transposed convolution or a linear layer, the latter without sequence axes; or which
+            factor of a layer the weight is.
         view: the shape from which the parameters of a scale or a shift are broadcast.
         normalise: of a norm, what makes `u` of the input; None where it is `u`.
         skip: of an embedding, the row that gets no gradient.
+        others: of a factor, the other parameters of the network by name.
     """
 
     op: str
     x: Tensor | None
     weight: Tensor | None
     bias: Tensor | None = None
-    spec: MatrixSpec | None = None
+    spec: MatrixSpec | Factor | None = None
     view: tuple[int, ...] = ()
     normalise: Callable[[Tensor], Tensor] | None = None
     skip: int | None = None
+    others: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,7 +70,7 @@ class LayerCall:
     """
 
     op: str
-    spec: MatrixSpec | None
+    spec: MatrixSpec | Factor | None
     weight: str | None
     bias: str | None
     x: Tensor | None
@@ -291,6 +296,31 @@ def _batch_norm(
 def _channels(x: Tensor) -> tuple[int, ...]:
     """The shape from which values of channels are broadcast."""
     return (x.shape[1], *[1] * (x.dim() - 2))
+
+
+def read_visible(layer: VisibleLayer, input: Tensor, parameters: Sequence[Tensor | None]) -> list[Read]:
+    """What a call of a layer of tnconv computes: the layer, or each factor of its weight and the bias.
+
+    Args:
+        layer: that was called.
+        input: of the call.
+        parameters: of the call, by place.
+    """
+    spec = layer.spec(input)
+    given = {name: tensor for name, tensor in zip(layer.names, parameters, strict=True) if tensor is not None}
+    bias = given.pop("bias", None)
+    if isinstance(spec, LinearSpec):
+        return [Read("linear", input, given["weight"], bias, _linear_spec(given["weight"].shape))]
+    x = input if input.dim() > spec.spatial_dims + 1 else input.unsqueeze(0)
+    plain = replace(spec, bias=False) if spec.bias else spec
+    if layer.factored is None:
+        return [Read("conv", x, given["weight"], bias, plain)]
+    factors = {name: tensor.detach() for name, tensor in given.items()}
+    reads = []
+    for name, tensor in given.items():
+        others = {other: factor for other, factor in factors.items() if other != name}
+        reads.append(Read("factor", x, tensor, None, Factor(layer.factored, plain, name), others=others))
+    return reads if bias is None else [*reads, Read("conv", x, None, bias, plain)]
 
 
 READERS: Mapping[Callable[..., Any], Callable[..., Read | None]] = {

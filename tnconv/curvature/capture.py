@@ -2,7 +2,8 @@
 
 A `TorchFunctionMode` sees every call of a function of torch. Those of layers are read (`tnconv.curvature.calls`). A
 parameter that goes into any other function that makes something differentiable is *unread*, and is named when the
-captured parameters are asked for.
+captured parameters are asked for. A layer of `tnconv.nn` that is factorised or sampled is one call
+(`tnconv.functional.visible`): of the factors of its weight, and of the exact layer that is sampled.
 """
 
 import types
@@ -14,9 +15,10 @@ from torch import Tensor, nn
 from torch.autograd.graph import get_gradient_edge
 from torch.overrides import TorchFunctionMode, resolve_name
 
-from tnconv.curvature.calls import READERS, LayerCall, Read, is_view, read_cellwise
+from tnconv.curvature.calls import READERS, LayerCall, Read, is_view, read_cellwise, read_visible
 from tnconv.curvature.models import Names, named, tracked_of
 from tnconv.errors import CaptureError
+from tnconv.functional.visible import VisibleLayer
 
 _ATTENTION = F.multi_head_attention_forward
 _OFF = "a function where gradients are off (torch.no_grad, torch.autograd.Function, reentrant checkpointing)"
@@ -34,6 +36,7 @@ class Capture(TorchFunctionMode):
         calls: in the order of the forward pass.
         unread: of a parameter, the function that took it and is not read.
         mixing: functions through which examples depend on each other.
+        opaque: nodes of the history, each of which counts as one use of a parameter.
     """
 
     def __init__(
@@ -47,6 +50,7 @@ class Capture(TorchFunctionMode):
         self.calls: list[LayerCall] = []
         self.unread: dict[str, str] = {}
         self.mixing: list[str] = []
+        self.opaque: set[Any] = set()
         self._current, self._seen = current, seen
         self._name = {id(tensor): name for name, tensor in self.parameters.items()}
         self._alive: list[Tensor] = list(self.parameters.values())  # ids are of tensors that live
@@ -61,6 +65,8 @@ class Capture(TorchFunctionMode):
     ) -> Any:
         """Compute a call, and record it if it is of a layer."""
         kwargs = kwargs or {}
+        if isinstance(func, VisibleLayer):
+            return self._visible(func, *args)
         reader = READERS.get(func)
         if reader is not None:
             return self._layer(func, reader, args, kwargs)
@@ -111,6 +117,18 @@ class Capture(TorchFunctionMode):
             self._record(read, weight, bias, result)
         if id(read.x) in self._name:
             self._leave(func, self._tracked((read.x,)), result)
+        return result
+
+    def _visible(self, layer: VisibleLayer, input: Tensor, *parameters: Tensor | None) -> Any:
+        """A call of a layer of tnconv, which is one use of each of its parameters, whatever its program does."""
+        given = [p if p is None or self._named(p) is None else p.view_as(p) for p in parameters]
+        self.opaque.update(p.grad_fn for p in given if p is not None)
+        result = layer(input, *given)
+        for read in read_visible(layer, input, parameters):
+            weight, bias = self._named(read.weight), self._named(read.bias)
+            if weight is not None or bias is not None:
+                self._record(read, weight, bias, result)
+        self._leave(layer, self._tracked((input,)), result)
         return result
 
     def _mixes(self, func: Callable[..., Any]) -> None:

@@ -20,7 +20,7 @@ from tnconv.curvature.kfac import kfac
 from tnconv.curvature.kronecker import KroneckerFactors
 from tnconv.curvature.layers import Layers
 from tnconv.curvature.losses import LossLike, loss_of
-from tnconv.curvature.matrix import Matrix, compiled
+from tnconv.curvature.matrix import Matrix
 from tnconv.curvature.models import Model, ModelLike, Names
 from tnconv.curvature.quantities import Columns
 from tnconv.curvature.run import run
@@ -123,7 +123,7 @@ def _values(layers: Layers, block: EigenBlock, places: Sequence[int], z: Columns
     names, joint = block.place.names, len(block.place.names) == 2
     if block.place.spec is not None and len(places) == 1 and use.images == 1:
         options = {"bias": "joint" if joint else "separate", "groups": "average" if average else "block"}
-        function = compiled(use.spec, "ekfac_eigenvalues", convention="sum", **options)
+        function = use.function("ekfac_eigenvalues", convention="sum", **options)
         assert block.Q_A is not None
         return function(use.x, torch.stack([each[places[0]] for each in z]), block.Q_G, block.Q_A)
     rows = [layers.rows(name, z, shape) for name, shape in zip(names, block.place.shapes, strict=True)]

@@ -1,6 +1,7 @@
 """The history of a tensor: how often a leaf is used in it."""
 
 from collections import Counter
+from collections.abc import Collection
 from typing import Any
 
 from torch import Tensor
@@ -15,11 +16,15 @@ _ALIASES = (
 class Users:
     """What uses what in a history.
 
+    Args:
+        output: whose history it is.
+        opaque: nodes that are a use, though they only hand on.
+
     Attributes:
         nodes: all nodes.
     """
 
-    def __init__(self, output: Tensor) -> None:
+    def __init__(self, output: Tensor, opaque: Collection[Any] = ()) -> None:
         self.nodes: set[Any] = set()
         self._direct: Counter[Any] = Counter()
         self._aliases: dict[Any, list[Any]] = {}
@@ -29,7 +34,7 @@ class Users:
             if node is None or node in self.nodes:
                 continue
             self.nodes.add(node)
-            alias = node.name().startswith(_ALIASES)
+            alias = node not in opaque and node.name().startswith(_ALIASES)
             for child, _ in node.next_functions:
                 if child is None:
                     continue

@@ -12,12 +12,13 @@ from torch import Generator, Tensor
 
 from tnconv.curvature.blocks import AnyBlock, Block, Damping, DiagonalBlock, EigenBlock, Place
 from tnconv.curvature.calls import MatrixSpec
+from tnconv.curvature.factor import Split
 from tnconv.errors import ArgumentError
 from tnconv.spec import ConvSpec, ConvTransposeSpec, LinearSpec
 
 Names = tuple[str, ...]
 Vector = TypeVar("Vector", Tensor, dict[str, Tensor], list[Tensor])
-_SPECS: dict[str, type[MatrixSpec]] = {s.kind: s for s in (ConvSpec, ConvTransposeSpec, LinearSpec)}
+_SPECS: dict[str, type[Any]] = {s.kind: s for s in (ConvSpec, ConvTransposeSpec, LinearSpec, Split)}
 _KINDS: dict[str, type[Any]] = {"kronecker": Block, "eigen": EigenBlock, "diagonal": DiagonalBlock}
 
 
@@ -315,13 +316,14 @@ class KroneckerFactors:
         )
 
 
-def _saved(spec: MatrixSpec | None) -> dict[str, Any] | None:
+def _saved(spec: MatrixSpec | Split | None) -> dict[str, Any] | None:
     """The fields of a layer, as plain values."""
     return None if spec is None else {"kind": spec.kind, "fields": asdict(spec)}
 
 
-def _loaded(state: Mapping[str, Any] | None) -> MatrixSpec | None:
-    return None if state is None else _SPECS[state["kind"]](**state["fields"])
+def _loaded(state: Mapping[str, Any] | None) -> MatrixSpec | Split | None:
+    found: MatrixSpec | Split | None = None if state is None else _SPECS[state["kind"]](**state["fields"])
+    return found
 
 
 def scipy_operator() -> Any:

@@ -5,7 +5,7 @@ linear layer become one sequence axis. A convolution with several images for eac
 quantity is a sum over examples, else by per-example gradients, which are summed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import prod
@@ -18,12 +18,15 @@ from tnconv.api import compile
 from tnconv.compiler.function import CompiledFunction
 from tnconv.curvature.axes import Examples, split
 from tnconv.curvature.calls import LayerCall, MatrixSpec
+from tnconv.curvature.factor import Factor, Split, split_of
 from tnconv.spec import ConvTransposeSpec, LinearSpec
 
 
 @lru_cache(maxsize=1024)
-def compiled(spec: MatrixSpec, op: str, **options: Any) -> CompiledFunction:
-    """The function of a layer, compiled once."""
+def compiled(spec: MatrixSpec | Factor, op: str, **options: Any) -> CompiledFunction:
+    """The function of a layer or of a factor; to look it up here takes 1 us, in `tnconv.compile` 70."""
+    if isinstance(spec, Factor):
+        return compile(spec.network, op, wrt=spec.name, **options)
     return compile(spec, op, **options)
 
 
@@ -32,7 +35,7 @@ class Matrix:
     """A call of a layer with a matrix, with the examples in front.
 
     Args:
-        spec: with the sequence axis of a linear layer.
+        spec: with the sequence axis of a linear layer; or the factor that the weight is.
         x: the input `[(n m), *]`, with m = 1 but for convolutions of several images an example.
         n: number of examples.
         images: m.
@@ -40,7 +43,7 @@ class Matrix:
         examples: where the examples are in the tensors of the call.
     """
 
-    spec: MatrixSpec
+    spec: MatrixSpec | Factor
     x: Tensor
     n: int
     images: int
@@ -61,13 +64,55 @@ class Matrix:
     @property
     def positions(self) -> int:
         """Positions of an example, over all its images."""
+        if isinstance(self.spec, Factor):
+            return self._split.positions * self.images
         sizes = self.spec.input_sizes if isinstance(self.spec, LinearSpec) else self.spec.output_sizes
         return prod(sizes) * self.images
 
     @property
     def groups(self) -> int:
         """The number of channel groups."""
-        return getattr(self.spec, "groups", 1)
+        return self._split.groups if isinstance(self.spec, Factor) else getattr(self.spec, "groups", 1)
+
+    @property
+    def outs(self) -> int:
+        """Out-channels, over all groups."""
+        if isinstance(self.spec, Factor):
+            return self._split.rows * self.groups
+        return self.call.shape[-1 if isinstance(self.spec, LinearSpec) else -self.spec.spatial_dims - 1]
+
+    @property
+    def place(self) -> MatrixSpec | Split:
+        """What tells how the weight is a matrix."""
+        spec = self.call.spec
+        assert spec is not None
+        return self._split if isinstance(spec, Factor) else spec
+
+    @property
+    def refusal(self) -> str | None:
+        """Why there is no Kronecker product, if there is none."""
+        found = split_of(self.spec) if isinstance(self.spec, Factor) else None
+        return found if isinstance(found, str) else None
+
+    @property
+    def _split(self) -> Split:
+        assert isinstance(self.spec, Factor)
+        found = split_of(self.spec)
+        assert isinstance(found, Split)
+        return found
+
+    def function(self, op: str, **options: Any) -> Callable[..., Tensor]:
+        """An operation of the layer, of its input and gradients alone."""
+        found = compiled(self.spec, op, **options)
+        others = self.call.read.others
+        if not others:
+            return found
+
+        def filled(*given: Tensor, **options: Any) -> Tensor:
+            rest = iter(given)
+            return found(*(others[a] if a in others else next(rest) for a in found.arguments), **options)
+
+        return filled
 
     def gradient(self, grad: Tensor) -> Tensor:
         """A gradient at the output of the call, with the examples in front: `[(n m), *]`."""
@@ -81,7 +126,7 @@ class Matrix:
 
     def rows(self, z: Sequence[Tensor]) -> Tensor:
         """Per-example gradients of the weight, `[v, n, *weight]`, of gradients `z` with the examples in front."""
-        function = compiled(self.spec, "per_example_weight_vjp")
+        function = self.function("per_example_weight_vjp")
         found = torch.stack([function(self.x, each) for each in z])
         return split(found, 1, (self.n, self.images)).sum(2) if self.images > 1 else found
 
@@ -96,9 +141,12 @@ class Matrix:
     def input_sums(self, average: bool) -> Tensor:
         """Patches summed over positions, `[n, g, (c k)]`: the weight's gradient of one output channel a group.
 
+        That of a factor is not known.
+
         Args:
             average: whether they are averaged over groups, which makes `g` one.
         """
+        assert not isinstance(self.spec, Factor)
         single = _single(self.spec)
         if isinstance(self.spec, LinearSpec):
             shape = (*self.x.shape[:-1], 1)
@@ -111,7 +159,7 @@ class Matrix:
 
     def weight_gradient(self, z: Tensor) -> Tensor:
         """The gradient of the weight, summed over examples."""
-        return compiled(self.spec, "weight_vjp")(self.x, z)
+        return self.function("weight_vjp")(self.x, z)
 
 
 @lru_cache(maxsize=1024)
@@ -143,8 +191,10 @@ def _single(spec: MatrixSpec) -> MatrixSpec:
 # -- weights as matrices -------------------------------------------------------------------------------
 
 
-def as_matrix(spec: MatrixSpec, weight: Tensor, blocks: int) -> Tensor:
+def as_matrix(spec: MatrixSpec | Split, weight: Tensor, blocks: int) -> Tensor:
     """A weight, or a stack of them `[*weight, k]`, as `[g, d, (c k), k]`; `blocks` is g, or 1 for all rows in one."""
+    if isinstance(spec, Split):
+        return spec.as_matrix(weight, blocks)
     extra = weight.shape[len(weight_shape(spec)) :]
     if isinstance(spec, ConvTransposeSpec):
         weight = split(weight, 0, (spec.groups, len(weight) // spec.groups)).transpose(1, 2).flatten(0, 1)
@@ -152,7 +202,7 @@ def as_matrix(spec: MatrixSpec, weight: Tensor, blocks: int) -> Tensor:
     return weight.reshape(blocks, rows // blocks, -1, *extra)
 
 
-def from_matrix(spec: MatrixSpec, matrix: Tensor, shape: Sequence[int]) -> Tensor:
+def from_matrix(spec: MatrixSpec | Split, matrix: Tensor, shape: Sequence[int]) -> Tensor:
     """The weight, or stack of weights, that `as_matrix` made `[g, d, (c k), *k]` of.
 
     Args:
@@ -160,6 +210,8 @@ def from_matrix(spec: MatrixSpec, matrix: Tensor, shape: Sequence[int]) -> Tenso
         matrix: to turn back.
         shape: of one weight.
     """
+    if isinstance(spec, Split):
+        return spec.from_matrix(matrix, shape)
     extra = matrix.shape[3:]
     if not isinstance(spec, ConvTransposeSpec):
         return matrix.reshape(*shape, *extra)

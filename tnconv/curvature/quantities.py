@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from tnconv.curvature.factor import Factor
 from tnconv.curvature.layers import Layers
-from tnconv.curvature.matrix import Matrix, compiled
+from tnconv.curvature.matrix import Matrix
 
 Columns = Sequence[Sequence[Tensor]]  # for each column, the gradients of all calls
 
@@ -33,7 +34,7 @@ def squared_norms(
         return rows.flatten(1).square().sum(1)
     use = layers.uses[place]
     assert isinstance(use, Matrix)
-    return compiled(use.spec, "gradient_norm")(use.x, z[place])
+    return use.function("gradient_norm")(use.x, z[place])
 
 
 def weighted_gradient(
@@ -57,7 +58,7 @@ def squares(layers: Layers, name: str, z: Columns, shape: Sequence[int]) -> Tens
         return layers.rows(name, z, shape).square().sum((0, 1))
     use = layers.uses[place]
     assert isinstance(use, Matrix)
-    return compiled(use.spec, "ggn_diagonal")(use.x, torch.stack([each[place] for each in z]))
+    return use.function("ggn_diagonal")(use.x, torch.stack([each[place] for each in z]))
 
 
 def gram(
@@ -81,7 +82,7 @@ def gram(
             other = second[0].uses[second[0].weights[name][0]]
             assert isinstance(other, Matrix)
             given += [other.x, torch.stack([each[second[0].weights[name][0]] for each in second[1]])]
-        return compiled(use.spec, "ggn_gram")(*given)
+        return use.function("ggn_gram")(*given)
     rows = layers.rows(name, z, shape).flatten(2)
     others = rows if second is None else second[0].rows(name, second[1], shape).flatten(2)
     return _product(rows, others, ([2], [2]))
@@ -103,7 +104,7 @@ def _same(first: Layers, second: Layers, name: str) -> bool:
         return False
     uses = first.uses[first.weights[name][0]], second.uses[second.weights[name][0]]
     specs = [use.spec for use in uses if isinstance(use, Matrix)]
-    return specs[0] == specs[1]
+    return specs[0] == specs[1] and not isinstance(specs[0], Factor)
 
 
 def _product(first: Tensor, second: Tensor, dims: int | tuple[list[int], list[int]]) -> Tensor:

@@ -128,7 +128,9 @@ def _check_random(before: Tensor) -> None:
     advice = "call model.eval(), or give check_deterministic=False"
     if not torch.equal(before, torch.get_rng_state()):
         torch.set_rng_state(before)
-        raise CaptureError(f"the model draws random numbers (a dropout in training mode?); {advice}")
+        raise CaptureError(
+            f"the model draws random numbers (a dropout or a sampled layer in training mode?); {advice}"
+        )
 
 
 def _not_captured(left: Mapping[str, str]) -> str:
@@ -169,7 +171,7 @@ def _examples(
 
 def _find_hidden(captured: Capture, output: Tensor) -> None:
     """Note the parameters that more functions use than were seen: those of torch.autograd.Function are hidden."""
-    users = Users(output)
+    users = Users(output, captured.opaque)
     calls = [call for call in captured.calls if call.edge.node in users.nodes]
     used: dict[str, int] = {}
     for name, leaf in captured.leaves():

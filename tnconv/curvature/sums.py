@@ -1,6 +1,6 @@
 """Raw sums of Kronecker factors over batches, by block; scaled once, at the end."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -8,13 +8,13 @@ import torch
 import torch.distributed as dist
 from torch import Generator, Tensor
 
-from tnconv.compiler.function import CompiledFunction
 from tnconv.curvature.blocks import AnyBlock, Block, DiagonalBlock, Place
+from tnconv.curvature.factor import Factor
 from tnconv.curvature.fisher import Fisher
 from tnconv.curvature.kronecker import KroneckerFactors
 from tnconv.curvature.layers import Layers
 from tnconv.curvature.losses import Loss
-from tnconv.curvature.matrix import Matrix, compiled
+from tnconv.curvature.matrix import Matrix
 from tnconv.curvature.models import Model
 from tnconv.curvature.run import Run
 from tnconv.errors import ArgumentError, CaptureError
@@ -114,9 +114,9 @@ class Sums:
             if name in self.left:
                 continue
             weights, biases = layers.weights.get(name, []), layers.biases.get(name, [])
-            uses = [layers.uses[p] for p in (*weights, *biases)]
-            if not all(isinstance(use, Matrix) for use in uses) or (weights and biases) or _differ(uses):
-                self._unsupported(name, layers)
+            why = self._refusal(layers, weights, biases)
+            if why is not None:
+                self._unsupported(name, why)
                 continue
             key: tuple[str, ...] = (name,)
             if weights and not self.separate:
@@ -146,14 +146,30 @@ class Sums:
         shapes = tuple(tuple(self.model.parameters[name].shape) for name in key)
         blocks = 1 if self.groups == "average" else use.groups
         if weight:
-            self.places[key] = Place(key, shapes, use.call.spec, blocks)
+            self.places[key] = Place(key, shapes, use.place, blocks)
         else:
             self.places[key] = Place(key, shapes, None, blocks, use.call.weight)
 
-    def _unsupported(self, name: str, layers: Layers) -> None:
-        ops = {layers.uses[p].call.op for p in (*layers.weights.get(name, ()), *layers.biases.get(name, ()))}
-        said = " and ".join("a norm or another scale" if op == "scale" else op for op in sorted(ops))
-        reason = f"it is a parameter of {said}, which no Kronecker product is made for"
+    def _refusal(self, layers: Layers, weights: list[int], biases: list[int]) -> str | None:
+        """Why no Kronecker product is made for a parameter; None if one is."""
+        uses = [layers.uses[p] for p in (*weights, *biases)]
+        matrices = [use for use in uses if isinstance(use, Matrix)]
+        for use in matrices:
+            if use.refusal is not None:
+                return f"it is a factor of a weight, which no Kronecker product is made for ({use.refusal})"
+        if len(matrices) < len(uses) or (weights and biases) or _differ(matrices):
+            ops = sorted({use.call.op for use in uses})
+            said = " and ".join("a norm or another scale" if op == "scale" else op for op in ops)
+            return f"it is a parameter of {said}, which no Kronecker product is made for"
+        several = len(matrices) > 1 or matrices[0].images > 1
+        if self.reduce and several and isinstance(matrices[0].spec, Factor):
+            return (
+                "it is a factor of a weight with several calls or images for each example, which kfac_approx='expand' "
+                "alone makes a Kronecker product for"
+            )
+        return None
+
+    def _unsupported(self, name: str, reason: str) -> None:
         if self.unsupported == "raise":
             raise CaptureError(
                 f"parameter {name!r}: {reason}; leave it out of params, or give unsupported='skip' or 'diagonal'"
@@ -201,11 +217,11 @@ class Sums:
         found = self._of_several(uses, key)
         self.inputs[key] = found if there is None else there.mul_(beta).add_(found)
 
-    def _function(self, use: Matrix, key: tuple[str, ...], convention: str = "kfac") -> CompiledFunction:
+    def _function(self, use: Matrix, key: tuple[str, ...], convention: str = "kfac") -> Callable[..., Tensor]:
         """What computes the input factor of a call."""
         op = "kfac_reduce" if self.reduce else "kfac_expand"
         bias = "joint" if len(key) == 2 else "separate"
-        return compiled(use.spec, op, convention=convention, groups=self.groups, bias=bias)
+        return use.function(op, convention=convention, groups=self.groups, bias=bias)
 
     def _of_several(self, uses: list[Matrix], key: tuple[str, ...]) -> Tensor:
         """The input factor of several calls or images, which are positions of one layer."""
@@ -225,7 +241,7 @@ class Sums:
         uses, there = _matrices(layers, calls), self.outputs.get(key)
         if len(uses) == 1 and uses[0].images == 1:
             op = "kfac_grad_reduce" if self.reduce else "kfac_grad_expand"
-            function = compiled(uses[0].spec, op, convention="sum", groups=self.groups)
+            function = uses[0].function(op, convention="sum", groups=self.groups)
             if there is None:
                 self.outputs[key] = function(z[calls[0]])
             else:
@@ -237,7 +253,7 @@ class Sums:
         """The raw sum of the gradient factor over a batch, of several calls or images."""
         if not self.reduce:
             parts = [
-                compiled(use.spec, "kfac_grad_expand", convention="sum", groups=self.groups)(z[p])
+                use.function("kfac_grad_expand", convention="sum", groups=self.groups)(z[p])
                 for use, p in zip(uses, calls, strict=True)
             ]
             return parts[0] if len(parts) == 1 else torch.stack(parts).sum(0)
@@ -250,7 +266,8 @@ class Sums:
         for key, calls in blocks.items():
             use = layers.uses[calls[0]]
             place = self.places[key]
-            rows = use.call.shape[1 if use.call.op != "linear" else -1] // place.groups
+            assert isinstance(use, Matrix)
+            rows = use.outs // place.groups
             like = self.model.parameters[key[0]]
             eye = torch.eye(rows, dtype=like.dtype, device=like.device)
             self.outputs[key] = eye.expand(place.groups, -1, -1).clone()
@@ -305,10 +322,9 @@ class Sums:
         self.n, self.terms = counts.tolist()
 
 
-def _differ(uses: list[Any]) -> bool:
+def _differ(uses: list[Matrix]) -> bool:
     """Whether the calls of a parameter are not of one kind of layer with equal groups."""
-    kinds = {(type(use.call.spec), use.groups) for use in uses if isinstance(use, Matrix)}
-    return len(kinds) > 1
+    return len({(type(use.call.spec), use.groups) for use in uses}) > 1
 
 
 def _accumulate(sums: dict[Any, Tensor], key: Any, tensor: Tensor) -> None:

@@ -12,8 +12,10 @@ from tnconv.backends.torch.context import autocast_dtype, have_tangents, is_reco
 from tnconv.compiler.function import CompiledFunction
 from tnconv.compiler.sampling import draws_of
 from tnconv.errors import OperationError, SpecError, TnconvError
+from tnconv.functional.visible import VisibleLayer, seen
 from tnconv.nn.sampled.fractions import CHANNELS, Kept
 from tnconv.nn.sampled.seeds import Seeds
+from tnconv.spec import ConvSpec, LinearSpec
 
 Made = TypeVar("Made")
 _MOST_KNOWN = 64  # input sizes of a layer
@@ -56,6 +58,10 @@ class Calculus(Protocol):
     @property
     def name(self) -> str:
         """For messages."""
+
+    @property
+    def spec(self) -> ConvSpec | LinearSpec:
+        """The layer with its dense weight."""
 
     @property
     def gradient(self) -> Gradient:
@@ -188,9 +194,38 @@ def cast(tensors: Sequence[Tensor | None], dtype: torch.dtype | None) -> list[Te
     return [t if t is None or t.dtype == torch.float64 else t.to(dtype) for t in tensors]
 
 
+@dataclass(frozen=True, slots=True)
+class SampledLayer(VisibleLayer):
+    """A call as a function of its input and its parameters, `weight` and `bias`, which modes see as that of its layer.
+
+    Args:
+        call: of the layer.
+    """
+
+    call: Call
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The weight and the bias."""
+        return ("weight", "bias")
+
+    def spec(self, input: Tensor) -> ConvSpec | LinearSpec:
+        """The layer, exact."""
+        return self.call.layer.spec
+
+    def compute(self, input: Tensor, *parameters: Tensor | None) -> Tensor:
+        """The value."""
+        return applied(self.call, input, parameters)
+
+
 def apply(layer: Calculus, seed: int, x: Tensor, parameters: Sequence[Tensor | None]) -> Tensor:
-    """The value of a layer, recorded."""
+    """The value of a layer with a weight and a bias, recorded."""
     call = Call(layer, seed)
+    return SampledLayer(call)(x, *parameters) if seen() else applied(call, x, parameters)
+
+
+def applied(call: Call, x: Tensor, parameters: Sequence[Tensor | None]) -> Tensor:
+    """The value of a call, recorded; no mode is asked."""
     result: Tensor
     if not torch._C._is_any_autocast_enabled():
         result = Sampled.apply(call, x, *parameters)  # type: ignore[no-untyped-call]

@@ -16,8 +16,9 @@ from tnconv.api import compile
 from tnconv.compiler.function import CompiledFunction
 from tnconv.nn.sampled.conv import ConvCalculus
 from tnconv.nn.sampled.fractions import Kept
-from tnconv.nn.sampled.function import Gradient, Parameters, Sampler, apply
-from tnconv.nn.tensorised.layer import Description, layer_of, weight_of
+from tnconv.nn.sampled.function import Call, Gradient, Parameters, Sampler, applied
+from tnconv.nn.tensorised.layer import Description, weight_of
+from tnconv.spec import ConvSpec
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,11 @@ class FactorCalculus:
         spec = self.description.spec
         family = self.description.family.name
         return f"{family}_conv{spec.spatial_dims}d({spec.in_channels}, {spec.out_channels})"
+
+    @property
+    def spec(self) -> ConvSpec:
+        """The layer with its dense weight."""
+        return self.conv.spec
 
     @cached_property
     def gradient(self) -> Gradient:
@@ -94,7 +100,7 @@ def _leaf(factor: Tensor | None, needed: bool) -> Tensor:
 def _function(layer: FactorCalculus, op: str) -> CompiledFunction:
     description = layer.description
     return compile(
-        layer_of(description, replace(description.spec, bias=description.spec.bias and op == "forward")),
+        description.network(replace(description.spec, bias=description.spec.bias and op == "forward")),
         op,
         planner=description.planner,
         hints={"N": description.batch_hint},
@@ -135,5 +141,5 @@ class FactorSampler(Sampler):
         device = "cuda" if x.is_cuda else "cpu"
         fields = (description, self.kept, tuple(x.shape[2:]), device, tuple(given))
         layer = self.layer(fields[2:], lambda: _calculus(*fields))
-        result = apply(layer, seed, x, tuple(given.values()))
+        result = applied(Call(layer, seed), x, tuple(given.values()))
         return result.squeeze(0) if single else result

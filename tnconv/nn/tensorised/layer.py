@@ -1,7 +1,7 @@
 """The module that all factorised convolutions are: parameters, one network, compiled once for each input size."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any, ClassVar, Self
 
@@ -15,6 +15,7 @@ from tnconv.errors import ArgumentError, SpecError
 from tnconv.functional import native
 from tnconv.functional.calls import OpenSizes, kept, no_tensors, without_batch
 from tnconv.functional.types import Ints, Padding
+from tnconv.functional.visible import VisibleLayer, seen
 from tnconv.ir import Expression, Network
 from tnconv.nn.conv import ConvNd
 from tnconv.nn.modules import (
@@ -35,6 +36,7 @@ from tnconv.spec.fields import Symbolic, typed
 from tnconv.spec.layer import module_fields
 
 Shape = tuple[int, ...]
+SampledBy = Callable[..., Tensor | None] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +65,17 @@ class Description:
         """The dense weight."""
         return self.family.weight_network(self.shape, dict(self.ranks))
 
+    def network(self, spec: ConvSpec) -> Expression:
+        """The forward network, with the factors as parameters, for the input size of a spec."""
+        return layer_network(spec, self.weight_network(), f"{self.family.name}_conv{spec.spatial_dims}d")
+
 
 @kept
 def _layer(
     description: Description, sizes: Shape, device: str, still: frozenset[str] | None
 ) -> CompiledFunction:
     """The function of a layer; if `still` is given, for training where all but these need a gradient."""
-    network = layer_of(description, replace(description.spec, input_size=sizes))
+    network = description.network(replace(description.spec, input_size=sizes))
     return compile(
         network,
         planner=description.planner,
@@ -80,12 +86,6 @@ def _layer(
         frozen=still or (),
         constant=_factors(network) if still is None and device == "cpu" else (),
     )
-
-
-def layer_of(description: Description, spec: ConvSpec) -> Expression:
-    """The forward network of a layer, with its factors as parameters, for the input size of a spec."""
-    name = f"{description.family.name}_conv{spec.spatial_dims}d"
-    return layer_network(spec, description.weight_network(), name)
 
 
 def _factors(network: Expression) -> list[str]:
@@ -138,7 +138,7 @@ class TensorisedConv(nn.Module, KnowsNetwork):
     family: ClassVar[Family]
     fixed: ClassVar[int | None] = None  # the number of dimensions of a class that does not take N
     bias: nn.Parameter | None
-    sampler: Callable[..., Tensor | None] | None = None  # of a call in training; see `tnconv.nn.sample`
+    sampler: SampledBy = None  # of a call in training; see `tnconv.nn.sample`
 
     def __init__(
         self,
@@ -327,13 +327,12 @@ class TensorisedConv(nn.Module, KnowsNetwork):
         given: dict[str, Tensor] = dict(self.factors)
         if self.bias is not None:
             given["bias"] = self.bias
+        sampler = self.sampler if self.training else None
+        if isinstance(input, Tensor) and not seen():
+            return _convolved(self.description, input, given, sampler)
+        layer = FactoredLayer(self.description, tuple(given), sampler)
         if isinstance(input, Tensor):
-            if self.sampler is not None and self.training:
-                sampled = self.sampler(self.description, input, given)
-                if sampled is not None:
-                    return sampled
-            return _convolved(self.description, input, given)
-        layer = _Recorded(self.description, tuple(given))
+            return layer(input, *given.values())
         return no_tensors(layer, {"input": input}, input, *given.values())
 
     def compiled(self, input_size: Ints, training: bool = False) -> CompiledFunction:
@@ -358,8 +357,8 @@ class TensorisedConv(nn.Module, KnowsNetwork):
             SpecError: the kernel does not fit.
         """
         sizes = self.description.spec.sizes_of(typed("input_size", input_size, SpecInts))
-        return layer_of(
-            self.description, replace(self.description.spec, input_size=sizes, batch_size=batch_size)
+        return self.description.network(
+            replace(self.description.spec, input_size=sizes, batch_size=batch_size)
         )
 
     # -- what torch's module has -----------------------------------------------------------------------
@@ -427,8 +426,13 @@ class TensorisedConv(nn.Module, KnowsNetwork):
         return ", ".join(text)
 
 
-def _convolved(description: Description, input: Tensor, parameters: Mapping[str, Tensor]) -> Tensor:
-    """The value of a layer with some parameters, by name."""
+def _convolved(
+    description: Description, input: Tensor, parameters: Mapping[str, Tensor], sampler: SampledBy = None
+) -> Tensor:
+    """The value of a layer with some parameters, by name; what is stored of it for `backward` is up to the sampler."""
+    sampled = None if sampler is None else sampler(description, input, parameters)
+    if sampled is not None:
+        return sampled
     spec = description.spec
     sizes = without_batch(_checked(input, spec), spec.spatial_dims + 1)
     device = "cuda" if input.device.type == "cuda" else "cpu"
@@ -448,25 +452,44 @@ def _convolved(description: Description, input: Tensor, parameters: Mapping[str,
     return result.squeeze(0) if single else result
 
 
-@dataclass(frozen=True, slots=True)
-class _Recorded:
-    """A layer as a function of its input and its parameters: what `torch.fx` writes down.
+@dataclass(frozen=True)
+class FactoredLayer(VisibleLayer):
+    """A layer as a function of its input and its parameters: what `torch.fx` writes down, and what modes see.
 
     Args:
         description: of the layer.
-        names: of the parameters, in order.
+        parameters: their names, in order.
+        sampler: of a call in training.
     """
 
     description: Description
-    names: tuple[str, ...]
+    parameters: tuple[str, ...]
+    sampler: SampledBy = field(default=None, compare=False, repr=False)
 
     @property
     def __name__(self) -> str:
         """What tracers call it."""
         return f"{self.description.family.name}_conv{self.description.spec.spatial_dims}d"
 
-    def __call__(self, input: Tensor, *parameters: Tensor) -> Tensor:
-        return _convolved(self.description, input, dict(zip(self.names, parameters, strict=True)))
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The factors, and the bias."""
+        return self.parameters
+
+    @property
+    def factored(self) -> Description:
+        """What has the network."""
+        return self.description
+
+    def spec(self, input: Tensor) -> ConvSpec:
+        """The convolution with a dense weight."""
+        spec = self.description.spec
+        return replace(spec, input_size=tuple(input.shape[-spec.spatial_dims :]))
+
+    def compute(self, input: Tensor, *parameters: Tensor | None) -> Tensor:
+        """The value."""
+        given = {n: p for n, p in zip(self.parameters, parameters, strict=True) if p is not None}
+        return _convolved(self.description, input, given, self.sampler)
 
 
 class _Fixed(TensorisedConv):
