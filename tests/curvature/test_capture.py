@@ -231,7 +231,7 @@ def test_tied_parameters() -> None:
     model, x, y = Tied().double(), torch.randint(CLASSES, (4, 5)), torch.randint(CLASSES, (4,))
     agrees(model, x, y)
     with pytest.raises(
-        CaptureError, match=r"'tokens.weight': it is a parameter of embedding and linear, which no"
+        CaptureError, match=r"tokens.weight: it is a parameter of embedding and linear, which no"
     ):
         kfac(model, LOSS, [(x, y)])
 

@@ -102,7 +102,7 @@ class LayerCall:
 # -- readers: torch's parameters, in torch's order -------------------------------------------------------
 
 
-def _conv(dims: int) -> Callable[..., Read]:
+def _conv(dims: int) -> Callable[..., Read | None]:
     def read(
         input: Tensor,
         weight: Tensor,
@@ -111,7 +111,9 @@ def _conv(dims: int) -> Callable[..., Read]:
         padding: Any = 0,
         dilation: Any = 1,
         groups: int = 1,
-    ) -> Read:
+    ) -> Read | None:
+        if not weight.numel():  # no channels
+            return None
         x = input if input.dim() == dims + 2 else input.unsqueeze(0)
         padded = padding if isinstance(padding, str) else _plain(padding, dims)
         spec = _conv_spec(x.shape, weight.shape, _plain(stride, dims), padded, _plain(dilation, dims), groups)
@@ -120,7 +122,7 @@ def _conv(dims: int) -> Callable[..., Read]:
     return read
 
 
-def _conv_transpose(dims: int) -> Callable[..., Read]:
+def _conv_transpose(dims: int) -> Callable[..., Read | None]:
     def read(
         input: Tensor,
         weight: Tensor,
@@ -130,7 +132,9 @@ def _conv_transpose(dims: int) -> Callable[..., Read]:
         output_padding: Any = 0,
         groups: int = 1,
         dilation: Any = 1,
-    ) -> Read:
+    ) -> Read | None:
+        if not weight.numel():
+            return None
         x = input if input.dim() == dims + 2 else input.unsqueeze(0)
         steps = (_plain(value, dims) for value in (stride, padding, output_padding, dilation))
         spec = _conv_transpose_spec(x.shape, weight.shape, *steps, groups)
@@ -198,7 +202,7 @@ def _plain(value: Any, dims: int) -> tuple[int, ...]:
 
 
 def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Read | None:
-    if weight.dim() != 2:  # torch takes a vector too
+    if weight.dim() != 2 or not weight.numel():  # torch takes a vector too
         return None
     x = input if input.dim() > 1 else input.unsqueeze(0)
     return Read("linear", x, weight, bias, _linear_spec(weight.shape))
@@ -293,6 +297,33 @@ def _batch_norm(
     )
 
 
+def _instance_norm(
+    input: Tensor,
+    running_mean: Tensor | None = None,
+    running_var: Tensor | None = None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    use_input_stats: bool = True,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Read:
+    # The statistics of the input are of each example alone.
+    mean, var = (None if t is None or use_input_stats else t.detach() for t in (running_mean, running_var))
+    return Read(
+        "scale",
+        input,
+        weight,
+        bias,
+        view=_channels(input),
+        normalise=lambda x: F.instance_norm(x, mean, var, None, None, use_input_stats, 0.0, eps),
+    )
+
+
+def _prelu(input: Tensor, weight: Tensor) -> Read:
+    view = _channels(input) if weight.numel() > 1 else (1,)
+    return Read("scale", input, weight, view=view, normalise=lambda x: x.clamp_max(0))
+
+
 def _channels(x: Tensor) -> tuple[int, ...]:
     """The shape from which values of channels are broadcast."""
     return (x.shape[1], *[1] * (x.dim() - 2))
@@ -340,6 +371,8 @@ READERS: Mapping[Callable[..., Any], Callable[..., Read | None]] = {
     F.group_norm: _group_norm,
     torch.group_norm: _group_norm,
     F.batch_norm: _batch_norm,
+    F.instance_norm: _instance_norm,
+    F.prelu: _prelu,
 }
 _ADD = {torch.add, Tensor.add, Tensor.__add__, Tensor.__radd__, Tensor.add_, Tensor.__iadd__}
 _MULTIPLY = {torch.mul, torch.multiply, Tensor.mul, Tensor.multiply, Tensor.__mul__, Tensor.__rmul__}

@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tnconv.curvature.axes import Examples, assumed, located
 from tnconv.curvature.calls import LayerCall
@@ -105,7 +105,7 @@ def run(
         _find_hidden(captured, output)
     left = captured.missing()
     if left and unsupported == "raise":
-        raise CaptureError(_not_captured(left))
+        raise CaptureError(_not_captured(left, model))
     where = (
         tuple(assumed(call, len(output)) for call in captured.calls)
         if captured.mixing
@@ -133,11 +133,18 @@ def _check_random(before: Tensor) -> None:
         )
 
 
-def _not_captured(left: Mapping[str, str]) -> str:
+def _not_captured(left: Mapping[str, str], model: Model) -> str:
     """The message about parameters that are not captured."""
-    lines = "".join(f"\n  {name}: {reason}" for name, reason in left.items())
+    lines = "".join(f"\n  {name}: {reason}{_owner(name, model)}" for name, reason in left.items())
     advice = "leave them out of params, or give unsupported='skip'"
     return f"{len(left)} of the parameters cannot be captured; {advice}:{lines}"
+
+
+def _owner(name: str, model: Model) -> str:
+    """The type of the module that has a parameter, as text; that of a plain parameter of the model is not said."""
+    if not isinstance(model.given, nn.Module) or "." not in name:
+        return ""
+    return f" (of {type(model.given.get_submodule(name.rpartition('.')[0])).__name__})"
 
 
 def _without(call: LayerCall, left: Mapping[str, str]) -> LayerCall:

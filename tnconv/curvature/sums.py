@@ -110,13 +110,14 @@ class Sums:
             CaptureError: a parameter has none, and is not to be left out.
         """
         found: dict[tuple[str, ...], tuple[int, ...]] = {}
+        refused: dict[str, str] = {}
         for name in self.model.parameters:
             if name in self.left:
                 continue
             weights, biases = layers.weights.get(name, []), layers.biases.get(name, [])
             why = self._refusal(layers, weights, biases)
             if why is not None:
-                self._unsupported(name, why)
+                refused[name] = why
                 continue
             key: tuple[str, ...] = (name,)
             if weights and not self.separate:
@@ -127,6 +128,7 @@ class Sums:
             found[key] = tuple(weights or biases)
             if key not in self.places:
                 self._place(key, layers, found[key], bool(weights))
+        self._unsupported(refused)
         return found
 
     def _of_bias(self, layers: Layers, biases: list[int]) -> list[int]:
@@ -169,13 +171,16 @@ class Sums:
             )
         return None
 
-    def _unsupported(self, name: str, reason: str) -> None:
-        if self.unsupported == "raise":
+    def _unsupported(self, refused: Mapping[str, str]) -> None:
+        """Name the parameters without a Kronecker product, or leave them out."""
+        if self.unsupported == "raise" and refused:
+            lines = "".join(f"\n  {name}: {reason}" for name, reason in refused.items())
             raise CaptureError(
-                f"parameter {name!r}: {reason}; leave it out of params, or give unsupported='skip' or 'diagonal'"
+                f"{len(refused)} of the parameters have no Kronecker product; leave them out of params, or give "
+                f"unsupported='skip' or 'diagonal':{lines}"
             )
         if self.unsupported == "skip":
-            self.left[name] = reason
+            self.left |= refused
 
     def _cellwise(self, layers: Layers) -> list[str]:
         """The parameters that have a diagonal."""
