@@ -12,6 +12,9 @@ from tnconv.backends.torch.emit import Emitter, Value
 from tnconv.errors import PlanError
 from tnconv.ir import Index, Network, evaluate
 from tnconv.planner import make_plan
+from tnconv.program import parse_program
+from tnconv.program.passes.hoist import hoist
+from tnconv.program.statements import writes
 from tnconv.testing import networks, random_arguments, seeds
 
 CP = ("n c h+r-1 w+s-1, c k, r k, s k, d k -> n d h w", (2, 4, 8, 8), (4, 30), (3, 30), (3, 30), (5, 30))
@@ -123,16 +126,21 @@ def test_random_networks(network: Network, seed: int, data: st.DataObject):
 
 
 def test_memory_that_is_written_into_later_is_not_kept():
+    program = parse_program(
+        """program f(x, w) {
+          zeros [c=3] = new w.new_zeros((3,))
+          part [c=3] = view zeros.narrow(0, 0, 3)
+          twice [c=3] = new w * 2
+          in part: part.copy_(x)
+          return zeros, twice
+        }"""
+    )
+    once, *rest = hoist(program, ("w",)).statements
+    assert [writes(s) for s in once.body] == ["twice"]
+    assert [writes(s) for s in rest] == ["zeros", "part", None]
     em = Emitter({"x", "w"}, {}, {}, frozenset({"w"}))
-    w, x, c = Value("w", ((Index("c", 3),),)), Value("x", ((Index("c", 3),),)), ((Index("c", 3),),)
-    zeros = em.assign("zeros", "w.new_zeros(3)", ["w"], c)
-    view = em.derive(zeros, "view", "zeros[:]", c)
-    kept = em.derive(w, "twice", "w * 2", c, copied=True)
-    em.do(f"{view.name}.copy_(x)", [view.name, x.name, zeros.name])
-    first, rest = em.parts()
-    assert [s.writes for s in first] == [kept.name]
-    assert [s.writes for s in rest] == [zeros.name, view.name, None]
-    assert not em.private(kept)
+    c = ((Index("c", 3),),)
+    assert not em.private(em.derive(Value("w", c), "twice", "w * 2", c, copied=True))
 
 
 def test_the_planner_charges_nothing_for_constants():

@@ -21,6 +21,7 @@ from tnconv.ir import Expression, Index, Network, Sum, Tensor, group, parse, par
 from tnconv.passes import Pipeline
 from tnconv.planner import make_plan
 from tnconv.plugins import KERNELS, register, unregister
+from tnconv.program import parse_program
 from tnconv.testing import networks, seeds, sums
 
 OPERATIONS = ("forward", "input_vjp", "weight_vjp", "bias_vjp", "unfold", "kfac_expand", "kfac_reduce")
@@ -34,6 +35,7 @@ def assert_lowers(expression: Expression, seed: int, *names: str) -> None:
         if program.source not in seen:
             assert_program(program, expression, seed)
             assert_source(program.source)
+            assert parse_program(str(program)) == program.text
             seen.add(program.source)
 
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from tnconv.ir import Expression, Size
 from tnconv.planner.plan import Plan
+from tnconv.program import ProgramText
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,7 @@ class Program:
         workspace: (step, what, elements) of buffers that kernels need besides operands and results.
         function: takes the argument tensors in order.
         chunk: the program of one chunk, where the function runs it in a loop.
+        text: its statements, of a backend that has them: what `str` gives.
     """
 
     name: str
@@ -53,6 +55,10 @@ class Program:
     workspace: tuple[tuple[str, str, Size], ...]
     function: Callable[..., Tensor]
     chunk: "Program | None" = None
+    text: ProgramText | None = None
+
+    def __str__(self) -> str:
+        return self.source if self.text is None else str(self.text)
 
     @property
     def kernels(self) -> set[str]:

@@ -16,6 +16,8 @@ from tnconv.backends.torch.lower import Lowering
 from tnconv.backends.torch.windows import broadcast, window_view
 from tnconv.errors import LoweringError
 from tnconv.ir import Axis, Index, Pattern, group
+from tnconv.program import Var
+from tnconv.program.passes.free import free
 
 
 class Accumulating(Lowering):
@@ -39,15 +41,16 @@ class Accumulating(Lowering):
         outputs = {step.result: step.output for step in self.plan.steps}
         whole = all(axis.is_group for name in self.plan.results for axis in outputs[name])
         if whole:
-            self._run(())
+            self.run()
             self._add(out, beta)
         else:
             self.em.do(f"rt.scale_into({out}, {beta})", [out])
             places = [self._place(out, outputs[name]) for name in self.plan.results]
-            self._run(())
+            self.run()
             self._add_terms(out, places)
         arguments = dict(self.python) | {out: out, beta: beta}
-        return self._made("_into", arguments, self.em.finish([]), [out], self.choices)
+        text = self._text("_into", self.em.statements, (Var(out),), arguments)
+        return self._made(free(text), self.choices, arguments)
 
     def _add(self, out: str, beta: str) -> None:
         """Add the result as a whole."""

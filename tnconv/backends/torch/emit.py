@@ -4,24 +4,22 @@ A `Value` is a variable of the generated program. Each of its dimensions holds a
 indices, as the axes of a network do, so `[n, (g c), i1]` needs no reshape before someone asks for `c`.
 """
 
-import keyword
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
+from tnconv.backends.torch.python import RESERVED
 from tnconv.errors import LoweringError
-from tnconv.ir import Index, Select, Size, evaluate, fresh, product
+from tnconv.ir import Index, Select, Size, evaluate, fresh, product, symbol
 from tnconv.ir.monomial import polynomial_text
+from tnconv.program import Call, Dims, InPlace, Let, Memory, Statement, Var
+from tnconv.program.passes.hoist import constant_names
+from tnconv.program.statements import TEMPLATE, reads, template, variables, writes
 
-Dims = tuple[tuple[Index, ...], ...]
 WithBias = Callable[[tuple[Index, ...], str], str | None]
 Into = Callable[[str, str], str]
 _NAMES = re.compile(r"[^\W\d]\w*")
-_CLONE = ".clone(memory_format=torch.contiguous_format)"
-RESERVED = frozenset(
-    {*keyword.kwlist, *keyword.softkwlist, "torch", "F", "math", "rt", "int", "float", "sum", "range"}
-)
 
 
 @dataclass(frozen=True)
@@ -55,16 +53,6 @@ class Value:
     def rename(self, mapping: Mapping[Index, Index]) -> "Value":
         """The same variable under other index names."""
         return replace(self, dims=tuple(tuple(mapping.get(i, i) for i in dim) for dim in self.dims))
-
-
-@dataclass(slots=True)
-class Statement:
-    """One line of the program."""
-
-    text: str
-    reads: tuple[str, ...]
-    writes: str | None
-    comment: str = ""
 
 
 def singles(indices: Iterable[Index]) -> Dims:
@@ -103,12 +91,15 @@ class Emitter:
     biasable: dict[str, "WithBias"] = field(default_factory=dict)
     addable: dict[str, "Into"] = field(default_factory=dict)
     _texts: dict[Size, str] = field(default_factory=dict)
-    _known: dict[str, str] = field(default_factory=dict)
+    _sizes: dict[str, Size] = field(default_factory=dict)
+    _known: dict[Call, str] = field(default_factory=dict)
     _roots: dict[str, str] = field(default_factory=dict)
     _owner: dict[str, str] = field(default_factory=dict)
     _shared: set[str] = field(default_factory=set)
-    _light: set[str] = field(default_factory=set)
     _overlapping: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self._sizes.update({python: symbol(name) for name, python in self.symbols.items()})
 
     # -- names and texts -------------------------------------------------------------------------
 
@@ -147,6 +138,10 @@ class Emitter:
         """The product of some sizes as Python source."""
         return self.text(product(i.size for i in indices))
 
+    def sizes(self, dims: Dims) -> tuple[Size, ...]:
+        """The size of each dimension."""
+        return tuple([product([i.size for i in dim]) for dim in dims])
+
     def shape(self, dims: Dims) -> str:
         """`(N, 3, 224)`; `(())`, which is an argument list too, for a scalar."""
         sizes = [self.span(dim) for dim in dims]
@@ -157,7 +152,7 @@ class Emitter:
     def assign(
         self,
         base: str,
-        expression: str,
+        expression: str | Call,
         reads: Sequence[str],
         dims: Dims,
         *,
@@ -174,27 +169,32 @@ class Emitter:
         `view_of` is a variable whose memory the value has, or may have where sizes are 1; with `overlaps`, several
         of its cells may lie at one place.
         """
-        if memo and expression in self._known:
-            known = self._known[expression]
+        value = self.call(expression, reads)
+        if memo and value in self._known:
+            known = self._known[value]
             self._shared.add(self.owner(known))
             return Value(known, dims, contiguous)
         name = self.fresh(base)
         if memo:
-            self._known[expression] = name
+            self._known[value] = name
         if view_of is not None:
             self._owner[name] = self.owner(view_of)
         if overlaps or view_of in self._overlapping:
             self._overlapping.add(name)
-        listing = ", ".join(_dim_text(dim) for dim in dims)
-        comment = f"[{listing}] = {self.shape(dims)}{'; ' + note if note else ''}"
-        self.statements.append(Statement(f"{name} = {expression}", tuple(reads), name, comment))
+        memory = Memory.NEW if fresh else Memory.VIEW if view_of is not None else Memory.ANY
+        memory = Memory.OVERLAPPING if overlaps else memory
+        self.statements.append(Let(name, value, dims, memory, note))
         return Value(name, dims, contiguous, fresh)
+
+    def call(self, expression: str | Call, reads: Sequence[str]) -> Call:
+        """An expression as a call; a text as one whose operation is known to PyTorch alone."""
+        return expression if isinstance(expression, Call) else template(expression, reads, self._sizes)
 
     def derive(
         self,
         value: Value,
         suffix: str,
-        expression: str,
+        expression: str | Call,
         dims: Dims,
         *,
         contiguous: bool = True,
@@ -225,23 +225,23 @@ class Emitter:
         if not value.conj:
             return value
         plain = replace(value, conj=False)
-        made = self.derive(plain, "conj", f"{value.name}.{method}()", value.dims, contiguous=value.contiguous)
-        self._light.add(made.name)
-        return made
+        call = Call(method, (Var(value.name),))
+        return self.derive(plain, "conj", call, value.dims, contiguous=value.contiguous)
 
-    def scalar(self, base: str, expression: str, reads: Sequence[str] = ()) -> str:
+    def scalar(self, base: str, expression: str | Call, reads: Sequence[str] = ()) -> str:
         """Write `name = expression` for something that is no tensor of the network; return the name."""
         name = self.fresh(base)
-        self.statements.append(Statement(f"{name} = {expression}", tuple(reads), name))
+        self.statements.append(Let(name, self.call(expression, reads)))
         return name
 
     def table(self, select: Select) -> str:
         """The variable with the rows of a selection, which are checked where they are first read."""
         name = self.tables[select.table]
         text = f"rt.table({name}, {self.text(select.left.size)}, {select.table!r})"
-        if text not in self._known:
-            self._known[text] = self.scalar("rows", text, [name])
-        return self._known[text]
+        value = self.call(text, [name])
+        if value not in self._known:
+            self._known[value] = self.scalar("rows", value)
+        return self._known[value]
 
     def add_bias(self, value: Value, bias: Value, indices: tuple[Index, ...]) -> bool:
         """Let the call that made `value`, or what it is a view of, add an argument over `indices`; False if not.
@@ -249,18 +249,19 @@ class Emitter:
         So the sum is rounded once, in half precision too.
         """
         root = self.owner(value.name)
-        made = {s.writes for s in self.statements}
+        made = {writes(s) for s in self.statements}
         text = self.biasable[root](indices, bias.name) if root in self.biasable else None
         if text is None or len(bias.dims) != 1 or bias.name in made or not self.private(value):
             return False
-        readers = [s for s in self.statements if any(self.owner(r) == root for r in s.reads)]
-        if any(s.writes is None or self.owner(s.writes) != root for s in readers):
+        readers = [s for s in self.statements if any(self.owner(r) == root for r in reads(s))]
+        if any((name := writes(s)) is None or self.owner(name) != root for s in readers):
             return False
-        statement = next(s for s in self.statements if s.writes == root)
-        statement.text = f"{root} = {text}"
+        place = next(p for p, s in enumerate(self.statements) if writes(s) == root)
+        old = self.statements[place]
+        assert isinstance(old, Let)
+        self.statements[place] = replace(old, value=self.call(text, [*variables(old.value), bias.name]))
         del self.biasable[root]
         self.addable.pop(root, None)
-        statement.reads = (*statement.reads, bias.name)
         return True
 
     def add_into(self, value: Value, target: Value, beta: str) -> bool:
@@ -271,29 +272,30 @@ class Emitter:
         made = self.addable.get(value.name)
         if made is None or value.conj or not self.private(value) or not self.is_view(target, value.dims):
             return False
-        if any(value.name in s.reads for s in self.statements):
+        if any(value.name in reads(s) for s in self.statements):
             return False
         before = len(self.statements)
         view = self.arrange(target, value.dims)
         views, self.statements = self.statements[before:], self.statements[:before]
         # What is no view after all is refused by torch; of a copy nobody would hear.
-        views = [replace(s, text=s.text.replace(".reshape(", ".view(")) for s in views]
-        place = next(p for p, s in enumerate(self.statements) if s.writes == value.name)
+        views = [replace(s, value=_strict(s.value)) if isinstance(s, Let) else s for s in views]
+        place = next(p for p, s in enumerate(self.statements) if writes(s) == value.name)
         old = self.statements[place]
-        text = made(view.name, beta)
-        self.statements[place] = Statement(text, (view.name, *old.reads), None, old.comment)
-        front = next((p + 1 for p, s in enumerate(self.statements) if s.writes == target.name), 0)
+        assert isinstance(old, Let)
+        added = self.call(made(view.name, beta), [view.name, beta, *reads(old)])
+        self.statements[place] = InPlace(view.name, added, old.dims, old.note)
+        front = next((p + 1 for p, s in enumerate(self.statements) if writes(s) == target.name), 0)
         self.statements[front:front] = views
         return True
 
-    def do(self, text: str, reads: Sequence[str], comment: str = "") -> None:
+    def do(self, text: str | Call, reads: Sequence[str], comment: str = "") -> None:
         """Write a statement that changes the first of `reads` in place.
 
         What was computed from that memory is forgotten: who writes it again wants the value of then or of now,
         not the other.
         """
         self._forget(reads[0])
-        self.statements.append(Statement(text, tuple(reads), None, comment))
+        self.statements.append(InPlace(reads[0], self.call(text, reads), note=comment))
 
     def overwrite(self, base: str, expression: str, reads: Sequence[str], dims: Dims) -> Value:
         """Write `name = expression`, which may change the first of `reads` in place."""
@@ -302,9 +304,9 @@ class Emitter:
 
     def _forget(self, name: str) -> None:
         owner = self.owner(name)
-        stale = {s.writes for s in self.statements if any(self.owner(r) == owner for r in s.reads)}
+        stale = {writes(s) for s in self.statements if any(self.owner(r) == owner for r in reads(s))}
         stale |= {name for name in self._known.values() if self.owner(name) == owner}
-        self._known = {text: name for text, name in self._known.items() if name not in stale}
+        self._known = {value: name for value, name in self._known.items() if name not in stale}
         self.biasable = {n: found for n, found in self.biasable.items() if self.owner(n) != owner}
         self.addable = {n: found for n, found in self.addable.items() if self.owner(n) != owner}
 
@@ -314,7 +316,7 @@ class Emitter:
 
     def private(self, value: Value) -> bool:
         """Whether no other value has this memory, so that it may be changed in place."""
-        if self.constants and value.name in self._constant(frozenset()):
+        if self.constants and value.name in constant_names(self.statements, self.constants):
             return False
         return value.fresh and self.owner(value.name) not in self._shared
 
@@ -328,7 +330,9 @@ class Emitter:
 
     def is_constant(self, value: Value) -> bool:
         """Whether a value has memory that is made of constant arguments alone, and so may be kept."""
-        return bool(self.constants) and self.owner(value.name) in self._constant(frozenset())
+        if not self.constants:
+            return False
+        return self.owner(value.name) in constant_names(self.statements, self.constants)
 
     def allocated(self, what: str, size: Size) -> None:
         """Record a buffer that a kernel needs besides operands and result, in elements."""
@@ -352,44 +356,43 @@ class Emitter:
             raise LoweringError(
                 f"cannot arrange [{', '.join(map(str, legs))}] as [{', '.join(map(str, want))}]"
             )
+        made = Call("reshape", (Var(value.name), self.sizes(dims)))
         if legs == want:
-            text = f"{value.name}.reshape{self.shape(dims)}"
             copies = not value.contiguous and self.merges(value.dims, dims)
             if own and copies:
-                text = f"{value.name}{_CLONE}.reshape{self.shape(dims)}"
+                made = Call("reshape", (_clone(Var(value.name)), self.sizes(dims)))
             return self._arranged(
-                value, base, text, dims, copies=copies, contiguous=value.contiguous, own=own
+                value, base, made, dims, copies=copies, contiguous=value.contiguous, own=own
             )
         blocks = _blocks((legs,) if value.contiguous else value.dims, want)
-        expression = value.name
+        source: Var | Call = Var(value.name)
         if value.dims != blocks:
-            expression += f".reshape{self.shape(blocks)}"
+            source = Call("reshape", (source, self.sizes(blocks)))
         order = sorted(range(len(blocks)), key=lambda b: want.index(blocks[b][0]))
         permuted = tuple(blocks[b] for b in order)
-        expression += f".permute({', '.join(map(str, order))})"
+        made = Call("permute", (source, tuple(order)))
         copies = self.merges(permuted, dims)
         if own and copies:
-            expression += _CLONE
+            made = _clone(made)
         if permuted != dims:
-            expression += f".reshape{self.shape(dims)}"
-        return self._arranged(value, base, expression, dims, copies=copies, contiguous=copies, own=own)
+            made = Call("reshape", (made, self.sizes(dims)))
+        return self._arranged(value, base, made, dims, copies=copies, contiguous=copies, own=own)
 
     def _arranged(
         self,
         value: Value,
         base: str,
-        expression: str,
+        made: Call,
         dims: Dims,
         *,
         copies: bool,
         contiguous: bool,
         own: bool,
     ) -> Value:
-        if copies and expression not in self._known:
+        if copies and made not in self._known:
             self.allocated("copy", product(i.size for i in value.legs))
-        copied = copies and own
         return self.derive(
-            value, base, expression, dims, contiguous=contiguous, fresh=value.fresh, copied=copied
+            value, base, made, dims, contiguous=contiguous, fresh=value.fresh, copied=copies and own
         )
 
     def is_view(self, value: Value, dims: Dims) -> bool:
@@ -431,60 +434,19 @@ class Emitter:
         """The value with one dimension an index, in the order given."""
         return self.arrange(value, singles(indices))
 
-    def parts(self) -> tuple[list[Statement], list[Statement]]:
-        """The statements that read nothing but constants, and the others."""
-        tainted: frozenset[str] = frozenset()
-        while True:
-            known = self._constant(tainted)
-            first: list[Statement] = []
-            rest: list[Statement] = []
-            for s in self.statements:
-                early = s.writes in known if s.writes else known.issuperset(s.reads)
-                (first if early else rest).append(s)
-            # What a later statement writes into is no constant, though it was made of one.
-            written = {self.owner(s.reads[0]) for s in rest if not s.writes} & {self.owner(n) for n in known}
-            if written <= tainted:
-                if all(s.writes in self._light for s in first):
-                    return [], list(self.statements)  # a conjugate is not worth keeping
-                return first, rest
-            tainted |= written
 
-    def _constant(self, tainted: frozenset[str]) -> set[str]:
-        """The names of constants, and of what is computed of them alone outside memory that is `tainted`."""
-        found, symbols = set(self.constants), set(self.symbols.values())
-        for s in self.statements:
-            constant = s.reads and found.issuperset(s.reads) and symbols.isdisjoint(_NAMES.findall(s.text))
-            if constant and s.writes and self.owner(s.writes) not in tainted:
-                found.add(s.writes)
-        return found
-
-    def finish(
-        self, results: Collection[str], statements: Sequence[Statement] | None = None
-    ) -> list[Statement]:
-        """Statements, or all, with `del` after each variable's last use; arguments and the results are kept."""
-        statements = self.statements if statements is None else statements
-        written = {s.writes for s in statements if s.writes} - set(results)
-        last: dict[str, int] = {}
-        for place, statement in enumerate(statements):
-            for name in (*statement.reads, statement.writes):
-                if name in written:
-                    last[name] = place
-        lines: list[Statement] = []
-        for place, statement in enumerate(statements):
-            lines.append(statement)
-            dead = [
-                n
-                for n in dict.fromkeys((*statement.reads, statement.writes))
-                if n in last and last[n] == place
-            ]
-            if dead and place < len(statements) - 1:
-                lines.append(Statement(f"del {', '.join(dead)}", (), None))
-        return lines
+def _clone(value: Var | Call) -> Call:
+    """A copy in row-major order."""
+    return Call("copy", (value,))
 
 
-def _dim_text(dim: tuple[Index, ...]) -> str:
-    names = " ".join(i.name for i in dim)
-    return names if len(dim) == 1 else f"({names})" if dim else "1"
+def _strict(value: Call) -> Call:
+    """A chain of views that is refused where it is none."""
+    if value.op == TEMPLATE:
+        return replace(value, args=(value.args[0].replace(".reshape(", ".view("), *value.args[1:]))
+    first, *rest = value.args
+    op = "view" if value.op == "reshape" else value.op
+    return replace(value, op=op, args=(_strict(first) if isinstance(first, Call) else first, *rest))
 
 
 def _blocks(runs: Iterable[Sequence[Index]], want: Sequence[Index]) -> Dims:

@@ -1,7 +1,7 @@
 """Plan → program: each step is prepared, given to the cheapest kernel, and its result laid out as asked."""
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from math import inf
 from typing import NamedTuple
@@ -13,12 +13,13 @@ from tnconv import plugins
 from tnconv.backends.base import Choice, Program
 from tnconv.backends.torch import runtime
 from tnconv.backends.torch.define import define
-from tnconv.backends.torch.emit import RESERVED, Emitter, Statement, Value, flatten, singles
+from tnconv.backends.torch.emit import Emitter, Value, flatten, singles
 from tnconv.backends.torch.kernels.base import ACCURACIES, Kernel, Problem
 from tnconv.backends.torch.kernels.contract import Contract, presum
 from tnconv.backends.torch.kernels.windows import Cells, Windows
 from tnconv.backends.torch.memory import LARGEST_REUSED
 from tnconv.backends.torch.profile import DEFAULT, Profile, profile_of
+from tnconv.backends.torch.python import RESERVED, format_python, symbol_variables
 from tnconv.backends.torch.signature import Binding, bindings
 from tnconv.backends.torch.streaming import emit_squares, square_of, squares, worth_streaming
 from tnconv.backends.torch.windows import broadcast, diagonal, gather, match_diagonals, scatter, window_view
@@ -27,8 +28,11 @@ from tnconv.ir import Axis, Delta, Expression, Index, Pattern, Relational, Size,
 from tnconv.ir.index import normal, symbol_names
 from tnconv.ir.monomial import Scalar, polynomial_text
 from tnconv.planner.plan import DEFAULT_HINT, Operand, Plan, Step
+from tnconv.program import Call, Once, ProgramText, SizeOf, Statement, Var
+from tnconv.program.passes.free import free
+from tnconv.program.passes.hoist import hoist
+from tnconv.program.statements import reads, writes
 
-_COMMENT_COLUMN = 88
 _LARGEST_ITEM = 16  # bytes
 COMPONENTWISE = "componentwise"  # what kernels promise at least unless somebody asks for more, or less
 
@@ -62,15 +66,16 @@ def fastest_of(
         LoweringError: as for `lower`.
     """
     table, profile = kernel_table(accuracy), profile_of(device)
-    best: tuple[Plan, Program] | None = None
+    best: Lowering | None = None
     for plan in plans:
-        limit = best[1].predicted if best else inf
+        lowering = Lowering(plan, table, hints, prefer, profile, limit=best.predicted if best else inf)
         try:
-            best = plan, Lowering(plan, table, hints, prefer, profile, limit=limit).program()
+            lowering.run()
         except _Slower:
             continue
+        best = lowering
     assert best is not None
-    return best
+    return best.plan, best.program()
 
 
 class _Slower(Exception):
@@ -162,17 +167,14 @@ class Lowering:
         self.limit = limit
         self.plan, self.kernels, self.prefer, self.profile = plan, kernels, frozenset(prefer), profile
         given = given or {}
-        taken: set[str] = set()
+        self.bindings = _bindings(plan, given)
+        self.hints = {b.symbol: hints.get(b.symbol, DEFAULT_HINT) for b in self.bindings}
+        symbols = symbol_variables(self.hints)
+        taken = {*symbols, *symbols.values()}
         self.python: dict[str, str] = {}
         for argument in plan.arguments:
             self.python[argument] = fresh(argument, taken | RESERVED)
             taken.add(self.python[argument])
-        self.bindings = _bindings(plan, given)
-        self.hints = {b.symbol: hints.get(b.symbol, DEFAULT_HINT) for b in self.bindings}
-        symbols = {}
-        for name in sorted(self.hints):
-            symbols[name] = fresh(name, taken | RESERVED)
-            taken.add(symbols[name])
         constants = frozenset(self.python[name] for name in constant)
         tables = {name: self.python[name] for name in plan.tables}
         self.em = Emitter(taken, self.hints, symbols, constants, tables)
@@ -191,7 +193,7 @@ class Lowering:
             as_they_are: results that are handed over in the layout that they have.
             gradients: whether the results are gradients: a gradient of a mean over nothing is a sum over nothing.
         """
-        self._run(as_they_are)
+        self.run(as_they_are)
         handed_over = [self.values[name][0] for name in as_they_are]
         results: list[Value] = []
         for names in (self.plan.results, *self.plan.also):
@@ -200,13 +202,12 @@ class Lowering:
             else:
                 total = self._total(names) if gradients else self._mean(names)
                 results.append(self._owned(total, (*results, *handed_over)))
-        lines = self.em.finish([result.name for result in results])
-        return self._made("", dict(self.python), lines, self._returned(results), self.choices)
+        return self._made(free(self._text("", self.em.statements, self._returned(results))), self.choices)
 
-    def _returned(self, results: Sequence[Value]) -> list[str]:
+    def _returned(self, results: Sequence[Value]) -> tuple[Var | Call, ...]:
         """What is returned, the value first."""
-        value, *others = (result.name for result in results)
-        return [f"rt.real({value})" if self.plan.real else value, *others]
+        value, *others = (Var(result.name) for result in results)
+        return (Call("real", (value,)) if self.plan.real else value, *others)
 
     def in_two_parts(self, moving: Collection[str]) -> tuple[Program, Program]:
         """The program that makes what depends on constants alone, and that which takes it behind the arguments.
@@ -217,39 +218,60 @@ class Lowering:
         Raises:
             LoweringError: nothing depends on constants alone, or all does.
         """
-        self._run(())
+        self.run()
         value = self._owned(self._mean(self.plan.results))
         result = value.name
-        first, rest = self.em.parts()
-        read = {name for s in rest for name in s.reads}
-        kept = [s.writes for s in first if s.writes in read and s.writes]
-        constants = {n: p for n, p in self.python.items() if any(p in s.reads for s in first)}
-        if not kept or result in {s.writes for s in first}:
+        whole = hoist(self._text("", self.em.statements, self._returned([value])), self.em.constants)
+        once, *rest = whole.statements
+        first = once.body if isinstance(once, Once) else ()
+        read = {name for each in rest for name in reads(each)}
+        kept = [name for each in first if (name := writes(each)) in read and name]
+        constants = {n: p for n, p in self.python.items() if any(p in reads(each) for each in first)}
+        if not kept or result in map(writes, first):
             raise LoweringError(
                 f"in {self.plan.name!r} nothing depends on the constants alone, or all does; leave constant= out"
             )
         choices = [choice for choice in self.choices if choice.step in moving]
         others = [choice for choice in self.choices if choice.step not in moving]
-        taken = dict(self.python) | {name: name for name in kept}
-        return (
-            self._made("_kept", constants, self.em.finish(kept, first), kept, others),
-            self._made("", taken, self.em.finish([result], rest), self._returned([value]), choices),
+        head = self._text("_kept", first, tuple(map(Var, kept)), constants)
+        body = self._text("", rest, whole.results, dict(self.python) | {name: name for name in kept})
+        return self._made(free(head), others, constants), self._made(
+            free(body), choices, [*self.python, *kept]
         )
 
-    def _made(
+    def _text(
         self,
         suffix: str,
-        arguments: Mapping[str, str],
         statements: Sequence[Statement],
-        results: Sequence[str],
-        choices: Sequence[Choice],
-    ) -> Program:
-        """The program of some statements."""
+        results: tuple[Var | Call, ...],
+        arguments: Mapping[str, str] | None = None,
+    ) -> ProgramText:
+        """Some statements as a program.
+
+        Args:
+            suffix: of its name.
+            statements: in order.
+            results: what is returned.
+            arguments: the variable of each argument; those of the plan if left out.
+        """
+        arguments = self.python if arguments is None else arguments
         # A function called `torch` would hide the module.
         name = fresh(re.sub(r"\W", "_", self.plan.name) + suffix, {*RESERVED})
-        source = self._source(name, arguments, statements, results)
-        function = define(name, source, {"torch": torch, "F": F, "rt": runtime})
-        return Program(name, source, tuple(arguments), tuple(choices), tuple(self.workspace), function)
+        sizes = tuple(
+            SizeOf(b.symbol, self.python[b.argument], b.place, b.slope, b.rest)
+            for b in self.bindings
+            if b.argument in arguments
+        )
+        return ProgramText(name, tuple(arguments.values()), sizes, tuple(statements), results)
+
+    def _made(
+        self, text: ProgramText, choices: Sequence[Choice], arguments: Iterable[str] | None = None
+    ) -> Program:
+        """The program of a text."""
+        source = format_python(text)
+        function = define(text.name, source, {"torch": torch, "F": F, "rt": runtime})
+        given = tuple(self.python if arguments is None else arguments)
+        return Program(text.name, source, given, tuple(choices), tuple(self.workspace), function, text=text)
 
     def handed_over(self, names: Collection[str]) -> dict[str, tuple[Value, tuple[Axis, ...]]]:
         """The results of some steps as `given` of another lowering."""
@@ -268,7 +290,19 @@ class Lowering:
         given = self.em.owner(value.name) in self.python.values()
         return given or self.em.overlaps(value) or self.em.is_constant(value)
 
-    def _run(self, kept: Collection[str]) -> None:
+    @property
+    def predicted(self) -> float:
+        """Microseconds that the steps that were lowered so far are predicted to take."""
+        return sum(choice.predicted for choice in self.choices)
+
+    def run(self, kept: Collection[str] = ()) -> None:
+        """Lower the steps, unless that was done before.
+
+        Args:
+            kept: results that are handed over in the layout that they have.
+        """
+        if self.values.keys() >= set(self.plan.results):
+            return
         streamed: set[str] = set()
         for step in self.plan.steps:
             if step.result in streamed:
@@ -281,7 +315,7 @@ class Lowering:
                 self.values[user.result] = (value, user.output)
             else:
                 self.values[step.result] = (self._step(step, ready), step.output)
-            if sum(choice.predicted for choice in self.choices) >= self.limit:
+            if self.predicted >= self.limit:
                 raise _Slower
             if step.result in kept:
                 self.em.keep(self.values[step.result][0])
@@ -596,23 +630,6 @@ class Lowering:
         )
         return target
 
-    # -- text ------------------------------------------------------------------------------------
-
-    def _source(
-        self,
-        name: str,
-        arguments: Mapping[str, str],
-        statements: Sequence[Statement],
-        results: Sequence[str],
-    ) -> str:
-        head = [f"def {name}({', '.join(arguments.values())}):"]
-        for found in self.bindings:
-            if found.argument in arguments:
-                symbol = self.em.symbols[found.symbol]
-                head.append(f"    {symbol} = {_binding_text(found, self.python, self.em)}")
-        body = [_line(s) for s in statements]
-        return "\n".join([*head, *body, f"    return {', '.join(results)}"]) + "\n"
-
 
 def _apart(problem: Problem) -> Problem:
     """A problem as it is for kernels that know no conjugates: a variable and its conjugate are two."""
@@ -620,11 +637,6 @@ def _apart(problem: Problem) -> Problem:
         return problem
     operands = tuple(replace(v, name=f"{v.name}_conj") if v.conj else v for v in problem.operands)
     return replace(problem, operands=operands)
-
-
-def _line(statement: Statement) -> str:
-    text = f"    {statement.text}"
-    return f"{text:<{_COMMENT_COLUMN}}  # {statement.comment}" if statement.comment else text
 
 
 def _bindings(plan: Plan, given: Collection[str]) -> tuple[Binding, ...]:
@@ -643,13 +655,6 @@ def _bindings(plan: Plan, given: Collection[str]) -> tuple[Binding, ...]:
             f"({', '.join(plan.arguments)}); give it an integer value, as by batch_size=8 in the layer's spec"
         )
     return found
-
-
-def _binding_text(binding: Binding, python: Mapping[str, str], em: Emitter) -> str:
-    text = f"{python[binding.argument]}.shape[{binding.place}]"
-    if binding.rest != 0:
-        text = f"({text} - ({em.text(binding.rest)}))"
-    return text if binding.slope == 1 else f"{text} // ({em.text(binding.slope)})"
 
 
 def _divisors(step: Step) -> set[str]:

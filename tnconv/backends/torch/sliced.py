@@ -18,7 +18,7 @@ import torch
 from tnconv.backends.base import Program
 from tnconv.backends.torch import runtime
 from tnconv.backends.torch.define import define
-from tnconv.backends.torch.emit import RESERVED
+from tnconv.backends.torch.python import RESERVED
 from tnconv.errors import LoweringError
 from tnconv.ir import Size, fresh, symbol
 from tnconv.ir.index import symbol_names

@@ -7,12 +7,13 @@ t = Σ_o a[n, d, o] b[n, o, c];  result[n] = Σ_{d, c} t²    the norm of each g
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tnconv.backends.torch.emit import Dims, Emitter, Value
+from tnconv.backends.torch.emit import Emitter, Value
 from tnconv.backends.torch.kernels.base import Problem
 from tnconv.backends.torch.kernels.contract import Candidate, best_layout
 from tnconv.ir import Index, Size, product
 from tnconv.ir.index import normal
 from tnconv.planner.plan import Plan, Step
+from tnconv.program import Dims
 
 LEAST = 1 << 20  # cells: below, the whole product stays in a cache
 

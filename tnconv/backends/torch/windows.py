@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from math import prod
 
-from tnconv.backends.torch.emit import Dims, Emitter, Value, singles
+from tnconv.backends.torch.emit import Emitter, Value, singles
 from tnconv.ir import Delta, Index, Pattern, Relational, Select, Size, fresh, product
 from tnconv.ir.nodes import runs
+from tnconv.program import Dims
 
 # A view pads an axis to all the cells that its windows reach; beyond this factor cells are picked one by one.
 MOST_PADDED = 16

@@ -9,11 +9,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from tnconv.backends.torch.emit import Dims, Value
+from tnconv.backends.torch.emit import Value
 from tnconv.backends.torch.kernels.base import Problem
 from tnconv.backends.torch.kernels.contract import Split
 from tnconv.backends.torch.kernels.link import OUTPUT, Link, Roles, integer, split_without
 from tnconv.ir import Index
+from tnconv.program import Dims
 
 Legs = tuple[Index, ...]
 T = TypeVar("T")

@@ -8,10 +8,11 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tnconv.backends.torch.emit import Dims, Emitter, Value, flatten, singles
+from tnconv.backends.torch.emit import Emitter, Value, flatten, singles
 from tnconv.backends.torch.kernels.base import Kernel, Problem
 from tnconv.backends.torch.kernels.contract import NARROW, split_legs
 from tnconv.ir import Index
+from tnconv.program import Dims
 
 Legs = tuple[Index, ...]
 

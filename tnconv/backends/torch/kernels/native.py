@@ -2,13 +2,14 @@
 
 from dataclasses import dataclass, replace
 
-from tnconv.backends.torch.emit import Dims, Emitter, Value
+from tnconv.backends.torch.emit import Emitter, Value
 from tnconv.backends.torch.kernels.axes import Arranged, arranged, as_linked
 from tnconv.backends.torch.kernels.base import Problem
 from tnconv.backends.torch.kernels.contract import Split, presum
 from tnconv.backends.torch.kernels.link import OUTPUT, Roles
 from tnconv.backends.torch.windows import pad, resized
 from tnconv.ir import Index
+from tnconv.program import Dims
 
 
 def native(

@@ -1,0 +1,91 @@
+"""A program as Python source: how each operation is called, and one comment a statement with dimensions and shape."""
+
+import keyword
+from collections.abc import Mapping
+
+from tnconv.errors import LoweringError
+from tnconv.ir import Index, fresh, product
+from tnconv.program import Dims, Free, InPlace, Let, ProgramText, SizeOf, Statement
+from tnconv.program.text import Notation
+
+RESERVED = frozenset(
+    {*keyword.kwlist, *keyword.softkwlist, "torch", "F", "math", "rt", "int", "float", "sum", "range"}
+)
+_TORCH = frozenset((
+    "addcmul", "addmm", "arange", "baddbmm", "bmm", "cat", "diag_embed", "einsum", "full", "mm", "ones", "where",
+))  # fmt: skip
+_CONVOLUTIONS = frozenset(f"conv{turned}{rank}d" for turned in ("", "_transpose") for rank in (1, 2, 3))
+_FUNCTIONAL = _CONVOLUTIONS | {"fold", "pad"}
+# Calls of another operation under a condition: `grouped_conv2d(...)` is `rt.grouped(F.conv2d, ...)`.
+_AROUND = frozenset(("grouped", "transposed", "plain"))
+_METHODS = {"copy": "clone(memory_format=torch.contiguous_format"}
+_COMMENT_COLUMN = 88
+_INDENT = "    "
+
+
+def callee(op: str) -> str:
+    """What stands before the arguments of an operation: `torch.mm(` of `mm`; what is not torch's is the runtime's."""
+    if op in _TORCH:
+        return f"torch.{op}("
+    if op in _FUNCTIONAL:
+        return f"F.{op}("
+    around, _, rest = op.partition("_")
+    return f"rt.{around}({callee(rest)[:-1]}, " if around in _AROUND and rest else f"rt.{op}("
+
+
+def symbol_variables(symbols: Mapping[str, object] | tuple[str, ...]) -> dict[str, str]:
+    """The Python variable of each size symbol, which is its name but for words that Python or a program uses."""
+    found: dict[str, str] = {}
+    for name in sorted(symbols):
+        others = {*symbols} - {name} | {*found.values()}
+        found[name] = fresh(name, {*RESERVED, *others})
+    return found
+
+
+def format_python(program: ProgramText) -> str:
+    """The source of a function that computes a program.
+
+    Raises:
+        LoweringError: a size is not a polynomial with integer coefficients.
+    """
+    names = symbol_variables(tuple(each.symbol for each in program.sizes))
+    notation = Notation(callee, names, _METHODS)
+    lines = [f"def {program.name}({', '.join(program.arguments)}):"]
+    lines += [f"{_INDENT}{names[each.symbol]} = {_size(each, notation)}" for each in program.sizes]
+    lines += [_line(statement, notation) for statement in program.statements]
+    returned = ", ".join(map(notation.argument, program.results))
+    return "\n".join([*lines, f"{_INDENT}return {returned}"]) + "\n"
+
+
+def _line(statement: Statement, notation: Notation) -> str:
+    match statement:
+        case Let():
+            text = f"{statement.name} = {notation.call(statement.value)}"
+            dims, note = statement.dims, statement.note
+        case InPlace():
+            text, dims, note = notation.call(statement.value), statement.dims, statement.note
+        case Free():
+            text, dims, note = f"del {', '.join(statement.names)}", None, ""
+        case _:
+            raise LoweringError(f"{statement} has no source; take blocks apart first")
+    comment = "; ".join(filter(None, ("" if dims is None else format_shape(dims, notation), note)))
+    return f"{_INDENT + text:<{_COMMENT_COLUMN}}  # {comment}" if comment else _INDENT + text
+
+
+def format_shape(dims: Dims, notation: Notation) -> str:
+    """`[n, (g c), 1] = (N, 6, 1)`."""
+    sizes = [notation.size(product(i.size for i in dim)) for dim in dims]
+    shape = f"({', '.join(sizes)}{',' if len(sizes) == 1 else ''})" if sizes else "(())"
+    return f"[{', '.join(map(_dim, dims))}] = {shape}"
+
+
+def _dim(dim: tuple[Index, ...]) -> str:
+    names = " ".join(i.name for i in dim)
+    return names if len(dim) == 1 else f"({names})" if dim else "1"
+
+
+def _size(found: SizeOf, notation: Notation) -> str:
+    text = f"{found.argument}.shape[{found.axis}]"
+    if found.rest != 0:
+        text = f"({text} - ({notation.size(found.rest)}))"
+    return text if found.factor == 1 else f"{text} // ({notation.size(found.factor)})"

@@ -1,0 +1,1 @@
+"""Passes on programs, one a file."""
