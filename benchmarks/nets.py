@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 CLASSES = 10
 LOSS = nn.CrossEntropyLoss()
-SETTINGS = {"32x32": (32, 32), "96x8": (96, 8), "64x4": (64, 4), "32x8": (32, 8), "16x2": (16, 2)}  # image size, examples
+# Image size and examples.
+SETTINGS = {"32x32": (32, 32), "96x8": (96, 8), "64x4": (64, 4), "32x8": (32, 8), "16x2": (16, 2)}
 
 
 class Residual(nn.Module):
