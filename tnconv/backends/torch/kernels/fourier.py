@@ -1,84 +1,59 @@
 """Convolutions with kernels so large that Fourier transforms of image, kernel and result are quicker."""
 
+from collections.abc import Iterable
 from math import log2, prod
+from typing import ClassVar
 
 from tnconv.backends.torch import fourier
-from tnconv.backends.torch.emit import Emitter, Value
-from tnconv.backends.torch.kernels.axes import as_linked
-from tnconv.backends.torch.kernels.base import Kernel, Problem
-from tnconv.backends.torch.kernels.link import (
-    NATIVE_DIMENSIONS,
-    OUTPUT,
-    Roles,
-    find_roles,
-    integer,
-    plain_split,
-)
-from tnconv.backends.torch.kernels.native import native
-from tnconv.ir import product
+from tnconv.backends.torch.kernels.base import Problem
+from tnconv.backends.torch.kernels.link import OUTPUT, Roles, integer, plain_split
+from tnconv.backends.torch.kernels.spread import Call
+from tnconv.ir import Index, Size, product
 
 # Of the rate of copies: cells of a transform, times the logarithm of their number. Of the rate of a matrix product: one
 # of complex matrices for each frequency, which are small and lie apart.
 TRANSFORM, COMPLEX = 2.0, 0.006
 
 
-class Fourier(Kernel):
+class Fourier(Call):
     """A convolution at stride and dilation 1, as a product of Fourier transforms; taken with `accuracy="norm"` only."""
 
     name = "fourier convolution"
     accuracy = "norm"
+    callees: ClassVar = {"convolution": "rt.fourier.convolution"}
+    written = "transforms"
 
-    def accepts(self, problem: Problem) -> bool:
-        """A convolution in one to three dimensions whose relations have no other coefficients than 1."""
-        return self._roles(problem) is not None
-
-    @staticmethod
-    def _roles(problem: Problem) -> Roles | None:
-        roles = find_roles(problem)
-        if roles is None or roles.role != "convolution" or len(roles.links) > NATIVE_DIMENSIONS:
-            return None
+    def _fits(self, problem: Problem, roles: Roles) -> bool:
         ones = all(found.at(place)[0] == 1 for found in roles.links for place in (1 - roles.first, OUTPUT))
         split = plain_split(problem, roles)
-        known = all(isinstance(i.size, int) for i in (*split.batch, *split.summed, *split.right))
-        return roles if ones and known else None
+        return super()._fits(problem, roles) and ones and _known((*split.summed, *split.right))
 
-    def cost(self, problem: Problem) -> float:
+    def _cost(self, problem: Problem, roles: Roles) -> float:
         """The transforms, and a product of small matrices for each frequency."""
-        roles = self._roles(problem)
-        assert roles is not None
-        profile, s = problem.profile, plain_split(problem, roles)
-        cells = self._cells(roles)
-        planes = [
-            (*s.batch, *s.left, *s.summed),
-            (*s.batch, *s.right, *s.summed),
-            (*s.batch, *s.left, *s.right),
-        ]
-        written = sum(problem.count(legs) for legs in planes) * cells
+        profile, s, cells = problem.profile, plain_split(problem, roles), self._cells(roles)
+        written = sum(problem.count(legs) for legs in self._planes(problem, roles)) * cells
         multiplied = problem.count((*s.batch, *s.left, *s.right, *s.summed)) * cells / 2
-        return (
-            20 * profile.call
-            + profile.copying(written * log2(max(2, cells)) / TRANSFORM + as_linked(problem, roles).copied)
-            + multiplied / (COMPLEX * profile.matmul)
-        )
+        transformed = profile.copying(written * log2(max(2, cells)) / TRANSFORM)
+        return 20 * profile.call + transformed + multiplied / (COMPLEX * profile.matmul)
+
+    def _buffer(self, problem: Problem, roles: Roles) -> Size:
+        planes = self._planes(problem, roles)
+        return self._cells(roles) * sum(product(i.size for i in legs) for legs in planes)
+
+    @staticmethod
+    def _planes(problem: Problem, roles: Roles) -> list[tuple[Index, ...]]:
+        """The legs of image, kernel and result that are not transformed."""
+        s = plain_split(problem, roles)
+        pairs = ((s.left, s.summed), (s.right, s.summed), (s.left, s.right))
+        return [(*s.batch, *one, *other) for one, other in pairs]
 
     @staticmethod
     def _cells(roles: Roles) -> int:
         """Of one transform."""
         far = 1 - roles.first
-        spans = [
-            integer(found.at(OUTPUT)[1].size) + integer(found.at(far)[1].size) - 1 for found in roles.links
-        ]
-        return prod(fourier.length(span) for span in spans)
+        ends = ((found.at(OUTPUT)[1], found.at(far)[1]) for found in roles.links)
+        return prod(fourier.length(integer(o.size) + integer(k.size) - 1) for o, k in ends)
 
-    def emit(self, problem: Problem, em: Emitter) -> Value:
-        """Write one call into the runtime."""
-        roles = self._roles(problem)
-        assert roles is not None
-        s = plain_split(problem, roles)
-        planes = [
-            (*s.batch, *s.left, *s.summed),
-            (*s.batch, *s.right, *s.summed),
-            (*s.batch, *s.left, *s.right),
-        ]
-        em.allocated("transforms", self._cells(roles) * sum(product(i.size for i in legs) for legs in planes))
-        return native(problem, roles, em, "rt.fourier.convolution")
+
+def _known(legs: Iterable[Index]) -> bool:
+    return all(isinstance(i.size, int) for i in legs)

@@ -25,11 +25,12 @@ MIRRORED = 0.7
 MERGED = (2, 4)
 
 
-class _Call(Kernel):
+class Call(Kernel):
     """A convolution that is a call into the runtime with the arguments of the native one."""
 
     callees: ClassVar[dict[str, str]]  # by role
     dimensions: ClassVar[int] = NATIVE_DIMENSIONS
+    written: ClassVar[str] = "product"  # what is written besides the result
 
     def accepts(self, problem: Problem) -> bool:
         """A role that there is a call for, in few enough dimensions, with integer groups."""
@@ -62,7 +63,7 @@ class _Call(Kernel):
         """Write one call into the runtime."""
         roles = find_roles(problem)
         assert roles is not None
-        em.allocated("product", self._buffer(problem, roles))
+        em.allocated(self.written, self._buffer(problem, roles))
         return native(problem, roles, em, self.callees[roles.role], self._extra(problem, roles))
 
     def _extra(self, _problem: Problem, _roles: Roles) -> str:
@@ -76,7 +77,7 @@ def _at_stride_one(roles: Roles) -> bool:
     return all(found.at(place)[0] == 1 for found in roles.links)
 
 
-class Folded(_Call):
+class Folded(Call):
     """One product gives what each cell adds to each position in its reach; `F.fold` adds these up."""
 
     name = "matmul + fold"
@@ -109,7 +110,7 @@ class Folded(_Call):
         return (*s.left, *s.batch, *s.right, *spatial)
 
 
-class Phases(_Call):
+class Phases(Call):
     """One convolution with the stride phases as channels, whose results interleave."""
 
     name = "stride phases"
@@ -140,7 +141,7 @@ class Phases(_Call):
         return [stride // gcd(stride, dilation) for stride, dilation in both]
 
 
-class Mirrored(_Call):
+class Mirrored(Call):
     """A weight gradient at stride 1 with image and gradient exchanged, so that the few channels are its input's."""
 
     name = "mirrored weight gradient"
@@ -161,7 +162,7 @@ class Mirrored(_Call):
         return product(i.size for i in problem.output)
 
 
-class Merged(_Call):
+class Merged(Call):
     """A weight gradient with a few groups of few channels taken as one; its blocks on the diagonal are kept."""
 
     name = "merged groups"

@@ -7,6 +7,7 @@ from tnconv.backends.torch import lag_scheme
 from tnconv.backends.torch.emit import Emitter, Value, singles
 from tnconv.backends.torch.kernels.base import Kernel, Problem
 from tnconv.backends.torch.kernels.contract import presum
+from tnconv.backends.torch.kernels.symmetric import find_mirror
 from tnconv.ir import Index, Relational, Size, product, solve
 from tnconv.ir.index import normal
 
@@ -212,96 +213,36 @@ def _numbers(problem: Problem) -> lag_scheme.Numbers:
 
 
 def _find_lag(problem: Problem) -> _Lag | None:
-    if len(problem.operands) != 2 or problem.operands[0].name != problem.operands[1].name:
+    """A product of a value with itself whose windows have a latent position and an open kernel along each axis."""
+    found = find_mirror(problem)
+    if found is None or not found.relations:
         return None
-    a, b = problem.operands
-    if len(a.legs) != len(b.legs):
+    legs = problem.operands[0].legs
+    relations = sorted(found.relations, key=lambda r: legs.index(r.left))
+    forms = [form for r in relations if (form := _window_form(problem, r, found.rows))]
+    if len(forms) < len(relations):
         return None
-    mirror = dict(zip(a.legs, b.legs, strict=True))
-    if len(a.legs) != len(set(a.legs)) or any(i in mirror and mirror[i] != i for i in b.legs):
-        return None
-    joined = [i for i in a.legs if mirror[i] == i]
-    pairs: list[tuple[Index, Index, tuple[int, int, int, int, int, int]]] = []
-    left = list(problem.relations)
-    while left:
-        one = left.pop(0)
-        found = _pair(problem, one, left, mirror)
-        if found is None:
-            return None
-        pairs.append(found)
-    images = {image for image, _, _ in pairs}
-    channels = tuple(i for i in a.legs if mirror[i] != i and i not in images)
-    if not pairs or any(i not in problem.open or mirror[i] not in problem.open for i in channels):
-        return None
-    pairs.sort(key=lambda t: a.legs.index(t[0]))
-    for one in problem.relations:
-        by_image = [x for x in one.indices if x in problem.open]
-        mirror |= {x: y for x in by_image for y in _partners(problem, one, x)}
+    images = tuple(r.left for r in relations)
     return _Lag(
-        tuple(i for i in joined if i not in problem.open),
-        tuple(i for i in joined if i in problem.open),
-        channels,
-        tuple(image for image, _, _ in pairs),
-        tuple(k for _, k, _ in pairs),
-        mirror,
-        tuple(numbers for _, _, numbers in pairs),
+        tuple(i for i in legs if i in found.summed),
+        tuple(i for i in legs if i in found.groups),
+        tuple(i for i in legs if i in found.rows),
+        images,
+        tuple(kernel for kernel, _ in forms),
+        dict(zip(found.rows, found.columns, strict=True)),
+        tuple(numbers for _, numbers in forms),
     )
 
 
-def _partners(problem: Problem, relation: Relational, kernel: Index) -> list[Index]:
-    """The kernel index of the other relation that shares the summed position."""
-    shared = [x for x in relation.indices if x in problem.latent]
-    return [
-        x
-        for other in problem.relations
-        if other is not relation and any(s in other.indices for s in shared)
-        for x in other.indices
-        if x in problem.open and x != kernel
-    ]
-
-
-def _pair(
-    problem: Problem, one: Relational, left: list[Relational], mirror: dict[Index, Index]
-) -> tuple[Index, Index, tuple[int, int, int, int, int, int]] | None:
-    """Match a relation with its mirror image in `left`, and take that out."""
-    form = _window_form(problem, one)
-    if form is None:
+def _window_form(
+    problem: Problem, relation: Relational, rows: tuple[Index, ...]
+) -> tuple[Index, tuple[int, int, int, int, int, int]] | None:
+    """The kernel, and (I, K, s, d, offset, O), of a window that has one latent position and one open kernel."""
+    if len(relation.terms) != 2 or not all(isinstance(x.size, int) for x in relation.indices):
         return None
-    for other in left:
-        second = _window_form(problem, other)
-        if second is None:
-            continue
-        first, last = (form, second) if form[0] in mirror else (second, form)
-        if (
-            first[3:] == last[3:]
-            and first[2].size == last[2].size
-            and first[0].size == last[0].size
-            and mirror.get(first[0]) == last[0]
-            and first[1] == last[1]
-            and first[2] != last[2]
-        ):
-            left.remove(other)
-            image, position, kernel, stride, dilation, offset = first
-            return image, kernel, (image.size, kernel.size, stride, dilation, offset, position.size)
-    return None
-
-
-def _window_form(problem: Problem, relation: Relational) -> tuple[Index, Index, Index, int, int, int] | None:
-    """(image, position, kernel, stride, dilation, offset) of a relation with a latent position and an open kernel."""
-    if relation.modulus is not None or len(relation.indices) != 3:
+    (stride, position), (dilation, kernel) = sorted(relation.terms, key=lambda term: term[1] in rows)
+    fits = position in problem.latent and problem.uses(position) == 2 and min(stride, dilation) > 0
+    if not fits or kernel not in rows or problem.holders(kernel) or problem.uses(kernel) != 1:
         return None
-    for image in relation.indices:
-        solved = solve(relation, image)
-        if solved is None or len(problem.holders(image)) != 1 or image in problem.open:
-            continue
-        if not all(isinstance(x.size, int) for x in relation.indices):
-            continue
-        position = [(a, x) for a, x in solved.terms if x in problem.latent and problem.uses(x) == 2]
-        kernel = [
-            (a, x)
-            for a, x in solved.terms
-            if x in problem.open and not problem.holders(x) and problem.uses(x) == 1
-        ]
-        if len(position) == 1 and len(kernel) == 1 and position[0][0] > 0 and kernel[0][0] > 0:
-            return image, position[0][1], kernel[0][1], position[0][0], kernel[0][0], solved.offset
-    return None
+    size = relation.left.size
+    return kernel, (size, kernel.size, stride, dilation, relation.offset, position.size)
