@@ -16,10 +16,10 @@ from contextlib import contextmanager
 from typing import Any
 
 from tnconv.errors import ArgumentError, ParseError
-from tnconv.ir import Axis, Index, Network, Node, Size, Tensor, fresh, group, pattern, product
+from tnconv.ir import Axis, Index, Network, Size, Tensor, group, pattern, product
 from tnconv.notation.affine import Affine, Dots, Equation, Group, Item, Term, parse_equation
 from tnconv.notation.sizes import Sizes, Slot
-from tnconv.notation.text import check_shapes, operand_name, with_spaces
+from tnconv.notation.text import Names, check_shapes, operand_name, with_spaces
 
 
 def affine_network(
@@ -101,7 +101,7 @@ def _check_given(equation: Equation, sizes: Mapping[str, object]) -> None:
             )
 
 
-class _Builder:
+class _Builder(Names):
     """Makes the indices, patterns and axes of one equation."""
 
     def __init__(
@@ -116,10 +116,9 @@ class _Builder:
         _check_given(equation, given)
         shapes = check_shapes(len(equation.terms), operands, least)
         self.equation, self.mode = equation, mode
-        self.taken = set(equation.names)
-        self.patterns: list[Node] = []
+        super().__init__(equation.names)
         counts = [_axes_of_dots(number, *pair) for number, pair in enumerate(self._pairs(shapes))]
-        self.dots = [self._fresh(f"b{place + 1}") for place in range(max(counts, default=0))]
+        self.dots = [self.fresh(f"b{place + 1}") for place in range(max(counts, default=0))]
         rows = [self._slots(number, *pair) for number, pair in enumerate(self._pairs(shapes))]
         self.rows = self._broadcast(rows)
         self.result = self._expanded(equation.output, len(self.dots))
@@ -190,7 +189,7 @@ class _Builder:
             return Axis(tuple(self.indices[name] for name in item.names))
         if item.plain is not None:
             return group(self.indices[item.plain])
-        leg = Index(self._fresh(f"i{len(self.patterns) + 1}"), slot.size)
+        leg = Index(self.fresh(f"i{len(self.patterns) + 1}"), slot.size)
         modulus = slot.size if self.sizes.is_circular(slot) else None
         self._relate(leg, item, self.sizes.offsets[slot], modulus)
         return group(leg)
@@ -198,11 +197,6 @@ class _Builder:
     def _relate(self, left: Index, item: Affine, offset: int, modulus: Size | None = None) -> None:
         terms = tuple((coefficient, self.indices[name]) for coefficient, name in item.terms)
         self.patterns.append(pattern(f"p{len(self.patterns) + 1}", left, terms, offset, modulus))
-
-    def _fresh(self, base: str) -> str:
-        name = fresh(base, self.taken)
-        self.taken.add(name)
-        return name
 
     # -- axes of the result --------------------------------------------------------------------------
 
@@ -223,12 +217,10 @@ class _Builder:
         if name not in seen:
             seen.add(name)
             return index
-        copy = Index(self._fresh(f"{name}_2"), index.size)
-        self.patterns.append(pattern(f"p{len(self.patterns) + 1}", copy, ((1, index),)))
-        return copy
+        return self.second(index)
 
     def _output_sum(self, item: Affine) -> Index:
-        index = Index(self._fresh(f"o{len(self.patterns) + 1}"), self._length(item))
+        index = Index(self.fresh(f"o{len(self.patterns) + 1}"), self._length(item))
         self._relate(index, item, item.offset or 0)
         return index
 

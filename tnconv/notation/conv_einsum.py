@@ -21,18 +21,25 @@ from tnconv.ir import (
     Axis,
     Index,
     Network,
-    Node,
     Relational,
     Size,
     Tensor,
     as_integer,
     evaluate,
-    fresh,
     group,
     pattern,
     symbol,
 )
-from tnconv.notation.text import NAME, Part, check_length, check_shapes, fault, operand_name, split_equation
+from tnconv.notation.text import (
+    NAME,
+    Names,
+    Part,
+    check_length,
+    check_shapes,
+    fault,
+    operand_name,
+    split_equation,
+)
 
 MODES = ("full", "same", "valid", "circular", "pad")
 
@@ -196,25 +203,17 @@ def _options(letters: Sequence[str], given: Mapping[str, object]) -> dict[str, O
                         f"{', '.join(letters) or 'none'}"
                     )
     default = Options()
+
+    def read(letter: str) -> Options:
+        found = {
+            option: value.get(letter, getattr(default, option)) if isinstance(value, Mapping) else value
+            for option, value in given.items()
+        }
+        return _checked(letter, Options(**found))
+
     if not letters:  # which no option is for; each is read all the same
-        _checked(
-            "",
-            Options(**{option: value for option, value in given.items() if not isinstance(value, Mapping)}),
-        )
-    return {
-        letter: _checked(
-            letter,
-            Options(
-                **{
-                    option: value.get(letter, getattr(default, option))
-                    if isinstance(value, Mapping)
-                    else value
-                    for option, value in given.items()
-                }
-            ),
-        )
-        for letter in letters
-    }
+        read("")
+    return {letter: read(letter) for letter in letters}
 
 
 def _checked(letter: str, options: Options) -> Options:
@@ -252,7 +251,7 @@ def _whole(letter: str, option: str, value: object, least: int) -> int:
 # -- the network -------------------------------------------------------------------------------------
 
 
-class _Builder:
+class _Builder(Names):
     """Makes the indices, patterns and axes of one equation."""
 
     def __init__(
@@ -264,10 +263,9 @@ class _Builder:
         self.equation, self.options = equation, options
         self.sizes = _sizes(equation, shapes)
         names = dict.fromkeys(name for term in equation.terms for name in term)
-        self.taken = set(names)
+        super().__init__(names)
         self.legs: dict[str, dict[int, Index]] = {}  # of a convolved letter, by operand
         self.indices: dict[str, Index] = {}  # of the result
-        self.patterns: list[Node] = []
         for name in names:
             self._add(name)
 
@@ -312,7 +310,7 @@ class _Builder:
                     "give an integer"
                 )
         self.legs[name] = {
-            number: Index(self._fresh(f"{name}{number + 1}"), size) for number, size in sizes.items()
+            number: Index(self.fresh(f"{name}{number + 1}"), size) for number, size in sizes.items()
         }
         legs = tuple(self.legs[name].values())
         self.indices[name] = Index(name, _length(name, legs, self.options[name]))
@@ -327,17 +325,10 @@ class _Builder:
         for name in names:
             index = self.indices[name]
             if name in seen:
-                copy = Index(self._fresh(f"{name}_2"), index.size)
-                self.patterns.append(pattern(f"p{len(self.patterns) + 1}", copy, ((1, index),)))
-                index = copy
+                index = self.second(index)
             seen[name] = index
             indices.append(index)
         return indices
-
-    def _fresh(self, base: str) -> str:
-        name = fresh(base, self.taken)
-        self.taken.add(name)
-        return name
 
 
 def _sizes(equation: Convolution, shapes: Sequence[tuple[Size, ...]]) -> dict[str, dict[int, Size]]:

@@ -4,11 +4,11 @@
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from tnconv.errors import ArgumentError, ParseError
-from tnconv.ir import Size, as_integer, as_size
+from tnconv.ir import Index, Node, Size, as_integer, as_size, fresh, pattern
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*", re.ASCII)
 MAX_NAME = 64
@@ -120,6 +120,30 @@ def check_length(equation: str, name: str, place: int) -> None:
     """
     if len(name) > MAX_NAME:
         raise fault(equation, place, f"a name of {len(name)} characters; use at most {MAX_NAME}")
+
+
+class Names:
+    """What makes the indices and patterns of an equation: no two have one name.
+
+    Args:
+        names: that the equation has.
+    """
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self.taken = set(names)
+        self.patterns: list[Node] = []
+
+    def fresh(self, base: str) -> str:
+        """A name that nothing else has."""
+        name = fresh(base, self.taken)
+        self.taken.add(name)
+        return name
+
+    def second(self, index: Index) -> Index:
+        """A copy of an index, on the diagonal."""
+        copy = Index(self.fresh(f"{index.name}_2"), index.size)
+        self.patterns.append(pattern(f"p{len(self.patterns) + 1}", copy, ((1, index),)))
+        return copy
 
 
 def operand_name(number: int) -> str:
