@@ -4,8 +4,6 @@ A kernel's predicted time is its exact counts over these rates. What matters is 
 a copy that makes a product wider, or a native call that multiplies more, is worth it.
 """
 
-import statistics
-import time
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -15,12 +13,14 @@ import msgspec
 import torch
 
 from tnconv.backends import cache
+from tnconv.backends.tuning import interleaved
 from tnconv.errors import LoweringError
 
 # Cells that take as long to be copied as it takes to begin a run of neighbours, or a row of such runs.
 _RUN, _ROW = 2.4, 14.0
 # Caches hold so many times the nearest one; cells that are read in order, against those that are written in another.
 _FAR, _STREAM = 3, 2.5
+_ROUNDS = 7  # of a measurement
 FILE = "profiles.json"  # of `tnconv calibrate`, in the cache folder
 _DEFAULTS = Path(__file__).with_name("profiles.json")
 
@@ -110,7 +110,9 @@ def calibrate(device: str = "cpu", progress: Callable[[str], None] = lambda _: N
         device: a torch device.
         progress: is told what is measured next.
     """
-    clock = _clock(device)
+
+    def clock(call: Callable[[], object]) -> float:
+        return 1e6 * interleaved([call], device, _ROUNDS)[0]
 
     def rand(*shape: int) -> torch.Tensor:
         return torch.rand(shape, device=device)
@@ -153,27 +155,3 @@ def calibrate(device: str = "cpu", progress: Callable[[str], None] = lambda _: N
 
 def _rounded(rate: float) -> float:
     return float(f"{rate:.3g}")
-
-
-def _clock(device: str) -> Callable[[Callable[[], object]], float]:
-    """A function that measures the microseconds of a call, as the median of seven times."""
-    wait: Callable[[], None] = torch.cuda.synchronize if device.startswith("cuda") else lambda: None
-
-    def measure(call: Callable[[], object]) -> float:
-        call()
-        times: list[float] = []
-        repeat = 1
-        while len(times) < 7:
-            wait()
-            start = time.perf_counter()
-            for _ in range(repeat):
-                call()
-            wait()
-            seconds = (time.perf_counter() - start) / repeat
-            if seconds * repeat < 2e-3 and not times:
-                repeat *= 4
-                continue
-            times.append(seconds * 1e6)
-        return statistics.median(times)
-
-    return measure
