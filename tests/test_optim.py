@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 from tests.curvature.curvature_models import CLASSES, close, state
@@ -237,17 +238,33 @@ def test_inverses_are_shared_out_by_work() -> None:
     assert list(shared_out(factors.blocks, 1).values()) == [0] * 4
 
 
+def sharded() -> nn.Module:
+    model = net().eval()
+    fully_shard(model[4])
+    return fully_shard(model)
+
+
 def work(rank: int) -> Any:
-    model = DistributedDataParallel(net().eval())
     x, y = batch()
-    pre = KFACPreconditioner(model, process_group=dist.group.WORLD)
-    for _ in range(2):
-        model.zero_grad()
-        with pre:
-            loss = LOSS(model(x[3 * rank : 3 * rank + 3]), y[3 * rank : 3 * rank + 3])
-        loss.backward()
+    found = []
+    for model in (DistributedDataParallel(net().eval()), sharded()):
+        pre = KFACPreconditioner(model, process_group=dist.group.WORLD)
+        for _ in range(2):
+            model.zero_grad()
+            with pre:
+                loss = LOSS(model(x[3 * rank : 3 * rank + 3]), y[3 * rank : 3 * rank + 3])
+            loss.backward()
+            pre.step()
+        found.append([getattr(p.grad, "full_tensor", lambda p=p: p.grad)() for p in model.parameters()])
+    early = net().eval()
+    pre = KFACPreconditioner(early)
+    fully_shard(early)
+    with pytest.raises(
+        ArgumentError, match=r"no parameter with factors has a gradient; call loss.backward\(\)"
+    ):
+        backward(early, pre, x, y)
         pre.step()
-    return [p.grad for p in model.parameters()]
+    return found
 
 
 def test_two_processes_equal_one(tmp_path: Path) -> None:
@@ -257,6 +274,7 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
         backward(model, pre, x, y)
         pre.step()
     want = [p.grad for p in model.parameters()]
-    for found in in_two(tmp_path, work):
-        for got, expected in zip(found, want, strict=True):
+    for wrapped, fully in in_two(tmp_path, work):
+        for got, other, expected in zip(wrapped, fully, want, strict=True):
             close(got, expected, 1e-9)
+            close(other, expected, 1e-9)

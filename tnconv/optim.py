@@ -8,6 +8,7 @@ pre.step()
 optimizer.step()
 """
 
+import importlib
 from collections.abc import Callable, Collection, Mapping
 from math import sqrt
 from types import TracebackType
@@ -40,7 +41,8 @@ class KFACPreconditioner:
     the ratio of Martens & Grosse 2015, sec. 6.3.
 
     Args:
-        model: whose parameters are trained; under `DistributedDataParallel` the wrapper or what is in it.
+        model: whose parameters are trained; under `DistributedDataParallel` the wrapper or what is in it. With
+            `fully_shard` the factors are whole in every process, and gradients are shared out again.
         damping: added to the curvature, split over both factors.
         decay: of the factors, from 0 to below 1.
         kl_clip: the largest `lr² Σ gradient · preconditioned gradient`, a bound on the change of the model's
@@ -212,24 +214,29 @@ class KFACPreconditioner:
     def _replace(self) -> None:
         """Precondition the gradients."""
         parameters = self._tracked.parameters
-        made: list[tuple[Tensor, Tensor]] = []
+        made: list[tuple[Tensor, Tensor, Tensor]] = []
         for key, inverse in self._inverses.items():
-            grads = [parameters[name].grad for name in key]
-            if any(grad is None for grad in grads):
+            grads = [grad for grad in (parameters[name].grad for name in key) if grad is not None]
+            if len(grads) < len(key):
                 continue
-            whole = [grad for grad in grads if grad is not None]
+            whole = [_whole(grad) for grad in grads]
             found = inverse.apply([grad.unsqueeze(-1) for grad in whole])
-            made += [(old, new.squeeze(-1)) for old, new in zip(whole, found, strict=True)]
+            made += [(own, old, new.squeeze(-1)) for own, old, new in zip(grads, whole, found, strict=True)]
+        if self._inverses and not made:
+            raise ArgumentError(
+                "no parameter with factors has a gradient; call loss.backward() before step(), and build the "
+                "preconditioner behind what exchanges parameters, such as fully_shard"
+            )
         factor = self._clip(made)
-        for old, new in made:
-            old.copy_(new if factor == 1 else new.mul_(factor))
+        for own, _, new in made:
+            own.copy_(_shared_as(own, new if factor == 1 else new.mul_(factor)))
 
-    def _clip(self, made: list[tuple[Tensor, Tensor]]) -> float:
+    def _clip(self, made: list[tuple[Tensor, Tensor, Tensor]]) -> float:
         """What the preconditioned gradients are multiplied with."""
         if self.kl_clip is None or not made:
             return 1.0
         lr = self.lr() if callable(self.lr) else self.lr
-        change = lr**2 * sum(float((old * new).sum()) for old, new in made)
+        change = lr**2 * sum(float((old * new).sum()) for _, old, new in made)
         return min(1.0, sqrt(self.kl_clip / change)) if change > 0 else 1.0
 
     # -- files -------------------------------------------------------------------------------------------
@@ -261,6 +268,23 @@ def shared_out(blocks: Mapping[Key, AnyBlock], processes: int) -> dict[Key, int]
         owners[key] = least
         loads[least] += work[key]
     return owners
+
+
+def _whole(grad: Any) -> Tensor:
+    """All of a gradient, of which a process may have a share (FSDP)."""
+    found: Tensor = grad.full_tensor() if hasattr(grad, "full_tensor") else grad
+    return found
+
+
+def _shared_as(grad: Any, new: Tensor) -> Tensor:
+    """A tensor shared out as a gradient is."""
+    if not hasattr(grad, "full_tensor"):
+        return new
+    distributed = importlib.import_module(
+        "torch.distributed.tensor"
+    )  # takes 0.3 s; here it is imported already
+    found: Tensor = distributed.distribute_tensor(new, grad.device_mesh, grad.placements)
+    return found
 
 
 def _check(name: str, value: object, right: bool, wanted: str) -> None:

@@ -9,10 +9,12 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.fsdp import fully_shard
 
+import tnconv
 from tests.curvature.curvature_models import CLASSES, close
 from tests.processes import in_two
-from tnconv.curvature import EigenBlock, KroneckerFactors, kfac
+from tnconv.curvature import EigenBlock, KroneckerFactors, kfac, per_example_gradients
 from tnconv.errors import ArgumentError
 
 LOSS = nn.CrossEntropyLoss()
@@ -194,6 +196,12 @@ def test_scipy() -> None:
 # -- two processes ---------------------------------------------------------------------------------------
 
 
+def factorised() -> nn.Module:
+    torch.manual_seed(0)
+    layers = (tnconv.nn.TuckerConv2d(2, 2, 2, rank=1), nn.Softplus(), nn.Flatten(), nn.Linear(18, CLASSES))
+    return nn.Sequential(*layers).double()
+
+
 def work(rank: int) -> Any:
     x, y = batch()
     mine = [(x[:10], y[:10])] if rank == 0 else [(x[10:20], y[10:20]), (x[20:], y[20:])]
@@ -203,12 +211,23 @@ def work(rank: int) -> Any:
         loss = nn.CrossEntropyLoss(reduction=reduction)
         found.append(kfac(net(), loss, mine, process_group=dist.group.WORLD, **options))
         found.append(kfac(net(), loss, mine, **options).all_reduce())
+    sharded, loss = factorised(), nn.CrossEntropyLoss()
+    fully_shard(sharded[0])  # the memory of its parameters is taken back behind its call
+    fully_shard(sharded)
+    before = [type(p) for p in sharded.parameters()]
+    assert list(per_example_gradients(sharded, loss, x, y)) == [
+        name for name, _ in sharded.named_parameters()
+    ]
+    half = [(x[20 * rank : 20 * rank + 20], y[20 * rank : 20 * rank + 20])]  # as many passes in both
+    found.append(kfac(sharded, loss, half, process_group=dist.group.WORLD))
+    assert [type(p) for p in sharded.parameters()] == before
     return [(each.dense(), each.num_data, each.loss_terms) for each in found]
 
 
 def test_two_processes_equal_one(tmp_path: Path) -> None:
     results = in_two(tmp_path, work)
-    for result in results:
+    for *result, (sharded, _, _) in results:
+        close(sharded, kfac(factorised(), nn.CrossEntropyLoss(), [batch()]).dense())
         for place, (dense, n, terms) in enumerate(result):
             loss = nn.CrossEntropyLoss(reduction=("mean", "sum")[place // 2])
             want = kfac(net(), loss, [batch()], unsupported="diagonal", kfac_approx="reduce")

@@ -18,7 +18,11 @@ N = 3
 
 
 def image(*sizes: int) -> Tensor:
-    return torch.randn(N, *sizes).double()
+    return torch.randn(N, *sizes, generator=torch.Generator().manual_seed(0)).double()
+
+
+def rows_of(count: int) -> Tensor:
+    return torch.randint(count, (N, 3), generator=torch.Generator().manual_seed(0))
 
 
 def attention(module: Any, *inputs: Tensor) -> Tensor:
@@ -57,8 +61,8 @@ entry(lambda: nn.SyncBatchNorm(2).eval(), image(2, 2))
 entry(lambda: nn.LayerNorm((2, 3)), image(2, 3))
 entry(lambda: nn.GroupNorm(2, 4), image(4, 2))
 entry(lambda: nn.RMSNorm(3), image(2, 3))
-entry(lambda: nn.Embedding(4, 2), torch.randint(4, (N, 3)))
-entry(lambda: nn.EmbeddingBag(4, 2), torch.randint(4, (N, 3)))
+entry(lambda: nn.Embedding(4, 2), rows_of(4))
+entry(lambda: nn.EmbeddingBag(4, 2), rows_of(4))
 entry(nn.PReLU, image(2, 3))
 entry(lambda: nn.PReLU(2), image(2, 3), name="PReLU by channel")
 for kind in ("RNN", "LSTM", "GRU"):
@@ -98,7 +102,6 @@ entry(
     lambda m, x: attention(m, x, x, x),
     name="attention with bias_kv",
 )
-entry(lambda: nn.TransformerEncoderLayer(4, 2, 3, 0.0, batch_first=True), image(3, 4))
 entry(
     lambda: nn.TransformerEncoderLayer(4, 2, 3, batch_first=True).eval(),
     image(3, 4),

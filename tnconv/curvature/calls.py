@@ -346,7 +346,8 @@ def read_visible(layer: VisibleLayer, input: Tensor, parameters: Sequence[Tensor
     plain = replace(spec, bias=False) if spec.bias else spec
     if layer.factored is None:
         return [Read("conv", x, given["weight"], bias, plain)]
-    factors = {name: tensor.detach() for name, tensor in given.items()}
+    # Copies, as a wrapper may take the memory of its parameters back (FSDP); factors are small.
+    factors = {name: tensor.detach().clone() for name, tensor in given.items()}
     reads = []
     for name, tensor in given.items():
         others = {other: factor for other, factor in factors.items() if other != name}

@@ -69,7 +69,8 @@ def kfac(
         into: factors that are written in place: with `decay`, to `decay * into + (1 - decay) * new`; without, to those
             of the data of both.
         decay: see `into`.
-        process_group: of `torch.distributed`, whose processes each have a part of the data.
+        process_group: of `torch.distributed`, whose processes each have a part of the data; of a model under
+            `fully_shard`, whose parameters are gathered in each forward pass, as many batches each.
 
     Returns:
         The factors, which act as a matrix.
