@@ -9,7 +9,7 @@ PEERS := $(VENV)/.peers
 DOCS := $(VENV)/.docs
 CHECKED := tnconv tests benchmarks examples
 
-.PHONY: help setup demo test suites fuzz plugin pages docs lint format types bench bench-quick bench-tensorised bench-models bench-sampled clean
+.PHONY: help setup demo test suites fuzz plugin pages docs lint format types bench bench-quick bench-compare bench-tensorised bench-models bench-sampled clean
 .DEFAULT_GOAL := help
 
 help: ## say what the targets do
@@ -73,6 +73,9 @@ bench: $(PEERS) ## measure every operation of every layer against PyTorch and th
 
 bench-quick: $(PEERS) ## the same in a minute, for a few layers
 	$(BIN)/python -m benchmarks.bench --every 9 --rounds 7 --seconds 0.1 --no-memory $(ARGS)
+
+bench-compare: $(STAMP) ## this tree against another commit, interleaved: `make bench-compare REV=HEAD~3 ARGS="--every 9"`
+	$(BIN)/python -m benchmarks.compare $(REV) $(ARGS)
 
 bench-models: $(PEERS) ## curvature of whole models beside curvlinops, singd, Opacus and torch.func (about 10 minutes)
 	$(BIN)/python -m benchmarks.models --out benchmarks --plot docs/models.svg $(ARGS)

@@ -1,15 +1,18 @@
 """The benchmarks' harness on layers that take no time, so that it cannot rot; figures are never asserted."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 
 import tnconv
 from benchmarks import bench as command
-from benchmarks import models
+from benchmarks import compare, models
 from benchmarks.cases import OPERATIONS, SETS, Case
 from benchmarks.measure import Bench
 from benchmarks.peers import Problem, available, make, tolerance
@@ -151,3 +154,20 @@ def test_whole_models(tmp_path: Path) -> None:
     text = (tmp_path / "MODELS.md").read_text()
     assert all(f"| convnext | 16x2 | {name} |" in text for name in models.QUANTITIES)
     assert (tmp_path / "models.svg").stat().st_size > 10_000
+
+
+def test_another_commit_is_compiled_by_its_own_package() -> None:
+    try:
+        other = compare.Other("HEAD")
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("the tree is no clone")
+    with other.active() as package:
+        assert package is not tnconv
+        assert sys.modules["tnconv"] is package
+    assert sys.modules["tnconv"] is tnconv
+    found = compare.row(other, CASES["grouped"], "ggn_diagonal", rounds=1, seconds=0.0)
+    assert found["ratio"] > 0
+    assert found["kernels"][0] == found["kernels"][1]
+    console = Console(record=True, width=120)
+    compare.report([found, found | {"ratio": 1.5}], other.commit, console)
+    assert "1.500  ggn_diagonal grouped" in console.export_text()
