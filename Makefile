@@ -40,8 +40,8 @@ plugin: $(STAMP) ## install examples/plugin into a folder of its own, as a distr
 	cd examples/plugin && PYTHONPATH=$(CURDIR)/build/plugin $(CURDIR)/$(BIN)/python -m pytest -p no:cacheprovider
 
 pages: $(STAMP) ## write what docs/ takes from tables and results, its pictures, and what its code prints
-	$(BIN)/python -m tnconv.ops.page docs/operations.md
-	$(BIN)/python -m tnconv.inspect.page docs/reference/registry.md
+	$(BIN)/python -m tnconv.ops.operations_page docs/operations.md
+	$(BIN)/python -m tnconv.inspect.registry_page docs/reference/registry.md
 	$(BIN)/python -m benchmarks.page docs/benchmarks.md
 	$(BIN)/python examples/pictures.py docs
 	$(BIN)/python -m pytest tests/test_docs_code.py --update-golden

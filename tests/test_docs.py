@@ -12,7 +12,7 @@ from torch import nn
 import tnconv
 from tnconv import ConvSpec, ConvTransposeSpec, PoolSpec, ops, spec_from_module
 from tnconv.errors import OperationError, PlanError, SpecError, TnconvError
-from tnconv.ops import page
+from tnconv.ops import operations_page as page
 
 FILE = Path(__file__).parent.parent / "docs" / "operations.md"
 TEXT = FILE.read_text(encoding="utf-8")

@@ -9,7 +9,7 @@ import pytest
 import tnconv
 from tnconv import passes, plugins
 from tnconv.errors import PlanError
-from tnconv.inspect import page
+from tnconv.inspect import registry_page as page
 from tnconv.inspect.docstrings import arguments, first_line
 
 FILE = Path(__file__).parent.parent / "docs" / "reference" / "registry.md"

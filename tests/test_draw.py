@@ -11,9 +11,9 @@ from hypothesis import given, settings
 import tnconv
 from tnconv import ops
 from tnconv.errors import OperationError, TnconvError
+from tnconv.inspect.boxes import build
 from tnconv.inspect.columns import columns_of, components
 from tnconv.inspect.draw import draw, to_svg
-from tnconv.inspect.layout import build
 from tnconv.inspect.order import order
 from tnconv.inspect.scene import Curve, Shape, Text, scene_of
 from tnconv.ir import Expression, Index, Network, Pattern, Scale, Sum, Tensor, group, parse, symbol

@@ -18,12 +18,12 @@ from tnconv.errors import TnconvError
 from tnconv.inspect.compare import changed_names, side_by_side
 from tnconv.inspect.highlight import highlighted
 from tnconv.inspect.labels import SMALL, TEXT, width_of
-from tnconv.inspect.look import count_text, sentences
-from tnconv.inspect.memory import memory_over_steps, memory_svg
+from tnconv.inspect.occupancy import memory_over_steps, memory_svg
 from tnconv.inspect.report import to_html
 from tnconv.inspect.snapshot import snapshot
 from tnconv.inspect.tikz import tikz
 from tnconv.inspect.tree import tree_svg
+from tnconv.inspect.views import count_text, sentences
 from tnconv.ir import Index, Network, Scale, Sum, Tensor, group, symbol
 
 SVG = "{http://www.w3.org/2000/svg}"

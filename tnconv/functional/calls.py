@@ -32,7 +32,7 @@ _TRACED = SimpleNamespace()
 
 
 class OpenSizes(Exception):
-    """A tracer leaves sizes of a key open, so that no layer can be compiled for it; see `tnconv.functional.native`."""
+    """A tracer leaves sizes of a key open: no layer can be compiled for it; see `tnconv.functional.by_torch`."""
 
 
 def kept(build: Callable[Key, Made]) -> Callable[Key, Made]:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from tnconv.api import compile
 from tnconv.backends.torch.depthwise import NATIVE
-from tnconv.functional import native
+from tnconv.functional import by_torch
 from tnconv.functional.calls import (
     Shape,
     check_channels,
@@ -133,7 +133,7 @@ def _conv(
     return compile(spec.spelled_out())
 
 
-_convolved = with_weight(_conv, native.conv, "padding_mode")
+_convolved = with_weight(_conv, by_torch.conv, "padding_mode")
 
 
 def _without_channels(spec: ConvSpec) -> Callable[..., Tensor]:

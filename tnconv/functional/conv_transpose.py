@@ -6,7 +6,7 @@ from torch import Tensor
 
 from tnconv.api import compile
 from tnconv.compiler.function import CompiledFunction
-from tnconv.functional import native
+from tnconv.functional import by_torch
 from tnconv.functional.calls import (
     Shape,
     check_channels,
@@ -132,4 +132,4 @@ def _conv_transpose(
     return compile(spec.spelled_out())
 
 
-_convolved = with_weight(_conv_transpose, native.conv_transpose)
+_convolved = with_weight(_conv_transpose, by_torch.conv_transpose)

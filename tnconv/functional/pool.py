@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tnconv.api import compile
 from tnconv.compiler.function import CompiledFunction
-from tnconv.functional import native
+from tnconv.functional import by_torch
 from tnconv.functional.calls import (
     OpenSizes,
     Shape,
@@ -114,8 +114,8 @@ def _pooled(function: Callable[..., Tensor], dims: int, input: Tensor, options: 
     try:
         layer = _pool(dims, without_batch(input.shape, dims + 1), *options)
     except OpenSizes:
-        _pool(dims, native.example(dims), *options)  # refuses what is not represented
-        return native.avg_pool(dims, input, options)
+        _pool(dims, by_torch.example(dims), *options)  # refuses what is not represented
+        return by_torch.avg_pool(dims, input, options)
     if divisor is not None or (counted and not ceil_mode):
         return layer(input)
     spec: Any = layer.spec

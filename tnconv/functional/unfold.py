@@ -9,7 +9,7 @@ from torch import Tensor
 from tnconv.api import compile
 from tnconv.compiler.function import CompiledFunction
 from tnconv.errors import ArgumentError, SpecError
-from tnconv.functional import native
+from tnconv.functional import by_torch
 from tnconv.functional.calls import (
     OpenSizes,
     Shape,
@@ -56,7 +56,7 @@ def unfoldNd(
     try:
         layer = _unfold(dims, without_batch(input.shape, dims + 1), *options)
     except OpenSizes:
-        return native.unfold(dims, input, options)
+        return by_torch.unfold(dims, input, options)
     return layer(input)
 
 
@@ -93,7 +93,7 @@ def foldNd(
     try:
         layer = _fold(without_batch(input.shape, 2), output_size, *options)
     except OpenSizes:
-        return native.fold(input, _full(output_size, *options), options)
+        return by_torch.fold(input, _full(output_size, *options), options)
     return layer(input)
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
-from tnconv.inspect.layout import Box, Columns, Diagram, is_vertical
+from tnconv.inspect.boxes import Box, Columns, Diagram, is_vertical
 from tnconv.ir import Index
 
 _SWEEPS = 8

@@ -5,8 +5,8 @@ from dataclasses import MISSING, fields
 from typing import Any
 
 from tnconv.inspect.docstrings import arguments, first_line
-from tnconv.inspect.look import Compiled, equation_of
 from tnconv.inspect.markup import Html, code, details, prose, table
+from tnconv.inspect.views import Compiled, equation_of
 from tnconv.spec import Layer
 
 

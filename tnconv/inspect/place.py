@@ -8,8 +8,8 @@ import itertools
 import math
 from collections.abc import Sequence
 
+from tnconv.inspect.boxes import Box, Diagram
 from tnconv.inspect.labels import SMALL, TEXT, leg_text, tensor_label, width_of
-from tnconv.inspect.layout import Box, Diagram
 from tnconv.ir import Index, Pattern, Select, Tensor
 
 LEG = 24.0

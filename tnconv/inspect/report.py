@@ -15,11 +15,11 @@ from tnconv.backends.base import Choice
 from tnconv.inspect.compare import changed_names, side_by_side
 from tnconv.inspect.draw import STYLE, to_svg, write_text
 from tnconv.inspect.highlight import highlighted
-from tnconv.inspect.look import Compiled, count_text, hinted, sentences
 from tnconv.inspect.markup import Html, code, details, prose, table
-from tnconv.inspect.memory import Moment, memory_over_steps, memory_svg, shades
+from tnconv.inspect.occupancy import Moment, memory_over_steps, memory_svg, shades
 from tnconv.inspect.origin import origin
 from tnconv.inspect.tree import tree_svg
+from tnconv.inspect.views import Compiled, count_text, hinted, sentences
 from tnconv.ir import Expression
 from tnconv.passes import Stage
 

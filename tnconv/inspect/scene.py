@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 
 from tnconv.errors import TnconvError
 from tnconv.inspect import place as placing
+from tnconv.inspect.boxes import Box, Diagram, build, choose_sides
 from tnconv.inspect.columns import components
 from tnconv.inspect.labels import TEXT, index_title, leg_text, tensor_label, tensor_title, width_of
-from tnconv.inspect.layout import Box, Diagram, build, choose_sides
 from tnconv.inspect.order import order
 from tnconv.ir import Delta, Index, Network, Pattern, Select, Tensor
 

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from tnconv.inspect.look import Compiled, equation_of, sentences
 from tnconv.inspect.scene import Scene, Shape, Text, scene_of
+from tnconv.inspect.views import Compiled, equation_of, sentences
 from tnconv.ir import Axis, Delta, Expression, Network, Node, Pattern, Scale, Select, Size, Sum, Tensor
 from tnconv.ir.printer import format_kind
 from tnconv.passes import Stage

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from html import escape
 
 from tnconv.inspect.labels import SMALL, TEXT, number, width_of
-from tnconv.inspect.look import count_text, hinted
+from tnconv.inspect.views import count_text, hinted
 from tnconv.ir.printer import format_axes
 from tnconv.planner import Plan, Step
 

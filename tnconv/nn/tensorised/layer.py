@@ -12,7 +12,7 @@ from tnconv.api import compile
 from tnconv.compiler.function import CompiledFunction
 from tnconv.compiler.source import KnowsNetwork
 from tnconv.errors import ArgumentError, SpecError
-from tnconv.functional import native
+from tnconv.functional import by_torch
 from tnconv.functional.calls import OpenSizes, kept, no_tensors, without_batch
 from tnconv.functional.types import Ints, Padding
 from tnconv.functional.visible import VisibleLayer, seen
@@ -447,7 +447,7 @@ def _convolved(
         dense = weight_of(description)
         weight = dense(*[given[name] for name in dense.arguments])
         options = (spec.stride, spec.padding, spec.dilation, spec.groups, spec.padding_mode)
-        return native.conv(spec.spatial_dims, input, weight, given.get("bias"), options)
+        return by_torch.conv(spec.spatial_dims, input, weight, given.get("bias"), options)
     result = function(*[given[name] for name in function.arguments])
     return result.squeeze(0) if single else result
 

@@ -6,7 +6,7 @@ from html import escape
 
 from tnconv.backends.base import Program
 from tnconv.inspect.labels import SMALL, number, width_of
-from tnconv.inspect.look import count_text, hinted
+from tnconv.inspect.views import count_text, hinted
 from tnconv.ir import product
 from tnconv.planner import Plan
 from tnconv.planner.memory import format_memory

@@ -1,4 +1,4 @@
-"""The tables of docs/reference/registry.md: `python -m tnconv.inspect.page FILE`, or `make pages`, writes them anew.
+"""The tables of docs/reference/registry.md, which `make pages` writes anew.
 
 Names come from the tables of built-in passes, kernels, backends and viewers, what they do from docstrings.
 Plug-ins that happen to be installed are left out, so that the page is the same everywhere.
@@ -11,7 +11,7 @@ from typing import Any
 
 from tnconv import passes, plugins
 from tnconv.inspect.docstrings import arguments, first_line
-from tnconv.ops.page import NONE, code, filled, table, write
+from tnconv.ops.operations_page import NONE, code, filled, table, write
 from tnconv.passes import Pass, Rule
 from tnconv.passes.text import format_value
 

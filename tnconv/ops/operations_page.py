@@ -1,4 +1,4 @@
-"""The tables of docs/operations.md: `python -m tnconv.ops.page docs/operations.md`, or `make pages`, writes them anew.
+"""The tables of docs/operations.md, which `make pages` writes anew.
 
 Operations and conventions come from their tables; arguments, and which layers have an operation, from running
 its passes on a small layer of each kind.

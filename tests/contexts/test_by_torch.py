@@ -9,7 +9,7 @@ from torch import Tensor
 import tnconv.functional as F
 from tests.contexts.subjects import normal
 from tnconv.errors import ArgumentError
-from tnconv.functional import native
+from tnconv.functional import by_torch
 
 PAIRS = st.tuples(st.integers(0, 2), st.integers(0, 2))
 MODES = st.sampled_from(["zeros", "circular", "reflect", "replicate"])
@@ -45,7 +45,7 @@ def test_convolution(found, mode, groups, biased) -> None:
     w, bias = normal(4, 2 // groups, *kernel, seed=1), normal(4, seed=2) if biased else None
     for x in images(dims, 2):
         want = F.convNd(x, w, bias, stride, pairs, dilation, groups, padding_mode=mode)
-        same(native.conv(dims, x, w, bias, (stride, pairs, dilation, groups, mode)), want)
+        same(by_torch.conv(dims, x, w, bias, (stride, pairs, dilation, groups, mode)), want)
 
 
 @settings(max_examples=25)
@@ -56,7 +56,7 @@ def test_transposed_convolution(found, groups, biased) -> None:
     extra = tuple(s - 1 for s in stride)
     for x in images(dims, 4):
         want = F.conv_transposeNd(x, w, bias, stride, pairs, extra, groups, dilation)
-        same(native.conv_transpose(dims, x, w, bias, (stride, pairs, extra, groups, dilation)), want)
+        same(by_torch.conv_transpose(dims, x, w, bias, (stride, pairs, extra, groups, dilation)), want)
 
 
 @settings(max_examples=25)
@@ -68,15 +68,15 @@ def test_pooling_unfolding_and_folding(found, divisor) -> None:
     )
     for x in images(dims, 2):
         same(
-            native.avg_pool(dims, x, (kernel, stride, half, False, True, divisor)),
+            by_torch.avg_pool(dims, x, (kernel, stride, half, False, True, divisor)),
             F.avg_poolNd(x, kernel, stride, half, divisor_override=divisor),
         )
         columns = F.unfoldNd(x, kernel, dilation, pairs, stride)
-        same(native.unfold(dims, x, (kernel, dilation, pairs, stride)), columns)
+        same(by_torch.unfold(dims, x, (kernel, dilation, pairs, stride)), columns)
         size = tuple(x.shape[-dims:])
         if dims < 3:
             want = F.foldNd(columns, size, kernel, dilation, pairs, stride)
-            same(native.fold(columns, size, (kernel, dilation, pairs, stride)), want)
+            same(by_torch.fold(columns, size, (kernel, dilation, pairs, stride)), want)
         else:
             with pytest.raises(ArgumentError, match="torch has no fold of 3 dimensions"):
-                native.fold(columns, size, (kernel, dilation, pairs, stride))
+                by_torch.fold(columns, size, (kernel, dilation, pairs, stride))
