@@ -214,6 +214,13 @@ def _numbers(problem: Problem) -> lag_scheme.Numbers:
 
 def _find_lag(problem: Problem) -> _Lag | None:
     """A product of a value with itself whose windows have a latent position and an open kernel along each axis."""
+    if "lag" not in problem.memo:
+        problem.memo["lag"] = _read_lag(problem)
+    found: _Lag | None = problem.memo["lag"]
+    return found
+
+
+def _read_lag(problem: Problem) -> _Lag | None:
     found = find_mirror(problem)
     if found is None or not found.relations:
         return None
