@@ -1,6 +1,7 @@
 """Diagonals of the GGN and of the Fisher matrix of whole models, exact, without a Jacobian."""
 
 from collections.abc import Iterator
+from contextlib import closing
 
 from torch import Tensor
 
@@ -22,6 +23,7 @@ def ggn_diagonal(
     *,
     params: Names | None = None,
     unsupported: str = "raise",
+    progress: bool | None = None,
 ) -> dict[str, Tensor]:
     """The diagonal of the generalised Gauss-Newton matrix of the loss over the data, in the shapes of the parameters.
 
@@ -31,12 +33,13 @@ def ggn_diagonal(
         data: batches `(x, y)`.
         params: names, tensors, or tensors by name; those that require gradients if left out.
         unsupported: `"raise"` an error where a parameter is not captured, or `"skip"` it.
+        progress: whether a bar is shown on stderr: True at once, False never, None on a terminal after two seconds.
 
     Raises:
         CaptureError: a parameter is not captured, or examples depend on each other.
         OperationError: an option is unknown, or the loss's Hessian is not known.
     """
-    return _diagonal(model, loss, data, params, unsupported, Fisher("type-2"))
+    return _diagonal(model, loss, data, params, unsupported, Fisher("type-2"), progress)
 
 
 def fisher_diagonal(
@@ -49,6 +52,7 @@ def fisher_diagonal(
     mc_samples: int = 1,
     seed: int = SEED,
     unsupported: str = "raise",
+    progress: bool | None = None,
 ) -> dict[str, Tensor]:
     """The diagonal of the Fisher matrix, scaled as the GGN of the loss is; other arguments as of `ggn_diagonal`.
 
@@ -62,34 +66,43 @@ def fisher_diagonal(
         mc_samples: labels drawn for each example.
         seed: of the draws.
         unsupported: as there.
+        progress: as there.
 
     Raises:
         CaptureError: as there.
         OperationError: as there.
     """
     one_of("fisher_type", fisher_type, ("type-2", "mc", "empirical"))
-    return _diagonal(model, loss, data, params, unsupported, Fisher(fisher_type, mc_samples, seed))
+    fisher = Fisher(fisher_type, mc_samples, seed)
+    return _diagonal(model, loss, data, params, unsupported, fisher, progress)
 
 
 def _diagonal(
-    model: ModelLike, loss: LossLike, data: Data, params: Names | None, unsupported: str, fisher: Fisher
+    model: ModelLike,
+    loss: LossLike,
+    data: Data,
+    params: Names | None,
+    unsupported: str,
+    fisher: Fisher,
+    progress: bool | None,
 ) -> dict[str, Tensor]:
     one_of("unsupported", unsupported, ("raise", "skip"))
     read, tracked = loss_of(loss, fisher.exact), Model.of(model, params)
     found: dict[str, Tensor] = {}
     terms, generator = 0.0, None
-    for x, y in batches(data):
-        made = run(tracked, x, unsupported)
-        if generator is None and fisher.kind == "mc":
-            generator = fisher.generator(made.output.device)
-        layers = Layers.of(made)
-        terms += read.terms(made.values, y)
-        for z in chunks(made, layers, fisher.cotangents(read, made, y, generator)):
-            for name, parameter in tracked.parameters.items():
-                if name in made.left:
-                    continue
-                part = squares(layers, name, z, parameter.shape)
-                found[name] = found[name].add_(part) if name in found else part
+    with closing(batches(data, progress)) as pairs:
+        for x, y in pairs:
+            made = run(tracked, x, unsupported)
+            if generator is None and fisher.kind == "mc":
+                generator = fisher.generator(made.output.device)
+            layers = Layers.of(made)
+            terms += read.terms(made.values, y)
+            for z in chunks(made, layers, fisher.cotangents(read, made, y, generator)):
+                for name, parameter in tracked.parameters.items():
+                    if name in made.left:
+                        continue
+                    part = squares(layers, name, z, parameter.shape)
+                    found[name] = found[name].add_(part) if name in found else part
     scale = (1 / terms if terms else float("nan")) if read.reduction == "mean" else 1.0
     return {name: values.mul_(scale / fisher.samples) for name, values in found.items()}
 

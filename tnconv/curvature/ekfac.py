@@ -6,6 +6,7 @@ gradient factor in `tnconv.curvature.kfac`.
 """
 
 from collections.abc import Sequence
+from contextlib import closing
 from typing import Any
 
 import torch
@@ -45,6 +46,7 @@ def ekfac(
     seed: int = SEED,
     unsupported: str = "raise",
     process_group: Any = None,
+    progress: bool | None = None,
 ) -> KroneckerFactors:
     """The curvature of a model in KFAC's eigenbasis, with the exact diagonal there; arguments as of `kfac`.
 
@@ -65,6 +67,7 @@ def ekfac(
         seed: as there.
         unsupported: as there.
         process_group: as there.
+        progress: as there; each pass has its bar.
 
     Returns:
         Factors whose blocks are in eigenbases.
@@ -81,7 +84,7 @@ def ekfac(
         "params": params, "fisher_type": fisher_type, "mc_samples": mc_samples, "kfac_approx": kfac_approx,
         "separate_weight_and_bias": separate_weight_and_bias, "groups": groups, "num_data": num_data,
         "num_per_example_loss_terms": num_per_example_loss_terms, "check_deterministic": check_deterministic,
-        "seed": seed, "unsupported": unsupported, "process_group": process_group,
+        "seed": seed, "unsupported": unsupported, "process_group": process_group, "progress": progress,
     }  # fmt: skip
     bases = kfac(model, loss, data, **options).eigh()
     fisher, tracked = Fisher(fisher_type, mc_samples, seed), Model.of(model, params)
@@ -89,19 +92,20 @@ def ekfac(
     finder = Sums(tracked, separate_weight_and_bias, groups, kfac_approx == "reduce", "skip")
     found: dict[tuple[str, ...], Tensor] = {}
     generator = None
-    for x, y in batches(data):
-        passed = run(tracked, x, "raise" if unsupported == "diagonal" else unsupported)
-        if fisher.kind == "mc" and generator is None:
-            generator = fisher.generator(passed.output.device)
-        finder.left |= passed.left
-        layers = Layers.of(passed)
-        calls = finder.blocks_of(layers)
-        for z in chunks(passed, layers, fisher.cotangents(read, passed, y, generator)):
-            for key, places in calls.items():
-                block = bases.blocks[key]
-                assert isinstance(block, EigenBlock)
-                part = _values(layers, block, places, z, groups == "average")
-                found[key] = found[key].add_(part) if key in found else part
+    with closing(batches(data, progress)) as pairs:
+        for x, y in pairs:
+            passed = run(tracked, x, "raise" if unsupported == "diagonal" else unsupported)
+            if fisher.kind == "mc" and generator is None:
+                generator = fisher.generator(passed.output.device)
+            finder.left |= passed.left
+            layers = Layers.of(passed)
+            calls = finder.blocks_of(layers)
+            for z in chunks(passed, layers, fisher.cotangents(read, passed, y, generator)):
+                for key, places in calls.items():
+                    block = bases.blocks[key]
+                    assert isinstance(block, EigenBlock)
+                    part = _values(layers, block, places, z, groups == "average")
+                    found[key] = found[key].add_(part) if key in found else part
     scale = (1 / bases.loss_terms if read.reduction == "mean" else 1.0) / fisher.samples
     for values in found.values():
         if process_group is not None:

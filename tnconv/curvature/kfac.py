@@ -6,10 +6,10 @@ gradient `z` of one column of the loss's Hessian root (or of one sampled or give
 for a mean. Reduce sums over positions first: `A = Σ (Σ_t a)(Σ_t a)ᵀ / (N T²)`, `G = s Σ (Σ_t z)(Σ_t z)ᵀ`.
 """
 
-from collections.abc import Sized
+from contextlib import closing
 from typing import Any
 
-from tnconv.curvature.data import Data, batches
+from tnconv.curvature.data import Data, batches, length
 from tnconv.curvature.fisher import SEED, Fisher, one_of
 from tnconv.curvature.kronecker import KroneckerFactors
 from tnconv.curvature.losses import LossLike, loss_of
@@ -40,6 +40,7 @@ def kfac(
     into: KroneckerFactors | None = None,
     decay: float | None = None,
     process_group: Any = None,
+    progress: bool | None = None,
 ) -> KroneckerFactors:
     """The Kronecker-factored curvature of a model (Martens & Grosse 2015; Eschenhagen et al. 2023, arXiv 2311.00636).
 
@@ -71,6 +72,7 @@ def kfac(
         decay: see `into`.
         process_group: of `torch.distributed`, whose processes each have a part of the data; of a model under
             `fully_shard`, whose parameters are gathered in each forward pass, as many batches each.
+        progress: whether a bar is shown on stderr: True at once, False never, None on a terminal after two seconds.
 
     Returns:
         The factors, which act as a matrix.
@@ -90,23 +92,24 @@ def kfac(
         raise OperationError(f"decay is {decay}; give a number of at least 0 and below 1")
     read = loss_of(loss, fisher.exact)
     tracked = Model.of(model, params)
-    single = isinstance(data, Sized) and len(data) == 1
+    single = length(data) == 1
     in_place = process_group is None and num_data is None and (decay is None or single)
     begin = into if in_place else None
     reduce = kfac_approx == "reduce"
     sums = Sums(tracked, separate_weight_and_bias, groups, reduce, unsupported, begin, decay)
     generator = None
-    for x, y in batches(data):
-        passed = run(
-            tracked,
-            x,
-            "raise" if unsupported == "diagonal" else unsupported,
-            check_deterministic,
-            check_deterministic,
-        )
-        if fisher.kind == "mc" and generator is None:
-            generator = fisher.generator(passed.output.device)
-        sums.add(passed, read.terms(passed.values, y), fisher, read, y, generator)
+    with closing(batches(data, progress)) as pairs:
+        for x, y in pairs:
+            passed = run(
+                tracked,
+                x,
+                "raise" if unsupported == "diagonal" else unsupported,
+                check_deterministic,
+                check_deterministic,
+            )
+            if fisher.kind == "mc" and generator is None:
+                generator = fisher.generator(passed.output.device)
+            sums.add(passed, read.terms(passed.values, y), fisher, read, y, generator)
     found = sums.factors(num_data, num_per_example_loss_terms, read.reduction, fisher, process_group)
     return found if into is None else merged(into, found, decay)
 
