@@ -79,6 +79,37 @@ def test_a_step_is_the_inverse_of_the_empirical_fisher(approx: str, reduction: s
         assert torch.equal(found[name], grads[name])
 
 
+@pytest.mark.parametrize("fisher", ["mc", "type-2"])
+@pytest.mark.parametrize("kind", [nn.CrossEntropyLoss, nn.MSELoss])
+def test_other_curvature_is_that_of_the_loss_inside(fisher: str, kind: Any) -> None:
+    model, (x, y) = net().eval(), batch()
+    target = y if kind is nn.CrossEntropyLoss else torch.randn(6, CLASSES).double()
+    options: dict[str, Any] = {"fisher_type": fisher, "mc_samples": 3 if fisher == "mc" else 1, "seed": 5}
+    loss = nn.CrossEntropyLoss(label_smoothing=0.1) if kind is nn.CrossEntropyLoss else nn.MSELoss()
+    pre = KFACPreconditioner(model, **options)
+    grads = backward(model, pre, x, target, loss)
+    pre.step()
+    want = kfac(model, loss, [(x, target)], unsupported="skip", separate_weight_and_bias=False, **options)
+    close(pre.factors.dense(), want.dense())
+    plain = net().eval()
+    loss(plain(x), target).backward()
+    for name, p in plain.named_parameters():  # the gradients themselves are as ever
+        close(grads[name], p.grad)
+
+
+def test_losses_that_are_not_one() -> None:
+    model, (x, y) = net().eval(), batch()
+    pre = KFACPreconditioner(model, fisher_type="mc")
+    for losses in (lambda out: [LOSS(out, y), LOSS(out, y)], lambda out: [out.sum()]):
+        with (
+            pytest.raises(ArgumentError, match=r"[02] losses were computed inside `with preconditioner:`"),
+            pre,
+        ):
+            losses(model(x))
+    backward(model, pre, x, y)
+    pre.step()
+
+
 def test_factors_decay_and_are_updated_at_intervals() -> None:
     model, batches = net(), [batch(seed) for seed in range(5)]
     pre = KFACPreconditioner(model, decay=0.75, factor_interval=2, inverse_interval=4)
@@ -202,6 +233,7 @@ def test_it_trains() -> None:
         ({"inverse_interval": 1.5}, r"inverse_interval is 1.5; give an int"),
         ({"kfac_approx": "none"}, r"kfac_approx='none' is not known"),
         ({"reduction": "none"}, r"reduction='none' is not known"),
+        ({"fisher_type": "forward-only"}, r"fisher_type='forward-only' is not known; use 'empirical', 'mc'"),
     ],
 )
 def test_options_that_are_refused(options: dict[str, Any], message: str) -> None:

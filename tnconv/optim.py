@@ -9,7 +9,7 @@ optimizer.step()
 """
 
 import importlib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from math import sqrt
 from types import TracebackType
 from typing import Any, Self
@@ -21,9 +21,10 @@ from torch import Tensor, nn
 from tnconv.curvature.axes import assumed
 from tnconv.curvature.blocks import AnyBlock, Block
 from tnconv.curvature.capture import Capture
-from tnconv.curvature.fisher import Fisher, one_of
+from tnconv.curvature.fisher import SEED, Fisher, one_of
 from tnconv.curvature.kfac import merged
 from tnconv.curvature.kronecker import KroneckerFactors
+from tnconv.curvature.losses import Loss, loss_called
 from tnconv.curvature.models import Model
 from tnconv.curvature.run import Run
 from tnconv.curvature.sums import Sums
@@ -33,12 +34,15 @@ Key = tuple[str, ...]
 
 
 class KFACPreconditioner:
-    """Preconditions the gradients of a module with KFAC of the empirical Fisher matrix, from its own backward passes.
+    """Preconditions the gradients of a module with KFAC.
 
-    Layers are seen while it is entered, and what they need is taken from the backward pass of the loss; nothing is
-    left on the module. Parameters without a Kronecker product (norms, embeddings, what is not captured) keep their
-    gradients. Factors are moving averages, `decay * old + (1 - decay) * new`; their inverses have factored damping with
-    the ratio of Martens & Grosse 2015, sec. 6.3.
+    Layers are seen while it is entered, and what the empirical Fisher matrix needs is taken from the backward pass of
+    the loss; other curvature is of the loss that is computed inside, with backward passes of its own, which compute no
+    gradients of parameters. Nothing is left on the module. Parameters without a Kronecker product (norms, embeddings,
+    what is not captured) keep their gradients. Factors are moving averages, `decay * old + (1 - decay) * new`; their
+    inverses have factored damping with the ratio of Martens & Grosse 2015, sec. 6.3.
+
+    Far from a minimum a step may be much too long: give `kl_clip` (1e-3 is usual) with the `lr` of the optimizer.
 
     Args:
         model: whose parameters are trained; under `DistributedDataParallel` the wrapper or what is in it. With
@@ -53,8 +57,13 @@ class KFACPreconditioner:
         kfac_approx: `"expand"` or `"reduce"`.
         separate_weight_and_bias: whether a bias is a block of its own.
         groups: `"block"` or `"average"`.
+        fisher_type: `"empirical"` with the labels of the data; `"mc"` with labels drawn from the model; `"type-2"` for
+            the GGN, with a backward pass for each cell of an example's output. The last two are nearer to the
+            curvature, and need one loss that `tnconv.curvature.kfac` knows, computed inside.
+        mc_samples: labels drawn for each example.
+        seed: of drawn labels.
         skip: names of parameters that keep their gradients.
-        reduction: of the loss over examples, `"mean"` or `"sum"`.
+        reduction: of the loss over examples, `"mean"` or `"sum"`; seen where `fisher_type` is not `"empirical"`.
         process_group: of `torch.distributed`, over which factors are averaged; inverses are shared out by
             predicted work.
 
@@ -80,6 +89,9 @@ class KFACPreconditioner:
         kfac_approx: str = "expand",
         separate_weight_and_bias: bool = False,
         groups: str = "block",
+        fisher_type: str = "empirical",
+        mc_samples: int = 1,
+        seed: int = SEED,
         skip: Collection[str] = (),
         reduction: str = "mean",
         process_group: Any = None,
@@ -87,6 +99,7 @@ class KFACPreconditioner:
         one_of("kfac_approx", kfac_approx, ("expand", "reduce"))
         one_of("groups", groups, ("block", "average"))
         one_of("reduction", reduction, ("mean", "sum"))
+        one_of("fisher_type", fisher_type, ("empirical", "mc", "type-2"))
         _check("damping", damping, damping > 0, "a positive number")
         _check("decay", decay, 0 <= decay < 1, "a number of at least 0 and below 1")
         _check("kl_clip", kl_clip, kl_clip is None or kl_clip > 0, "a positive number or None")
@@ -104,40 +117,43 @@ class KFACPreconditioner:
         self.factor_interval, self.inverse_interval = factor_interval, inverse_interval
         self.separate, self.groups, self.reduce = separate_weight_and_bias, groups, kfac_approx == "reduce"
         self.reduction, self.process_group = reduction, process_group
+        self.fisher = Fisher(fisher_type, mc_samples, seed)
         self.factors: KroneckerFactors | None = None
         self.steps = 0
         self._tracked = Model.of(model, [name for name in names if name not in set(skip)])
         self._inverses: dict[Key, AnyBlock] = {}
-        self._passes: list[tuple[Capture, dict[int, Tensor]]] = []
-        self._open: Capture | None = None
+        self._passes: list[_Pass] = []
+        self._open: _Pass | None = None
+        self._generator: torch.Generator | None = None
 
     # -- a forward pass ----------------------------------------------------------------------------------
 
     def __enter__(self) -> Self:
         """See the layers of a forward pass, if factors are due."""
         if self.steps % self.factor_interval == 0:
-            grads: dict[int, Tensor] = {}
-
-            def seen(place: int, output: Tensor) -> None:
-                def keep(grad: Tensor) -> None:
-                    grads[place] = grads[place] + grad if place in grads else grad.detach()
-
-                output.register_hook(keep)  # type: ignore[no-untyped-call]
-
-            self._open = Capture(self._tracked.parameters, self._tracked.current, seen)
+            self._open = _Pass(self._tracked, self.fisher.kind == "empirical")
             self._open.__enter__()  # type: ignore[no-untyped-call]
-            self._passes.append((self._open, grads))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """See no more; a pass that failed does not count."""
-        if self._open is not None:
-            self._open.__exit__(kind, error, trace)  # type: ignore[no-untyped-call]
-            self._open = None
-            if kind is not None:
-                self._passes.pop()
+        """See no more; a pass that failed does not count.
+
+        Raises:
+            ArgumentError: the curvature is of the loss, which was not computed inside.
+        """
+        if self._open is None:
+            return
+        seen, self._open = self._open, None
+        seen.__exit__(kind, error, trace)  # type: ignore[no-untyped-call]
+        if kind is not None:
+            return
+        if not seen.empirical:
+            if self._generator is None and self.fisher.kind == "mc":
+                self._generator = self.fisher.generator(seen.output.device)
+            seen.compute(self.fisher, self._generator)
+        self._passes.append(seen)
 
     # -- a step ------------------------------------------------------------------------------------------
 
@@ -164,26 +180,21 @@ class KFACPreconditioner:
         passes, self._passes = self._passes, []
         begin = self.factors if self.process_group is None and len(passes) == 1 else None
         sums = Sums(self._tracked, self.separate, self.groups, self.reduce, "skip", begin, self.decay)
-        for captured, grads in passes:
-            if not grads:
+        for seen in passes:
+            if not any(seen.grads):
                 raise ArgumentError(
                     "a forward pass was seen but no backward pass; call loss.backward() before step()"
                 )
-            missing = captured.missing()
-            kept = [
-                (place, call)
-                for place, call in enumerate(captured.calls)
-                if not set(call.names) & set(missing) and place in grads
-            ]
-            n = kept[0][1].shape[0] if kept else 1
-            calls = tuple(call for _, call in kept)
-            passed = Run(torch.empty(n), calls, tuple(assumed(call, n) for call in calls), missing)
-            layers, blocks = sums.begin(passed, n)
-            sums.add_gradients(layers, blocks, [grads[place] for place, _ in kept])
-        if self.reduction == "mean":  # gradients are of the mean over the examples of a pass
+            passed, terms, places = seen.run()
+            layers, blocks = sums.begin(passed, terms)
+            for grads in seen.grads:
+                sums.add_gradients(layers, blocks, [grads[place] for place in places])
+        if (
+            self.fisher.kind == "empirical" and self.reduction == "mean"
+        ):  # gradients are of the mean over a pass
             for output in sums.outputs.values():
                 output.mul_((sums.n / len(passes)) ** 2)
-        new = sums.factors(None, None, "mean", Fisher("empirical"), self.process_group)
+        new = sums.factors(None, None, "mean", self.fisher, self.process_group)
         self.factors = new if self.factors is None else merged(self.factors, new, self.decay)
 
     def _invert(self) -> None:
@@ -252,6 +263,93 @@ class KFACPreconditioner:
         self.factors = None if saved is None else KroneckerFactors.from_state_dict(saved)
         self._inverses = {}
         self._passes = []
+
+
+class _Pass(Capture):
+    """A forward pass: its layers, the loss, and gradients at the outputs of layers.
+
+    Args:
+        model: whose pass it is.
+        empirical: whether the gradients are those of the backward pass that follows; else `compute` makes them.
+
+    Attributes:
+        grads: for each column or sample, by the place of the call.
+        losses: what `loss_called` says of each.
+    """
+
+    def __init__(self, model: Model, empirical: bool) -> None:
+        first: dict[int, Tensor] = {}
+        super().__init__(model.parameters, model.current, _keeper(first) if empirical else None)
+        self.empirical = empirical
+        self.grads = [first] if empirical else []
+        self.losses: list[tuple[Loss, Tensor, Any]] = []
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Compute a call, and record it if it is of a layer or the loss."""
+        result = super().__torch_function__(func, types, args, kwargs)
+        if not self.empirical:
+            found = loss_called(func, args, kwargs or {})
+            if found is not None:
+                self.losses.append(found)
+        return result
+
+    @property
+    def output(self) -> Tensor:
+        """What the loss is of.
+
+        Raises:
+            ArgumentError: there is not one loss.
+        """
+        if len(self.losses) != 1:
+            raise ArgumentError(
+                f"{len(self.losses)} losses were computed inside `with preconditioner:` but the curvature is of one; "
+                "compute one nn.MSELoss, nn.CrossEntropyLoss or nn.BCEWithLogitsLoss there, or give "
+                "fisher_type='empirical'"
+            )
+        return self.losses[0][1]
+
+    def compute(self, fisher: Fisher, generator: torch.Generator | None) -> None:
+        """The gradients of the curvature, with backward passes over the layers' outputs."""
+        loss, output, y = self.losses[0]
+        passed = Run(output, tuple(self.calls), (), {})
+        for cotangent, _ in fisher.cotangents(loss, passed, y, generator):
+            self.grads.append(dict(enumerate(passed.gradients(cotangent, retain=True))))
+
+    def run(self) -> tuple[Run, float, list[int]]:
+        """The pass, its loss terms, and the places of the calls that count."""
+        missing = self.missing()
+        there = self.grads[0]
+        places = [
+            place
+            for place, call in enumerate(self.calls)
+            if not set(call.names) & set(missing) and place in there
+        ]
+        calls = tuple(self.calls[place] for place in places)
+        if self.empirical:
+            n = calls[0].shape[0] if calls else 1
+            terms = float(n)
+        else:
+            loss, output, y = self.losses[0]
+            n, terms = len(output), loss.terms(output.detach(), y)
+        return Run(torch.empty(n), calls, tuple(assumed(call, n) for call in calls), missing), terms, places
+
+
+def _keeper(grads: dict[int, Tensor]) -> Callable[[int, Tensor], None]:
+    """What lets the gradient of the output of a call be kept; it holds nothing of the pass, which would hold it."""
+
+    def seen(place: int, output: Tensor) -> None:
+        def keep(grad: Tensor) -> None:
+            grads[place] = grads[place] + grad if place in grads else grad.detach()
+
+        output.register_hook(keep)  # type: ignore[no-untyped-call]
+
+    return seen
 
 
 def shared_out(blocks: Mapping[Key, AnyBlock], processes: int) -> dict[Key, int]:

@@ -6,9 +6,10 @@ axes but the first are positions, each with a loss term of its own. `MSELoss` an
 `reduction="mean"` also divide by C, which belongs to the loss term.
 """
 
+import inspect
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -355,3 +356,19 @@ _FUNCTIONS: dict[Any, type[nn.Module]] = {
     F.cross_entropy: nn.CrossEntropyLoss,
     F.binary_cross_entropy_with_logits: nn.BCEWithLogitsLoss,
 }
+
+
+def loss_called(
+    function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> tuple[Loss, Tensor, Any] | None:
+    """The loss that a call of a function of torch computes, the output and the target; None for another function."""
+    kind = _FUNCTIONS.get(function)
+    if kind is None:
+        return None
+    given = inspect.signature(function).bind(*args, **kwargs).arguments
+    output, y = given.pop("input"), given.pop("target")
+    weight = given.pop("weight", None)
+    if weight is not None and kind is nn.MSELoss:
+        raise OperationError("F.mse_loss has a weight, which its Hessian is not known for; leave it out")
+    options = given if weight is None else {**given, "weight": weight}
+    return loss_of(kind(**options), True), output, y
