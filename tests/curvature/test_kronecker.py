@@ -138,10 +138,11 @@ def test_damping_of_factors() -> None:
     ):
         with pytest.raises(ArgumentError, match=message):
             made.inverse(**bad)
-    with pytest.raises(
-        ArgumentError, match=r"a block of eigenvalues has damping=0.1 and use_exact_damping=False"
-    ):
-        made.eigh().inverse(0.1)
+    exact = made.inverse(0.1, use_exact_damping=True)  # what factors in eigenbases have without asking
+    close(made.eigh().inverse(0.1).dense(), exact.dense())
+    for options in ({"damping": (0.1, 0.2)}, {"damping": 0.1, "use_heuristic_damping": True}):
+        with pytest.raises(ArgumentError, match=r"a block of eigenvalues has damping=.*; give one number"):
+            made.eigh().inverse(**options)
     for value in (float("nan"), float("inf")):
         block.G[0, 0, 0] = value
         for options in ({}, {"use_heuristic_damping": True}):

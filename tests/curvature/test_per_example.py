@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from tests.curvature.curvature_models import (
     CLASSES,
@@ -220,6 +221,10 @@ def test_what_is_refused() -> None:
         clipped_gradients(model, loss, x, y, 1.0, "other")
     with pytest.raises(OperationError, match=r"unsupported='diagonal' is not known; use 'raise', 'skip'"):
         ntk(model, x, unsupported="diagonal")
+    with pytest.raises(
+        ArgumentError, match=r"x is a DataLoader, but what is computed is of one input of the model"
+    ):
+        ntk(model, DataLoader(x))
     training = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
     with pytest.raises(
         CaptureError, match=r"examples depend on each other through batch_norm in training mode"

@@ -255,10 +255,10 @@ class EigenBlock(AnyBlock):
         self, damping: Damping, heuristic: bool = False, least: float = 1e-8, exact: bool = False
     ) -> AnyBlock:
         """The inverse of the damped block."""
-        if isinstance(damping, tuple) or not exact:
+        if isinstance(damping, tuple) or heuristic:
             raise ArgumentError(
-                f"a block of eigenvalues has damping={damping!r} and use_exact_damping={exact}; give one number and "
-                "use_exact_damping=True"
+                f"a block of eigenvalues has damping={damping!r} and use_heuristic_damping={heuristic}, but no factors "
+                "to share it; give one number, which is added to the eigenvalues"
             )
         return self._with(1 / (self.values + damping))
 

@@ -156,7 +156,8 @@ class KroneckerFactors:
                 `π²` the ratio of their mean eigenvalues (Martens & Grosse 2015, sec. 6.3); a bias alone has that of its
                 layer's gradient factor, or `damping` where the weight is left out.
             min_damping: the least that the heuristic adds.
-            use_exact_damping: `(G ⊗ A + damping I)⁻¹`, by eigenvalues.
+            use_exact_damping: `(G ⊗ A + damping I)⁻¹`, by eigenvalues; factors in eigenbases, as those of `ekfac`,
+                have no other.
 
         Raises:
             ArgumentError: two ways of damping are asked for, or a factor is not positive definite.

@@ -8,13 +8,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
 
 from tnconv.curvature.axes import Examples, assumed, located
 from tnconv.curvature.calls import LayerCall
 from tnconv.curvature.capture import Capture
 from tnconv.curvature.graph import Users
 from tnconv.curvature.models import Model
-from tnconv.errors import CaptureError
+from tnconv.errors import ArgumentError, CaptureError
 
 Key = tuple[tuple[str, tuple[str, ...], int], ...]
 
@@ -82,7 +83,13 @@ def run(
     Raises:
         CaptureError: a parameter is not captured, examples depend on each other, or the output is no tensor
             `[n, *]`.
+        ArgumentError: the input is a loader.
     """
+    if isinstance(x, DataLoader | Dataset):
+        raise ArgumentError(
+            f"x is a {type(x).__name__}, but what is computed is of one input of the model; give a batch, such as "
+            "next(iter(loader))[0]"
+        )
     captured = Capture(model.parameters, model.current)
     before = torch.get_rng_state() if deterministic else None
     with torch.enable_grad(), captured:
