@@ -10,9 +10,10 @@ import types
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.graph import get_gradient_edge
+from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.overrides import TorchFunctionMode, resolve_name
 
 from tnconv.curvature.calls import READERS, LayerCall, Read, is_view, read_cellwise, read_visible
@@ -163,25 +164,21 @@ class Capture(TorchFunctionMode):
             for name in filter(None, (weight, bias)):
                 self.unread.setdefault(name, _OFF)
             return
-        if (self.parameters[weight or bias or ""]).is_complex() or result.is_complex():
+        if result.is_complex():
             raise CaptureError(
-                f"parameter {weight or bias!r} or what its layer computes is complex, but curvature of models is of "
+                f"what the layer of parameter {weight or bias!r} computes is complex, but curvature of models is of "
                 "real values; compile the operations of the layer with tnconv.compile"
             )
         x = None if read.x is None else read.x.detach()
-        self.calls.append(
-            LayerCall(
-                read.op,
-                read.spec,
-                weight,
-                bias,
-                x,
-                get_gradient_edge(result),
-                result.shape,
-                read,
-                0 if x is None else x._version,
-            )
-        )
+        node: Any = result.grad_fn
+        if node is None or isinstance(
+            node, torch._C._FunctionBase
+        ):  # an edge has to own the history of these
+            edge = get_gradient_edge(result)
+        else:
+            edge = GradientEdge(node, result.output_nr)
+        version = 0 if x is None else x._version
+        self.calls.append(LayerCall(weight, bias, x, edge, result.shape, read, version))
         if self._seen is not None:
             self._seen(len(self.calls) - 1, result)
 

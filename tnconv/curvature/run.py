@@ -2,7 +2,7 @@
 
 import weakref
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -158,8 +158,7 @@ def _without(call: LayerCall, left: Mapping[str, str]) -> LayerCall:
     """The call, of the parameters that are captured."""
     if not set(call.names) & set(left):
         return call
-    return replace(
-        call,
+    return call._replace(
         weight=None if call.weight in left else call.weight,
         bias=None if call.bias in left else call.bias,
     )

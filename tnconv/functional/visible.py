@@ -4,7 +4,6 @@ A layer of tnconv is a program: a mode sees its steps, which tell little of the 
 as torch's own functions do, and may compute the call by calling the function again.
 """
 
-from abc import ABC, abstractmethod
 from collections.abc import Hashable
 from typing import Protocol
 
@@ -30,29 +29,29 @@ class Factored(Hashable, Protocol):
         """The forward network for the input size of a spec, with the factors as parameters."""
 
 
-class VisibleLayer(ABC):
-    """A layer as a function of its input and its parameters.
+class VisibleLayer:
+    """A layer as a function of its input and its parameters; a base class, which a mode can ask for in no time.
 
     Subclasses are frozen dataclasses.
     """
 
     @property
-    @abstractmethod
     def names(self) -> tuple[str, ...]:
         """The parameters by place: `weight` and `bias`, or the factors of the weight and `bias`."""
+        raise NotImplementedError
 
     @property
     def factored(self) -> Factored | None:
         """What has the network, where the weight is one of factors."""
         return None
 
-    @abstractmethod
     def spec(self, input: Tensor) -> ConvSpec | LinearSpec:
         """The layer with its dense weight, for the size of an input."""
+        raise NotImplementedError
 
-    @abstractmethod
     def compute(self, input: Tensor, *parameters: Tensor | None) -> Tensor:
         """The value."""
+        raise NotImplementedError
 
     def __call__(self, input: Tensor, *parameters: Tensor | None) -> Tensor:
         """The value, by the mode that is on."""
