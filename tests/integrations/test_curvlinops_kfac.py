@@ -76,6 +76,43 @@ def test_it_is_the_operator_of_curvlinops(
     torch.testing.assert_close(*inverses)
 
 
+@pytest.mark.parametrize(
+    ("loss", "reduction", "fisher", "approximation", "separate"),
+    [
+        ("CrossEntropyLoss", "mean", "type-2", "expand", True),
+        ("MSELoss", "sum", "mc", "reduce", False),
+        ("BCEWithLogitsLoss", "mean", "empirical", "expand", False),
+    ],
+)
+def test_it_is_the_ekfac_of_curvlinops(
+    loss: str, reduction: str, fisher: str, approximation: str, separate: bool
+) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(2, 3, (3, 2), stride=2, dilation=(1, 2)), nn.Tanh(), nn.Flatten(2), nn.Linear(6, 3, bias=False),
+        nn.Tanh(), nn.Flatten(), nn.Linear(9, 3),
+    ).to(F64)  # fmt: skip
+    data = [(torch.cat([x, x + 1, x.sin()] * 8), torch.cat([y] * 24)) for x, y in batches(loss)]
+    data = [(x + torch.randn_like(x), y) for x, y in data]  # more examples than columns: no equal eigenvalues
+    options: Any = {
+        "fisher_type": fisher,
+        "kfac_approx": approximation,
+        "separate_weight_and_bias": separate,
+        "mc_samples": 2 if fisher == "mc" else 1,
+        "check_deterministic": False,
+    }
+    arguments: Any = (model, getattr(nn, loss)(reduction=reduction), list(model.parameters()), data)
+    right, found = (each.EKFACLinearOperator(*arguments, **options) for each in (theirs, ours))
+    vector = torch.randn(right.shape[1], dtype=F64)
+    torch.testing.assert_close(found @ vector, right @ vector, rtol=1e-8, atol=1e-10)
+    torch.testing.assert_close(found.trace, right.trace)
+    inverses = [
+        theirs.KFACInverseLinearOperator(each, damping=0.1, use_exact_damping=True) @ vector
+        for each in (found, right)
+    ]
+    torch.testing.assert_close(*inverses)
+
+
 def by_hand(layer: Any, x: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
     """Both expand factors from the Jacobian of the layer by its weight, which knows every hyper-parameter.
 

@@ -1,13 +1,17 @@
-"""curvlinops' KFAC operator with tnconv's Kronecker factors: a drop-in with the same name.
+"""curvlinops' KFAC and EKFAC operators with tnconv's Kronecker factors: drop-ins with the same names.
 
 `KFACLinearOperator` of curvlinops (https://curvlinops.readthedocs.io) has no table of backends; what it computes of a
-layer it computes in two methods. The subclass here overrides these two, so that all else is curvlinops': Fisher types,
-scales, draws of labels, products, inverses (`KFACInverseLinearOperator` takes it), `state_dict`.
+layer it computes in two methods, and `EKFACLinearOperator` in a third. The subclasses here override these, so that all
+else is curvlinops': Fisher types, scales, draws of labels, products, inverses (`KFACInverseLinearOperator` takes them),
+`state_dict`.
 
 What changes: convolutions of one to three dimensions are supported, where it has two; padding modes count, which it
 ignores; a factor is computed by the kernels that `tnconv.compile` chooses, without an unfolded input where that is
-faster. A grouped convolution has one block, of the mean over the groups, as there.
+faster. A grouped convolution has one block, of the mean over the groups, as there; its eigenvalues in EKFAC are those
+of its gradients, where curvlinops takes gradients of the averaged input.
 """
+
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -59,15 +63,55 @@ class KFACLinearOperator(curvlinops.KFACLinearOperator):  # type: ignore[misc]
         g = flat(module, grad_output.detach())
         op = f"kfac_grad_{self._approximation}"
         function = of_output(module, op, positions(module, g), groups="average", convention="sum")
-        scale = 1 / self._mc_samples
-        if self._loss_func.reduction == "mean":  # gradients are divided by the loss terms of a batch
-            scale *= len(g) ** 2 * self._num_per_example_loss_terms / self._N_data
-        _add(self._gradient_covariances, module_name, function, g * scale**0.5)
+        _add(self._gradient_covariances, module_name, function, g * self._scale(len(g)) ** 0.5)
+
+    def _scale(self, n: int) -> float:
+        """What curvlinops corrects the scale of a loss of n examples by."""
+        if self._loss_func.reduction == "sum":
+            return 1 / self._mc_samples  # type: ignore[no-any-return]
+        # Gradients are divided by the loss terms of a batch.
+        return n**2 * self._num_per_example_loss_terms / (self._N_data * self._mc_samples)  # type: ignore[no-any-return]
 
     @property
     def _approximation(self) -> str:
         """`"expand"` or `"reduce"`; curvlinops' enumeration is a str by value."""
         return curvlinops.KFACType(self._kfac_approx).value  # type: ignore[no-any-return]
+
+
+class EKFACLinearOperator(KFACLinearOperator, curvlinops.EKFACLinearOperator):  # type: ignore[misc]
+    """KFAC with the eigenvalues that fit best, as a linear operator.
+
+    All arguments and methods are those of `curvlinops.EKFACLinearOperator`; layers as of `KFACLinearOperator`.
+    """
+
+    _corrected_eigenvalues: dict[str, Any]
+
+    def _accumulate_corrected_eigenvalues(
+        self, grad_output: Tensor, module: nn.Module, module_name: str
+    ) -> None:
+        """Add `Σ_n (Q_Gᵀ V[n] Q_A)²` of the per-example gradients `V` of a batch, times the scale of the loss."""
+        g = flat(module, grad_output.detach())
+        g = g * self._scale(len(g)) ** 0.5
+        named, found = self._mapping[module_name], self._corrected_eigenvalues
+        by_output = self._gradient_covariances_eigenvectors[module_name]
+        values = {}
+        joint = len(named) == 2 and not self._separate_weight_and_bias
+        if "weight" in named:
+            x = flat(module, self._cached_activations[module_name])
+            bias = "joint" if joint else "separate"
+            options = {"convention": "sum", "groups": "average", "bias": bias}
+            function = compiled(module, "ekfac_eigenvalues", positions(module, x), **options)
+            by_input = self._input_covariances_eigenvectors[module_name]
+            values["weight"] = function(x, g.unsqueeze(0), by_output.unsqueeze(0), by_input.unsqueeze(0))[0]
+        if joint:
+            self._corrected_eigenvalues = self._set_or_add_(found, module_name, values["weight"])
+            return
+        if "bias" in named:
+            rows = of_output(module, "per_example_weight_vjp", positions(module, g), wrt="bias")(g)
+            values["bias"] = (rows @ by_output).square().sum(0)
+        found[module_name] = found.get(module_name, {})
+        for name, place in named.items():
+            found[module_name] = self._set_or_add_(found[module_name], place, values[name])
 
 
 def _add(sums: dict[str, Tensor], name: str, function: CompiledFunction, tensor: Tensor) -> None:
