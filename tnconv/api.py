@@ -9,7 +9,7 @@ import torch
 
 from tnconv import ops, plugins
 from tnconv.backends import cache, reference
-from tnconv.backends.torch.profile import profile_of
+from tnconv.backends.base import backend_of
 from tnconv.backends.tuning import FILE
 from tnconv.compiler.batches import BatchAxes
 from tnconv.compiler.build import Builder, Built
@@ -200,7 +200,7 @@ def _compiled(
 
 def _surroundings(options: Options) -> Hashable:
     """What a compilation depends on besides its arguments."""
-    rates = profile_of(options.device) if options.backend == "torch" else None
+    rates = backend_of(options.backend).rates(options.device)
     measured = cache.path_of(FILE) if options.autotune else None
     return (plugins.state(), rates, measured, torch.get_default_dtype(), torch.get_num_threads())
 

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from tnconv.api import compile
+from tnconv.backends.signature import Signature
 from tnconv.backends.torch.context import fixed, is_open, is_traced, takes_over
-from tnconv.backends.torch.signature import Signature
 from tnconv.compiler.build import Built
 from tnconv.compiler.function import CompiledFunction
 from tnconv.compiler.options import OPTIONS

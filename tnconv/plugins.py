@@ -73,8 +73,8 @@ BUILTINS: Mapping[str, Mapping[str, str]] = {
     },
     PLANNERS: {},
     BACKENDS: {
-        "torch": "tnconv.backends.torch.lower:lower",
-        "reference": "tnconv.backends.reference:lower",
+        "torch": "tnconv.backends.torch.backend:TorchBackend",
+        "reference": "tnconv.backends.reference:ReferenceBackend",
     },
     VIEWERS: {"svg": "tnconv.inspect.draw:to_svg"},
 }
@@ -208,6 +208,8 @@ def _load(group: str, name: str, source: Source) -> Any:
         value: Any = importlib.import_module(module.strip())
         for part in attribute.strip().split("."):
             value = getattr(value, part)
+    except PluginError:  # what it needs is missing, and it says what to install
+        raise
     except Exception as error:  # a plug-in may fail in any way while it is imported
         raise PluginError(
             f"{group} {name!r} of distribution {source.owner!r} cannot be loaded from {source.target!r}: "

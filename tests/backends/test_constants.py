@@ -108,7 +108,10 @@ def test_other_ways_to_compile(monkeypatch, tmp_path):
     tuned = cp(autotune=True)
     assert tuned.trials and tuned.kept is not None
     torch.testing.assert_close(tuned(*tensors), want)
-    assert cp(backend="reference").kept is None
+    with pytest.raises(
+        PlanError, match="backend 'reference' has no constant=: it keeps nothing between calls"
+    ):
+        cp(backend="reference")
     torch.testing.assert_close(cp(verify="exact")(*tensors), want)
 
 

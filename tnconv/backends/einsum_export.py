@@ -27,8 +27,9 @@ import opt_einsum
 import torch
 
 from tnconv.backends.reference import Array, bind_symbols, expand_pattern
+from tnconv.backends.signature import Signature
+from tnconv.backends.torch.arrays import TENSORS
 from tnconv.backends.torch.runtime import table
-from tnconv.backends.torch.signature import Signature
 from tnconv.errors import ArgumentError, LoweringError, NetworkError
 from tnconv.ir import Axis, Delta, Index, Network, Pattern, Scale, Select, Sum, Tensor, as_integer, fresh
 from tnconv.ir.monomial import is_expression
@@ -193,7 +194,7 @@ def _ordered(network: Network, source: Any) -> Signature:
 
 def _checked(signature: Signature, tensors: Sequence[object], named: Mapping[str, object]) -> Sequence[Any]:
     found = signature.collect(tensors, named)
-    signature.check(found)
+    signature.check(found, TENSORS)
     return found
 
 

@@ -5,7 +5,7 @@ a bound shows that nothing overflows, in Python integers elsewhere; a rational s
 """
 
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
@@ -15,7 +15,8 @@ import numpy.typing as npt
 import opt_einsum
 import torch
 
-from tnconv.backends.base import Choice, Program
+from tnconv.backends.base import Backend, Capability, Choice, How, Program
+from tnconv.backends.torch.arrays import TENSORS
 from tnconv.errors import ArgumentError, NetworkError
 from tnconv.ir import (
     Axis,
@@ -438,29 +439,27 @@ def _add(values: Sequence[Array]) -> Array:
     return np.asarray(sum(values[1:], values[0]))
 
 
-def lower(
-    plan: Plan,
-    network: Expression,
-    _hints: Mapping[str, int],
-    _prefer: Collection[str] = (),
-    _device: str = "cpu",
-) -> Program:
-    """The `reference` backend: a function that evaluates the network densely, without gradients."""
+class ReferenceBackend(Backend):
+    """Evaluate the network densely, without gradients: for checks."""
 
-    def function(*tensors: torch.Tensor) -> torch.Tensor:
-        if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
-            raise ArgumentError(
-                "the reference backend has no gradients; use torch.no_grad() or backend='torch'"
-            )
-        arrays = {name: t.detach().cpu().numpy() for name, t in zip(plan.arguments, tensors, strict=True)}
-        value = np.asarray(evaluate(network, arrays))
-        dtype = next(a.dtype for name, a in arrays.items() if name not in network.tables)
-        kept = value.astype(dtype.type(0).real.dtype if network.real else dtype)
-        return torch.as_tensor(kept, device=tensors[0].device)
+    arrays = TENSORS
+    capabilities = frozenset({Capability.OUT})
 
-    source = (
-        "\n".join(f"# {line}" for line in str(network).splitlines())
-        + "\n# evaluated densely by tnconv.backends.reference\n"
-    )
-    choices = tuple(Choice(step.result, "reference") for step in plan.steps)
-    return Program(network.name, source, tuple(plan.arguments), choices, (), function)
+    def lower(self, plan: Plan, network: Expression, how: How) -> Program:
+        """A function that evaluates the network, whatever the plan says."""
+
+        def function(*tensors: torch.Tensor) -> torch.Tensor:
+            if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
+                raise ArgumentError(
+                    "the reference backend has no gradients; use torch.no_grad() or backend='torch'"
+                )
+            arrays = {name: t.detach().cpu().numpy() for name, t in zip(plan.arguments, tensors, strict=True)}
+            value = np.asarray(evaluate(network, arrays))
+            dtype = next(a.dtype for name, a in arrays.items() if name not in network.tables)
+            kept = value.astype(dtype.type(0).real.dtype if network.real else dtype)
+            return torch.as_tensor(kept, device=tensors[0].device)
+
+        lines = (f"# {line}\n" for line in str(network).splitlines())
+        source = f"{''.join(lines)}# evaluated densely by tnconv.backends.reference\n"
+        choices = tuple(Choice(step.result, "reference") for step in plan.steps)
+        return Program(network.name, source, tuple(plan.arguments), choices, (), function)

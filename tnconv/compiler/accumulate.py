@@ -10,6 +10,7 @@ from torch import Tensor
 
 from tnconv.backends.base import Program
 from tnconv.backends.peak import peak_elements
+from tnconv.backends.torch.arrays import TENSORS
 from tnconv.backends.torch.context import have_tangents, is_recorded
 from tnconv.backends.torch.into import add_into
 from tnconv.compiler.batches import BatchAxes
@@ -40,7 +41,7 @@ class Added:
         """Add."""
         *tensors, out, beta = given
         if self.single is not None:
-            tensors = self.single.added(tensors)
+            tensors = self.single.added(tensors, TENSORS)
             for axis in sorted(self.single.result):
                 out = out.unsqueeze(axis)
         if self.program is None:
@@ -161,14 +162,14 @@ def target_of(
     """
     dropped = added.single.result if added.single else ()
     axes = [axis for place, axis in enumerate(network.output) if place not in dropped]
-    dtype = arithmetic.result_dtype(tensors)
+    dtype = arithmetic.result_dtype(tensors, TENSORS)
 
     def converted(*given: Any) -> Tensor:
         *arguments, out, beta = given
-        return chosen(lambda *cast: added(*cast, out, beta), arithmetic, arguments)(*arguments)
+        return chosen(lambda *cast: added(*cast, out, beta), arithmetic, arguments, TENSORS)(*arguments)
 
     add: Callable[..., Tensor] = converted
-    if chosen(added, arithmetic, tensors) is added:
+    if chosen(added, arithmetic, tensors, TENSORS) is added:
         add = added if added.single or not added.program else added.program.function
     made = Target(
         network.name,
@@ -177,7 +178,7 @@ def target_of(
         dtype.to_real() if network.terms[0].real else dtype,
         tensors[0].device if tensors else out.device,
         add,
-        chosen(way, arithmetic, tensors),
+        chosen(way, arithmetic, tensors, TENSORS),
     )
     made.check(out)
     return made

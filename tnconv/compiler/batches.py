@@ -4,8 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
-
+from tnconv.backends.arrays import Arrays
 from tnconv.ir import Axis, Expression
 
 
@@ -39,11 +38,11 @@ class BatchAxes:
         dims = (getattr(tensors[place], "ndim", None) == rank - 1 for place, rank, _ in self.arguments)
         return all(dims)
 
-    def added(self, tensors: Sequence[Tensor]) -> list[Tensor]:
-        """The tensors as a batch of one."""
-        made = list(tensors)
+    def added(self, given: Sequence[Any], arrays: Arrays) -> list[Any]:
+        """The arguments as a batch of one."""
+        made = list(given)
         for place, _, axis in self.arguments:
-            made[place] = made[place].unsqueeze(axis)
+            made[place] = arrays.with_axis(made[place], axis)
         return made
 
 

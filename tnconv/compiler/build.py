@@ -8,14 +8,10 @@ from typing import Any
 
 import torch
 
-from tnconv import plugins
-from tnconv.backends.base import Backend, Program
+from tnconv.backends.base import Backend, How, Program, backend_of
 from tnconv.backends.peak import peak_at
-from tnconv.backends.torch.accumulating import Accumulating
 from tnconv.backends.torch.constants import KeptProgram, WithConstants
-from tnconv.backends.torch.lower import COMPONENTWISE, fastest_of, kernel_table, lower
-from tnconv.backends.torch.profile import Profile, profile_of
-from tnconv.backends.torch.sliced import loop_over_chunks
+from tnconv.backends.torch.lower import COMPONENTWISE
 from tnconv.backends.torch.training import TrainedProgram, WithBackward
 from tnconv.backends.tuning import Trial, tune
 from tnconv.errors import LoweringError, PlanError
@@ -31,15 +27,6 @@ _ORDERS = 6  # contraction orders that are tried for one size of the chunks
 _INDICES = 6  # indices that are tried for a slice
 _RIVALS = 6  # plans for which a program is written; each takes some milliseconds
 _DEPTH = 3  # indices that are sliced together
-# Native convolutions take memory for themselves; these do not.
-_PLAIN_KERNELS = (
-    "matmul",
-    "symmetric product",
-    "window sum",
-    "window view + matmul",
-    "cells apart, symmetric product",
-    "cells apart, window view + matmul",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,14 +68,14 @@ class Builder:
         hints: integers that size symbols count as; 32 for those not named.
         device: whose rates decide between kernels; or these.
         objective: what plans are judged by; where it counts time, that of their programs decides.
-        accuracy: the least that kernels of the `torch` backend promise.
+        accuracy: the least that kernels promise.
     """
 
     passes: Pipeline
     planner: str
     backend: str
     hints: dict[str, int]
-    device: str | Profile
+    device: Any
     objective: Objective
     accuracy: str = COMPONENTWISE
 
@@ -96,16 +83,19 @@ class Builder:
         """An integer for every size symbol of a network."""
         return {name: self.hints.get(name, DEFAULT_HINT) for name in network.symbols}
 
+    @property
+    def made_by(self) -> Backend:
+        """The backend."""
+        return backend_of(self.backend)
+
+    def how(self, network: Expression, prefer: Collection[str] = ()) -> How:
+        """What the backend is told besides a plan of the network, with kernels to prefer."""
+        return How(self.hints_of(network), tuple(prefer), self.device, self.accuracy)
+
     def lowering(self, network: Expression) -> Callable[[Plan, tuple[str, ...]], Program]:
         """What writes the program of a plan of the network, with kernels to prefer."""
-        backend, hints = self._backend(), self.hints_of(network)
-        return lambda plan, prefer: backend(plan, network, hints, prefer, self.device)
-
-    def _backend(self) -> Backend:
-        """What writes programs; a backend of a plug-in is not asked for less or more than it does."""
-        found: Backend = plugins.get(plugins.BACKENDS, self.backend)
-        own: Backend = partial(lower, accuracy=self.accuracy)
-        return own if self.backend == "torch" else found
+        backend = self.made_by
+        return lambda plan, prefer: backend.lower(plan, network, self.how(network, prefer))
 
     def _task(self, network: Expression) -> str:
         """What is computed, as autotuning remembers it."""
@@ -139,13 +129,9 @@ class Builder:
             kept = [(plan, self._kept(network, plan, prefer)) for plan in self.rivals(network)]
             plan, chosen = min(kept, key=lambda pair: pair[1].predicted)
             return self._with_constants(lower(plan, prefer), chosen, Recipe(self, plan, prefer))
-        if not self.objective.training and self.backend == "torch":
-            plans, hints = self.rivals(network), self.hints_of(network)
-            plan, program = fastest_of(plans, hints, prefer, self.device, self.accuracy)
-            return Built(plan, program, Recipe(self, plan, prefer))
         if not self.objective.training:
-            made = [Built(p, lower(p, prefer), Recipe(self, p, prefer)) for p in self.rivals(network)]
-            return min(made, key=lambda built: built.program.predicted)
+            plan, program = self.made_by.fastest(self.rivals(network), network, self.how(network, prefer))
+            return Built(plan, program, Recipe(self, plan, prefer))
         plan = min(self.rivals(network), key=lambda plan: self._both_passes(network, plan, prefer))
         return self._trained(network, plan, lower(plan, prefer), prefer)
 
@@ -162,12 +148,10 @@ class Builder:
     def _kept(self, network: Expression, plan: Plan, prefer: tuple[str, ...]) -> Program | KeptProgram:
         """The program in two parts, or as a whole where nothing can be kept."""
         try:
-            if self.backend == "torch":
-                constant, hints = self.objective.constant, self.hints_of(network)
-                return KeptProgram(plan, constant, hints, prefer, self.device, self.accuracy)
+            kept: KeptProgram = self.made_by.kept(plan, self.objective.constant, self.how(network, prefer))
+            return kept
         except LoweringError:
-            pass
-        return self.lowering(network)(plan, prefer)
+            return self.lowering(network)(plan, prefer)
 
     @staticmethod
     def _with_constants(program: Program, kept: Program | KeptProgram, recipe: "Recipe") -> Built:
@@ -181,16 +165,8 @@ class Builder:
         self, network: Expression, plan: Plan, prefer: tuple[str, ...], recomputed: tuple[str, ...] = ()
     ) -> Callable[[Collection[str]], TrainedProgram]:
         """What makes the programs of both passes for the arguments that need a gradient."""
-        hints, own = self.hints_of(network), self.backend == "torch"
-
-        def build(needed: Collection[str]) -> TrainedProgram:
-            if not own:
-                raise LoweringError(
-                    f"backend {self.backend!r} plans no backward pass; autograd goes through its own"
-                )
-            return TrainedProgram(plan, needed, hints, prefer, self.device, recomputed, self.accuracy)
-
-        return build
+        backend, how = self.made_by, self.how(network, prefer)
+        return lambda needed: backend.trained(plan, needed, how, recomputed)
 
     def _trained(
         self,
@@ -277,7 +253,7 @@ class Builder:
         """
         lower = self.lowering(network)
         for plan in candidate_plans(network, planner=self.planner, hints=hints):
-            for prefer in ((), _PLAIN_KERNELS):
+            for prefer in ((), self.made_by.frugal):
                 program = lower(plan, prefer)
                 peak = peak_at(plan, program, hints)
                 yield plan, program, peak, prefer
@@ -358,8 +334,8 @@ class Builder:
     def _looped(self, network: Expression, plan: Plan, chunk: Expression) -> Program:
         """The program of a plan with slices, that of a chunk in a loop."""
         hints = self.hints_of(network) | {each.part: each.chunk for each in plan.slices}
-        made = self._backend()(of_one_chunk(plan), chunk, hints, (), self.device)
-        return loop_over_chunks(made, plan, network.arguments)
+        made = self.made_by.lower(of_one_chunk(plan), chunk, replace(self.how(network), hints=hints))
+        return self.made_by.looped(made, plan, network.arguments)
 
     def again(self, network: Expression, recipe: "Recipe") -> Built:
         """What a recipe says, without a search."""
@@ -376,12 +352,11 @@ class Builder:
     def accumulating(self, network: Expression, recipe: "Recipe") -> Program | None:
         """The program that adds to a tensor that is there, by the plan and the kernels of a recipe.
 
-        None where what the function returns is added: of another backend, of chunks, of what is kept of constants.
+        None where what the function returns is added: of chunks, of what is kept of constants, by the backend.
         """
-        if self.backend != "torch" or recipe.chunk is not None or self.objective.constant:
+        if recipe.chunk is not None or self.objective.constant:
             return None
-        table, profile = kernel_table(self.accuracy), profile_of(self.device)
-        return Accumulating(recipe.plan, table, self.hints_of(network), recipe.prefer, profile).accumulating()
+        return self.made_by.accumulating(recipe.plan, self.how(network, recipe.prefer))
 
     def tuned(self, network: Expression) -> Built:
         """The plan and the program that are fastest on this machine, of both passes in training; for the default dtype.
@@ -432,9 +407,7 @@ class Recipe:
     def pinned(self) -> "Recipe":
         """The same for any machine: with the rates by which kernels were chosen, and without the passes."""
         builder = replace(self.builder, passes=Pipeline())
-        if builder.backend == "torch":
-            builder = replace(builder, device=profile_of(builder.device))
-        return replace(self, builder=builder)
+        return replace(self, builder=replace(builder, device=builder.made_by.rates(builder.device)))
 
     def built(self, network: Expression) -> Built:
         """The plan and the programs for the network that the plan was made for."""

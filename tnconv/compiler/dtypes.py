@@ -3,12 +3,13 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import reduce
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from tnconv import ops
-from tnconv.backends.torch.context import autocast_dtype
+from tnconv.backends.arrays import Arrays
 from tnconv.ir import Expression
 
 _HALF, _SINGLE = 2, 4  # bytes of a number
@@ -43,20 +44,21 @@ class Arithmetic:
         exact, mixed = bool(op and op.factor), bool(op and op.name != "forward")
         return cls(asked, exact, product, square, mixed)
 
-    def takes_mixed(self, tensors: Sequence[object]) -> bool:
-        """Whether tensors may differ in dtype: where they are converted to one, which autocast does too."""
-        first = next((tensor for tensor in tensors if isinstance(tensor, Tensor)), None)
-        converted = first is not None and autocast_dtype(first.device) is not None
-        return self.mixed or self.asked is not None or converted
+    def takes_mixed(self, given: Sequence[object], arrays: Arrays) -> bool:
+        """Whether arguments may differ in dtype: where they are converted to one, which autocast does too."""
+        known = [each for each in given if arrays.is_array(each)]
+        return self.mixed or self.asked is not None or arrays.autocast(known) is not None
 
-    def dtype_of(self, tensors: Sequence[Tensor], autocast: torch.dtype | None = None) -> torch.dtype | None:
-        """The dtype that tensors are converted to; None where they stay as they are.
+    def dtype_of(
+        self, dtypes: Sequence[torch.dtype], autocast: torch.dtype | None = None
+    ) -> torch.dtype | None:
+        """The dtype that arguments are converted to; None where they stay as they are.
 
         Args:
-            tensors: the arguments.
-            autocast: what `torch.autocast` asks for, if it is on.
+            dtypes: of the arguments.
+            autocast: what somebody asks for around the call; see `Arrays.autocast`.
         """
-        given = list(dict.fromkeys([tensor.dtype for tensor in tensors if not _is_table(tensor)]))
+        given = list(dict.fromkeys([dtype for dtype in dtypes if not _is_of_tables(dtype)]))
         if self.asked is None and len(given) < 2 and autocast is None and not (self.exact and _coarse(given)):
             return None
         wanted = self.asked or reduce(torch.promote_types, given)
@@ -70,17 +72,23 @@ class Arithmetic:
                 wanted = autocast
         return None if given == [wanted] else wanted
 
-    def result_dtype(self, tensors: Sequence[Tensor]) -> torch.dtype:
-        """The dtype in which tensors are computed, and of their result if that is not real by construction."""
-        if not tensors:
+    def result_dtype(self, given: Sequence[Any], arrays: Arrays) -> torch.dtype:
+        """The dtype in which arguments are computed, and of their result if that is not real by construction."""
+        if not given:
             return self.asked or torch.get_default_dtype()
-        found = self.dtype_of(tensors, autocast_dtype(tensors[0].device))
-        return tensors[0].dtype if found is None else found
+        dtypes = _dtypes(given, arrays)
+        found = self.dtype_of(dtypes, arrays.autocast(given))
+        return dtypes[0] if found is None else found
 
 
-def _is_table(tensor: Tensor) -> bool:
-    """Whether a tensor is a table of integers, which stay as they are."""
-    return not (tensor.dtype.is_floating_point or tensor.dtype.is_complex)
+def _dtypes(given: Sequence[Any], arrays: Arrays) -> list[torch.dtype]:
+    """The dtypes of arguments that were checked."""
+    return [dtype for dtype in map(arrays.dtype, given) if dtype is not None]
+
+
+def _is_of_tables(dtype: torch.dtype) -> bool:
+    """Whether a dtype is one of integers, which stay as they are."""
+    return not (dtype.is_floating_point or dtype.is_complex)
 
 
 def _coarse(dtypes: Sequence[torch.dtype]) -> bool:
@@ -93,20 +101,19 @@ def _cast_by_torch(dtype: torch.dtype) -> bool:
 
 
 def chosen(
-    function: Callable[..., Tensor], arithmetic: Arithmetic, tensors: Sequence[Tensor]
+    function: Callable[..., Tensor], arithmetic: Arithmetic, given: Sequence[Any], arrays: Arrays
 ) -> Callable[..., Tensor]:
-    """A function, or what calls it with converted arguments where tensors like these need that."""
-    autocast = autocast_dtype(tensors[0].device) if tensors else None
-    dtype = arithmetic.dtype_of(tensors, autocast)
-    if dtype is None and autocast is None:
+    """A function, or what calls it with converted arguments where arguments like these need that."""
+    autocast = arrays.autocast(given)
+    dtype = arithmetic.dtype_of(_dtypes(given, arrays), autocast)
+    if autocast is not None:
+        function = arrays.as_given(function, given)
+    if dtype is None:
         return function
-    device = tensors[0].device.type
+    stay = [_is_of_tables(each) for each in _dtypes(given, arrays)]
 
-    def converted(*given: Tensor) -> Tensor:
-        cast = given if dtype is None else [t if _is_table(t) else t.to(dtype) for t in given]
-        if autocast is None:
-            return function(*cast)
-        with torch.autocast(device, enabled=False):
-            return function(*cast)
+    def converted(*given: Any) -> Tensor:
+        cast = [each if stays else arrays.cast(each, dtype) for each, stays in zip(given, stay, strict=True)]
+        return function(*cast)
 
     return converted

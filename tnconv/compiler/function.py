@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -10,12 +10,10 @@ import torch
 from torch import Tensor
 
 from tnconv import ops
-from tnconv.backends.available import check_memory
-from tnconv.backends.base import Program
+from tnconv.backends.base import Capability, Program
 from tnconv.backends.peak import peak_elements
+from tnconv.backends.signature import Signature
 from tnconv.backends.torch.constants import KeptProgram, WithConstants
-from tnconv.backends.torch.context import autocast_dtype, is_open, is_watched, takes_over, untraced
-from tnconv.backends.torch.signature import Signature
 from tnconv.backends.torch.training import TrainedProgram, WithBackward
 from tnconv.compiler.accumulate import Added, Target, accumulating_peak, check_beta, check_context, target_of
 from tnconv.compiler.batches import BatchAxes
@@ -153,6 +151,8 @@ class CompiledFunction:
         """Compute by a plan and a program."""
         self.built = built
         self.plan, self.program, self.trials = built.plan, built.program, built.trials
+        self._backend = built.recipe.builder.made_by
+        self._arrays = self._backend.arrays
         self._function: Callable[..., Tensor] = built.function or built.program.function
         self._known: dict[Any, Callable[..., Tensor]] = {}
         self._targets: dict[Any, Target] = {}
@@ -203,6 +203,8 @@ class CompiledFunction:
             if out is None and beta is None:
                 return self(*tensors)
         beta = check_beta(beta, out)
+        if Capability.OUT not in self._backend.capabilities:
+            raise ArgumentError(Capability.OUT.refused(self.built.recipe.builder.backend))
         if self.second is not None and len(tensors) + len(named) > len(self.arguments):
             return self.second.call(self.arguments, tensors, named | {"out": out, "beta": beta})
         if named or len(tensors) != len(self.arguments):
@@ -217,8 +219,7 @@ class CompiledFunction:
         if known is not None:
             return known
         values, way = self._checked(tensors), self._way(tensors)
-        if not is_watched():
-            check_memory(self.plan, self.program, values, (*tensors, out)[0])
+        self._arrays.check_memory(self.plan, self.program, values, (*tensors, out)[0])
         single = None if way is self._function else self._batch
         added = Added(self._function, self.accumulating, single)
         made = target_of(self.network, added, way, self.arithmetic, values, tensors, out)
@@ -232,7 +233,7 @@ class CompiledFunction:
     def accumulating(self) -> Program | None:
         """The program of a call with `out=`, which takes `out` and `beta` behind the arguments, once one was asked for.
 
-        None where what the function returns is added: of another backend, of a plan in chunks, with `constant=`.
+        None where what the function returns is added: of a plan in chunks, with `constant=`, by the backend.
         """
         return self.built.recipe.accumulating(self.network)
 
@@ -270,7 +271,7 @@ class CompiledFunction:
         found: dict[str, Tensor] = {}
         for each, size in zip(draws, sizes_of(draws, sizes), strict=True):
             found |= each.rows(size, generator, device, (weights or {}).get(each.index.name))
-        return found
+        return {name: self._arrays.from_torch(rows) for name, rows in found.items()}
 
     def preselected(self, x: Tensor, rows: Mapping[str, Tensor]) -> Tensor:
         """The rows of an input that are all that a call needs of it: `f(f.preselected(x, rows), dy, **rows)`.
@@ -291,7 +292,7 @@ class CompiledFunction:
                 "it with sample= and preselect=True"
             )
         for cut in self._cuts:
-            x = cut.of(x, rows[cut.table])
+            x = cut.of(x, rows[cut.table], self._arrays)
         return x
 
     @cached_property
@@ -313,21 +314,18 @@ class CompiledFunction:
 
     def _admitted(self, key: Any, tensors: tuple[Any, ...]) -> Callable[..., Tensor]:
         """What computes tensors of these shapes, once they are checked."""
+        arrays = self._arrays
         if _any_autocast() and key is not None:
-            key = (autocast_dtype(tensors[0].device), key) if tensors else None
+            key = (arrays.autocast(tensors), key) if tensors else None
             if key in self._known:
                 return self._known[key]
-        if not all(isinstance(tensor, Tensor) for tensor in tensors):
-            if takes_over(tensors):
-                return partial(torch.overrides.handle_torch_function, self, tensors)
-        elif any(is_open(tensor.shape) for tensor in tensors):
-            with untraced():
-                if not any(is_open(tensor.shape) for tensor in tensors):
-                    self._checked(tensors)
+        if taken := arrays.taken_over(self, tensors):
+            return taken
+        if arrays.is_open(tensors, lambda: self._checked(tensors)):
             return self._chosen(tensors)
         values = self._checked(tensors)
-        if tensors and not is_watched():
-            check_memory(self.plan, self.program, values, tensors[0])
+        if tensors:
+            arrays.check_memory(self.plan, self.program, values, tensors[0])
         if len(self._known) > _MOST_KNOWN:
             self._known.clear()
         self._known[key] = self._chosen(tensors)
@@ -335,12 +333,12 @@ class CompiledFunction:
 
     def _checked(self, tensors: tuple[Any, ...]) -> dict[str, int]:
         """The values of the size symbols, once the tensors are known to fit."""
-        whole = tensors if self._way(tensors) is self._function else self._batch.added(tensors)  # type: ignore[union-attr]
-        return self._signature.check(whole, self.arithmetic.takes_mixed(tensors))
+        whole = tensors if self._way(tensors) is self._function else self._batched(tensors)
+        return self._signature.check(whole, self._arrays, self.arithmetic.takes_mixed(tensors, self._arrays))
 
     def _chosen(self, tensors: tuple[Any, ...]) -> Callable[..., Tensor]:
         """What computes tensors like these, in the dtype that they are computed in."""
-        return chosen(self._way(tensors), self.arithmetic, tensors)
+        return chosen(self._way(tensors), self.arithmetic, tensors, self._arrays)
 
     def _way(self, tensors: tuple[Any, ...]) -> Callable[..., Tensor]:
         """The function, or the function of one example where no tensor has a batch axis."""
@@ -350,7 +348,13 @@ class CompiledFunction:
 
     def _of_one_example(self, *tensors: Tensor) -> Tensor:
         assert self._batch is not None
-        return self._function(*self._batch.added(tensors)).squeeze(self._batch.result)
+        found: Tensor = self._arrays.without_axes(self._function(*self._batched(tensors)), self._batch.result)
+        return found
+
+    def _batched(self, tensors: tuple[Any, ...]) -> list[Any]:
+        """The arguments of one example as a batch of one."""
+        assert self._batch is not None
+        return self._batch.added(tensors, self._arrays)
 
     # -- as a value: it is one, as a function of Python is ------------------------------------------
 
@@ -367,7 +371,8 @@ class CompiledFunction:
 
     def __getstate__(self) -> dict[str, Any]:
         """What went into the compilation and what it chose: no program, which is written anew from these."""
-        made = {"built", "plan", "program", "trials", "_function", "_known", "_targets", "accumulating"}
+        made = {"built", "plan", "program", "trials", "accumulating"}
+        made |= {"_function", "_known", "_targets", "_backend", "_arrays"}
         state = {name: value for name, value in self.__dict__.items() if name not in made}
         return state | {"recipe": self.built.recipe.pinned()}
 

@@ -12,7 +12,9 @@ import numpy as np
 import torch
 
 from tnconv import plugins
+from tnconv.backends.base import Capability, backend_of
 from tnconv.backends.torch.kernels.base import ACCURACIES
+from tnconv.backends.torch.lower import COMPONENTWISE
 from tnconv.compiler.cache import as_key
 from tnconv.errors import LoweringError, OperationError, PlanError
 from tnconv.ops.conventions import check_convention
@@ -74,7 +76,7 @@ def _backend(name: str, value: object) -> str:
     if not isinstance(value, str):
         known = ", ".join(map(repr, plugins.names(plugins.BACKENDS)))
         raise PlanError(f"{name}={value!r} is a {type(value).__name__}; give the name of a backend: {known}")
-    plugins.get(plugins.BACKENDS, value)
+    backend_of(value)
     return value
 
 
@@ -142,6 +144,7 @@ class Options:
         options = cls(**read)
         check_training(options.training, options.frozen, options.constant)
         _check_limit(options, given["memory_limit"])
+        _check_capabilities(options)
         _ = options.sampled  # which refuses what does not go together
         return options
 
@@ -175,6 +178,22 @@ def _check_limit(options: Options, limit: object) -> None:
             f"constant={sorted(options.constant)} and memory_limit={limit!r} are given together; take one: what is "
             "kept takes memory between calls, which a limit says nothing about"
         )
+
+
+def _check_capabilities(options: Options) -> None:
+    """Refuse what the backend does not do."""
+    has = backend_of(options.backend).capabilities
+    asked = {
+        Capability.ACCURACY: options.accuracy != COMPONENTWISE,
+        Capability.AUTOTUNE: options.autotune,
+        Capability.CONSTANT: bool(options.constant),
+        Capability.DEVICE: options.device != "cpu",
+        Capability.MEMORY_LIMIT: options.memory_limit is not None,
+        Capability.TRAINING: options.training,
+    }
+    for capability, is_asked in asked.items():
+        if is_asked and capability not in has:
+            raise PlanError(capability.refused(options.backend))
 
 
 OPTIONS = tuple(each.name for each in fields(Options))

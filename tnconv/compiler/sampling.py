@@ -3,11 +3,13 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from math import prod
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from tnconv.backends.arrays import Arrays
 from tnconv.errors import ArgumentError
 from tnconv.ir import Expression, Index, evaluate
 from tnconv.ir.index import symbol_names
@@ -116,14 +118,14 @@ class Cut:
     parts: tuple[Any, ...]
     table: str
 
-    def of(self, x: Tensor, rows: Tensor) -> Tensor:
-        """The rows of a tensor."""
+    def of(self, x: Any, rows: Any, arrays: Arrays) -> Any:
+        """The rows of an array."""
+        before, behind = x.shape[: self.place], x.shape[self.place + 1 :]
         if len(self.parts) == 1:
-            return x.index_select(self.place, rows)
-        shape = x.shape
-        apart = x.reshape(*shape[: self.place], *self.parts, *shape[self.place + 1 :])
-        found = apart.index_select(self.place + self.inner, rows)
-        return found.flatten(self.place, self.place + len(self.parts) - 1)
+            return arrays.select(x, self.place, rows)
+        found = arrays.select(x.reshape(*before, *self.parts, *behind), self.place + self.inner, rows)
+        merged = prod(found.shape[self.place : self.place + len(self.parts)])
+        return found.reshape(*before, merged, *behind)
 
 
 def cuts_of(stages: Sequence[Stage]) -> tuple[Cut, ...] | None:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from tnconv.backends import reference
+from tnconv.backends.arrays import Arrays
 from tnconv.backends.base import Program
 from tnconv.backends.torch.training import WithBackward
 from tnconv.compiler.build import Builder, Built
@@ -39,7 +40,13 @@ def check_program(derived: Expression, network: Expression, builder: Builder, bu
     Raises:
         LoweringError: a value differs, or a kernel was used by no instance: what is not checked is not passed.
     """
-    rng = np.random.default_rng(0)
+    with builder.made_by.arrays.exactly():
+        _check(derived, network, builder, built, np.random.default_rng(0))
+
+
+def _check(
+    derived: Expression, network: Expression, builder: Builder, built: Built, rng: np.random.Generator
+) -> None:
     kernels, telling = built.program.kernels, 0
     missing = kernels - _used(network, built, rng)
     for small, alike in _instances(derived, rng):
@@ -53,7 +60,7 @@ def check_program(derived: Expression, network: Expression, builder: Builder, bu
             telling += 1
             missing -= made.program.kernels
             for other in builder.with_one_of(missing, rewritten) if alike else ():
-                _compare(rewritten, other, arrays, want)
+                _compare(rewritten, other, builder.made_by.arrays, arrays, want)
                 missing -= other.kernels
         if telling >= _INSTANCES and not missing:
             return
@@ -89,16 +96,16 @@ def _compare_all(
         name: array if name in network.tables else np.asarray(array + 1j * imaginary[name])
         for name, array in arrays.items()
     }
-    adding = built.recipe.accumulating(network)
+    adding, of = built.recipe.accumulating(network), built.recipe.builder.made_by.arrays
     for given, value in ((arrays, want), (gaussian, reference.evaluate(network, gaussian))):
-        _compare(network, built.program, given, value)
+        _compare(network, built.program, of, given, value)
         if adding is not None:
-            _compare(network, replace(adding, arguments=built.program.arguments), given, value, adds=True)
+            _compare(network, replace(adding, arguments=built.program.arguments), of, given, value, adds=True)
         if isinstance(built.function, WithBackward):
             _compare_backward(network, built.function, given)
         elif built.function is not None:
             for _ in range(2):  # what is made, and what is kept
-                _compare(network, replace(built.program, function=built.function), given, value)
+                _compare(network, replace(built.program, function=built.function), of, given, value)
     return arrays, want
 
 
@@ -115,18 +122,19 @@ def _instances(derived: Expression, rng: np.random.Generator) -> Iterator[tuple[
 def _compare(
     network: Expression,
     program: Program,
+    of: Arrays,
     arrays: Mapping[str, np.ndarray[Any, Any]],
     want: np.ndarray[Any, Any],
     *,
     adds: bool = False,
 ) -> None:
-    """Compare the value of a program, or with `adds` what it adds to a tensor that is there."""
-    tensors = [torch.from_numpy(arrays[n]) for n in program.arguments]
+    """Compare the value of a program of a library's arrays, or with `adds` what it adds to a tensor that is there."""
+    given = [of.from_numpy(arrays[n]) for n in program.arguments]
     if adds:
-        there = torch.from_numpy(np.arange(want.size).reshape(want.shape).astype(want.dtype))
-        got = (program.function(*tensors, there.clone(), -2.0) + 2 * there).numpy()
+        there = of.from_numpy(np.arange(want.size).reshape(want.shape).astype(want.dtype))
+        got = of.to_numpy(program.function(*given, there.clone(), -2.0) + 2 * there)
     else:
-        got = program.function(*tensors).numpy()
+        got = of.to_numpy(program.function(*given))
     if got.shape != want.shape or not np.allclose(got, want, rtol=1e-9, atol=1e-9):
         raise LoweringError(
             f"the program of a small instance has a value that differs from the reference:\n{network}\n"

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 
 from tnconv import plugins
 from tnconv.backends.base import Choice, Program
+from tnconv.backends.signature import Binding, bindings
 from tnconv.backends.torch import runtime
 from tnconv.backends.torch.define import define
 from tnconv.backends.torch.emit import Emitter, Value, flatten, singles
@@ -20,7 +21,6 @@ from tnconv.backends.torch.kernels.windows import Cells, Windows
 from tnconv.backends.torch.memory import LARGEST_REUSED
 from tnconv.backends.torch.profile import DEFAULT, Profile, profile_of
 from tnconv.backends.torch.python import RESERVED, format_python, symbol_variables
-from tnconv.backends.torch.signature import Binding, bindings
 from tnconv.backends.torch.streaming import emit_squares, square_of, squares, worth_streaming
 from tnconv.backends.torch.windows import broadcast, diagonal, gather, match_diagonals, scatter, window_view
 from tnconv.errors import LoweringError, PluginError

@@ -3,10 +3,11 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
-from torch import Tensor
 
+from tnconv.backends.arrays import Arrays
 from tnconv.errors import ArgumentError
 from tnconv.ir import Axis, Expression, Size, evaluate, group, symbol
 from tnconv.ir.index import normal, symbol_names
@@ -66,46 +67,37 @@ class Signature:
             raise ArgumentError(f"argument {missing[0]!r} is missing; the function takes {self}")
         return [found[name] for name in names]
 
-    def check(self, tensors: Sequence[object], mixed: bool = False) -> dict[str, int]:
+    def check(self, given: Sequence[Any], arrays: Arrays, mixed: bool = False) -> dict[str, int]:
         """Refuse what does not fit; return the values of the size symbols.
 
         Args:
-            tensors: in order.
+            given: in order.
+            arrays: what they should be.
             mixed: whether they may differ in dtype.
 
         Raises:
             ArgumentError: a wrong type, number of axes, size, dtype or device.
         """
-        given: dict[str, Tensor] = {}
-        for (name, axes), tensor in zip(self.axes.items(), tensors, strict=True):
-            if not isinstance(tensor, Tensor):
+        named: dict[str, Any] = {}
+        for (name, axes), array in zip(self.axes.items(), given, strict=True):
+            if not arrays.is_array(array):
                 raise ArgumentError(
-                    f"argument {name!r} is a {type(tensor).__name__}, not a tensor; pass a torch.Tensor"
+                    f"argument {name!r} is a {type(array).__name__}, not a {arrays.kind}; pass a {arrays.noun}"
                 )
-            if tensor.dim() != len(axes):
+            if len(array.shape) != len(axes):
                 raise ArgumentError(
-                    f"argument {name!r} has {tensor.dim()} axes {tuple(tensor.shape)} but {len(axes)} are needed: "
+                    f"argument {name!r} has {len(array.shape)} axes {tuple(array.shape)} but {len(axes)} are needed: "
                     f"{format_axes(axes)}"
                 )
-            given[name] = tensor
-        values = self._values(given)
-        for name, tensor in given.items():
-            self._sizes(name, tensor, values)
-        first = next(iter(given.items()), None)
-        for name, tensor in given.items():
-            assert first is not None
-            if name in self.tables:
-                _check_rows(name, tensor, *first)
-                continue
-            self._kind(name, tensor, *first, mixed)
-            if self.real_only and tensor.is_complex():
-                raise ArgumentError(
-                    f"argument {name!r} has dtype {tensor.dtype}, but {self.real_only!r} is defined for real values "
-                    "only; convert the arguments, or give their real parts"
-                )
+            named[name] = array
+        values = self._values(named)
+        for name, array in named.items():
+            self._sizes(name, array, values)
+        for name, array in named.items():
+            self._kind(name, array, next(iter(named)), named, arrays, mixed)
         return values
 
-    def _values(self, given: Mapping[str, Tensor]) -> dict[str, int]:
+    def _values(self, given: Mapping[str, Any]) -> dict[str, int]:
         values: dict[str, int] = {}
         for found in self._bindings:
             size = given[found.argument].shape[found.place]
@@ -119,8 +111,8 @@ class Signature:
             values[found.symbol] = value
         return values
 
-    def _sizes(self, name: str, tensor: Tensor, values: Mapping[str, int]) -> None:
-        for place, (axis, size) in enumerate(zip(self.axes[name], tensor.shape, strict=True)):
+    def _sizes(self, name: str, array: Any, values: Mapping[str, int]) -> None:
+        for place, (axis, size) in enumerate(zip(self.axes[name], array.shape, strict=True)):
             wanted = evaluate(axis.size, values)
             if wanted != size:
                 why = f" ({axis.size}{self._known(values)})" if symbol_names(axis.size) else ""
@@ -139,30 +131,33 @@ class Signature:
         texts = (f"{b.symbol} is {values[b.symbol]} as on axis {b.place} of {b.argument!r}" for b in known)
         return ", where " + ", ".join(texts) if known else ""
 
-    @staticmethod
-    def _kind(name: str, tensor: Tensor, other: str, like: Tensor, mixed: bool) -> None:
-        if not (tensor.dtype.is_floating_point or tensor.dtype.is_complex):
-            raise ArgumentError(f"argument {name!r} has dtype {tensor.dtype}; convert it to {_FLOATING}")
-        if tensor.dtype != like.dtype and not mixed:
+    def _kind(
+        self, name: str, array: Any, other: str, given: Mapping[str, Any], arrays: Arrays, mixed: bool
+    ) -> None:
+        """Refuse a dtype or a place that does not fit to the first argument's."""
+        dtype, like = arrays.dtype(array), given[other]
+        if name in self.tables:
+            if dtype not in (torch.int64, torch.int32):
+                raise ArgumentError(
+                    f"argument {name!r} has dtype {array.dtype} but is a table of rows; convert it to "
+                    f"{arrays.written(torch.int64)} (or int32)"
+                )
+        elif dtype is None or not (dtype.is_floating_point or dtype.is_complex):
+            raise ArgumentError(f"argument {name!r} has dtype {array.dtype}; convert it to {_FLOATING}")
+        elif array.dtype != like.dtype and not mixed:
             raise ArgumentError(
-                f"argument {name!r} has dtype {tensor.dtype} but {other!r} has {like.dtype}; convert one to the other"
+                f"argument {name!r} has dtype {array.dtype} but {other!r} has {like.dtype}; convert one to the other"
             )
-        if tensor.device != like.device:
+        here, there = arrays.place(array), arrays.place(like)
+        if here != there:
             raise ArgumentError(
-                f"argument {name!r} is on {tensor.device} but {other!r} is on {like.device}; move one to the other"
+                f"argument {name!r} is on {here} but {other!r} is on {there}; move one to the other"
             )
-
-
-def _check_rows(name: str, rows: Tensor, other: str, like: Tensor) -> None:
-    """Refuse a table that is not of integers, or lies on another device."""
-    if rows.dtype not in (torch.int64, torch.int32):
-        raise ArgumentError(
-            f"argument {name!r} has dtype {rows.dtype} but is a table of rows; convert it to torch.int64 (or int32)"
-        )
-    if rows.device != like.device:
-        raise ArgumentError(
-            f"argument {name!r} is on {rows.device} but {other!r} is on {like.device}; move one to the other"
-        )
+        if self.real_only and dtype.is_complex:
+            raise ArgumentError(
+                f"argument {name!r} has dtype {array.dtype}, but {self.real_only!r} is defined for real values "
+                "only; convert the arguments, or give their real parts"
+            )
 
 
 @dataclass(frozen=True, slots=True)

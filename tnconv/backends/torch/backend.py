@@ -1,0 +1,61 @@
+"""The backend that writes PyTorch: generated source with the kernels of the group `tnconv.kernels`."""
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from tnconv.backends.base import Backend, Capability, How, Program
+from tnconv.backends.torch.accumulating import Accumulating
+from tnconv.backends.torch.arrays import TENSORS
+from tnconv.backends.torch.constants import KeptProgram
+from tnconv.backends.torch.lower import fastest_of, kernel_table, lower
+from tnconv.backends.torch.profile import Profile, profile_of
+from tnconv.backends.torch.sliced import loop_over_chunks
+from tnconv.backends.torch.training import TrainedProgram
+from tnconv.ir import Expression
+from tnconv.planner.plan import Plan
+
+
+class TorchBackend(Backend):
+    """Write the program of a plan with the kernels of the group `tnconv.kernels`."""
+
+    arrays = TENSORS
+    capabilities = frozenset(Capability)
+    frugal = (  # native convolutions take memory for themselves; these do not
+        "matmul",
+        "symmetric product",
+        "window sum",
+        "window view + matmul",
+        "cells apart, symmetric product",
+        "cells apart, window view + matmul",
+    )
+
+    def lower(self, plan: Plan, network: Expression, how: How) -> Program:
+        """The program of a plan."""
+        return lower(plan, network, how.hints, how.prefer, how.device, how.accuracy)
+
+    def fastest(self, plans: Sequence[Plan], network: Expression, how: How) -> tuple[Plan, Program]:
+        """The plan that is predicted to take least time; programs of others are written until they are slower."""
+        return fastest_of(plans, how.hints, how.prefer, how.device, how.accuracy)
+
+    def rates(self, device: Any) -> Profile:
+        """The rates of a device."""
+        return profile_of(device)
+
+    def trained(
+        self, plan: Plan, needed: Collection[str], how: How, recomputed: Collection[str] = ()
+    ) -> TrainedProgram:
+        """The programs of both passes."""
+        return TrainedProgram(plan, needed, how.hints, how.prefer, how.device, recomputed, how.accuracy)
+
+    def kept(self, plan: Plan, constant: Collection[str], how: How) -> KeptProgram:
+        """The program in two parts."""
+        return KeptProgram(plan, constant, how.hints, how.prefer, how.device, how.accuracy)
+
+    def looped(self, inner: Program, plan: Plan, arguments: Sequence[str]) -> Program:
+        """The loop over chunks."""
+        return loop_over_chunks(inner, plan, arguments)
+
+    def accumulating(self, plan: Plan, how: How) -> Program:
+        """The program that adds in its last calls, where these can."""
+        table, profile = kernel_table(how.accuracy), profile_of(how.device)
+        return Accumulating(plan, table, how.hints, how.prefer, profile).accumulating()
