@@ -22,6 +22,7 @@ DOCS = Path(__file__).parent.parent / "docs"
 ELLIPSIS = "…"
 OPTIONAL = (
     "curvlinops",
+    "jax",
     "laplace",
     "opacus",
     "sklearn",

@@ -43,6 +43,7 @@ def process() -> list:
     [
         "torch._dynamo",
         "torch._inductor",
+        "jax",
         "matplotlib",
         "cotengra",
         "networkx",
@@ -96,7 +97,7 @@ def test_a_first_compilation_loads_what_it_needs():
     found = subprocess.run(
         [sys.executable, "-c", FIRST], capture_output=True, text=True, check=True
     ).stdout.split()
-    heavy = ("sympy", "mpmath", "networkx", "cotengra", "rich", "matplotlib", "torch._dynamo")
+    heavy = ("jax", "sympy", "mpmath", "networkx", "cotengra", "rich", "matplotlib", "torch._dynamo")
     assert not [name for name in heavy if name in found]
     assert "tnconv.backends.torch.kernels.sums" in found
 

@@ -65,7 +65,8 @@ def compile(
         input_size: spatial size of the input, needed for a module.
         passes: rewriting passes, as `"default | my_pass"`; `"none"` for none.
         planner: `"auto"`, `"dp"`, `"cotengra"`, `"left-to-right"`, or that of a plug-in.
-        backend: `"torch"`, `"reference"`, or that of a plug-in.
+        backend: `"torch"`; `"jax"`, of the extra of that name, whose functions take and return JAX arrays;
+            `"reference"`, or that of a plug-in. What a backend lacks of the options below is refused by name.
         convention: the scale of a Kronecker factor; `"kfac"` if left out.
         groups: `"block"` for a Kronecker factor of each group, `"average"` for one block, of the input's mean
             over the groups, and of all output channels.

@@ -75,6 +75,7 @@ BUILTINS: Mapping[str, Mapping[str, str]] = {
     BACKENDS: {
         "torch": "tnconv.backends.torch.backend:TorchBackend",
         "reference": "tnconv.backends.reference:ReferenceBackend",
+        "jax": "tnconv.backends.jax.backend:JaxBackend",
     },
     VIEWERS: {"svg": "tnconv.inspect.draw:to_svg"},
 }

@@ -86,7 +86,7 @@ WRONG: list[tuple[str, Any, type[TnconvError], str]] = [
     ("passes", 3, PassError, "passes hold 3, a int; give texts"),
     ("passes", ["default", None], PassError, "passes hold None, a NoneType; give texts"),
     ("passes", torch.tensor(3), PassError, "passes hold tensor.3., a Tensor"),
-    ("backend", 1, PlanError, "backend=1 is a int; give the name of a backend: 'reference', 'torch'"),
+    ("backend", 1, PlanError, "backend=1 is a int; give the name of a backend: 'jax', 'reference', 'torch'"),
     ("backend", "jax2", PluginError, "has no 'jax2'; it has"),
     (
         "convention",

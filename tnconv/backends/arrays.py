@@ -19,11 +19,11 @@ class Arrays(ABC):
     """A library of arrays that are as those of NumPy are, unless a method says otherwise.
 
     Attributes:
-        kind: what one is called.
+        kind: what one is called, with its article.
         noun: its type, as a user writes it.
     """
 
-    kind: ClassVar[str] = "array"
+    kind: ClassVar[str] = "an array"
     noun: ClassVar[str]
 
     @abstractmethod

@@ -82,7 +82,7 @@ class Signature:
         for (name, axes), array in zip(self.axes.items(), given, strict=True):
             if not arrays.is_array(array):
                 raise ArgumentError(
-                    f"argument {name!r} is a {type(array).__name__}, not a {arrays.kind}; pass a {arrays.noun}"
+                    f"argument {name!r} is a {type(array).__name__}, not {arrays.kind}; pass a {arrays.noun}"
                 )
             if len(array.shape) != len(axes):
                 raise ArgumentError(

@@ -102,7 +102,7 @@ def compile_spec(
     planner: Annotated[
         str, typer.Option(help="auto, dp, cotengra, left-to-right, or that of a plug-in.")
     ] = "auto",
-    backend: Annotated[str, typer.Option(help="torch, reference, or that of a plug-in.")] = "torch",
+    backend: Annotated[str, typer.Option(help="torch, jax, reference, or that of a plug-in.")] = "torch",
     minimize: Annotated[Minimize, typer.Option(help="What the plan has least of.")] = Minimize.TIME,
     training: Annotated[
         bool, typer.Option("--training", help="Plan for forward and backward together.")

@@ -17,7 +17,7 @@ from tnconv.planner.plan import Plan
 class TorchArrays(Arrays):
     """Tensors of torch."""
 
-    kind, noun = "tensor", "torch.Tensor"
+    kind, noun = "a tensor", "torch.Tensor"
 
     def is_array(self, value: object) -> bool:
         """Whether something is a tensor."""

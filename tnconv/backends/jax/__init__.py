@@ -1,0 +1,1 @@
+"""Programs of JAX: an optional extra, imported where somebody asks for it."""
