@@ -12,7 +12,10 @@ import torch
 from torch import Tensor
 
 from tnconv.api import compile
+from tnconv.backends.arrays import Arrays
+from tnconv.backends.base import backend_of
 from tnconv.backends.signature import Signature
+from tnconv.backends.torch.arrays import TENSORS
 from tnconv.backends.torch.context import fixed, is_open, is_traced, takes_over
 from tnconv.compiler.build import Built
 from tnconv.compiler.function import CompiledFunction
@@ -78,14 +81,15 @@ def einsum(equation: str, /, *operands: Tensor, mode: str | None = None, **sizes
         ParseError: the equation does not parse; the message points at the character.
         ArgumentError: an operand or a size does not fit.
     """
-    shapes = _shapes(operands)
+    arrays = _arrays(sizes)
+    shapes = _shapes(operands, arrays)
     if shapes is None:
         return _left_to(operands, einsum, equation, *operands, mode=mode, **sizes)
     key = ("einsum", equation, shapes, mode, _frozen(sizes))
     found = _find(key)
     if found is None:
         if _any_empty(shapes):
-            return _zeros(affine_shape(equation, shapes, _parted(sizes)[0], mode), operands)
+            return _zeros(affine_shape(equation, shapes, _parted(sizes)[0], mode), operands, arrays)
         found = _new(key, operands, partial(einsum_expression, equation, mode=mode, **sizes))
     return found(*operands)
 
@@ -149,7 +153,8 @@ def conv_einsum(
         ArgumentError: an operand or an option does not fit.
     """
     given = {"mode": mode, "stride": stride, "padding": padding, "dilation": dilation, **options}
-    shapes = _shapes(operands)
+    arrays = _arrays(options)
+    shapes = _shapes(operands, arrays)
     if shapes is None:
         return _left_to(operands, conv_einsum, equation, *operands, **given)
     key = ("conv_einsum", equation, shapes, _frozen(given))
@@ -162,7 +167,7 @@ def conv_einsum(
                 "padding": padding,
                 "dilation": dilation,
             }
-            return _zeros(convolution_shape(equation, shapes, **own), operands)
+            return _zeros(convolution_shape(equation, shapes, **own), operands, arrays)
         found = _new(key, operands, partial(conv_einsum_expression, equation, **given))
     return found(*operands)
 
@@ -214,7 +219,7 @@ def _any_empty(shapes: tuple[torch.Size, ...]) -> bool:
     return not any(map(is_open, shapes)) and any(0 in shape for shape in shapes)
 
 
-def _zeros(shape: tuple[int, ...], operands: tuple[Tensor, ...]) -> Tensor:
+def _zeros(shape: tuple[int, ...], operands: tuple[Tensor, ...], arrays: Arrays) -> Tensor:
     """The value where an operand is empty; every operand has a gradient, of zeros.
 
     Raises:
@@ -222,13 +227,12 @@ def _zeros(shape: tuple[int, ...], operands: tuple[Tensor, ...]) -> Tensor:
     """
     first = operands[0]
     for number, operand in enumerate(operands):
-        if (operand.dtype, operand.device) != (first.dtype, first.device):
+        if (operand.dtype, arrays.place(operand)) != (first.dtype, arrays.place(first)):
             raise ArgumentError(
                 f"operand {operand_name(number)} is {operand.dtype} on {operand.device} but {operand_name(0)} is "
                 f"{first.dtype} on {first.device}; convert one to the other"
             )
-    nothing: Any = sum(operand.flatten()[:0].sum() for operand in operands)
-    found: Tensor = first.new_zeros(shape) + nothing
+    found: Tensor = arrays.zeros(shape, operands)
     return found
 
 
@@ -304,14 +308,20 @@ def _keep(key: tuple[Any, ...], function: EinsumFunction) -> EinsumFunction:
     return function
 
 
-def _shapes(operands: tuple[Tensor, ...]) -> tuple[torch.Size, ...] | None:
-    """The shapes; None where an operand is no tensor but takes calls over."""
+def _arrays(options: Mapping[str, Any]) -> Arrays:
+    """The library that operands are of: that of the backend."""
+    name = options.get("backend")
+    return backend_of(name).arrays if isinstance(name, str) else TENSORS
+
+
+def _shapes(operands: tuple[Tensor, ...], arrays: Arrays) -> tuple[torch.Size, ...] | None:
+    """The shapes; None where an operand is no array but takes calls over."""
     for number, operand in enumerate(operands):
-        if not isinstance(operand, Tensor):
-            if takes_over(operands):
+        if not arrays.is_array(operand):
+            if arrays is TENSORS and takes_over(operands):
                 return None
             raise ArgumentError(
-                f"operand {operand_name(number)} is a {type(operand).__name__}, not a tensor; pass a torch.Tensor"
+                f"operand {operand_name(number)} is a {type(operand).__name__}, not {arrays.kind}; pass a {arrays.noun}"
             )
     return tuple([operand.shape for operand in operands])
 

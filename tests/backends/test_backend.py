@@ -91,6 +91,16 @@ def test_what_is_no_backend_is_refused(value, registered):
         tnconv.compile(SPEC, backend="mine")
 
 
+def test_a_backend_says_which_arrays_it_takes(registered):
+    class Vague(Backend):
+        def lower(self, plan, network, how):
+            raise AssertionError
+
+    registered(Vague)
+    with pytest.raises(PluginError, match="backend 'mine' does not say which arrays it takes; set arrays = "):
+        tnconv.compile(SPEC, backend="mine")
+
+
 def test_no_code_asks_which_backend_it_is():
     asks = re.compile(r"backend\w*\s*(==|!=|\bin\b)\s*[\"'({]")
     for path in PACKAGE.rglob("*.py"):

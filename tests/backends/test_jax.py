@@ -314,6 +314,22 @@ def test_samples():
     assert_same(function(function.preselected(jnp.asarray(x), rows), jnp.asarray(dy), **rows), want.numpy())
 
 
+def test_equations():
+    rng = np.random.default_rng(0)
+    x, w = (jnp.asarray(rng.standard_normal(shape)) for shape in ((2, 3, 8), (4, 3, 3)))
+    equation = "n c 2*h+r-1, k c r -> n k h"
+    got = tnconv.einsum(equation, x, w, h=4, backend="jax")
+    assert isinstance(got, jax.Array)
+    want = tnconv.einsum(equation, *(torch.from_numpy(np.array(each)) for each in (x, w)), h=4)
+    assert_same(got, want.numpy())
+    nothing = tnconv.einsum(equation, x[:0], w, h=4, backend="jax")
+    assert nothing.shape == (0, 4, 4) and nothing.dtype == x.dtype
+    with pytest.raises(ArgumentError, match=r"operand x1 is a ArrayImpl, not a tensor; pass a torch\.Tensor"):
+        tnconv.einsum(equation, x, w, h=4)
+    with pytest.raises(ArgumentError, match=r"operand x1 is a Tensor, not an array; pass a jax\.Array"):
+        tnconv.einsum(equation, torch.ones(2, 3, 8), w, h=4, backend="jax")
+
+
 def test_two_batches():
     kernel = compiled(SPEC, "ntk")
     (x,) = arguments(kernel)

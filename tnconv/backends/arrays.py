@@ -75,6 +75,10 @@ class Arrays(ABC):
         """A context in which float64 is float64, for checks by integers."""
         return nullcontext()
 
+    def zeros(self, shape: tuple[int, ...], like: Sequence[Any]) -> Any:
+        """An array of zeros with the dtype of others, all of which have gradients of zeros by it."""
+        return self.from_numpy(np.zeros(shape, like[0].dtype))
+
     # -- what goes on around a call: for most libraries nothing ---------------------------------------
 
     def autocast(self, arrays: Sequence[Any]) -> torch.dtype | None:

@@ -211,4 +211,9 @@ def _made(name: str, _state: Hashable) -> Backend:
         raise PluginError(
             f"backend {name!r} is {made!r}, which is not a Backend; subclass tnconv.backends.base.Backend"
         )
+    if not isinstance(getattr(made, "arrays", None), Arrays):
+        raise PluginError(
+            f"backend {name!r} does not say which arrays it takes; set arrays = … to an instance of a subclass of "
+            "tnconv.backends.arrays.Arrays"
+        )
     return made

@@ -66,6 +66,16 @@ def writable(
     return None
 
 
+def matched(w: Writer, value: Value) -> Value:
+    """The diagonal of a value that has an index twice."""
+    while twice := next((i for i in value.legs if value.legs.count(i) > 1), None):
+        first = value.legs.index(twice)
+        second = value.legs.index(twice, first + 1)
+        legs = (*(i for p, i in enumerate(value.legs) if p not in (first, second)), twice)
+        value = w.assign("diagonal", f"jnp.diagonal({value.name}, 0, {first}, {second})", legs)
+    return value
+
+
 def read(w: Writer, value: Value, relation: Relational) -> Value:
     """A value with the terms of a relation in place of its left index."""
     axis = value.legs.index(relation.left)

@@ -59,6 +59,12 @@ class TorchArrays(Arrays):
         """The cells along an axis that a table names."""
         return array.index_select(axis, rows)
 
+    def zeros(self, shape: tuple[int, ...], like: Sequence[Tensor]) -> Tensor:
+        """A tensor of zeros; every other has a gradient by it, of zeros."""
+        nothing: Any = sum(tensor.flatten()[:0].sum() for tensor in like)
+        found: Tensor = like[0].new_zeros(shape) + nothing
+        return found
+
     def autocast(self, arrays: Sequence[Tensor]) -> torch.dtype | None:
         """What `torch.autocast` asks for where the first tensor is."""
         return autocast_dtype(arrays[0].device) if arrays else None
