@@ -17,6 +17,7 @@ from tnconv.errors import PluginError
 
 PASSES = "tnconv.passes"
 KERNELS = "tnconv.kernels"
+PROGRAM_PASSES = "tnconv.program_passes"
 PLANNERS = "tnconv.planners"
 BACKENDS = "tnconv.backends"
 VIEWERS = "tnconv.viewers"
@@ -70,6 +71,13 @@ BUILTINS: Mapping[str, Mapping[str, str]] = {
         "window_matmul_apart": "tnconv.backends.torch.kernels.apart:WindowsApart",
         "symmetric_product_apart": "tnconv.backends.torch.kernels.apart:SymmetricApart",
         "gather_scatter": "tnconv.backends.torch.kernels.windows:Cells",
+    },
+    PROGRAM_PASSES: {
+        "share": "tnconv.program.passes.share:Share",
+        "fuse": "tnconv.program.passes.fuse:Fuse",
+        "hoist": "tnconv.program.passes.hoist:Hoist",
+        "reuse": "tnconv.program.passes.reuse:Reuse",
+        "free": "tnconv.program.passes.free:FreeAfterUse",
     },
     PLANNERS: {},
     BACKENDS: {

@@ -13,7 +13,7 @@ from tnconv.errors import PlanError
 from tnconv.ir import Index, Network, evaluate
 from tnconv.planner import make_plan
 from tnconv.program import parse_program
-from tnconv.program.passes.hoist import hoist
+from tnconv.program.passes.hoist import Hoist
 from tnconv.program.statements import writes
 from tnconv.testing import networks, random_arguments, seeds
 
@@ -130,7 +130,9 @@ def test_random_networks(network: Network, seed: int, data: st.DataObject):
 
 def test_memory_that_is_written_into_later_is_not_kept():
     program = parse_program(
-        """program f(x, w) {
+        """program f {
+          argument x [3]
+          argument w [3]
           zeros [c=3] = new w.new_zeros((3,))
           part [c=3] = view zeros.narrow(0, 0, 3)
           twice [c=3] = new w * 2
@@ -138,12 +140,12 @@ def test_memory_that_is_written_into_later_is_not_kept():
           return zeros, twice
         }"""
     )
-    once, *rest = hoist(program, ("w",)).statements
+    once, *rest = Hoist(("w",)).apply(program).statements
     assert [writes(s) for s in once.body] == ["twice"]
     assert [writes(s) for s in rest] == ["zeros", "part", None]
     em = Emitter({"x", "w"}, {}, {}, frozenset({"w"}))
     c = ((Index("c", 3),),)
-    assert not em.private(em.derive(Value("w", c), "twice", "w * 2", c, copied=True))
+    assert em.is_constant(em.derive(Value("w", c), "twice", "w * 2", c, copied=True))
 
 
 def test_the_planner_charges_nothing_for_constants():

@@ -419,12 +419,12 @@ RESNET = {
     "three dimensions": layer(16, 32, 3, (8, 28, 28), padding=1),
 }
 REVERSED = {
-    "kernel": ("n c 2*a-k+2 2*b-l+2, d c k l -> n d a b", (2, 3, 9, 9), (4, 3, 3, 3), "x2.flip([2, 3])"),
+    "kernel": ("n c 2*a-k+2 2*b-l+2, d c k l -> n d a b", (2, 3, 9, 9), (4, 3, 3, 3), "x2.flip((2, 3))"),
     "one axis of the kernel": (
         "n c 2*a-k+2 2*b+l, d c k l -> n d a b",
         (2, 3, 9, 9),
         (4, 3, 3, 3),
-        "x2.flip([2])",
+        "x2.flip((2,))",
     ),
 }
 

@@ -19,6 +19,7 @@ from tnconv.errors import LoweringError, PluginError
 from tnconv.ir import Expression, Size
 from tnconv.planner.plan import Plan
 from tnconv.program import ProgramText
+from tnconv.program.passes.base import ProgramStage
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,7 @@ class Program:
         function: takes the arguments in order; typed as for tensors, whatever the backend's arrays are.
         chunk: the program of one chunk, where the function runs it in a loop.
         text: its statements, of a backend that has them: what `str` gives.
+        stages: the statements before and after each pass on them.
     """
 
     name: str
@@ -66,6 +68,7 @@ class Program:
     function: Callable[..., Tensor]
     chunk: "Program | None" = None
     text: ProgramText | None = None
+    stages: tuple[ProgramStage, ...] = ()
 
     def __str__(self) -> str:
         return self.source if self.text is None else str(self.text)

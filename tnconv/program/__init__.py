@@ -1,11 +1,13 @@
 """Programs: straight-line statements on tensors, between a plan and the source of a backend."""
 
 from tnconv.program.parser import parse_program
-from tnconv.program.program import ProgramText
+from tnconv.program.passes.base import ProgramPass, ProgramStage
+from tnconv.program.program import ProgramText, verify
 from tnconv.program.statements import (
     Call,
     Dims,
     Free,
+    Given,
     InPlace,
     Let,
     Loop,
@@ -20,14 +22,18 @@ __all__ = [
     "Call",
     "Dims",
     "Free",
+    "Given",
     "InPlace",
     "Let",
     "Loop",
     "Memory",
     "Once",
+    "ProgramPass",
+    "ProgramStage",
     "ProgramText",
     "SizeOf",
     "Statement",
     "Var",
     "parse_program",
+    "verify",
 ]

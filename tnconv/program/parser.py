@@ -1,6 +1,7 @@
 """Reads the text of a program back. Nothing in a text is ever evaluated.
 
-    text      = "program" NAME "(" NAME, … ")" "{" size* statement* "return" call, … "}"
+    text      = "program" NAME "{" argument* size* statement* "return" call, … "}"
+    argument  = "argument" NAME ["[" size, … "]"]
     size      = "size" NAME "=" NAME ".shape[" INTEGER "]", or "(" that "- (" size "))", then "// (" size ")"
     statement = NAME ["[" dims "]"] "=" ["new" | "view" | "overlapping"] call | "free" NAME, …
               | "in" NAME ["[" dims "]"] ":" call
@@ -25,6 +26,7 @@ from tnconv.program.statements import (
     Call,
     Dims,
     Free,
+    Given,
     InPlace,
     Let,
     Loop,
@@ -36,7 +38,8 @@ from tnconv.program.statements import (
 )
 from tnconv.program.text import EVERY, INFIX, INSERT, METHODS, PROPERTIES, SPREAD
 
-_HEAD = re.compile(r"program (\w+)\(([\w, ]*)\) \{\Z", re.ASCII)
+_HEAD = re.compile(r"program (\w+) \{\Z", re.ASCII)
+_GIVEN = re.compile(r"argument (\w+)(?: \[(.*)\])?\Z", re.ASCII)
 _SIZE = re.compile(r"size (\w+) = \(?(\w+)\.shape\[(\d+)\](?: - \((.*?)\)\))?(?: // \((.*)\))?\Z", re.ASCII)
 _LET = re.compile(r"(\w+)(?: \[(.*?)\])? = (?:(new|view|overlapping) )?(.*)\Z", re.ASCII)
 _IN_PLACE = re.compile(r"in (\w+)(?: \[(.*?)\])?: (.*)\Z", re.ASCII)
@@ -73,9 +76,13 @@ class _Reader:
     def program(self) -> ProgramText:
         head = _HEAD.match(self.next())
         if not head:
-            raise self.error("expected 'program NAME(ARGUMENT, ...) {'")
+            raise self.error("expected 'program NAME {'")
+        given: list[Given] = []
         sizes: list[SizeOf] = []
         line = self.next()
+        while found := _GIVEN.match(line):
+            given.append(Given(found[1], self.shape(found[2])))
+            line = self.next()
         while found := _SIZE.match(line):
             name, argument, axis, rest, factor = found.groups()
             sizes.append(SizeOf(name, argument, int(axis), self.size(factor or "1"), self.size(rest or "0")))
@@ -88,8 +95,12 @@ class _Reader:
         results = self.argument(f"({line.removeprefix('return ')},)")
         if self.next() != "}":
             raise self.error("expected '}'")
-        arguments = tuple(name.strip() for name in head[2].split(",") if name.strip())
-        return ProgramText(head[1], arguments, tuple(sizes), tuple(statements), results)
+        return ProgramText(head[1], tuple(given), tuple(sizes), tuple(statements), results)
+
+    def shape(self, text: str | None) -> tuple[Size, ...] | None:
+        if text is None:
+            return None
+        return tuple(self.size(each) for each in text.split(",") if each.strip())
 
     def statement(self, line: str) -> Statement:
         if line.startswith("free "):

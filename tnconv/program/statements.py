@@ -1,6 +1,8 @@
 """What a program is made of, as immutable values; `text` has how they are written, `parser` reads that.
 
-    program conv2d_weight_vjp(x, grad_output) {
+    program conv2d_weight_vjp {
+      argument x [N, 3, 5]
+      argument grad_output [N, 4, 5]
       size N = x.shape[0]
       grad_t [(n=N o1=5), d=4] = view grad_output.permute(0, 2, 1).reshape(5*N, 4)
       product [d=4, (c=3 k=2)] = new mm(grad_t, x_windows)
@@ -16,7 +18,7 @@ memory that has; only `InPlace` changes memory. Nothing is read before it is com
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
 
@@ -127,6 +129,19 @@ class Loop:
 
 
 @dataclass(frozen=True, slots=True)
+class Given:
+    """`argument x [N, 3]`: a variable that a call gives.
+
+    Args:
+        name: of the variable.
+        sizes: of its dimensions; None for what is no tensor, such as a number.
+    """
+
+    name: str
+    sizes: tuple[Size, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class SizeOf:
     """`size N = (x.shape[0] - rest) // factor`: a size symbol, read off the shape of an argument."""
 
@@ -182,6 +197,37 @@ def variables(argument: Argument) -> Iterator[str]:
             yield from variables(each)
 
 
+def flatten(dims: Dims) -> tuple[Index, ...]:
+    """All indices of the dimensions, in order."""
+    return tuple([i for dim in dims for i in dim])
+
+
+def substituted(each: Any, names: Mapping[str, Var]) -> Any:
+    """A statement or an argument with other variables in place of some, those that it changes in place too."""
+    if not names:
+        return each
+    match each:
+        case Var(name=name):
+            return names.get(name, each)
+        case Call(op=op, args=args, options=options):
+            more = tuple([(name, substituted(value, names)) for name, value in options])
+            return Call(op, tuple([substituted(argument, names) for argument in args]), more)
+        case tuple():
+            return tuple([substituted(argument, names) for argument in each])
+        case Let():
+            return replace(each, value=substituted(each.value, names))
+        case InPlace():
+            target = names.get(each.target)
+            value = substituted(each.value, names)
+            return replace(each, target=target.name if target else each.target, value=value)
+        case Free():
+            return Free(tuple(names[name].name if name in names else name for name in each.names))
+        case Loop() | Once():
+            return replace(each, body=substituted(each.body, names))
+        case _:
+            return each
+
+
 def has_symbols(argument: Argument) -> bool:
     """Whether an argument has a size that is no integer."""
     if isinstance(argument, Call):
@@ -206,6 +252,14 @@ def reads(statement: Statement) -> list[str]:
             made = {name for each in statement.body if (name := writes(each))}
             every = dict.fromkeys(name for each in statement.body for name in reads(each))
             return [name for name in every if name not in made]
+
+
+def lines(statements: Iterable[Statement]) -> tuple[Statement, ...]:
+    """The statements, and in place of blocks those in them."""
+    found: list[Statement] = []
+    for each in statements:
+        found += lines(each.body) if isinstance(each, Loop | Once) else [each]
+    return tuple(found)
 
 
 def writes(statement: Statement) -> str | None:

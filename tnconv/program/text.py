@@ -153,7 +153,10 @@ def format_statement(statement: Statement, indent: str = "") -> list[str]:
 
 def format_program(program: "ProgramText") -> str:
     """The text of a program."""
-    lines = [f"program {program.name}({', '.join(program.arguments)}) {{"]
+    lines = [f"program {program.name} {{"]
+    for given in program.arguments:
+        sizes = "" if given.sizes is None else f" [{', '.join(map(PLAIN.size, given.sizes))}]"
+        lines.append(f"{_INDENT}argument {given.name}{sizes}")
     for each in program.sizes:
         text = f"{each.argument}.shape[{each.axis}]"
         text = f"({text} - ({PLAIN.size(each.rest)}))" if each.rest != 0 else text

@@ -9,15 +9,16 @@ A sum whose terms lie in parts of the result is added term by term, so that the 
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from tnconv.backends.base import Program
-from tnconv.backends.torch.emit import Value, flatten
+from tnconv.backends.torch.emit import Value, call
 from tnconv.backends.torch.lower import Lowering
 from tnconv.backends.torch.windows import broadcast, window_view
 from tnconv.errors import LoweringError
-from tnconv.ir import Axis, Index, Pattern, group
-from tnconv.program import Var
-from tnconv.program.passes.free import free
+from tnconv.ir import Axis, Index, Pattern, group, product
+from tnconv.program import Call, Dims, Given, Let, Var
+from tnconv.program.statements import flatten
 
 
 class Accumulating(Lowering):
@@ -39,64 +40,67 @@ class Accumulating(Lowering):
             )
         out, beta = self.em.fresh("out"), self.em.fresh("beta")
         outputs = {step.result: step.output for step in self.plan.steps}
+        sizes = tuple(axis.size for axis in outputs[self.plan.results[0]])
+        self.given |= {out: Given(out, sizes), beta: Given(beta)}
         whole = all(axis.is_group for name in self.plan.results for axis in outputs[name])
         if whole:
             self.run()
             self._add(out, beta)
         else:
-            self.em.do(f"rt.scale_into({out}, {beta})", [out])
+            self.em.do(call("scale_into", Var(out), Var(beta)), [out])
             places = [self._place(out, outputs[name]) for name in self.plan.results]
             self.run()
             self._add_terms(out, places)
-        arguments = dict(self.python) | {out: out, beta: beta}
+        arguments = [*self.python, out, beta]
         text = self._text("_into", self.em.statements, (Var(out),), arguments)
-        return self._made(free(text), self.choices, arguments)
+        return self._made(text, self.choices, arguments)
 
     def _add(self, out: str, beta: str) -> None:
-        """Add the result as a whole."""
+        """Add the result as a whole, in the layout that it has where the target has that as a view."""
         names, em = self.plan.results, self.em
-        if len(names) == 1 and self._added_last(names[0], out, beta):
-            return
-        total = em.conj(self._mean(names))
-        em.do(f"rt.add_into({out}, {self._real(total)}, {beta})", [out, total.name])
+        target = Value(out, tuple(axis.indices for axis in self.values[names[0]][1]))
+        if len(names) == 1 and not (self._divided_by() and not self._divides_all(names[0])):
+            value = self.values[names[0]][0]
+            if set(value.legs) == set(target.legs) and em.is_view(target, value.dims):
+                self._into(self._viewed(target, value.dims), value, out, beta)
+                return
+        self._into(target, self._mean(names), out, beta)
 
-    def _real(self, value: Value) -> str:
-        return f"rt.real({value.name})" if self.plan.real else value.name
+    def _into(self, view: Value, value: Value, out: str, *beta: str) -> None:
+        """Add a value to a part of the target, or to all of it."""
+        value = self.em.conj(value)
+        given = call("real", value) if self.plan.real else Var(value.name)
+        self.em.do(call("add_into", view, given, *map(Var, beta)), [out])
 
-    def _added_last(self, name: str, out: str, beta: str) -> bool:
-        """Let the call that made the only result add it, if it can."""
-        value, axes = self.values[name]
-        target = Value(out, tuple(axis.indices for axis in axes))
-        if self.plan.real or not self._private(name) or set(value.legs) != set(target.legs):
-            return False
-        if self._divided_by() and not self._divides_all(name):
-            return False
-        return self.em.add_into(value, target, beta)
+    def _viewed(self, target: Value, dims: Dims) -> Value:
+        """The target in other dimensions; torch refuses what is no view after all: of a copy nobody would hear."""
+        before = len(self.em.statements)
+        view = self.em.arrange(target, dims)
+        for place in range(before, len(self.em.statements)):
+            each = self.em.statements[place]
+            assert isinstance(each, Let)
+            self.em.statements[place] = replace(each, value=_strict(each.value))
+        return view
 
     def _add_terms(self, out: str, places: Sequence[Value]) -> None:
         """Add each term of a sum to its cells of the result."""
         em = self.em
         for name, place in zip(self.plan.results, places, strict=True):
             value, view = self.values[name][0], place
-            if (
-                not self.plan.real
-                and set(value.legs) == set(view.legs)
-                and self._private(name)
-                and em.add_into(value, view, "1")
-            ):
-                continue
-            if value.dims != view.dims:
+            if set(value.legs) == set(view.legs) and em.is_view(view, value.dims):
+                view = self._viewed(view, value.dims)
+            elif value.dims != view.dims:
                 legs = flatten(view.dims)
                 view, value = em.order(view, legs), em.order(broadcast(em, value, legs), legs)
-            value = em.conj(value)
-            em.do(f"rt.add_into({view.name}, {self._real(value)})", [view.name, value.name, out])
+            self._into(view, value, out)
         if sizes := self._divided_by():
-            em.do(f"{out} if {' and '.join(sizes)} else {out}.mul_(float('nan'))", [out])
+            em.do(call("undefined_if_empty", Var(out), *sizes), [out])
 
     def _place(self, out: str, axes: tuple[Axis, ...]) -> Value:
         """The cells of the result that a term has."""
         em = self.em
-        text, relations = out, []
+        source: Var | Call = Var(out)
+        relations = []
         dims: list[tuple[Index, ...]] = []
         for place, axis in enumerate(axes):
             run = (
@@ -106,7 +110,7 @@ class Accumulating(Lowering):
             if axis.is_group:
                 dims.append(axis.indices)
             elif run:
-                text += f".narrow({place}, {axis.start}, {em.span(axis.indices)})"
+                source = call("narrow", source, place, axis.start, product(i.size for i in axis.indices))
                 dims.append(axis.indices)
             else:
                 cell = self._cell(place, axis)
@@ -114,6 +118,13 @@ class Accumulating(Lowering):
                 relations.append(Pattern("axis", cell, terms, axis.start))
                 dims.append((cell,))
         view = Value(out, tuple(dims))
-        if text != out:
-            view = em.derive(view, "part", text, view.dims, contiguous=False)
+        if isinstance(source, Call):
+            view = em.derive(view, "part", source, view.dims, contiguous=False)
         return window_view(em, view, relations) if relations else view
+
+
+def _strict(value: Call) -> Call:
+    """A chain of views that is refused where it is none."""
+    first, *rest = value.args
+    op = "view" if value.op == "reshape" else value.op
+    return Call(op, (_strict(first) if isinstance(first, Call) else first, *rest), value.options)

@@ -5,9 +5,10 @@ indices, as the axes of a network do, so `[n, (g c), i1]` needs no reshape befor
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 from tnconv.backends.torch.python import RESERVED
 from tnconv.errors import LoweringError
@@ -15,10 +16,9 @@ from tnconv.ir import Index, Select, Size, evaluate, fresh, product, symbol
 from tnconv.ir.monomial import polynomial_text
 from tnconv.program import Call, Dims, InPlace, Let, Memory, Statement, Var
 from tnconv.program.passes.hoist import constant_names
-from tnconv.program.statements import TEMPLATE, reads, template, variables, writes
+from tnconv.program.passes.share import Known
+from tnconv.program.statements import flatten, template
 
-WithBias = Callable[[tuple[Index, ...], str], str | None]
-Into = Callable[[str, str], str]
 _NAMES = re.compile(r"[^\W\d]\w*")
 
 
@@ -30,7 +30,7 @@ class Value:
         name: the Python name.
         dims: the indices on each dimension, outermost first.
         contiguous: whether the cells lie in memory in row-major order, so that merging neighbours is a view.
-        fresh: whether a call of this program has just made the memory; see `Emitter.private`.
+        fresh: whether a call of this program has just made the memory; as `Memory.NEW` says.
         conj: whether the complex conjugate of the variable is meant. Other layouts carry it along, so that those of a
             variable and of its conjugate are made once; `Emitter.conj` writes it.
     """
@@ -55,14 +55,15 @@ class Value:
         return replace(self, dims=tuple(tuple(mapping.get(i, i) for i in dim) for dim in self.dims))
 
 
+def call(op: str, *args: Any, **options: Any) -> Call:
+    """An operation on arguments of a program, where a value stands for its variable."""
+    given = tuple([Var(each.name) if isinstance(each, Value) else each for each in args])
+    return Call(op, given, tuple(options.items()))
+
+
 def singles(indices: Iterable[Index]) -> Dims:
     """One dimension an index."""
     return tuple((i,) for i in indices)
-
-
-def flatten(dims: Dims) -> tuple[Index, ...]:
-    """All indices of the dimensions, in order."""
-    return tuple(i for dim in dims for i in dim)
 
 
 @dataclass
@@ -73,12 +74,8 @@ class Emitter:
         taken: Python names in use, such as the arguments.
         hints: representative integers for the size symbols, used in choices by cost.
         symbols: Python name of each size symbol.
-        constants: names of arguments; what is made of them alone is not changed in place, for it may be kept.
+        constants: names of arguments that seldom change; what is made of them alone may be kept.
         tables: Python name of each argument that is a table of integers.
-        biasable: for a value, its expression with a vector of some name added, given what that is over; None if its
-            call cannot.
-        addable: for a value, the call that adds it to a tensor of the same dimensions, given the names of that and of
-            the factor of what is there; for values whose last call can.
     """
 
     taken: set[str]
@@ -88,14 +85,11 @@ class Emitter:
     tables: Mapping[str, str] = field(default_factory=dict)
     statements: list[Statement] = field(default_factory=list)
     workspace: list[tuple[str, Size]] = field(default_factory=list)
-    biasable: dict[str, "WithBias"] = field(default_factory=dict)
-    addable: dict[str, "Into"] = field(default_factory=dict)
     _texts: dict[Size, str] = field(default_factory=dict)
     _sizes: dict[str, Size] = field(default_factory=dict)
-    _known: dict[Call, str] = field(default_factory=dict)
+    _known: Known = field(default_factory=Known)
     _roots: dict[str, str] = field(default_factory=dict)
     _owner: dict[str, str] = field(default_factory=dict)
-    _shared: set[str] = field(default_factory=set)
     _overlapping: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
@@ -170,21 +164,27 @@ class Emitter:
         of its cells may lie at one place.
         """
         value = self.call(expression, reads)
-        if memo and value in self._known:
-            known = self._known[value]
-            self._shared.add(self.owner(known))
+        if memo and (known := self._known.find(value)):
             return Value(known, dims, contiguous)
         name = self.fresh(base)
         if memo:
-            self._known[value] = name
+            self._known.add(value, name)
         if view_of is not None:
             self._owner[name] = self.owner(view_of)
         if overlaps or view_of in self._overlapping:
             self._overlapping.add(name)
-        memory = Memory.NEW if fresh else Memory.VIEW if view_of is not None else Memory.ANY
-        memory = Memory.OVERLAPPING if overlaps else memory
+        memory = Memory.VIEW if view_of is not None else Memory.NEW if fresh else Memory.ANY
+        memory = Memory.OVERLAPPING if name in self._overlapping else memory
         self.statements.append(Let(name, value, dims, memory, note))
         return Value(name, dims, contiguous, fresh)
+
+    def make(self, base: str, value: Call, dims: Dims, **options: Any) -> Value:
+        """Write `name = value`; options as for `assign`."""
+        return self.assign(base, value, (), dims, **options)
+
+    def helper(self, base: str, value: Call) -> Var:
+        """Write `name = value` for something that is no tensor of the network; return the variable."""
+        return Var(self.scalar(base, value))
 
     def call(self, expression: str | Call, reads: Sequence[str]) -> Call:
         """An expression as a call; a text as one whose operation is known to PyTorch alone."""
@@ -234,59 +234,12 @@ class Emitter:
         self.statements.append(Let(name, self.call(expression, reads)))
         return name
 
-    def table(self, select: Select) -> str:
+    def table(self, select: Select) -> Var:
         """The variable with the rows of a selection, which are checked where they are first read."""
-        name = self.tables[select.table]
-        text = f"rt.table({name}, {self.text(select.left.size)}, {select.table!r})"
-        value = self.call(text, [name])
-        if value not in self._known:
-            self._known[value] = self.scalar("rows", value)
-        return self._known[value]
-
-    def add_bias(self, value: Value, bias: Value, indices: tuple[Index, ...]) -> bool:
-        """Let the call that made `value`, or what it is a view of, add an argument over `indices`; False if not.
-
-        So the sum is rounded once, in half precision too.
-        """
-        root = self.owner(value.name)
-        made = {writes(s) for s in self.statements}
-        text = self.biasable[root](indices, bias.name) if root in self.biasable else None
-        if text is None or len(bias.dims) != 1 or bias.name in made or not self.private(value):
-            return False
-        readers = [s for s in self.statements if any(self.owner(r) == root for r in reads(s))]
-        if any((name := writes(s)) is None or self.owner(name) != root for s in readers):
-            return False
-        place = next(p for p, s in enumerate(self.statements) if writes(s) == root)
-        old = self.statements[place]
-        assert isinstance(old, Let)
-        self.statements[place] = replace(old, value=self.call(text, [*variables(old.value), bias.name]))
-        del self.biasable[root]
-        self.addable.pop(root, None)
-        return True
-
-    def add_into(self, value: Value, target: Value, beta: str) -> bool:
-        """Let the call that made `value` add it to a target instead, `beta · target + value`; False if it cannot.
-
-        The target is one that is there from the first statement on, and nothing has read the value.
-        """
-        made = self.addable.get(value.name)
-        if made is None or value.conj or not self.private(value) or not self.is_view(target, value.dims):
-            return False
-        if any(value.name in reads(s) for s in self.statements):
-            return False
-        before = len(self.statements)
-        view = self.arrange(target, value.dims)
-        views, self.statements = self.statements[before:], self.statements[:before]
-        # What is no view after all is refused by torch; of a copy nobody would hear.
-        views = [replace(s, value=_strict(s.value)) if isinstance(s, Let) else s for s in views]
-        place = next(p for p, s in enumerate(self.statements) if writes(s) == value.name)
-        old = self.statements[place]
-        assert isinstance(old, Let)
-        added = self.call(made(view.name, beta), [view.name, beta, *reads(old)])
-        self.statements[place] = InPlace(view.name, added, old.dims, old.note)
-        front = next((p + 1 for p, s in enumerate(self.statements) if writes(s) == target.name), 0)
-        self.statements[front:front] = views
-        return True
+        value = call("table", Var(self.tables[select.table]), select.left.size, select.table)
+        name = self._known.find(value) or self.scalar("rows", value)
+        self._known.add(value, name)
+        return Var(name)
 
     def do(self, text: str | Call, reads: Sequence[str], comment: str = "") -> None:
         """Write a statement that changes the first of `reads` in place.
@@ -294,35 +247,12 @@ class Emitter:
         What was computed from that memory is forgotten: who writes it again wants the value of then or of now,
         not the other.
         """
-        self._forget(reads[0])
+        self._known.forget(reads[0], self.statements, self._owner)
         self.statements.append(InPlace(reads[0], self.call(text, reads), note=comment))
-
-    def overwrite(self, base: str, expression: str, reads: Sequence[str], dims: Dims) -> Value:
-        """Write `name = expression`, which may change the first of `reads` in place."""
-        self._forget(reads[0])
-        return self.assign(base, expression, reads, dims, memo=False, fresh=True)
-
-    def _forget(self, name: str) -> None:
-        owner = self.owner(name)
-        stale = {writes(s) for s in self.statements if any(self.owner(r) == owner for r in reads(s))}
-        stale |= {name for name in self._known.values() if self.owner(name) == owner}
-        self._known = {value: name for value, name in self._known.items() if name not in stale}
-        self.biasable = {n: found for n, found in self.biasable.items() if self.owner(n) != owner}
-        self.addable = {n: found for n, found in self.addable.items() if self.owner(n) != owner}
 
     def owner(self, name: str) -> str:
         """The variable whose memory a variable shares, as far as views are known: itself, or what it views."""
         return self._owner.get(name, name)
-
-    def private(self, value: Value) -> bool:
-        """Whether no other value has this memory, so that it may be changed in place."""
-        if self.constants and value.name in constant_names(self.statements, self.constants):
-            return False
-        return value.fresh and self.owner(value.name) not in self._shared
-
-    def keep(self, value: Value) -> None:
-        """Let nothing be written into the memory of a value: somebody reads it after the program."""
-        self._shared.add(self.owner(value.name))
 
     def overlaps(self, value: Value) -> bool:
         """Whether several cells of a value may lie at one place of its memory, as those of an expanded one do."""
@@ -389,7 +319,7 @@ class Emitter:
         contiguous: bool,
         own: bool,
     ) -> Value:
-        if copies and made not in self._known:
+        if copies and self._known.find(made) is None:
             self.allocated("copy", product(i.size for i in value.legs))
         return self.derive(
             value, base, made, dims, contiguous=contiguous, fresh=value.fresh, copied=copies and own
@@ -438,15 +368,6 @@ class Emitter:
 def _clone(value: Var | Call) -> Call:
     """A copy in row-major order."""
     return Call("copy", (value,))
-
-
-def _strict(value: Call) -> Call:
-    """A chain of views that is refused where it is none."""
-    if value.op == TEMPLATE:
-        return replace(value, args=(value.args[0].replace(".reshape(", ".view("), *value.args[1:]))
-    first, *rest = value.args
-    op = "view" if value.op == "reshape" else value.op
-    return replace(value, op=op, args=(_strict(first) if isinstance(first, Call) else first, *rest))
 
 
 def _blocks(runs: Iterable[Sequence[Index]], want: Sequence[Index]) -> Dims:

@@ -14,7 +14,7 @@ from tnconv.backends.base import Choice, Program
 from tnconv.backends.signature import Binding, bindings
 from tnconv.backends.torch import runtime
 from tnconv.backends.torch.define import define
-from tnconv.backends.torch.emit import Emitter, Value, flatten, singles
+from tnconv.backends.torch.emit import Emitter, Value, call, singles
 from tnconv.backends.torch.kernels.base import ACCURACIES, Kernel, Problem
 from tnconv.backends.torch.kernels.contract import Contract, presum
 from tnconv.backends.torch.kernels.windows import Cells, Windows
@@ -24,14 +24,18 @@ from tnconv.backends.torch.python import RESERVED, format_python, symbol_variabl
 from tnconv.backends.torch.streaming import emit_squares, square_of, squares, worth_streaming
 from tnconv.backends.torch.windows import broadcast, diagonal, gather, match_diagonals, scatter, window_view
 from tnconv.errors import LoweringError, PluginError
-from tnconv.ir import Axis, Delta, Expression, Index, Pattern, Relational, Size, fresh, product, solve
+from tnconv.ir import Axis, Delta, Expression, Index, Pattern, Relational, Size, fresh, product, solve, symbol
 from tnconv.ir.index import normal, symbol_names
 from tnconv.ir.monomial import Scalar, polynomial_text
 from tnconv.planner.plan import DEFAULT_HINT, Operand, Plan, Step
-from tnconv.program import Call, Once, ProgramText, SizeOf, Statement, Var
-from tnconv.program.passes.free import free
-from tnconv.program.passes.hoist import hoist
-from tnconv.program.statements import reads, writes
+from tnconv.program import Call, Given, Let, Once, ProgramText, SizeOf, Statement, Var
+from tnconv.program.passes.base import ProgramStage, added, run
+from tnconv.program.passes.free import FreeAfterUse
+from tnconv.program.passes.fuse import Fuse
+from tnconv.program.passes.hoist import Hoist
+from tnconv.program.passes.reuse import Reuse
+from tnconv.program.passes.share import Share
+from tnconv.program.statements import Argument, flatten, reads, writes
 
 _LARGEST_ITEM = 16  # bytes
 COMPONENTWISE = "componentwise"  # what kernels promise at least unless somebody asks for more, or less
@@ -182,6 +186,10 @@ class Lowering:
             name: (replace(value, name=self.python[name], fresh=False), axes)
             for name, (value, axes) in given.items()
         }
+        self.given = {name: Given(self.python[name], sizes) for name, sizes in plan.arguments.items()}
+        self.given |= {
+            name: Given(self.python[name], self.em.sizes(value.dims)) for name, (value, _) in given.items()
+        }
         self.choices: list[Choice] = []
         self.workspace: list[tuple[str, str, Size]] = []
         self._divided: set[str] = set()  # results that were multiplied by their scale as a whole
@@ -193,7 +201,7 @@ class Lowering:
             as_they_are: results that are handed over in the layout that they have.
             gradients: whether the results are gradients: a gradient of a mean over nothing is a sum over nothing.
         """
-        self.run(as_they_are)
+        self.run()
         handed_over = [self.values[name][0] for name in as_they_are]
         results: list[Value] = []
         for names in (self.plan.results, *self.plan.also):
@@ -202,7 +210,7 @@ class Lowering:
             else:
                 total = self._total(names) if gradients else self._mean(names)
                 results.append(self._owned(total, (*results, *handed_over)))
-        return self._made(free(self._text("", self.em.statements, self._returned(results))), self.choices)
+        return self._made(self._text("", self.em.statements, self._returned(results)), self.choices)
 
     def _returned(self, results: Sequence[Value]) -> tuple[Var | Call, ...]:
         """What is returned, the value first."""
@@ -221,12 +229,13 @@ class Lowering:
         self.run()
         value = self._owned(self._mean(self.plan.results))
         result = value.name
-        whole = hoist(self._text("", self.em.statements, self._returned([value])), self.em.constants)
+        text = self._text("", self.em.statements, self._returned([value]))
+        whole, stages = run((Share(), Fuse(), Hoist(tuple(sorted(self.em.constants)))), text)
         once, *rest = whole.statements
         first = once.body if isinstance(once, Once) else ()
         read = {name for each in rest for name in reads(each)}
         kept = [name for each in first if (name := writes(each)) in read and name]
-        constants = {n: p for n, p in self.python.items() if any(p in reads(each) for each in first)}
+        constants = [n for n, p in self.python.items() if any(p in reads(each) for each in first)]
         if not kept or result in map(writes, first):
             raise LoweringError(
                 f"in {self.plan.name!r} nothing depends on the constants alone, or all does; leave constant= out"
@@ -234,9 +243,12 @@ class Lowering:
         choices = [choice for choice in self.choices if choice.step in moving]
         others = [choice for choice in self.choices if choice.step not in moving]
         head = self._text("_kept", first, tuple(map(Var, kept)), constants)
-        body = self._text("", rest, whole.results, dict(self.python) | {name: name for name in kept})
-        return self._made(free(head), others, constants), self._made(
-            free(body), choices, [*self.python, *kept]
+        sizes = {s.name: self.em.sizes(s.dims) for s in first if isinstance(s, Let) and s.dims is not None}
+        body = replace(whole, statements=tuple(rest))
+        body = replace(body, arguments=(*body.arguments, *(Given(name, sizes.get(name)) for name in kept)))
+        return (
+            self._made(head, others, constants),
+            self._made(body, choices, [*self.python, *kept], stages),
         )
 
     def _text(
@@ -244,7 +256,7 @@ class Lowering:
         suffix: str,
         statements: Sequence[Statement],
         results: tuple[Var | Call, ...],
-        arguments: Mapping[str, str] | None = None,
+        arguments: Iterable[str] | None = None,
     ) -> ProgramText:
         """Some statements as a program.
 
@@ -252,26 +264,34 @@ class Lowering:
             suffix: of its name.
             statements: in order.
             results: what is returned.
-            arguments: the variable of each argument; those of the plan if left out.
+            arguments: names of those that it takes; all if left out.
         """
-        arguments = self.python if arguments is None else arguments
+        given = {name: self.given[name] for name in (self.python if arguments is None else arguments)}
         # A function called `torch` would hide the module.
         name = fresh(re.sub(r"\W", "_", self.plan.name) + suffix, {*RESERVED})
         sizes = tuple(
             SizeOf(b.symbol, self.python[b.argument], b.place, b.slope, b.rest)
             for b in self.bindings
-            if b.argument in arguments
+            if b.argument in given
         )
-        return ProgramText(name, tuple(arguments.values()), sizes, tuple(statements), results)
+        return ProgramText(name, tuple(given.values()), sizes, tuple(statements), results)
 
     def _made(
-        self, text: ProgramText, choices: Sequence[Choice], arguments: Iterable[str] | None = None
+        self,
+        text: ProgramText,
+        choices: Sequence[Choice],
+        arguments: Iterable[str] | None = None,
+        before: tuple[ProgramStage, ...] | None = None,
     ) -> Program:
-        """The program of a text."""
+        """The program of a text, which passes rewrite; `before` is what passes have done already."""
+        first = (Share(), Fuse()) if before is None else ()
+        text, stages = run((*first, Reuse(), *added(), FreeAfterUse()), text)
         source = format_python(text)
         function = define(text.name, source, {"torch": torch, "F": F, "rt": runtime})
         given = tuple(self.python if arguments is None else arguments)
-        return Program(text.name, source, given, tuple(choices), tuple(self.workspace), function, text=text)
+        every = (*(before or ()), *stages)
+        made, buffers = tuple(choices), tuple(self.workspace)
+        return Program(text.name, source, given, made, buffers, function, text=text, stages=every)
 
     def handed_over(self, names: Collection[str]) -> dict[str, tuple[Value, tuple[Axis, ...]]]:
         """The results of some steps as `given` of another lowering."""
@@ -282,8 +302,7 @@ class Lowering:
         owners = {self.em.owner(other.name) for other in others}
         if not self._borrowed(result) and self.em.owner(result.name) not in owners:
             return result
-        text = f"{result.name}.clone()"
-        return self.em.assign("result", text, [result.name], result.dims, memo=False, fresh=True)
+        return self.em.make("result", call("clone", result), result.dims, memo=False, fresh=True)
 
     def _borrowed(self, value: Value) -> bool:
         """Whether a value has, or may have, memory of an argument or of what is kept, or several cells at one place."""
@@ -295,12 +314,8 @@ class Lowering:
         """Microseconds that the steps that were lowered so far are predicted to take."""
         return sum(choice.predicted for choice in self.choices)
 
-    def run(self, kept: Collection[str] = ()) -> None:
-        """Lower the steps, unless that was done before.
-
-        Args:
-            kept: results that are handed over in the layout that they have.
-        """
+    def run(self) -> None:
+        """Lower the steps, unless that was done before."""
         if self.values.keys() >= set(self.plan.results):
             return
         streamed: set[str] = set()
@@ -317,8 +332,6 @@ class Lowering:
                 self.values[step.result] = (self._step(step, ready), step.output)
             if self.predicted >= self.limit:
                 raise _Slower
-            if step.result in kept:
-                self.em.keep(self.values[step.result][0])
             self.workspace += [(step.result, what, size) for what, size in self.em.workspace]
             self.em.workspace.clear()
 
@@ -333,14 +346,14 @@ class Lowering:
         problem, after, kernel, candidates = ready
         made = kernel.multiplications(problem)
         self.choices.append(Choice(step.result, kernel.name, candidates, made))
-        scale = _scale_text(step.scale, self.em) if step.scale != 1 else None
+        scale = _scale(step.scale) if step.scale != 1 else None
         divides = bool(_divisors(step))
-        if scale and kernel.applies_scale:
+        if scale is not None and kernel.applies_scale:
             problem, scale = replace(problem, scale=scale), None
             self._divided |= {step.result} if divides and not after else set()
         # Scaling one of two operands that are one variable would make two of it.
         twice = len({v.name for v in problem.operands}) < len(problem.operands)
-        if scale and kernel.takes_scaled and not twice:
+        if scale is not None and kernel.takes_scaled and not twice:
             small = min(range(len(problem.operands)), key=lambda p: problem.count(problem.operands[p].legs))
             if problem.count(problem.operands[small].legs) < problem.count(problem.output):
                 problem = replace(problem, operands=self._scaled(problem.operands, small, scale))
@@ -351,11 +364,9 @@ class Lowering:
         elif not kernel.takes_conj:
             problem = replace(problem, operands=tuple(map(self.em.conj, problem.operands)))
         value = kernel.emit(problem, self.em)
-        self._divided |= {step.result} if scale and divides and not after else set()
-        if scale and self.em.private(value):
-            self.em.do(f"{value.name}.mul_({scale})", [value.name])
-        elif scale:
-            value = self.em.derive(value, "scaled", f"{value.name} * {scale}", value.dims, copied=True)
+        self._divided |= {step.result} if scale is not None and divides and not after else set()
+        if scale is not None:
+            value = self.em.derive(value, "scaled", call("mul", value, scale), value.dims, copied=True)
         for relation, wanted in after:
             if isinstance(relation, Delta):
                 value = diagonal(self.em, value, relation, wanted)
@@ -385,12 +396,13 @@ class Lowering:
         ]
         if user.scale != 1:
             self._divided |= {user.result} if _divisors(user) else set()
-            self.em.do(f"{value.name}.mul_({_scale_text(user.scale, self.em)})", [value.name])
+            made = call("mul", value, _scale(user.scale))
+            value = self.em.derive(value, "scaled", made, value.dims, copied=True)
         return value
 
-    def _scaled(self, operands: tuple[Value, ...], small: int, scale: str) -> tuple[Value, ...]:
+    def _scaled(self, operands: tuple[Value, ...], small: int, scale: Argument) -> tuple[Value, ...]:
         value = operands[small]
-        made = self.em.derive(value, "scaled", f"{value.name} * {scale}", value.dims, copied=True)
+        made = self.em.derive(value, "scaled", call("mul", value, scale), value.dims, copied=True)
         return (*operands[:small], made, *operands[small + 1 :])
 
     def _prepare(self, step: Step) -> tuple[Problem, list[tuple[Relational, tuple[Index, ...]]]]:
@@ -435,8 +447,8 @@ class Lowering:
         """A one with the dtype and the device of an argument, a constant if there is one."""
         like = next(iter(sorted(self.em.constants) or self.python.values()), None)
         if like is None:
-            return self.em.assign("one", "torch.ones(())", [], ())
-        return self.em.assign("one", f"{like}.new_ones(())", [like], ())
+            return self.em.make("one", call("ones", ()), ())
+        return self.em.make("one", call("new_ones", Var(like), ()), ())
 
     @staticmethod
     def _readable(
@@ -517,21 +529,12 @@ class Lowering:
         total, sizes = self._total(results), self._divided_by()
         if not sizes or (len(results) == 1 and self._divides_all(results[0])):
             return total
-        text = f"{total.name} if {' and '.join(sizes)} else rt.undefined({total.name})"
-        return self.em.derive(total, "result", text, total.dims, contiguous=total.contiguous)
+        made = call("unless_empty", total, *sizes)
+        return self.em.derive(total, "result", made, total.dims, contiguous=total.contiguous)
 
-    def _divided_by(self) -> list[str]:
-        """The Python names of the size symbols that some scale divides by."""
-        return [self.em.symbols[n] for n in sorted({n for step in self.plan.steps for n in _divisors(step)})]
-
-    def _biased(self, first: str, name: str) -> bool:
-        """Whether the call that made the first result adds another, which is over one axis of the output alone."""
-        value, axes = self.values[name]
-        place = next((p for p, axis in enumerate(axes) if axis.indices == value.legs), None)
-        if place is None or not self._private(first) or not all(axis.is_group for axis in axes):
-            return False
-        made, wanted = self.values[first]
-        return wanted[place].is_group and self.em.add_bias(made, value, wanted[place].indices)
+    def _divided_by(self) -> list[Size]:
+        """The size symbols that some scale divides by."""
+        return [symbol(n) for n in sorted({n for step in self.plan.steps for n in _divisors(step)})]
 
     def _divides_all(self, result: str) -> bool:
         """Whether every cell of a result was multiplied by a scale that is not a number for an empty batch."""
@@ -540,49 +543,34 @@ class Lowering:
     def _total(self, results: Sequence[str]) -> Value:
         """The sum of some results, laid out as the output says."""
         first, *others = results
-        biased = [name for name in others[:1] if self._biased(first, name)]
-        total = self._laid_out(first, wide=not others, fill=biased[0] if biased else None)
+        total = self._laid_out(first, wide=not others)
         axes = self.values[first][1]
-        for name in others[len(biased) :]:
-            value, axes = self.values[name]
+        for name in others:
+            axes = self.values[name][1]
             value = self._laid_out(name, wide=False)
             dims = tuple(a or b for a, b in zip(total.dims, value.dims, strict=True))
-            if self.em.private(total) and dims == total.dims and self._private(first):
-                text = f"rt.add({total.name}, {value.name})"
-                total = self.em.overwrite("result", text, [total.name, value.name], dims)
-                continue
-            total = self.em.assign("result", f"{total.name} + {value.name}", [total.name, value.name], dims)
+            total = self.em.make("result", call("add", total, value), dims, fresh=True)
         if all(dim or not axis.indices for dim, axis in zip(total.dims, axes, strict=True)):
             return total
         dims = tuple(axis.indices for axis in axes)  # no term has a leg on some axis
         return self.em.derive(
             total,
             "result",
-            f"{total.name}.expand{self.em.shape(dims)}",
+            call("expand", total, self.em.sizes(dims)),
             dims,
             contiguous=False,
             overlaps=True,
         )
 
-    def _private(self, result: str) -> bool:
-        """Whether nothing but the sum reads a result, and no other value shares its memory."""
-        read = [o.source for step in self.plan.steps for o in step.operands]
-        owners = {name: self.em.owner(value.name) for name, (value, _) in self.values.items()}
-        alone = list(owners.values()).count(owners[result]) == 1
-        return alone and result not in read and self.plan.returned.count(result) == 1
-
-    def _laid_out(self, name: str, *, wide: bool, fill: str | None = None) -> Value:
-        """A result with the dimensions of its output axes; size 1 where it is broadcast, unless `wide`.
-
-        `fill` is a result that is in this one already, but for the cells that the axes do not reach.
-        """
+    def _laid_out(self, name: str, *, wide: bool) -> Value:
+        """A result with the dimensions of its output axes; size 1 where it is broadcast, unless `wide`."""
         value, axes = self.values[name]
         em = self.em
         indices = tuple(i for axis in axes for i in axis.indices)
         if wide or any(set(a.indices) & set(value.legs) not in (set(), set(a.indices)) for a in axes):
             value = broadcast(em, value, indices)
         if not all(axis.is_group for axis in axes):
-            value = self._embedded(broadcast(em, value, indices), axes, fill)
+            value = self._embedded(broadcast(em, value, indices), axes)
         dims = tuple(axis.indices if axis.is_group else (self._cell(p, axis),) for p, axis in enumerate(axes))
         dims = tuple(tuple(i for i in dim if i in value.legs) for dim in dims)
         return em.arrange(value, dims, "result", own=self._borrowed(value))
@@ -591,8 +579,8 @@ class Lowering:
     def _cell(place: int, axis: Axis) -> Index:
         return Index(f"cell{place}", axis.size)
 
-    def _embedded(self, value: Value, axes: tuple[Axis, ...], fill: str | None) -> Value:
-        """Write a value into zeros, or what is filled in, at the cells of its affine axes."""
+    def _embedded(self, value: Value, axes: tuple[Axis, ...]) -> Value:
+        """Write a value into zeros at the cells of its affine axes."""
         em = self.em
         writes: list[Relational] = []
         dims: list[tuple[Index, ...]] = []
@@ -605,29 +593,13 @@ class Lowering:
             writes.append(
                 Pattern("axis", cell, tuple(zip(axis.strides, axis.indices, strict=True)), axis.start)
             )
-        text, reads = f"{value.name}.new_zeros({em.shape(tuple(dims))})", [value.name]
         cells = product(i.size for dim in dims for i in dim)
-        if isinstance(cells, int) and cells > LARGEST_REUSED // _LARGEST_ITEM:
-            text = f"rt.zeros({value.name}, {em.shape(tuple(dims))})"
-        if fill is not None:
-            given, others = self.values[fill]
-            own = {
-                leg
-                for a, b in zip(axes, others, strict=True)
-                if set(b.indices) & set(given.legs)
-                for leg in a.indices
-            }
-            sizes = ", ".join(em.span(dim) if own.intersection(dim) else "1" for dim in dims)
-            text = f"{value.name}.new_empty({em.shape(tuple(dims))}).copy_({given.name}.view({sizes}))"
-            reads = [value.name, given.name]
-        target = em.assign("result", text, reads, tuple(dims), memo=False, fresh=True)
+        large = isinstance(cells, int) and cells > LARGEST_REUSED // _LARGEST_ITEM
+        made = call("zeros" if large else "new_zeros", value, em.sizes(tuple(dims)))
+        target = em.make("result", made, tuple(dims), memo=False, fresh=True)
         view = window_view(em, target, writes)
         ordered = em.order(value, flatten(view.dims))
-        em.do(
-            f"{view.name}.copy_({ordered.name})",
-            [view.name, ordered.name, target.name],
-            "the other cells stay zero",
-        )
+        em.do(call("copy_", view, ordered), [target.name], "the other cells stay zero")
         return target
 
 
@@ -662,10 +634,11 @@ def _divisors(step: Step) -> set[str]:
     return set(symbol_names(step.scale.as_numer_denom()[1]))
 
 
-def _scale_text(scale: Scalar, em: Emitter) -> str:
+def _scale(scale: Scalar) -> Argument:
+    """A number, or a ratio of two sizes."""
     if not symbol_names(scale):
-        return repr(float(scale)) if scale.is_real else repr(complex(scale))
-    top, bottom = [polynomial_text(part, em.symbols) for part in scale.as_numer_denom()]
-    if top is None or bottom is None:
+        return float(scale) if scale.is_real else complex(scale)
+    top, bottom = scale.as_numer_denom()
+    if any(polynomial_text(part, {n: n for n in symbol_names(part)}) is None for part in (top, bottom)):
         raise LoweringError(f"scale {scale} is not a ratio of polynomials in the size symbols")
-    return f"rt.ratio({top}, {bottom})"
+    return call("ratio", normal(top), normal(bottom))

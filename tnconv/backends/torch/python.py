@@ -5,31 +5,55 @@ from collections.abc import Mapping
 
 from tnconv.errors import LoweringError
 from tnconv.ir import Index, fresh, product
-from tnconv.program import Dims, Free, InPlace, Let, ProgramText, SizeOf, Statement
+from tnconv.program import Call, Dims, Free, InPlace, Let, ProgramText, SizeOf, Statement
 from tnconv.program.text import Notation
 
 RESERVED = frozenset(
     {*keyword.kwlist, *keyword.softkwlist, "torch", "F", "math", "rt", "int", "float", "sum", "range"}
 )
+_BUILTINS = frozenset(("max", "min"))
 _TORCH = frozenset((
     "addcmul", "addmm", "arange", "baddbmm", "bmm", "cat", "diag_embed", "einsum", "full", "mm", "ones", "where",
 ))  # fmt: skip
 _CONVOLUTIONS = frozenset(f"conv{turned}{rank}d" for turned in ("", "_transpose") for rank in (1, 2, 3))
 _FUNCTIONAL = _CONVOLUTIONS | {"fold", "pad"}
+# What lies in a module of the runtime.
+_INSIDE = frozenset(("depthwise_convolution", "depthwise_transposed", "fourier_convolution")) | frozenset(
+    f"spread_{name}" for name in ("by_fold", "convolution_by_fold", "by_phases")
+)
 # Calls of another operation under a condition: `grouped_conv2d(...)` is `rt.grouped(F.conv2d, ...)`.
 _AROUND = frozenset(("grouped", "transposed", "plain"))
 _METHODS = {"copy": "clone(memory_format=torch.contiguous_format"}
+# What stands in place of a variable where a size is 0.
+_EMPTY = {"unless_empty": "rt.undefined({})", "undefined_if_empty": "{}.mul_(float('nan'))"}
 _COMMENT_COLUMN = 88
 _INDENT = "    "
 
 
+class _Python(Notation):
+    """Calls as Python source; a value that is not a number where a size is 0 depends on that."""
+
+    def call(self, call: Call, tight: int = 0) -> str:
+        """A call as text."""
+        if call.op not in _EMPTY:
+            return super().call(call, tight)
+        first, *sizes = map(self.argument, call.args)
+        return f"{first} if {' and '.join(sizes)} else {_EMPTY[call.op].format(first)}"
+
+
 def callee(op: str) -> str:
     """What stands before the arguments of an operation: `torch.mm(` of `mm`; what is not torch's is the runtime's."""
+    if op in _BUILTINS:
+        return f"{op}("
     if op in _TORCH:
         return f"torch.{op}("
     if op in _FUNCTIONAL:
         return f"F.{op}("
+    if op == "add_reusing":
+        return "rt.add("
     around, _, rest = op.partition("_")
+    if op in _INSIDE:
+        return f"rt.{around}.{rest}("
     return f"rt.{around}({callee(rest)[:-1]}, " if around in _AROUND and rest else f"rt.{op}("
 
 
@@ -49,8 +73,8 @@ def format_python(program: ProgramText) -> str:
         LoweringError: a size is not a polynomial with integer coefficients.
     """
     names = symbol_variables(tuple(each.symbol for each in program.sizes))
-    notation = Notation(callee, names, _METHODS)
-    lines = [f"def {program.name}({', '.join(program.arguments)}):"]
+    notation = _Python(callee, names, _METHODS)
+    lines = [f"def {program.name}({', '.join(each.name for each in program.arguments)}):"]
     lines += [f"{_INDENT}{names[each.symbol]} = {_size(each, notation)}" for each in program.sizes]
     lines += [_line(statement, notation) for statement in program.statements]
     returned = ", ".join(map(notation.argument, program.results))

@@ -7,7 +7,7 @@ t = Σ_o a[n, d, o] b[n, o, c];  result[n] = Σ_{d, c} t²    the norm of each g
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tnconv.backends.torch.emit import Emitter, Value
+from tnconv.backends.torch.emit import Emitter, Value, call
 from tnconv.backends.torch.kernels.base import Problem
 from tnconv.backends.torch.kernels.contract import Candidate, best_layout
 from tnconv.ir import Index, Size, product
@@ -101,7 +101,7 @@ def emit_squares(found: Squares, user: Step, em: Emitter) -> Value:
     kept = tuple(dim for p, dim in enumerate(found.dims) if p not in places)
     dims = ((found.examples,) if found.keep else ()) + kept
     first, second = user.operands
-    plain = ", plain=True" if first.conj == second.conj else ""
-    text = f"rt.squares({a.name}, {b.name}, {em.shape(found.dims)}, {places}, {found.keep}{plain})"
+    options = {"plain": True} if first.conj == second.conj else {}
+    made = call("squares", a, b, em.sizes(found.dims), places, found.keep, **options)
     em.allocated("one example of the product", found.cells)
-    return em.assign("squares", text, [a.name, b.name], dims, fresh=True)
+    return em.make("squares", made, dims, fresh=True)

@@ -8,11 +8,13 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from math import prod
+from typing import Any
 
-from tnconv.backends.torch.emit import Emitter, Value, singles
+from tnconv.backends.torch.emit import Emitter, Value, call, singles
 from tnconv.ir import Delta, Index, Pattern, Relational, Select, Size, fresh, product
 from tnconv.ir.nodes import runs
-from tnconv.program import Dims
+from tnconv.program import Call, Dims, Var
+from tnconv.program.text import EVERY
 
 # A view pads an axis to all the cells that its windows reach; beyond this factor cells are picked one by one.
 MOST_PADDED = 16
@@ -64,21 +66,21 @@ def pad(em: Emitter, value: Value, amounts: dict[Index, tuple[int, int]]) -> Val
     dims = tuple(
         (resized(dim[0], sizes[dim[0]]),) if len(dim) == 1 and dim[0] in sizes else dim for dim in value.dims
     )
-    expression = value.name
+    source: Var | Call = Var(value.name)
     if all(left <= 0 and right <= 0 for left, right in amounts.values()):
         for index, (left, _) in amounts.items():
-            expression += f".narrow({value.position(index)}, {-left}, {em.text(sizes[index])})"
-        return em.derive(value, "narrow", expression, dims, contiguous=False)
+            source = call("narrow", source, value.position(index), -left, sizes[index])
+        assert isinstance(source, Call)
+        return em.derive(value, "narrow", source, dims, contiguous=False)
     for index, (left, right) in amounts.items():
         if max(-left, -right) > index.size:  # no cell is inside: F.pad refuses, so begin with none
-            expression += f".narrow({value.position(index)}, 0, 0)"
+            source = call("narrow", source, value.position(index), 0, 0)
             amounts[index] = (0, sizes[index])
     flat: list[int] = []
     for dim in reversed(value.dims[min(value.position(i) for i in amounts) :]):
         flat += amounts.get(dim[0], (0, 0)) if len(dim) == 1 else (0, 0)
     em.allocated("padding", product(i.size for dim in dims for i in dim))
-    text = f"F.pad({expression}, ({', '.join(map(str, flat))}))"
-    return em.derive(value, "padded", text, dims, copied=True)
+    return em.derive(value, "padded", call("pad", source, tuple(flat)), dims, copied=True)
 
 
 def gather(
@@ -160,7 +162,7 @@ def window_view(
     turned = [r.left for r in relations if _is_turned(r, anyhow)]
     if turned:
         places = [value.position(i) for i in turned]
-        value = em.derive(value, "flip", f"{value.name}.flip({places})", value.dims, copied=True)
+        value = em.derive(value, "flip", call("flip", value, tuple(places)), value.dims, copied=True)
         relations = [_reversed(r) if r.left in turned else r for r in relations]
     amounts: dict[Index, tuple[int, int]] = {}
     for relation in relations:
@@ -176,7 +178,7 @@ def window_view(
     if not flips:
         return value
     places = [value.position(i) for i in flips]
-    return em.derive(value, "windows", f"{value.name}.flip({places})", value.dims, copied=True)
+    return em.derive(value, "windows", call("flip", value, tuple(places)), value.dims, copied=True)
 
 
 def _is_turned(relation: Relational, anyhow: Collection[Index]) -> bool:
@@ -199,31 +201,32 @@ def _one_window(em: Emitter, value: Value, relation: Relational, padded: Index) 
     """
     place = value.position(padded)
     terms = sorted(relation.terms, key=lambda t: -abs(t[0]))
-    expression, dim, overlaps = value.name, place, False
+    source: Var | Call = Var(value.name)
+    dim, overlaps = place, False
     made = list(value.dims)
     if not terms:
         made.pop(place)
-        return em.derive(value, "cell", f"{expression}.select({place}, 0)", tuple(made), contiguous=False)
+        return em.derive(value, "cell", call("select", source, place, 0), tuple(made), contiguous=False)
     for number, (coefficient, index) in enumerate(terms):
         rest = sum(abs(a) * (x.size - 1) for a, x in terms[number + 1 :]) + 1
         overlaps |= abs(coefficient) < rest
         if number < len(terms) - 1:
-            expression += f".unfold({dim}, {rest}, {abs(coefficient)})"
+            source = call("unfold", source, dim, rest, abs(coefficient))
         elif abs(coefficient) > 1:
-            expression += f"[{':, ' * dim}::{abs(coefficient)}]"
+            source = call(EVERY, source, dim, abs(coefficient))
         if number == 0:
             made[place] = (index,)
         else:
             made.append((index,))
         dim = len(value.dims) + number
-    return _diagonals(em, value, "windows", expression, made, overlaps=overlaps)
+    return _diagonals(em, value, "windows", source, made, overlaps=overlaps)
 
 
 def _diagonals(
     em: Emitter,
     value: Value,
     suffix: str,
-    expression: str,
+    source: Var | Call,
     made: list[tuple[Index, ...]],
     *,
     overlaps: bool = False,
@@ -232,9 +235,11 @@ def _diagonals(
     while twice := next((dim for dim in made if dim and made.count(dim) > 1), None):
         first = made.index(twice)
         second = made.index(twice, first + 1)
-        expression += f".diagonal(0, {first}, {second})"
+        source = call("diagonal", source, 0, first, second)
         made = [dim for p, dim in enumerate(made) if p not in (first, second)] + [twice]
-    return em.derive(value, suffix, expression, tuple(made), contiguous=False, overlaps=overlaps)
+    if isinstance(source, Var):
+        return replace(value, dims=tuple(made), contiguous=False, fresh=False)
+    return em.derive(value, suffix, source, tuple(made), contiguous=False, overlaps=overlaps)
 
 
 def diagonal(em: Emitter, value: Value, delta: Delta, wanted: Sequence[Index]) -> Value:
@@ -252,8 +257,8 @@ def diagonal(em: Emitter, value: Value, delta: Delta, wanted: Sequence[Index]) -
     kept = next((i for i in delta.indices if i in value.legs), delta.left)
     value = em.order(broadcast(em, value, (*others, kept)), (*others, kept))
     first, second = sorted(ordered.index(i) for i in delta.indices)
-    text = f"torch.diag_embed({value.name}, 0, {first}, {second})"
-    return em.derive(value, "diagonal", text, singles(ordered), copied=True)
+    made = call("diag_embed", value, 0, first, second)
+    return em.derive(value, "diagonal", made, singles(ordered), copied=True)
 
 
 def match_diagonals(em: Emitter, value: Value) -> Value:
@@ -275,7 +280,7 @@ def match_diagonals(em: Emitter, value: Value) -> Value:
         value, dims=tuple(tuple(next(counter) for _ in dim) for dim in value.dims), fresh=False
     )
     flat = em.split(distinct)
-    return _diagonals(em, flat, "diagonal", flat.name, list(singles(legs)))
+    return _diagonals(em, flat, "diagonal", Var(flat.name), list(singles(legs)))
 
 
 def broadcast(em: Emitter, value: Value, output: Sequence[Index]) -> Value:
@@ -285,17 +290,17 @@ def broadcast(em: Emitter, value: Value, output: Sequence[Index]) -> Value:
         return value
     value = em.split(value)
     dims = singles([*missing, *value.legs])
-    text = f"{value.name}.expand{em.shape(dims)}"
-    return em.derive(value, "wide", text, dims, contiguous=False, overlaps=True)
+    made = call("expand", value, em.sizes(dims))
+    return em.derive(value, "wide", made, dims, contiguous=False, overlaps=True)
 
 
 def cells(
     em: Emitter,
     relation: Relational,
     legs: Sequence[Index],
-    like: str,
-    known: Mapping[Index, str] | None = None,
-) -> str:
+    like: Var,
+    known: Mapping[Index, Var] | None = None,
+) -> Var:
     """A variable with the value of a relation's right side, one dimension for each of `legs`.
 
     `like` is a tensor on the device; `known` are indices with a variable that holds their value already, which may lie
@@ -304,37 +309,67 @@ def cells(
     known = known or {}
     if isinstance(relation, Select):
         table, place = em.table(relation), known.get(relation.right)
-        view = ", ".join("-1" if leg == relation.right else "1" for leg in legs)
-        text = f"{table}.view({view})" if place is None else f"rt.rows_at({table}, {place})"
-        return em.scalar("cell", text, [table, *([place] if place else [])])
-    parts = [f"{a} * {known[x] if x in known else ramp(em, x, legs, like)}" for a, x in relation.terms]
-    text = " + ".join([*parts, str(relation.offset)])
+        return em.helper(
+            "cell", along(table, relation.right, legs) if place is None else call("rows_at", table, place)
+        )
+    parts = [(a, known[x] if x in known else ramp(x, legs, like)) for a, x in relation.terms]
+    found = affine(parts, relation.offset)
     if not parts:
-        text = f"torch.full(({'1, ' * len(legs)}), {relation.offset}, device={like}.device)"
+        found = call("full", (1,) * len(legs), relation.offset, device=call("device", like))
     if relation.modulus is not None:
-        text = _folded(em, text, relation.modulus, relation.mode)
-    return em.scalar("cell", text, [like, *(known[x] for _, x in relation.terms if x in known)])
+        found = _folded(found, relation.modulus, relation.mode)
+    return em.helper("cell", found)
 
 
-def _folded(em: Emitter, text: str, modulus: Size, mode: str) -> str:
-    """The text of positions folded into `[0, modulus)`."""
+def both(masks: Sequence[Var]) -> Var | Call:
+    """The mask of the cells that all masks have."""
+    found: Var | Call = masks[0]
+    for mask in masks[1:]:
+        found = call("and", found, mask)
+    return found
+
+
+def affine(parts: Sequence[tuple[int, Var | Call]], offset: int) -> Call:
+    """`a·x + b·y + offset` of (coefficient, positions)."""
+    total: Any = None
+    for factor, positions in parts:
+        part = call("mul", factor, positions)
+        total = part if total is None else call("add", total, part)
+    return call("add", total, offset)
+
+
+def linear(places: Sequence[tuple[Var | Call, Size]]) -> Var | Call:
+    """The position of a cell among all, row-major, of its position along each axis and the size of that."""
+    (found, _), *others = places
+    for place, size in others:
+        found = call("add", call("mul", found, size), place)
+    return found
+
+
+def _folded(found: Call, modulus: Size, mode: str) -> Call:
+    """Positions folded into `[0, modulus)`."""
     if mode == "circular":
-        return f"({text}) % {em.text(modulus)}"
-    last = em.text(modulus - 1)
+        return call("mod", found, modulus)
+    last = modulus - 1
     if mode == "replicate":
-        return f"({text}).clamp(0, {last})"
-    return f"{last} - (({text}) % max({em.text(2 * (modulus - 1))}, 1) - ({last})).abs()"  # a triangle wave
+        return call("clamp", found, 0, last)
+    wave = call("mod", found, call("max", 2 * last, 1))
+    return call("sub", last, call("abs", call("sub", wave, last)))  # a triangle wave
 
 
-def ramp(em: Emitter, index: Index, legs: Sequence[Index], like: str) -> str:
+def along(positions: Var | Call, index: Index, legs: Sequence[Index]) -> Call:
+    """A vector over an index, at the place of that among `legs`."""
+    return call("view", positions, tuple(-1 if leg == index else 1 for leg in legs))
+
+
+def ramp(index: Index, legs: Sequence[Index], like: Var) -> Call:
     """The values 0, 1, … of an index along its place among `legs`."""
-    view = ", ".join("-1" if leg == index else "1" for leg in legs)
-    return f"torch.arange({em.text(index.size)}, device={like}.device).view({view})"
+    return along(call("arange", index.size, device=call("device", like)), index, legs)
 
 
-def inside(em: Emitter, cell: str, size: Size) -> str:
+def inside(em: Emitter, cell: Var, size: Size) -> Var:
     """A variable with the mask of the cells that lie in the range of an index."""
-    return em.scalar("inside", f"({cell} >= 0) & ({cell} < {em.text(size)})", [cell])
+    return em.helper("inside", call("and", call("ge", cell, 0), call("lt", cell, size)))
 
 
 def is_wrap(relation: Relational) -> bool:
@@ -360,13 +395,12 @@ def _select(em: Emitter, value: Value, select: Select) -> Value:
     value = em.isolate(value, [select.left])
     place, table = value.position(select.left), em.table(select)
     dims = (*value.dims[:place], (select.right,), *value.dims[place + 1 :])
-    return selected(em, value, f"{value.name}.index_select({place}, {table})", table, dims)
+    return selected(em, value, call("index_select", value, place, table), dims)
 
 
-def selected(em: Emitter, value: Value, expression: str, table: str, dims: Dims) -> Value:
-    """Write a selection along one dimension of a value at the places that the variable `table` holds."""
-    made = em.assign("selected", expression, [value.name, table], dims, fresh=True)
-    return replace(made, conj=value.conj)
+def selected(em: Emitter, value: Value, made: Call, dims: Dims) -> Value:
+    """Write a selection along one dimension of a value."""
+    return replace(em.make("selected", made, dims, fresh=True), conj=value.conj)
 
 
 def _spread(em: Emitter, value: Value, select: Select) -> Value:
@@ -374,8 +408,7 @@ def _spread(em: Emitter, value: Value, select: Select) -> Value:
     value = em.isolate(value, [select.right])
     place, table = value.position(select.right), em.table(select)
     dims = (*value.dims[:place], (select.left,), *value.dims[place + 1 :])
-    text = f"rt.spread_rows({value.name}, {place}, {table}, {em.text(select.left.size)})"
-    return em.assign("spread", text, [value.name, table], dims, fresh=True)
+    return em.make("spread", call("spread_rows", value, place, table, select.left.size), dims, fresh=True)
 
 
 def _wrap(em: Emitter, value: Value, relation: Relational) -> Value:
@@ -388,14 +421,14 @@ def _wrap(em: Emitter, value: Value, relation: Relational) -> Value:
     parts = []
     for cell, step, length in _runs(relation):
         first, count = _cells_of(cell, step, length)
-        part = f"{value.name}.narrow({place}, {first}, {count})"
+        part = call("narrow", value, place, first, count)
         if step < 0 and length > 1:
-            part += f".flip({place})"
+            part = call("flip", part, place)
         elif count < length:
-            part += f".expand({'-1, ' * place}{length}{', -1' * (last - place)})"
+            part = call("expand", part, (*(-1,) * place, length, *(-1,) * (last - place)))
         parts.append(part)
-    text = f"torch.cat(({', '.join(parts)},), {place})"
-    return em.derive(value, "wrapped", text, singles(legs), note=relation.mode, copied=True)
+    made = call("cat", tuple(parts), place)
+    return em.derive(value, "wrapped", made, singles(legs), note=relation.mode, copied=True)
 
 
 def _unwrap(em: Emitter, value: Value, relation: Relational) -> Value:
@@ -404,8 +437,8 @@ def _unwrap(em: Emitter, value: Value, relation: Relational) -> Value:
     inner = relation.terms[0][1]
     size = relation.left.size
     legs = tuple(relation.left if i == inner else i for i in value.legs)
-    text = f"rt.unwrapped({value.name}, {value.position(inner)}, {size}, {tuple(_runs(relation))})"
-    return em.assign("unwrapped", text, [value.name], singles(legs), note=relation.mode, fresh=True)
+    made = call("unwrapped", value, value.position(inner), size, tuple(_runs(relation)))
+    return em.make("unwrapped", made, singles(legs), note=relation.mode, fresh=True)
 
 
 def _cells_of(cell: int, step: int, length: int) -> tuple[int, int]:
@@ -422,23 +455,23 @@ def _gather_cells(em: Emitter, value: Value, relations: Sequence[Relational]) ->
     shared = [i for i in value.legs if i in legs and i not in lefts]
     kept = [i for i in value.legs if i not in lefts and i not in shared]
     value = em.order(value, [*lefts, *shared, *kept])
-    masks, reads, place = [], [value.name] if shared else [], ""
+    like = Var(value.name)
+    masks: list[Var] = []
+    places: list[tuple[Var | Call, Size]] = []
     for relation in relations:
-        cell = cells(em, relation, legs, value.name)
-        reads.append(cell)
+        cell = cells(em, relation, legs, like)
+        places.append((cell, relation.left.size))
         if relation.modulus is None:
             masks.append(inside(em, cell, relation.left.size))
-        place = f"({place}) * {em.text(relation.left.size)} + {cell}" if place else cell
-    for index in shared:
-        place = f"({place}) * {em.text(index.size)} + {ramp(em, index, legs, value.name)}"
-    total = em.span([*lefts, *shared])
-    mask = " & ".join(masks)
-    text = f"torch.where({mask}, {place}, {total})" if mask else place
-    place = em.scalar("position", text, [*reads, *masks])
+    places += [(ramp(index, legs, like), index.size) for index in shared]
+    found = linear(places)
+    if masks:
+        found = call("where", both(masks), found, product(i.size for i in (*lefts, *shared)))
+    position = em.helper("position", found) if isinstance(found, Call) else found
     flat = em.arrange(value, ((*lefts, *shared), tuple(kept)))
-    text = f"rt.picked({flat.name}, {place}).reshape{em.shape((*singles(legs), *singles(kept)))}"
-    made = em.assign("cells", text, [flat.name, place], singles([*legs, *kept]), fresh=True)
-    return replace(made, conj=value.conj)
+    dims = singles([*legs, *kept])
+    made = call("reshape", call("picked", flat, position), em.sizes(dims))
+    return replace(em.make("cells", made, dims, fresh=True), conj=value.conj)
 
 
 def scatter(em: Emitter, value: Value, relation: Relational, keep: Sequence[Index]) -> Value:
@@ -455,18 +488,17 @@ def scatter(em: Emitter, value: Value, relation: Relational, keep: Sequence[Inde
     value = em.split(value)
     rest = [i for i in value.legs if i not in legs]
     value = em.order(value, [*legs, *rest])
-    cell = cells(em, relation, legs, value.name)
+    like = Var(value.name)
+    cell = cells(em, relation, legs, like)
     mask = inside(em, cell, relation.left.size)
     # One linear position for (kept legs, left); cells out of range go to a last row that is cut off.
     position = cell
     stride: Size = relation.left.size
     for index in reversed(list(keep)):
-        step = ramp(em, index, legs, value.name)
-        position = em.scalar("position", f"{position} + {em.text(stride)} * {step}", [position, value.name])
+        position = em.helper("position", call("add", position, call("mul", stride, ramp(index, legs, like))))
         stride = stride * index.size
-    total = em.text(stride)
-    target = em.scalar("target", f"torch.where({mask}, {position}, {total}).flatten()", [mask, position])
-    flat = em.scalar("flat", f"{value.name}.reshape({em.span(legs)}, {em.span(rest)})", [value.name])
+    target = em.helper("target", call("flatten", call("where", mask, position, stride)))
+    shape = (product(i.size for i in legs), product(i.size for i in rest))
+    flat = em.helper("flat", call("reshape", value, shape))
     dims = (*singles([*keep, relation.left]), *singles(rest))
-    expression = f"rt.added({flat}, {target}, {total}).reshape{em.shape(dims)}"
-    return em.assign("folded", expression, [flat, target], dims)
+    return em.make("folded", call("reshape", call("added", flat, target, stride), em.sizes(dims)), dims)

@@ -10,16 +10,24 @@ What is freed behind the last statement would be so anyway.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
+from tnconv.program.passes.base import ProgramPass
 from tnconv.program.program import ProgramText
 from tnconv.program.statements import Free, Loop, Once, Statement, reads, variables, writes
 
 
-def free(program: ProgramText) -> ProgramText:
-    """The program with `free` after each variable's last use; arguments and results stay."""
-    results = {name for each in program.results for name in variables(each)}
-    return replace(program, statements=_freed(program.statements, results))
+@dataclass(frozen=True)
+class FreeAfterUse(ProgramPass):
+    """`free` after each variable's last use; arguments and results stay."""
+
+    name: ClassVar[str] = "free"
+
+    def apply(self, program: ProgramText) -> ProgramText:
+        """Free what is read no more."""
+        results = {name for each in program.results for name in variables(each)}
+        return replace(program, statements=_freed(program.statements, results))
 
 
 def _freed(statements: Sequence[Statement], kept: set[str]) -> tuple[Statement, ...]:

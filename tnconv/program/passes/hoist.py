@@ -11,25 +11,33 @@ which is not worth it.
 """
 
 from collections.abc import Collection, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
+from tnconv.program.passes.base import ProgramPass
 from tnconv.program.program import ProgramText
 from tnconv.program.statements import InPlace, Let, Once, Statement, has_symbols, owners, reads, writes
 
 _LIGHT = ("conj", "conj_physical")
 
 
-def hoist(program: ProgramText, constants: Collection[str]) -> ProgramText:
-    """The program with a block of what reads constants alone in front; the same where nothing is worth keeping.
+@dataclass(frozen=True)
+class Hoist(ProgramPass):
+    """What reads constants alone stands in a block in front, where that is worth keeping.
 
     Args:
-        program: without blocks.
         constants: arguments that seldom change.
     """
-    first, rest = _parts(program.statements, constants)
-    if all(isinstance(each, Let) and each.value.op in _LIGHT for each in first):
-        return program
-    return replace(program, statements=(Once(tuple(first)), *rest))
+
+    name: ClassVar[str] = "hoist"
+    constants: tuple[str, ...] = ()
+
+    def apply(self, program: ProgramText) -> ProgramText:
+        """Put a block in front of a program without blocks."""
+        first, rest = _parts(program.statements, self.constants)
+        if all(isinstance(each, Let) and each.value.op in _LIGHT for each in first):
+            return program
+        return replace(program, statements=(Once(tuple(first)), *rest))
 
 
 def constant_names(

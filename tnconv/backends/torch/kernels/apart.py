@@ -7,7 +7,7 @@ then it is a window view like any other.
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from tnconv.backends.torch.emit import Emitter, Value
+from tnconv.backends.torch.emit import Emitter, Value, call
 from tnconv.backends.torch.kernels.base import Kernel, Problem
 from tnconv.backends.torch.kernels.symmetric import SymmetricProduct
 from tnconv.backends.torch.kernels.windows import Windows, window_relations
@@ -78,8 +78,8 @@ def _emitted(em: Emitter, value: Value, spread: _Spread) -> Value:
     value = em.isolate(value, (spread.index,))
     place = value.position(spread.index)
     dims = tuple((spread.wide,) if dim == (spread.index,) else dim for dim in value.dims)
-    text = f"rt.apart({value.name}, {place}, {spread.step})"
-    return em.derive(value, "apart", text, dims, copied=True, contiguous=False)
+    made = call("apart", value, place, spread.step)
+    return em.derive(value, "apart", made, dims, copied=True, contiguous=False)
 
 
 class _Apart(Kernel):

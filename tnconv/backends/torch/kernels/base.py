@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 from tnconv.backends.torch.emit import Emitter, Value
 from tnconv.backends.torch.profile import DEFAULT, Profile
 from tnconv.ir import Index, Relational, Size, evaluate
+from tnconv.program.statements import Argument
 
 # What a kernel promises about each cell of its result, from the least on; all are right to rounding in norm.
 #   norm: errors are of the size of rounding errors of the largest cell, so that small ones may be lost beside it.
@@ -34,7 +35,7 @@ class Problem:
         output: indices of the result; the kernel may return them in any order.
         hints: representative integers of the size symbols.
         profile: rates of the machine that will run it, for predicted times.
-        scale: source of a number by which the kernel multiplies its result, if it says that it can.
+        scale: an argument of a call, a number by which the kernel multiplies its result, if it says that it can.
     """
 
     operands: tuple[Value, ...]
@@ -42,7 +43,7 @@ class Problem:
     output: tuple[Index, ...]
     hints: dict[str, int]
     profile: Profile = DEFAULT
-    scale: str | None = None
+    scale: Argument | None = None
 
     def count(self, indices: Iterable[Index]) -> int:
         """Cells that the indices span, at the representative sizes."""

@@ -8,10 +8,13 @@ contracted leg in front (the batch of its weight gradient) may be summed behind 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from tnconv.backends.torch.emit import Emitter, Value, flatten, singles
+from tnconv.backends.torch.emit import Emitter, Value, call, singles
 from tnconv.backends.torch.kernels.base import Kernel, Problem
 from tnconv.backends.torch.profile import beginnings
-from tnconv.ir import Index
+from tnconv.ir import Index, product
+from tnconv.program import Call, Var
+from tnconv.program.statements import flatten
+from tnconv.program.text import INSERT
 
 Legs = tuple[Index, ...]
 NARROW = 16
@@ -54,11 +57,11 @@ def presum(em: Emitter, value: Value, keep: frozenset[Index]) -> Value:
         value = em.isolate(value, gone)
     places = [p for p, dim in enumerate(value.dims) if set(dim) & set(gone)]
     dims = tuple(dim for p, dim in enumerate(value.dims) if p not in places)
-    text = f"{value.name}.sum({places})"
+    made = call("sum", value, tuple(places))
     apart = not value.contiguous and places[-1] - places[0] >= len(places)
     if apart and all(em.count(value.dims[p]) <= FEW_CELLS for p in places):
-        text = f"rt.axis_sums({value.name}, {tuple(places)})"
-    return em.derive(value, "sum", text, dims, copied=True)
+        made = call("axis_sums", value, tuple(places))
+    return em.derive(value, "sum", made, dims, copied=True)
 
 
 class Contract(Kernel):
@@ -139,48 +142,18 @@ def dot(em: Emitter, a: Value, b: Value, summed: Legs) -> Value:
     right = em.conj(em.arrange(b if b.legs == left.legs else em.split(b), left.dims))
     places = tuple(p for p, dim in enumerate(left.dims) if set(dim) & set(summed))
     dims = tuple(dim for p, dim in enumerate(left.dims) if p not in places)
-    text = f"rt.dot({left.name}, {right.name}, {places})"
-    return em.assign("dot", text, [left.name, right.name], dims, fresh=True)
+    return em.make("dot", call("dot", left, right, places), dims, fresh=True)
 
 
 def _multiply(em: Emitter, a: Value, b: Value, split: Split) -> Value:
     order = singles((*split.batch, *split.left, *split.right))
     left = em.conj(em.arrange(a, singles((*split.batch, *split.left))))
     right = em.conj(em.arrange(b, singles((*split.batch, *split.right))))
-    x, y = left.name, right.name
-    if split.right:
-        x += f"[(...,{' None,' * len(split.right)})]"
-    if split.left:
-        colons = ":, " * len(split.batch)
-        y += f"[{colons}{'None, ' * len(split.left)}...]"
-    made = em.assign("product", f"{x} * {y}", [left.name, right.name], order, fresh=True)
-    legs = flatten(order)
-
-    def with_bias(channels: Legs, bias: str) -> str | None:
-        place = _run_at(channels, legs)
-        if place is None:
-            return None
-        sizes = [em.text(leg.size) if leg in channels else "1" for leg in legs]
-        view = f".view({', '.join(sizes)})" if channels else ""
-        return f"torch.addcmul({bias}{view}, {x}, {y})"
-
-    em.biasable[made.name] = with_bias
-    return made
-
-
-def _run_at(run: Legs, legs: Legs) -> int | None:
-    """Where some legs stand side by side among others; None if they do not."""
-    places = range(len(legs) - len(run) + 1)
-    return next((place for place in places if legs[place : place + len(run)] == run), None)
-
-
-def _widened(em: Emitter, vector: str, run: Legs, legs: Legs) -> str | None:
-    """A vector over some legs as one over more of them; None where they do not stand side by side there."""
-    place = _run_at(run, legs)
-    if place is None or run == legs:
-        return None if place is None else vector
-    before, behind = em.span(legs[:place]), em.span(legs[place + len(run) :])
-    return f"{vector}.view(1, -1, 1).expand({before}, -1, {behind}).reshape(-1)"
+    x, y = Var(left.name), Var(right.name)
+    one = call(INSERT, x, ("...", *("None" for _ in split.right))) if split.right else x
+    places = (*(":" for _ in split.batch), *("None" for _ in split.left), "...")
+    other = call(INSERT, y, places) if split.left else y
+    return em.make("product", call("mul", one, other), order, fresh=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,55 +179,23 @@ class Candidate:
         """Write the product."""
         dims_a, dims_b = (self.batch, self.left, self.summed), (self.batch, self.summed, self.right)
         x, y = em.conj(self._operand(em, self.a, dims_a)), em.conj(self._operand(em, self.b, dims_b))
-        reads = [x.name, y.name]
-        texts = [self._expanded(em, x, dims_a), self._expanded(em, y, dims_b)]
+        one, other = self._expanded(em, x, dims_a), self._expanded(em, y, dims_b)
         if not self.batch:
-            text = f"torch.mm({texts[0]}, {texts[1]})"
-            out = em.assign("product", text, reads, (self.left, self.right), fresh=True)
-            em.addable[out.name] = lambda into, beta: self._into("torch.addmm", into, beta, texts)
-            em.biasable[out.name] = lambda legs, bias: self._with_bias(em, texts, legs, bias)
-            return out
-        text = f"torch.bmm({texts[0]}, {texts[1]})"
-        out = em.assign("product", text, reads, (self.batch, self.left, self.right), fresh=True)
+            return em.make("product", call("mm", one, other), (self.left, self.right), fresh=True)
+        out = em.make("product", call("bmm", one, other), (self.batch, self.left, self.right), fresh=True)
         if not self.sum_batch:
-            em.addable[out.name] = lambda into, beta: self._into("torch.baddbmm", into, beta, texts)
-            em.biasable[out.name] = lambda legs, bias: self._with_bias(em, texts, legs, bias)
             return out
-        return em.assign("product", f"{out.name}.sum(0)", [out.name], (self.left, self.right))
-
-    @staticmethod
-    def _into(call: str, into: str, beta: str, texts: Sequence[str]) -> str:
-        """The call that adds the product to what is there."""
-        return f"{call}({into}, {texts[0]}, {texts[1]}, beta={beta}, out={into})"
-
-    def _with_bias(self, em: Emitter, texts: Sequence[str], legs: Legs, bias: str) -> str | None:
-        """The call with a vector added that is over some of its legs, which are neighbours."""
-        sides = [(self.right, "", ""), (self.left, "", "[:, None]")]
-        if self.batch:
-            count = em.span(self.batch)
-            sides.append(((*self.batch, *self.right), f".view({count}, 1, -1)", ""))
-            sides.append(((*self.batch, *self.left), f".view({count}, -1, 1)", ""))
-        for side, view, turned in sides:
-            vector = bias if not legs else _widened(em, bias, legs, side)
-            if vector is not None:
-                vector += (view + turned) if legs else ""
-                given = f"{texts[0]}, {texts[1]}"
-                return (
-                    f"rt.batched_product({given}, {vector})"
-                    if self.batch
-                    else f"torch.addmm({vector}, {given})"
-                )
-        return None
+        return em.make("product", call("sum", out, 0), (self.left, self.right))
 
     def _operand(self, em: Emitter, value: Value, dims: tuple[Legs, ...]) -> Value:
         if any(i not in value.legs for i in dims[0]):
             return _transposed(em, value, dims[1:])
         return _transposed(em, value, dims if self.batch else dims[1:])
 
-    def _expanded(self, em: Emitter, value: Value, dims: tuple[Legs, ...]) -> str:
+    def _expanded(self, em: Emitter, value: Value, dims: tuple[Legs, ...]) -> Var | Call:
         if not self.batch or len(value.dims) == 3:
-            return value.name
-        return f"{value.name}.expand({em.span(dims[0])}, -1, -1)"
+            return Var(value.name)
+        return call("expand", value, (product(i.size for i in dims[0]), -1, -1))
 
 
 def _transposed(em: Emitter, value: Value, dims: tuple[Legs, ...]) -> Value:
@@ -268,7 +209,7 @@ def _transposed(em: Emitter, value: Value, dims: tuple[Legs, ...]) -> Value:
         turned = _slowness(value, swapped, em.count) < _slowness(value, dims, em.count)
     if turned:
         flat = em.arrange(value, swapped)
-        return em.derive(flat, "t", f"{flat.name}.mT", dims, contiguous=False)
+        return em.derive(flat, "t", call("mT", flat), dims, contiguous=False)
     return em.arrange(value, dims)
 
 

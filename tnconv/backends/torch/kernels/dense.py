@@ -5,14 +5,14 @@ or the weight packed anew for each small image, the native convolution with stri
 """
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tnconv.backends.torch.emit import Emitter, Value, flatten, singles
+from tnconv.backends.torch.emit import Emitter, Value, call, singles
 from tnconv.backends.torch.kernels.base import Kernel, Problem
 from tnconv.backends.torch.kernels.contract import NARROW, split_legs
-from tnconv.ir import Index
+from tnconv.ir import Index, product
 from tnconv.program import Dims
+from tnconv.program.statements import flatten
 
 Legs = tuple[Index, ...]
 
@@ -154,15 +154,12 @@ class DenseConvolution(Kernel):
         first, second = problem.operands[layer.first], problem.operands[1 - layer.first]
         x, y = (em.conj(em.arrange(v, dims)) for v, dims in zip((first, second), layer.operands, strict=True))
         rank = len(layer.positions)
-        stride = _tuple([1 if k is None else k.size for k in layer.kernel])
-        groups = em.span(layer.groups)
+        stride = tuple(1 if k is None else k.size for k in layer.kernel)
+        groups = product(i.size for i in layer.groups)
         if layer.role == "weight gradient":
-            zeros, ones = _tuple([0] * rank), _tuple([1] * rank)
-            text = (
-                f"rt.weight_gradient({y.name}, {x.name}, {em.shape(layer.weight)}, stride={stride}, "
-                f"padding={zeros}, dilation={ones}, groups={groups})"
-            )
-            return em.assign("weight_gradient", text, [y.name, x.name], layer.weight)
+            options = {"stride": stride, "padding": (0,) * rank, "dilation": (1,) * rank, "groups": groups}
+            made = call("weight_gradient", y, x, em.sizes(layer.weight), **options)
+            return em.make("weight_gradient", made, layer.weight)
         transposed = layer.role == "transposed convolution"
         plain = all(k is None for k in layer.kernel)
         if (
@@ -170,19 +167,11 @@ class DenseConvolution(Kernel):
         ):  # torch is slow at this transpose, and the forward call is the same
             y = em.arrange(y, (layer.groups, layer.outer, layer.inner))
             turned = (layer.groups, layer.inner, layer.outer)
-            y = em.derive(y, "t", f"{y.name}.mT", turned, contiguous=False)
+            y = em.derive(y, "t", call("mT", y), turned, contiguous=False)
             y = em.arrange(y, ((*layer.groups, *layer.inner), layer.outer, *((),) * rank))
         forward = not transposed or (plain and bool(layer.groups))
-        options = "" if plain else f", stride={stride}"
-        options += f", groups={groups}" if layer.groups else ""
-        name = f"F.conv{rank}d" if forward else f"F.conv_transpose{rank}d"
-        given = f"{x.name}, {y.name}"
+        options = {} if plain else {"stride": stride}
+        options |= {"groups": groups} if layer.groups else {}
         dims = layer.image if transposed else layer.result
-        made = em.assign("convolved", f"{name}({given}{options})", [x.name, y.name], dims, fresh=True)
-        start = f"{name}({given}" if forward else f"rt.transposed({name}, {given}"
-        em.biasable[made.name] = lambda legs, bias: f"{start}, {bias}{options})" if legs == dims[1] else None
-        return made
-
-
-def _tuple(values: Sequence[object]) -> str:
-    return f"({', '.join(map(str, values))}{',' if len(values) == 1 else ''})"
+        made = call(f"conv{rank}d" if forward else f"conv_transpose{rank}d", x, y, **options)
+        return em.make("convolved", made, dims, fresh=True)

@@ -14,9 +14,9 @@ from tnconv.backends.torch.kernels.link import (
 from tnconv.backends.torch.kernels.native import native
 
 _CALLEES = {
-    "convolution": "rt.depthwise.convolution",
-    "transposed convolution": "rt.depthwise.transposed",
-    "weight gradient": "rt.depthwise_weight_gradient",
+    "convolution": "depthwise_convolution",
+    "transposed convolution": "depthwise_transposed",
+    "weight gradient": "depthwise_weight_gradient",
 }
 # Of the forward rate, with the padding by hand.
 _SWAPPED = 0.75
@@ -69,5 +69,5 @@ class Depthwise(Kernel):
         roles = self._roles(problem)
         assert roles is not None
         if roles.role == "weight gradient" and plain_split(problem, roles).right:
-            return native(problem, roles, em, "rt.depthwise_weight_gradients", apart=True)
+            return native(problem, roles, em, "depthwise_weight_gradients", apart=True)
         return native(problem, roles, em, _CALLEES[roles.role])

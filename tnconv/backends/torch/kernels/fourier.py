@@ -20,7 +20,7 @@ class Fourier(Call):
 
     name = "fourier convolution"
     accuracy = "norm"
-    callees: ClassVar = {"convolution": "rt.fourier.convolution"}
+    callees: ClassVar = {"convolution": "fourier_convolution"}
     written = "transforms"
 
     def _fits(self, problem: Problem, roles: Roles) -> bool:

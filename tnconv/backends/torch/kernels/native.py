@@ -1,19 +1,22 @@
 """The text of a native convolution call in each role: layouts, padding by hand, options."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
-from tnconv.backends.torch.emit import Emitter, Value
+from tnconv.backends.torch.emit import Emitter, Value, call
 from tnconv.backends.torch.kernels.axes import Arranged, arranged, as_linked
 from tnconv.backends.torch.kernels.base import Problem
 from tnconv.backends.torch.kernels.contract import Split, presum
 from tnconv.backends.torch.kernels.link import OUTPUT, Roles
 from tnconv.backends.torch.windows import pad, resized
-from tnconv.ir import Index
-from tnconv.program import Dims
+from tnconv.ir import Index, Size, product
+from tnconv.program import Call, Dims, Var
+
+Options = tuple[tuple[str, Any], ...]
 
 
 def native(
-    problem: Problem, roles: Roles, em: Emitter, callee: str = "", extra: str = "", *, apart: bool = False
+    problem: Problem, roles: Roles, em: Emitter, callee: str = "", extra: Options = (), *, apart: bool = False
 ) -> Value:
     """Write one native convolution call, or that of a `callee` which takes the same arguments, and `extra` ones.
 
@@ -45,8 +48,8 @@ def _flipped(em: Emitter, value: Value, legs: list[Index]) -> Value:
     if not legs:
         return value
     value = em.isolate(value, legs)
-    text = f"{value.name}.flip({[value.position(leg) for leg in legs]})"
-    return em.derive(value, "flip", text, value.dims, contiguous=value.contiguous, copied=True)
+    made = call("flip", value, tuple(value.position(leg) for leg in legs))
+    return em.derive(value, "flip", made, value.dims, contiguous=value.contiguous, copied=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +61,7 @@ class _Call:
     first: Value
     second: Value
     callee: str = ""
-    extra: str = ""
+    extra: Options = ()
 
     @property
     def split(self) -> Split:
@@ -68,7 +71,7 @@ class _Call:
     def rank(self) -> int:
         return len(self.arranged.axes)
 
-    def _image(self, dims: Dims, positions: int, kernel: int) -> tuple[Value, str]:
+    def _image(self, dims: Dims, positions: int, kernel: int) -> tuple[Value, list[int]]:
         """The image, padded by hand where the padding is not the same on both sides, and the native padding."""
         native_padding: list[int] = []
         by_hand: dict[Index, tuple[int, int]] = {}
@@ -82,20 +85,22 @@ class _Call:
                 native_padding.append(0)
                 by_hand[axis.legs[self.arranged.image][0]] = (left, right)
         image = self.em.arrange(self.first, dims)
-        return pad(self.em, image, by_hand), _tuple(native_padding)
+        return pad(self.em, image, by_hand), native_padding
 
-    def _groups(self) -> str:
-        return self.em.span(self.split.batch)
+    def _groups(self) -> Size:
+        return product(i.size for i in self.split.batch)
 
-    def _callee(self, name: str, out: Dims) -> str:
-        """The head of a call; one whose groups or channels may be none goes through the runtime: torch refuses it."""
+    def _callee(self, name: str, out: Dims) -> tuple[str, tuple[Any, ...]]:
+        """An operation, and what stands before its operands.
+
+        One whose groups or channels may be none goes through the runtime: torch refuses it.
+        """
         if self.callee:
-            return f"{self.callee}("
-        native = f"F.{name}{self.rank}d"
+            return self.callee, ()
         s = self.split
         if all(isinstance(i.size, int) for i in (*s.batch, *s.summed, *s.right)):
-            return f"{native}("
-        return f"rt.grouped({native}, {self.em.shape(out)}, "
+            return f"{name}{self.rank}d", ()
+        return f"grouped_{name}{self.rank}d", (self.em.sizes(out),)
 
     def convolution(self) -> Value:
         """`F.convNd`: batch (left), groups (batch), input channels (summed), output channels (right)."""
@@ -111,21 +116,18 @@ class _Call:
             groups=self._groups(),
         )
         out = (s.left, (*s.batch, *s.right), *a.dims(OUTPUT))
-        start = f"{self._callee('conv', out)}{image.name}, {weight.name}"
-        return self._called(
-            "convolved", f"{start}{options})", f"{start}, {{bias}}{options})", out, image, weight
-        )
+        return self._called("convolved", "conv", out, image, weight, options)
 
-    def _called(self, base: str, text: str, with_bias: str, dims: Dims, image: Value, weight: Value) -> Value:
-        """Write a call, which may be given a bias, in the order of the memory: PyTorch keeps channels last there."""
-        em, channels = self.em, dims[1]
+    def _called(
+        self, base: str, name: str, dims: Dims, image: Value, weight: Value, options: Options
+    ) -> Value:
+        """Write a call, in the order of the memory: PyTorch keeps channels last there."""
+        op, before = self._callee(name, dims)
+        made = Call(op, (*before, Var(image.name), Var(weight.name)), options)
         if self.arranged.channels_last and not self.callee:
-            order = [0, *range(2, len(dims)), 1]
-            turned = f".permute({', '.join(map(str, order))})"
-            text, with_bias, dims = text + turned, with_bias + turned, tuple(dims[place] for place in order)
-        made = em.assign(base, text, [image.name, weight.name], dims, fresh=True)
-        em.biasable[made.name] = lambda legs, bias: with_bias.format(bias=bias) if legs == channels else None
-        return made
+            order = (0, *range(2, len(dims)), 1)
+            made, dims = call("permute", made, order), tuple(dims[place] for place in order)
+        return self.em.make(base, made, dims, fresh=True)
 
     def transposed(self) -> Value:
         """`F.conv_transposeNd`: the positions are the image, the output is what they reach."""
@@ -155,18 +157,13 @@ class _Call:
         options = _options(
             every=bool(self.callee),
             stride=a.factors(positions),
-            padding=_tuple(paddings),
+            padding=paddings,
             output_padding=extra,
             groups=self._groups(),
             dilation=a.factors(a.kernel),
         )
         out = (s.left, (*s.batch, *s.right), *spread)
-        callee, given = self._callee("conv_transpose", out), f"{image.name}, {weight.name}"
-        plain = callee.removesuffix("(") if callee.endswith("(") else ""  # not where groups are examples
-        with_bias = f"rt.transposed({plain}, {given}, {{bias}}{options})"
-        made = self._called("spread", f"{callee}{given}{options})", with_bias, out, image, weight)
-        if any(cut != (0, 0) for cut in after.values()) or not plain:
-            em.biasable.pop(made.name, None)
+        made = self._called("spread", "conv_transpose", out, image, weight, options)
         return pad(em, made, after)
 
     def _turned(self) -> Value | None:
@@ -185,16 +182,11 @@ class _Call:
         weight = em.isolate(self.second, kernel)
         if kernel:
             places = [weight.position(k) for k in kernel]
-            weight = em.derive(weight, "flip", f"{weight.name}.flip({places})", weight.dims, copied=True)
+            weight = em.derive(weight, "flip", call("flip", weight, tuple(places)), weight.dims, copied=True)
         weight = em.arrange(weight, ((*s.batch, *s.right), s.summed, *a.dims(a.kernel)))
-        options = _options(
-            every=False, padding=_tuple(padding), dilation=a.factors(a.kernel), groups=self._groups()
-        )
+        options = _options(every=False, padding=padding, dilation=a.factors(a.kernel), groups=self._groups())
         out = (s.left, (*s.batch, *s.right), *a.dims(OUTPUT))
-        start = f"{self._callee('conv', out)}{image.name}, {weight.name}"
-        return self._called(
-            "spread", f"{start}{options})", f"{start}, {{bias}}{options})", out, image, weight
-        )
+        return self._called("spread", "conv", out, image, weight, options)
 
     def weight_gradient(self, apart: bool) -> Value:
         """The weight gradient of `convolution_backward`: the summed legs are its batch."""
@@ -206,25 +198,25 @@ class _Call:
         gradient = em.arrange(self.second, (*front, s.summed, channels, *a.dims(positions)))
         out = (*front, channels, s.left, *a.dims(OUTPUT))
         several = s.batch and not s.summed and not self.callee  # a gradient for each example
-        callee = self.callee or ("rt.weight_gradients" if several else "rt.weight_gradient")
-        text = (
-            f"{callee}({gradient.name}, {image.name}, {em.shape(out)}, stride={_tuple(a.factors(positions))}, "
-            f"padding={padding}, dilation={_tuple(a.factors(OUTPUT))}, groups={self._groups()}{self.extra}"
-            f"{f', examples={em.span(s.batch[:1])}' if several else ''})"
+        callee = self.callee or ("weight_gradients" if several else "weight_gradient")
+        options = _options(
+            every=True,
+            stride=a.factors(positions),
+            padding=padding,
+            dilation=a.factors(OUTPUT),
+            groups=self._groups(),
         )
-        return em.assign("weight_gradient", text, [gradient.name, image.name], out)
+        examples = (("examples", product(i.size for i in s.batch[:1])),) if several else ()
+        given = (Var(gradient.name), Var(image.name), em.sizes(out))
+        made = Call(callee, given, (*options, *self.extra, *examples))
+        return em.make("weight_gradient", made, out)
 
 
-def _tuple(values: list[int]) -> str:
-    return f"({', '.join(map(str, values))}{',' if len(values) == 1 else ''})"
-
-
-def _options(*, every: bool, **options: list[int] | str) -> str:
-    """Keyword arguments of a native call; the defaults are left out, unless `every` is wanted."""
-    text = ""
+def _options(*, every: bool, **options: list[int] | Size) -> Options:
+    """Options of a native call; the defaults are left out, unless `every` is wanted."""
+    found: list[tuple[str, Any]] = []
     for name, value in options.items():
         neutral = 0 if name in ("padding", "output_padding") else 1
-        shown = value if isinstance(value, str) else _tuple(value)
-        if every or set(shown.strip("(),").replace(" ", "").split(",")) != {str(neutral)}:
-            text += f", {name}={shown}"
-    return text
+        if every or any(each != neutral for each in (value if isinstance(value, list) else [value])):
+            found.append((name, tuple(value) if isinstance(value, list) else value))
+    return tuple(found)

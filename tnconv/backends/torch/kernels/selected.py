@@ -2,11 +2,12 @@
 
 from typing import NamedTuple
 
-from tnconv.backends.torch.emit import Emitter, Value, singles
+from tnconv.backends.torch.emit import Emitter, Value, call, singles
 from tnconv.backends.torch.kernels.base import Kernel, Problem
 from tnconv.backends.torch.kernels.contract import presum
-from tnconv.backends.torch.windows import ramp, selected
-from tnconv.ir import Index, Relational, Select
+from tnconv.backends.torch.windows import affine, along, both, inside, linear, ramp, selected
+from tnconv.ir import Index, Relational, Select, product
+from tnconv.program import Var
 
 
 class Pair(NamedTuple):
@@ -70,18 +71,13 @@ class SelectedWindows(Kernel):
         rest = [i for i in value.legs if i not in reads and i not in lead]
         value = em.arrange(value, (*singles(lead), tuple(reads), *singles(rest)))
         legs = [*(p.select.right for p in pairs), *(i for pair in pairs for i in _kernel(pair))]
-        total = em.span(reads)
-        place, inside, used = "", [], []
-        for pair in pairs:
-            cell, mask = _cell(em, pair, legs, value.name)
-            place = f"({place}) * {em.text(pair.read.size)} + {cell}" if place else cell
-            inside.append(mask)
-            used += [cell, mask]
-        where = f"torch.where({' & '.join(inside)}, {place}, {total}).flatten()"
-        places = em.scalar("places", where, used)
-        text = f"rt.selected({value.name}, {len(lead)}, {places})"
+        found = [_cell(em, pair, legs, Var(value.name)) for pair in pairs]
+        place = linear([(cell, pair.read.size) for pair, (cell, _) in zip(pairs, found, strict=True)])
+        masks = both([mask for _, mask in found])
+        where = call("flatten", call("where", masks, place, product(i.size for i in reads)))
+        made = call("selected", value, len(lead), em.helper("places", where))
         dims = (*singles(lead), tuple(legs), *singles(rest))
-        return presum(em, em.split(selected(em, value, text, places, dims)), problem.open)
+        return presum(em, em.split(selected(em, value, made, dims)), problem.open)
 
 
 def _kernel(pair: Pair) -> list[Index]:
@@ -94,18 +90,16 @@ def _places(pair: Pair) -> list[Index]:
     return [pair.select.right, *_kernel(pair)]
 
 
-def _cell(em: Emitter, pair: Pair, legs: list[Index], like: str) -> tuple[str, str]:
+def _cell(em: Emitter, pair: Pair, legs: list[Index], like: Var) -> tuple[Var, Var]:
     """Variables with the cell that is read for each value of `legs`, and whether there is one."""
     zero, step = pair.relation.zero_form, pair.relation.zero_form[pair.read]
     sign, table = (-1 if step > 0 else 1), em.table(pair.select)
-    view = ", ".join("-1" if leg == pair.select.right else "1" for leg in legs)
-    parts = [f"{sign * zero[pair.select.left]} * {table}.view({view})"]
-    parts += [f"{sign * zero[i]} * {ramp(em, i, legs, like)}" for i in _kernel(pair)]
-    text = " + ".join([*parts, str(sign * pair.relation.offset)])
-    cell = em.scalar("cell", text, [table, like])
-    size, gap = em.text(pair.read.size), abs(step)
+    parts = [(sign * zero[pair.select.left], along(table, pair.select.right, legs))]
+    parts += [(sign * zero[i], ramp(i, legs, like)) for i in _kernel(pair)]
+    cell = em.helper("cell", affine(parts, sign * pair.relation.offset))
+    size, gap = pair.read.size, abs(step)
     if gap == 1:
-        return cell, em.scalar("inside", f"({cell} >= 0) & ({cell} < {size})", [cell])
-    mask = f"({cell} % {gap} == 0) & ({cell} >= 0) & ({cell} < {gap} * {size})"
-    inside = em.scalar("inside", mask, [cell])
-    return em.scalar("cell", f"{cell} // {gap}", [cell]), inside
+        return cell, inside(em, cell, size)
+    whole = call("eq", call("mod", cell, gap), 0)
+    mask = call("and", call("and", whole, call("ge", cell, 0)), call("lt", cell, gap * size))
+    return em.helper("cell", call("div", cell, gap)), em.helper("inside", mask)

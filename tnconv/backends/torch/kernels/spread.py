@@ -16,7 +16,7 @@ from tnconv.backends.torch.kernels.link import (
     multiplications,
     plain_split,
 )
-from tnconv.backends.torch.kernels.native import native
+from tnconv.backends.torch.kernels.native import Options, native
 from tnconv.ir import Index, Size, product
 
 RATE = 0.83  # of a convolution's
@@ -66,9 +66,9 @@ class Call(Kernel):
         em.allocated(self.written, self._buffer(problem, roles))
         return native(problem, roles, em, self.callees[roles.role], self._extra(problem, roles))
 
-    def _extra(self, _problem: Problem, _roles: Roles) -> str:
-        """Further arguments of the call, as Python source."""
-        return ""
+    def _extra(self, _problem: Problem, _roles: Roles) -> Options:
+        """Further options of the call."""
+        return ()
 
 
 def _at_stride_one(roles: Roles) -> bool:
@@ -83,8 +83,8 @@ class Folded(Call):
     name = "matmul + fold"
     accuracy = "local"
     callees: ClassVar = {
-        "transposed convolution": "rt.spread.by_fold",
-        "convolution": "rt.spread.convolution_by_fold",
+        "transposed convolution": "spread_by_fold",
+        "convolution": "spread_convolution_by_fold",
     }
     dimensions = 2
 
@@ -114,7 +114,7 @@ class Phases(Call):
     """One convolution with the stride phases as channels, whose results interleave."""
 
     name = "stride phases"
-    callees: ClassVar = {"transposed convolution": "rt.spread.by_phases"}
+    callees: ClassVar = {"transposed convolution": "spread_by_phases"}
 
     def _fits(self, problem: Problem, roles: Roles) -> bool:
         return super()._fits(problem, roles) and prod(self._phases(roles)) > 1
@@ -145,7 +145,7 @@ class Mirrored(Call):
     """A weight gradient at stride 1 with image and gradient exchanged, so that the few channels are its input's."""
 
     name = "mirrored weight gradient"
-    callees: ClassVar = {"weight gradient": "rt.mirrored_weight_gradient"}
+    callees: ClassVar = {"weight gradient": "mirrored_weight_gradient"}
 
     def _fits(self, problem: Problem, roles: Roles) -> bool:
         alone = not plain_split(problem, roles).batch
@@ -167,7 +167,7 @@ class Merged(Call):
 
     name = "merged groups"
     accuracy = "local"
-    callees: ClassVar = {"weight gradient": "rt.merged_weight_gradient"}
+    callees: ClassVar = {"weight gradient": "merged_weight_gradient"}
 
     def _fits(self, problem: Problem, roles: Roles) -> bool:
         return super()._fits(problem, roles) and self._merged(problem, roles) is not None
@@ -192,5 +192,5 @@ class Merged(Call):
     def _buffer(self, problem: Problem, roles: Roles) -> Size:
         return product(i.size for i in problem.output) * (self._merged(problem, roles) or 1)
 
-    def _extra(self, problem: Problem, roles: Roles) -> str:
-        return f", merged={self._merged(problem, roles)}"
+    def _extra(self, problem: Problem, roles: Roles) -> Options:
+        return (("merged", self._merged(problem, roles)),)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tnconv.backends.torch import lag_scheme
-from tnconv.backends.torch.emit import Emitter, Value, singles
+from tnconv.backends.torch.emit import Emitter, Value, call, singles
 from tnconv.backends.torch.kernels.base import Kernel, Problem
 from tnconv.backends.torch.kernels.contract import presum
 from tnconv.backends.torch.kernels.symmetric import find_mirror
@@ -81,20 +81,14 @@ class WindowSum(Kernel):
     @staticmethod
     def _plane(problem: Problem, relations: Sequence[Relational], value: Value, em: Emitter) -> Value:
         made: tuple[Index, ...] = ()
-        arguments = []
         for relation in relations:
-            size, kept, summed, offset = _strip(problem, relation)
-            arguments.append(f"({size}, {kept}, {summed}, {offset})")
             made += tuple(x for _, x in relation.terms if x in problem.open)
-        strips = em.scalar(
-            "strip",
-            f"rt.strips({arguments[0]}, {arguments[1]}, {value.name}.dtype, {value.name}.device)",
-            [value.name],
-        )
+        found = [_strip(problem, relation) for relation in relations]
+        strips = em.helper("strip", call("strips", *found, call("dtype", value), call("device", value)))
         lefts = tuple(r.left for r in relations)
         flat = em.arrange(value, (value.legs[:-2], lefts))
-        text = f"torch.mm({strips}.T, {flat.name}.T)"
-        return em.assign("sums", text, [flat.name, strips], (made, value.legs[:-2]))
+        both = call("mm", call("T", strips), call("T", flat))
+        return em.make("sums", both, (made, value.legs[:-2]))
 
     @staticmethod
     def _axis(problem: Problem, relation: Relational, value: Value, em: Emitter) -> Value:
@@ -104,17 +98,12 @@ class WindowSum(Kernel):
         made = tuple(x for _, x in relation.terms if x in problem.open)
         if after:
             flat = em.arrange(value, (before, (relation.left,), after))
-            text = f"rt.window_sums({flat.name}, {kept}, {summed}, {offset})"
-            out = em.assign("sums", text, [flat.name], (before, made, after))
-        else:
-            strip = em.scalar(
-                "strip",
-                f"rt.strip({size}, {kept}, {summed}, {offset}, {value.name}.dtype, {value.name}.device)",
-                [value.name],
-            )
-            flat = em.arrange(value, (before, (relation.left,)))
-            out = em.assign("sums", f"torch.mm({flat.name}, {strip})", [flat.name, strip], (before, made))
-        return out
+            return em.make("sums", call("window_sums", flat, kept, summed, offset), (before, made, after))
+        strip = em.helper(
+            "strip", call("strip", size, kept, summed, offset, call("dtype", value), call("device", value))
+        )
+        flat = em.arrange(value, (before, (relation.left,)))
+        return em.make("sums", call("mm", flat, strip), (before, made))
 
 
 def _strip(problem: Problem, relation: Relational) -> tuple[object, object, object, int]:
@@ -175,23 +164,26 @@ class LagCorrelation(Kernel):
         value = em.arrange(
             problem.operands[0], (found.batch, (*found.groups, *found.channels), *singles(found.images))
         )
-        value, head = em.conj(value), "rt.correlate(" if problem.hermitian else "rt.plain(rt.correlate, "
+        value = em.conj(value)
         _, kernel, stride, dilation, offset, positions = zip(*found.numbers, strict=True)
-        tile = f", tile={scheme.tile}" if scheme.tile > 1 else ""
-        text = (
-            f"{head}{value.name}, groups={em.span(found.groups)}, kernel_size={kernel}, stride={stride}, "
-            f"dilation={dilation}, offset={offset}, positions={positions}, variant={scheme.variant!r}{tile}"
-            f"{f', scale={problem.scale}' if problem.scale else ''})"
-        )
+        options = {
+            "groups": product(i.size for i in found.groups),
+            "kernel_size": kernel,
+            "stride": stride,
+            "dilation": dilation,
+            "offset": offset,
+            "positions": positions,
+            "variant": scheme.variant,
+        }
+        options |= {"tile": scheme.tile} if scheme.tile > 1 else {}
+        options |= {} if problem.scale is None else {"scale": problem.scale}
         rows = (*found.channels, *found.kernels)
         columns = tuple(found.mirror[i] for i in rows)
         batch = product(i.size for i in found.batch)
         for what, each, rest in lag_scheme.buffers(scheme, **numbers):
             em.allocated(what, normal(each * batch + rest))
-        made = em.assign("factor", text, [value.name], (found.groups, rows, columns), fresh=True)
-        if problem.hermitian:
-            em.addable[made.name] = lambda into, beta: f"{text[:-1]}, out={into}, beta={beta})"
-        return made
+        op = "correlate" if problem.hermitian else "plain_correlate"
+        return em.make("factor", call(op, value, **options), (found.groups, rows, columns), fresh=True)
 
 
 def _numbers(problem: Problem) -> lag_scheme.Numbers:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tnconv.backends.torch import gram
-from tnconv.backends.torch.emit import Emitter, Value
+from tnconv.backends.torch.emit import Emitter, Value, call
 from tnconv.backends.torch.kernels.base import Kernel, Problem
 from tnconv.backends.torch.kernels.contract import Contract
 from tnconv.backends.torch.kernels.windows import window_relations
@@ -83,15 +83,10 @@ class SymmetricProduct(Kernel):
         if copied and em.count(found.rows) > em.count(rest):  # into the layout of one product
             front, rest = (), (*front, *rest)
         value = em.conj(em.arrange(value, (found.groups, front, found.rows, rest)))
-        scale = f", {problem.scale}" if problem.scale else ""
+        given = () if problem.scale is None else (problem.scale,)
         out = (found.groups, found.rows, found.columns)
-        head = "rt.gram(" if problem.hermitian else "rt.plain(rt.gram, "
-        made = em.assign("product", f"{head}{value.name}{scale})", [value.name], out, fresh=True)
-        if problem.hermitian:
-            em.addable[made.name] = lambda into, beta: (
-                f"rt.gram({value.name}{scale}, out={into}, beta={beta})"
-            )
-        return made
+        op = "gram" if problem.hermitian else "plain_gram"
+        return em.make("product", call(op, value, *given), out, fresh=True)
 
 
 def _first(value: Value, legs: Sequence[Index]) -> int:

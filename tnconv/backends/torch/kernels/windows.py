@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import combinations
 
-from tnconv.backends.torch.emit import Emitter, Value, singles
+from tnconv.backends.torch.emit import Emitter, Value, call, singles
 from tnconv.backends.torch.kernels.base import Kernel, Problem
 from tnconv.backends.torch.kernels.contract import Contract, contract, presum
 from tnconv.backends.torch.windows import (
@@ -22,6 +22,7 @@ from tnconv.backends.torch.windows import (
 )
 from tnconv.errors import LoweringError
 from tnconv.ir import Index, Pattern, Relational, Select, solve
+from tnconv.program import Var
 
 _LETTERS = string.ascii_letters
 _READ = 2  # times as many cells may be read at computed places as would be written at such
@@ -149,7 +150,7 @@ def _summed(em: Emitter, windows: Value, gone: Sequence[Index]) -> Value:
     windows = em.isolate(windows, gone)
     places = tuple(p for p, dim in enumerate(windows.dims) if set(dim) & set(gone))
     dims = tuple(dim for p, dim in enumerate(windows.dims) if p not in places)
-    return em.derive(windows, "sum", f"rt.slice_sum({windows.name}, {places})", dims, copied=True)
+    return em.derive(windows, "sum", call("slice_sum", windows, places), dims, copied=True)
 
 
 class Fold(Kernel):
@@ -192,8 +193,9 @@ class Fold(Kernel):
         lefts = [resized(r.left, length) for r, length in zip(problem.relations, reach, strict=True)]
         rest = tuple(i for i in value.legs if i not in (o1, o2, k1, k2))
         value = em.arrange(value, (rest, (k1, k2), (o1, o2)))
-        text = f"F.fold({value.name}, {reach}, ({k1.size}, {k2.size}), dilation=({d1}, {d2}), stride=({s1}, {s2}))"
-        folded = em.assign("folded", text, [value.name], (rest, (), *singles(lefts)))
+        steps = {"dilation": (d1, d2), "stride": (s1, s2)}
+        made = call("fold", value, reach, (k1.size, k2.size), **steps)
+        folded = em.make("folded", made, (rest, (), *singles(lefts)))
         amounts = {
             cell: (r.offset, r.left.size - r.offset - cell.size)
             for r, cell in zip(problem.relations, lefts, strict=True)
@@ -223,7 +225,7 @@ class Cells(Kernel):
         """Read the determined indices by cells, multiply, and add up at the output's."""
         operands, relations, output = list(problem.operands), list(problem.relations), list(problem.output)
         scatters: list[tuple[Relational, tuple[Index, ...]]] = []
-        like = operands[0].name
+        like = Var(operands[0].name)
         while relations:
             solved, relations, equal = _next(problem, relations)
             legs = [x for _, x in solved.terms]
@@ -312,24 +314,22 @@ def _substituted(relation: Relational, by: Relational) -> Relational | None:
     return Pattern(relation.name, relation.left, tuple(terms), offset, relation.modulus, relation.mode)
 
 
-def _range_mask(em: Emitter, relation: Relational, like: str) -> Value:
+def _range_mask(em: Emitter, relation: Relational, like: Var) -> Value:
     legs = [x for _, x in relation.terms]
     mask = inside(em, cells(em, relation, legs, like), relation.left.size)
-    return em.assign("mask", f"{mask}.to({like}.dtype)", [mask, like], singles(legs))
+    return em.make("mask", call("to", mask, call("dtype", like)), singles(legs))
 
 
-def _equality(em: Emitter, solved: Relational, other: Relational, like: str) -> Value:
+def _equality(em: Emitter, solved: Relational, other: Relational, like: Var) -> Value:
     """The mask of the cells where another relation holds too, the determined index written out."""
     rest = [i for i in dict.fromkeys((*solved.indices, *other.indices)) if i != solved.left]
     one = cells(em, solved, rest, like)
     right = cells(em, other, rest, like, {solved.left: one})
     written = other.left == solved.left
-    left = one if written else ramp(em, other.left, rest, like)
-    reads = [one, right, like] if written else [right, like]
-    mask = em.scalar("equal", f"({left} == {right}).to({like}.dtype)", reads)
-    shape = em.shape(singles(rest))
-    text = f"{mask}.expand{shape}"
-    return em.assign("mask", text, [mask], singles(rest), contiguous=False, overlaps=True)
+    left = one if written else ramp(other.left, rest, like)
+    mask = em.helper("equal", call("to", call("eq", left, right), call("dtype", like)))
+    dims = singles(rest)
+    return em.make("mask", call("expand", mask, em.sizes(dims)), dims, contiguous=False, overlaps=True)
 
 
 def _product(em: Emitter, factors: list[Value], output: list[Index]) -> Value:
@@ -361,6 +361,6 @@ def _einsum(em: Emitter, factors: Sequence[Value], wanted: Sequence[Index]) -> V
     letter = dict(zip(every, _LETTERS, strict=False))
     terms = ",".join("".join(letter[i] for i in v.legs) for v in factors)
     equation = f"{terms}->{''.join(letter[i] for i in wanted)}"
-    text = f"torch.einsum('{equation}', {', '.join(v.name for v in factors)})"
+    made = call("einsum", equation, *factors)
     alone = factors[0].name if len(factors) == 1 else None  # of one operand, einsum may return a view
-    return em.assign("product", text, [v.name for v in factors], singles(wanted), view_of=alone)
+    return em.make("product", made, singles(wanted), view_of=alone)
