@@ -65,7 +65,8 @@ class Fuse(ProgramPass):
                 reader.add_vector(each)
             elif isinstance(each, InPlace) and each.value.op == "add_into":
                 reader.add_into(each)
-        return reader.program()
+        made = reader.program()
+        return program if made == program else made
 
 
 @dataclass
