@@ -8,6 +8,7 @@ from rich.console import Console
 
 import tnconv
 from tnconv import ConvSpec
+from tnconv.program.text import format_statement
 
 SPEC = ConvSpec(64, 64, 3, (56, 56), batch_size=2, padding=1)
 
@@ -24,6 +25,11 @@ def test_everything_is_in_the_text(op: str) -> None:
         assert choice.step in text
         for name, microseconds in choice.candidates:
             assert re.search(rf"{re.escape(name)}\s.*\b{microseconds:.0f}\b", text), name
+    for each in function.program.stages:
+        assert re.search(rf"{each.text}\s+[│|]\s+{each.statements[1]}\b", text), each.text
+        for statement in (*each.gone, *each.new):
+            (line,) = format_statement(statement)
+            assert _squeezed(line.removeprefix("free ")) in _squeezed(text)
     assert f"{function.plan.multiplications:_}" in text
     for step in function.plan.steps:
         assert f"{step.elements:_}" in text and f"{step.multiplications:_}" in text

@@ -43,7 +43,9 @@ def test_everything_is_said(function):
     for choice in function.program.choices:
         for kernel, _ in choice.candidates:
             assert kernel in text
-    assert function.source in text
+    assert function.source in text and str(function.program) in text
+    for each in function.program.stages:
+        assert (f"{each.text}: {each.statements[0]} statements before" in text) == each.changed
     assert str(function.plan) in text
     assert str(function.network) in text
     assert str(function.stages[0].before) in text

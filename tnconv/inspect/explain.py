@@ -10,6 +10,8 @@ from tnconv.backends.tuning import Trial
 from tnconv.ir import Expression, Size
 from tnconv.passes import Stage
 from tnconv.planner import Plan, format_step
+from tnconv.program import Free, ProgramStage, Statement
+from tnconv.program.text import format_statement
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
@@ -48,7 +50,7 @@ def explain(
     trials: Sequence[Trial] = (),
     backward: tuple[Plan, Program] | None = None,
 ) -> Explanation:
-    """The tables of one compiled function: stages, plan, kernels.
+    """The tables of one compiled function: stages, plan, kernels, passes on the program.
 
     Args:
         op: name of the operation.
@@ -64,8 +66,9 @@ def explain(
 
     title = Text(f"{network.name} ({op}): {cost}", style="bold")
     tables: list[Table | Text] = [title, _stages(stages), _plan("plan", plan, program), _kernels(program)]
+    tables += _passes(program)
     if backward is not None:
-        tables += [_plan("backward plan", *backward), _kernels(backward[1])]
+        tables += [_plan("backward plan", *backward), _kernels(backward[1]), *_passes(backward[1])]
     if trials:
         tables.append(_trials(trials))
     return Explanation(tuple(tables))
@@ -132,6 +135,36 @@ def _kernels(program: Program) -> "Table":
                 choice.step, name, f"{time:.0f}", buffers if chosen else "", style="bold" if chosen else "dim"
             )
     return table
+
+
+def _passes(program: Program) -> "list[Table]":
+    """What each pass on the statements did; nothing where the backend has no statements."""
+    if not program.stages:
+        return []
+    table = _table("program: passes on its statements")
+    table.add_column("pass")
+    table.add_column("statements", justify="right")
+    table.add_column("what it did")
+    for stage in program.stages:
+        table.add_row(
+            _escape(stage.text),
+            str(stage.statements[1]),
+            _escape("\n".join(_did(stage))) or "–",
+            style=None if stage.changed else "dim",
+        )
+    return [table]
+
+
+def _did(stage: ProgramStage) -> list[str]:
+    """The statements that went and came; of variables that are freed, the names."""
+    gone, new = ([each for each in parts if not isinstance(each, Free)] for parts in (stage.gone, stage.new))
+    freed = ", ".join(name for each in stage.new if isinstance(each, Free) for name in each.names)
+    lines = [f"{mark} {line}" for mark, parts in (("-", gone), ("+", new)) for line in map(_line, parts)]
+    return [*lines, *([f"free {freed}"] if freed else [])]
+
+
+def _line(statement: Statement) -> str:
+    return " ".join(format_statement(statement))
 
 
 def _trials(trials: Sequence[Trial]) -> "Table":

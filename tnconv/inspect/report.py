@@ -22,6 +22,7 @@ from tnconv.inspect.tree import tree_svg
 from tnconv.inspect.views import Compiled, count_text, hinted, sentences
 from tnconv.ir import Expression
 from tnconv.passes import Stage
+from tnconv.program import ProgramText
 
 SECTIONS = {
     "origin": "Compiled from",
@@ -30,6 +31,7 @@ SECTIONS = {
     "tree": "Contraction tree",
     "memory": "Memory",
     "kernels": "Kernels",
+    "program": "Program",
     "source": "Source",
 }
 
@@ -50,7 +52,7 @@ def report(function: Compiled, path: str | Path) -> None:
 def to_html(function: Compiled) -> str:
     """The report as HTML text; the same function gives the same text."""
     title = escape(function.network.name)
-    parts = (origin, _operation, _stages, _tree, _memory, _kernels, _source)
+    parts = (origin, _operation, _stages, _tree, _memory, _kernels, _statements, _source)
     sections = "".join(
         f'<section id="{key}"><h2>{name}</h2>{make(function)}</section>'
         for (key, name), make in zip(SECTIONS.items(), parts, strict=True)
@@ -172,7 +174,7 @@ def _pictures(stage: Stage) -> str:
     )
 
 
-def _difference(before: Expression, after: Expression) -> str:
+def _difference(before: Expression | ProgramText, after: Expression | ProgramText) -> str:
     lines = []
     for mark, left, right in side_by_side(str(before), str(after)):
         if mark == " ":
@@ -271,6 +273,26 @@ def _trials(function: Compiled) -> str:
     )
     timed = table(("plan", "kernels preferred", "predicted", "measured"), rows)
     return f"<h3 style='margin-top:20px'>Autotuned: programs that were timed</h3>{timed}"
+
+
+def _statements(function: Compiled) -> str:
+    program = function.program
+    if program.text is None:
+        return '<p class="hint">This backend has no statements between a plan and the source.</p>'
+    parts = [
+        f"<details><summary>{escape(stage.text)}: {stage.statements[0]} statements before, {stage.statements[1]} after"
+        f'</summary><pre class="diff">{_difference(stage.before, stage.after)}</pre></details>'
+        for stage in program.stages
+        if stage.changed
+    ]
+    same = ", ".join(code(stage.text) for stage in program.stages if not stage.changed)
+    return (
+        '<p class="hint">What is between the plan and the source: statements, which passes rewrite. Each variable is '
+        "followed by its dimensions and, where it matters, by whose memory it has.</p>"
+        f'<pre class="source" tabindex="0">{escape(str(program.text))}</pre><h3>What each pass did</h3>'
+        + "".join(parts)
+        + (f'<p class="hint">Nothing to do for {same}.</p>' if same else "")
+    )
 
 
 def _source(function: Compiled) -> str:

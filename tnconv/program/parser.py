@@ -17,7 +17,7 @@ import re
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from tnconv.errors import ParseError
+from tnconv.errors import NetworkError, ParseError
 from tnconv.ir import Index, Size, as_size
 from tnconv.ir.index import normal, parse_expression
 from tnconv.program.program import ProgramText
@@ -62,7 +62,13 @@ def parse_program(text: str) -> ProgramText:
         raise ParseError(
             "the text is not a str, or longer than 2,000,000 characters; give the text of a program"
         )
-    return _Reader([line.strip() for line in text.splitlines()]).program()
+    reader = _Reader([line.strip() for line in text.splitlines()])
+    try:
+        return reader.program()
+    except ParseError:
+        raise
+    except NetworkError as error:  # a size or a name of an index
+        raise reader.error(str(error)) from error
 
 
 @dataclass
@@ -95,6 +101,8 @@ class _Reader:
         results = self.argument(f"({line.removeprefix('return ')},)")
         if self.next() != "}":
             raise self.error("expected '}'")
+        if any(self.lines[self.place + 1 :]):
+            raise self.error("text behind the closing '}'; remove it")
         return ProgramText(head[1], tuple(given), tuple(sizes), tuple(statements), results)
 
     def shape(self, text: str | None) -> tuple[Size, ...] | None:
