@@ -6,6 +6,7 @@ other tracers, and derivatives of derivatives.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -55,18 +56,31 @@ class TrainedProgram:
         self.plan, self.recomputed = plan, tuple(recomputed)
         self._how = kernel_table(accuracy), hints, prefer, profile_of(device)
         self.trained = self._with_backward(needed)
-        lowering = Lowering(self.trained.forward, *self._how)
-        self.forward = lowering.program(self.trained.saved)
-        self._given = lowering.handed_over(self.trained.saved)
-        self.backward = self._lowered(self.trained)
-        self._backwards: dict[tuple[str, ...], Program | None] = {self.trained.needed: self.backward}
+        self._forward = Lowering(self.trained.forward, *self._how)
+        self._forward.run()
+        self._given = self._forward.handed_over(self.trained.saved)
+        self._backward = self._lowering(self.trained)
+        self._backward.run()
+        self._backwards: dict[tuple[str, ...], Program | None] = {}
+
+    @cached_property
+    def forward(self) -> Program:
+        """The program of the forward pass."""
+        return self._forward.program(self.trained.saved)
+
+    @cached_property
+    def backward(self) -> Program:
+        """The program of the backward pass for all arguments that need a gradient."""
+        return self._backward.program(gradients=True)
 
     def backward_of(self, needed: Sequence[str]) -> Program | None:
         """The program for the gradients of some of the arguments; None where these tell not all sizes by themselves."""
         key = tuple(needed)
+        if key == self.trained.needed:
+            return self.backward
         if key not in self._backwards:
             try:
-                self._backwards[key] = self._lowered(self._with_backward(key))
+                self._backwards[key] = self._lowering(self._with_backward(key)).program(gradients=True)
             except LoweringError:
                 self._backwards[key] = None
         return self._backwards[key]
@@ -74,12 +88,12 @@ class TrainedProgram:
     @property
     def arguments(self) -> tuple[str, ...]:
         """Names of the arguments of the forward pass."""
-        return self.forward.arguments
+        return tuple(self.trained.forward.arguments)
 
     @property
     def predicted(self) -> float:
         """Microseconds that both passes are predicted to take."""
-        return self.forward.predicted + self.backward.predicted
+        return self._forward.predicted + self._backward.predicted
 
     @property
     def choices(self) -> tuple[Choice, ...]:
@@ -156,9 +170,9 @@ class TrainedProgram:
             )
         return made
 
-    def _lowered(self, trained: Trained) -> Program:
+    def _lowering(self, trained: Trained) -> Lowering:
         given = {name: value for name, value in self._given.items() if name in trained.saved}
-        return Lowering(trained.backward, *self._how, given=given).program(gradients=True)
+        return Lowering(trained.backward, *self._how, given=given)
 
 
 class WithBackward:
