@@ -15,8 +15,8 @@ from tnconv.api import compile
 from tnconv.backends.arrays import Arrays
 from tnconv.backends.base import backend_of
 from tnconv.backends.signature import Signature
-from tnconv.backends.torch.arrays import TENSORS
 from tnconv.backends.torch.context import fixed, is_open, is_traced, takes_over
+from tnconv.backends.torch.tensors import TENSORS
 from tnconv.compiler.build import Built
 from tnconv.compiler.function import CompiledFunction
 from tnconv.compiler.options import OPTIONS

@@ -81,9 +81,9 @@ BUILTINS: Mapping[str, Mapping[str, str]] = {
     },
     PLANNERS: {},
     BACKENDS: {
-        "torch": "tnconv.backends.torch.backend:TorchBackend",
+        "torch": "tnconv.backends.torch.torch_backend:TorchBackend",
         "reference": "tnconv.backends.reference:ReferenceBackend",
-        "jax": "tnconv.backends.jax.backend:JaxBackend",
+        "jax": "tnconv.backends.jax.jax_backend:JaxBackend",
     },
     VIEWERS: {"svg": "tnconv.inspect.draw:to_svg"},
 }

@@ -25,6 +25,7 @@ jax = pytest.importorskip("jax")
 jnp = pytest.importorskip("jax.numpy")
 numerics = pytest.importorskip("tnconv.backends.jax.numerics")
 
+ENABLE_X64 = (jax if hasattr(jax, "enable_x64") else jax.experimental).enable_x64
 MOST_CELLS = 200_000  # of the indices of a network that the dense reference computes
 FEW = settings(max_examples=8)
 SPEC = ConvSpec(4, 6, 3, (7, 6), stride=2, padding=1, groups=2, bias=True)
@@ -34,7 +35,7 @@ SPEC = ConvSpec(4, 6, 3, (7, 6), stride=2, padding=1, groups=2, bias=True)
 def double_precision():
     """Exact values, and programs that are quick to compile."""
     jax.config.update("jax_disable_most_optimizations", True)
-    with jax.enable_x64(True):
+    with backend_of("jax").arrays.exactly():
         yield
     jax.config.update("jax_disable_most_optimizations", False)
 
@@ -262,7 +263,7 @@ def test_dtypes(forward):
     x, dy = arguments(gradient)
     assert gradient(x.astype(jnp.float32), dy).dtype == jnp.float64
     with (
-        jax.enable_x64(False),
+        ENABLE_X64(False),
         pytest.raises(ArgumentError, match="float64 is asked for but JAX computes in float32"),
     ):
         compiled(SPEC, "kfac_expand", dtype=torch.float64)(jnp.ones((1, 4, 7, 6)))
@@ -387,7 +388,7 @@ def test_programs_are_checked_exactly(monkeypatch):
 
 def test_without_jax_it_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "jax", None)
-    monkeypatch.delitem(sys.modules, "tnconv.backends.jax.backend")
+    monkeypatch.delitem(sys.modules, "tnconv.backends.jax.jax_backend")
     with pytest.raises(
         PluginError, match=r"backend 'jax' cannot import JAX \(.*\); pip install 'tnconv\[jax\]'"
     ):

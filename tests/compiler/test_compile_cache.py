@@ -16,7 +16,7 @@ from torch import nn
 
 import tnconv
 from tnconv import ConvSpec, plugins
-from tnconv.backends.torch import backend
+from tnconv.backends.torch import torch_backend
 from tnconv.compiler.cache import COMPILED, CompileCache, as_key
 from tnconv.errors import PlanError, TnconvError
 from tnconv.passes import Pass, PassResult, Pipeline
@@ -156,8 +156,8 @@ def test_the_default_dtype_and_the_threads_count():
 
 def test_other_rates_count(monkeypatch):
     first = compiled()
-    other = backend.profile_of("cuda")
-    monkeypatch.setattr(backend, "profile_of", lambda device: other)
+    other = torch_backend.profile_of("cuda")
+    monkeypatch.setattr(torch_backend, "profile_of", lambda device: other)
     assert not same(compiled(), first)
 
 

@@ -28,8 +28,8 @@ import torch
 
 from tnconv.backends.reference import Array, bind_symbols, expand_pattern
 from tnconv.backends.signature import Signature
-from tnconv.backends.torch.arrays import TENSORS
 from tnconv.backends.torch.runtime import table
+from tnconv.backends.torch.tensors import TENSORS
 from tnconv.errors import ArgumentError, LoweringError, NetworkError
 from tnconv.ir import Axis, Delta, Index, Network, Pattern, Scale, Select, Sum, Tensor, as_integer, fresh
 from tnconv.ir.monomial import is_expression

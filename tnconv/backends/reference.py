@@ -16,7 +16,7 @@ import opt_einsum
 import torch
 
 from tnconv.backends.base import Backend, Capability, Choice, How, Program
-from tnconv.backends.torch.arrays import TENSORS
+from tnconv.backends.torch.tensors import TENSORS
 from tnconv.errors import ArgumentError, NetworkError
 from tnconv.ir import (
     Axis,

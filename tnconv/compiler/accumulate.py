@@ -10,9 +10,9 @@ from torch import Tensor
 
 from tnconv.backends.base import Program
 from tnconv.backends.peak import peak_elements
-from tnconv.backends.torch.arrays import TENSORS
 from tnconv.backends.torch.context import have_tangents, is_recorded
 from tnconv.backends.torch.into import add_into
+from tnconv.backends.torch.tensors import TENSORS
 from tnconv.compiler.batches import BatchAxes
 from tnconv.compiler.dtypes import Arithmetic, chosen
 from tnconv.errors import ArgumentError

@@ -7,7 +7,7 @@ to determine. XLA fuses the picking, the product and the sum; what is in memory 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from tnconv.backends.jax.relations import terms_of
+from tnconv.backends.jax.exchange import terms_of
 from tnconv.backends.jax.writer import Value, Writer
 from tnconv.ir import Index, Relational, Select, solve
 from tnconv.ir.nodes import Delta

@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from tnconv.backends.jax.link import Axis, axis_of, convolution
-from tnconv.backends.jax.picking import picked
-from tnconv.backends.jax.relations import (
+from tnconv.backends.jax.convolve import Axis, axis_of, convolution
+from tnconv.backends.jax.exchange import (
     apart,
     matched,
     read,
@@ -15,6 +14,7 @@ from tnconv.backends.jax.relations import (
     writable,
     write,
 )
+from tnconv.backends.jax.picking import picked
 from tnconv.backends.jax.writer import Value, Writer
 from tnconv.ir import Delta, Index, Pattern, Relational, product
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from tnconv.backends.base import Choice, Program
 from tnconv.backends.jax import numerics
-from tnconv.backends.jax.relations import matched, read, write
+from tnconv.backends.jax.exchange import matched, read, write
 from tnconv.backends.jax.steps import StepWriter
 from tnconv.backends.jax.writer import RESERVED, Value, Writer
 from tnconv.backends.signature import Binding, bindings

@@ -16,9 +16,10 @@ from tnconv.planner.plan import Plan
 
 try:
     import jax
+    import jax.experimental
     import jax.numpy as jnp
 
-    from tnconv.backends.jax.program import lower
+    from tnconv.backends.jax.lowering import lower
 except ImportError as error:
     raise PluginError(f"backend 'jax' cannot import JAX ({error}); pip install 'tnconv[jax]'") from error
 
@@ -52,7 +53,9 @@ class JaxArrays(Arrays):
 
     def exactly(self) -> AbstractContextManager[Any]:
         """64 bits for a while."""
-        context: AbstractContextManager[Any] = jax.enable_x64(True)
+        where = jax if hasattr(jax, "enable_x64") else jax.experimental  # of older releases
+        enable = where.enable_x64
+        context: AbstractContextManager[Any] = enable(True)
         return context
 
 

@@ -5,11 +5,11 @@ from typing import Any
 
 from tnconv.backends.base import Backend, Capability, How, Program
 from tnconv.backends.torch.accumulating import Accumulating
-from tnconv.backends.torch.arrays import TENSORS
 from tnconv.backends.torch.constants import KeptProgram
 from tnconv.backends.torch.lower import fastest_of, kernel_table, lower
 from tnconv.backends.torch.profile import Profile, profile_of
 from tnconv.backends.torch.sliced import loop_over_chunks
+from tnconv.backends.torch.tensors import TENSORS
 from tnconv.backends.torch.training import TrainedProgram
 from tnconv.ir import Expression
 from tnconv.planner.plan import Plan

@@ -7,7 +7,7 @@ dilation q (a weight gradient has z as its kernel); `z = s·x + d·y + b` is a t
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tnconv.backends.jax.relations import reach_of
+from tnconv.backends.jax.exchange import reach_of
 from tnconv.backends.jax.writer import Value, Writer
 from tnconv.ir import Index, Pattern, Relational, Size, product, solve
 from tnconv.ir.index import normal
