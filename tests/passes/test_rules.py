@@ -143,7 +143,7 @@ def test_a_plain_relation_is_written_into_one_that_folds(word):
                      "\n  r = pattern [q = o + l]\n  output [k, l, o]")  # fmt: skip
     after, _ = Pipeline.parse("compose_patterns").run(before)
     (found,) = after.patterns
-    assert found.relation_text() == f"i = o + l + k - 3 {word} 6"
+    assert found.relation_text() == f"i = l + o + k - 3 {word} 6"
     assert_same_value(before, after)
 
 

@@ -448,12 +448,12 @@ def test_the_peak_is_that_of_a_simulation(network, seed):
 
 def test_the_subtree_that_needs_more_memory_runs_first():
     network = parse_network("""network order {
-        index [a=50, b=40, c=2]
+        index [a=50, b=40, e=2]
         p = input [a]
         q = input [b]
         r = input [b]
-        u = input [a, c]
-        z = input [c]
+        u = input [a, e]
+        z = input [e]
         output []
     }""")
     assert network.arguments == ("u", "p", "q", "r", "z")

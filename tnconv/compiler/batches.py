@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tnconv.backends.arrays import Arrays
-from tnconv.ir import Axis, Expression
+from tnconv.ir import Axis, Expression, Kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class BatchAxes:
         """Those of an operation's network as it was derived from a layer's; None if no argument has one.
 
         Args:
-            network: what was derived; the passes call a copy of an index `n` `n_2`.
+            network: what was derived; a copy of an index is of its kind.
             batch: the name of the index of examples, or none.
         """
         tensors = {t.argument: t.axes for term in network.terms for t in term.tensors}
@@ -49,5 +49,5 @@ class BatchAxes:
 def _batches(axes: Sequence[Axis], batch: Sequence[str]) -> Iterator[int]:
     """The axes of examples, and of their second copy."""
     for place, axis in enumerate(axes):
-        if batch and [i.name.partition("_")[0] for i in axis.indices] == list(batch):
+        if batch and [i.kind for i in axis.indices] == [Kind.BATCH]:
             yield place

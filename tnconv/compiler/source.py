@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from tnconv.errors import OperationError, SpecError
-from tnconv.ir import Expression, Index, Network, Scale, Sum
+from tnconv.ir import Expression, Network, Scale, Sum
 from tnconv.ops.parts import batch_of
 from tnconv.spec import Layer, as_spec
 from tnconv.spec.fields import Symbolic
@@ -107,7 +107,7 @@ def _of_batch(network: Expression, batch_size: int | None) -> Expression:
             f"batch_size is {batch_size} but {network.name!r} has {has}; leave it out, or let the size be a symbol"
         )
 
-    mapping = {i: Index(i.name, batch_size) for term in network.terms for i in term.indices if i.size == size}
+    mapping = {i: i.sized(batch_size) for term in network.terms for i in term.indices if i.size == size}
     number = {size: batch_size}
 
     def bound(term: Network) -> Network:

@@ -1,6 +1,17 @@
 """The intermediate representation: indices, nodes, networks, their text and their graph."""
 
-from tnconv.ir.index import Axis, Index, Size, as_size, evaluate, group, parse_expression, product, symbol
+from tnconv.ir.index import (
+    Axis,
+    Index,
+    Kind,
+    Size,
+    as_size,
+    evaluate,
+    group,
+    parse_expression,
+    product,
+    symbol,
+)
 from tnconv.ir.integers import as_integer
 from tnconv.ir.network import Expression, Network, Sum, fresh, make_sum
 from tnconv.ir.nodes import (
@@ -24,6 +35,7 @@ __all__ = [
     "Delta",
     "Expression",
     "Index",
+    "Kind",
     "Network",
     "Node",
     "Pattern",

@@ -1,8 +1,9 @@
 """Sizes, indices and axes: what the edges of a network are made of.
 
 A *size* is a positive integer or an expression of positive integer symbols (`N`): a monomial (`64*N`), or one of
-sympy. An *index* is a named summation variable with a size. An *axis* says how the indices of a node lie on one axis
-of the tensor that a torch user passes: `i`, the group `(g c)`, or an injective affine position `2*o + k < 224`.
+sympy. An *index* is a named summation variable with a size and a kind: what it is to a layer. An *axis* says how the
+indices of a node lie on one axis of the tensor that a torch user passes: `i`, the group `(g c)`, or an injective affine
+position `2*o + k < 224`.
 """
 
 import ast
@@ -10,9 +11,10 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from enum import Enum
 from fractions import Fraction
-from functools import lru_cache
+from functools import lru_cache, reduce
 from typing import Any
 
 from tnconv.errors import NetworkError
@@ -314,6 +316,62 @@ def _combined(op: ast.operator, left: Any, right: Any) -> Any:
             raise ValueError("not arithmetic")
 
 
+class Kind(Enum):
+    """What an index is to a layer; the value is the letter that says so in a text, `b:n=N`.
+
+    No value depends on a kind. Planners put legs in the order of kinds, loops over chunks take vectors and examples
+    first, and what has one example alone may come without an axis for it.
+    """
+
+    VECTOR = "v"
+    BATCH = "n"
+    GROUP = "g"
+    CHANNEL = "c"
+    POSITION = "o"
+    KERNEL = "k"
+    NONE = "x"
+
+    letter: str
+    rank: int
+
+    def __init__(self, letter: str) -> None:
+        self.letter = letter  # as it is written
+        self.rank = "vngckox".index(letter)  # in the layout that kernels like best
+
+    @classmethod
+    def of(cls, letter: str) -> "Kind":
+        """The kind that a letter says.
+
+        Raises:
+            NetworkError: it says none.
+        """
+        if letter not in _KINDS:
+            known = ", ".join(f"{k.letter} ({k.name.lower()})" for k in cls)
+            raise NetworkError(f"{letter!r} is no kind of an index; the kinds are {known}")
+        return _KINDS[letter]
+
+    def joined(self, other: "Kind") -> "Kind":
+        """The kind of an index in place of two; channels with groups or kernel cells are channels still."""
+        if self is other:
+            return self
+        return Kind.CHANNEL if {self, other} <= {Kind.GROUP, Kind.CHANNEL, Kind.KERNEL} else Kind.NONE
+
+
+_KINDS = {kind.letter: kind for kind in Kind}
+# The one place where a name says something: what an index is that was made, or written, without a kind.
+# `i` and `j` are positions of an input, plain and padded, `q` those that several kernels share.
+_USUAL = {letter: Kind(kind) for letter, kind in zip("vngcdijoqk", "vngccooook", strict=True)}
+_LETTERS = re.compile(r"((?:[a-z]\d*)+)(?:_\d+)?\Z")
+
+
+@lru_cache(maxsize=4096)
+def usual_kind(name: str) -> Kind:
+    """The kind that goes without saying, by the letters of this package: `n`, `k1_2`, `gc`; none for other names."""
+    found = _LETTERS.match(name)
+    letters = re.findall("[a-z]", found[1]) if found else ["?"]
+    return reduce(Kind.joined, (_USUAL.get(letter, Kind.NONE) for letter in letters))
+
+
 @dataclass(frozen=True, slots=True)
 class Index:
     """A named summation variable with a size: an edge of the network.
@@ -321,6 +379,7 @@ class Index:
     Args:
         name: unique within a network.
         size: number of values, an int or an expression.
+        kind: what it is to a layer; the usual one of its name if left out.
 
     Raises:
         NetworkError: the name is outside the alphabet, or the size is not a size.
@@ -328,14 +387,31 @@ class Index:
 
     name: str
     size: Size
+    kind: Kind = field(default=None, hash=False)  # type: ignore[assignment]  # __post_init__ fills it in
 
     def __post_init__(self) -> None:
         check_name(self.name, "index")
         object.__setattr__(self, "size", as_size(self.size))
+        if self.kind is None:
+            object.__setattr__(self, "kind", usual_kind(self.name))
+
+    def named(self, name: str) -> "Index":
+        """The same under another name."""
+        return Index(name, self.size, self.kind)
+
+    def sized(self, size: Size) -> "Index":
+        """The same with another size."""
+        return Index(self.name, size, self.kind)
+
+    @property
+    def declaration(self) -> str:
+        """As in the first line of a network: `n=N`, or `b:n=N` where the kind is not the usual one of the name."""
+        kind = "" if self.kind is usual_kind(self.name) else f":{self.kind.letter}"
+        return f"{self.name}{kind}={self.size}"
 
     @property
     def sort_key(self) -> tuple[Any, ...]:
-        """Canonical order: v, n, g, c, d first, then by name; a second copy behind its original."""
+        """The order in texts: v, n, g, c, d first, then by name; a second copy behind its original."""
         base, _, copy = self.name.partition("_")
         return (_CONVENTIONAL.get(base, len(_CONVENTIONAL)), natural_key(base), natural_key(copy), self.name)
 
@@ -398,7 +474,7 @@ class Axis:
 
     def bind(self, values: Mapping[str, int]) -> "Axis":
         """The same axis with integers in place of the size symbols."""
-        indices = tuple(Index(i.name, evaluate(i.size, values)) for i in self.indices)
+        indices = tuple(i.sized(evaluate(i.size, values)) for i in self.indices)
         strides = tuple(evaluate(s, values) for s in self.strides)
         return Axis(indices, strides, self.start, evaluate(self.size, values))
 

@@ -25,6 +25,7 @@ from tnconv.ir.index import (
 )
 from tnconv.ir.monomial import ONE, Scalar, as_scalar, expanded
 from tnconv.ir.nodes import Delta, Node, Pattern, Relational, Scale, Select, Tensor, node_sort_key, pattern
+from tnconv.ir.order import Ordered, ordered
 from tnconv.ir.printer import format_axes, format_network, format_sum
 from tnconv.ir.verify import faults
 
@@ -80,6 +81,11 @@ class Network:
         found = dict.fromkeys(i for node in self.nodes for i in node.indices)
         found |= dict.fromkeys(i for axis in self.output for i in axis.indices)
         return tuple(sorted(found, key=lambda i: i.sort_key))
+
+    @cached_property
+    def ordered(self) -> Ordered:
+        """Indices and nodes in an order that follows from structure and kinds alone: see `tnconv.ir.order`."""
+        return ordered(self.nodes, self.indices, self.output)
 
     @cached_property
     def open_indices(self) -> tuple[Index, ...]:
@@ -260,7 +266,7 @@ def _canonical(node: Node) -> Node:
 
 
 def _bound(index: Index, values: Mapping[str, int]) -> Index:
-    return Index(index.name, evaluate(index.size, values))
+    return index.sized(evaluate(index.size, values))
 
 
 def fresh(base: str, taken: set[str]) -> str:

@@ -93,7 +93,7 @@ class Pattern:
         for coefficient, index in self.terms:
             sums[index] = sums.get(index, 0) + int(coefficient)
         terms = [(a, x) for x, a in sums.items() if a]
-        terms.sort(key=lambda t: (abs(t[0]), natural_key(t[1].name)), reverse=True)
+        terms.sort(key=_term_key, reverse=True)
         object.__setattr__(self, "terms", tuple(terms))
         if self.modulus is not None:
             object.__setattr__(self, "modulus", as_size(self.modulus))
@@ -132,6 +132,13 @@ class Pattern:
         """`i1 = 2*o1 + k1 - 3`, with `mod I`, `reflect I` or `replicate I` behind it where there is a modulus."""
         tail = "" if self.modulus is None else f" {MODES[self.mode]} {self.modulus}"
         return f"{self.left.name} = {format_affine(self.terms, self.offset)}{tail}"
+
+
+def _term_key(term: tuple[int, Index]) -> tuple[Any, ...]:
+    """Terms are written from the greatest on; names decide among terms that are alike."""
+    coefficient, index = term
+    size = index.size if isinstance(index.size, int) else 0
+    return abs(coefficient), index.kind.rank, size, -coefficient, natural_key(index.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -353,13 +360,17 @@ def _run(start: int, modulus: int, mode: str) -> tuple[int, int, int | None]:
     return (cell, 1, modulus - cell) if cell <= last else (2 * last - cell, -1, 2 * last - cell)
 
 
-def node_sort_key(node: Node) -> tuple[Any, ...]:
-    """Canonical order: input, patterns, parameters (most axes first), cotangents, tangents, scales; names."""
+def node_class(node: Node) -> tuple[int, int]:
+    """Input, relations, parameters (most axes first), cotangents, tangents, scales."""
     match node:
         case Tensor():
-            rank = {"input": 0, "parameter": 2, "cotangent": 3, "tangent": 4}[node.role]
-            return (rank, -len(node.axes), natural_key(node.name))
+            return {"input": 0, "parameter": 2, "cotangent": 3, "tangent": 4}[node.role], -len(node.axes)
         case Pattern() | Delta() | Select():
-            return (1, 0, natural_key(node.name))
+            return 1, 0
         case Scale():
-            return (5, 0, natural_key(node.name))
+            return 5, 0
+
+
+def node_sort_key(node: Node) -> tuple[Any, ...]:
+    """The order in texts: by class, then by name."""
+    return (*node_class(node), natural_key(node.name))

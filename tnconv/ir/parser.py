@@ -1,7 +1,8 @@
 """Reads the text of a network, a sum or one line of them back. Nothing in a text is ever evaluated.
 
     text    = network | "sum" NAME "{" network+ "}"
-    network = "network" NAME "{" "index" "[" NAME "=" size, … "]" node* "output" ["{real}"] axes "}"
+    network = "network" NAME "{" "index" "[" NAME [":" KIND] "=" size, … "]" node* "output" ["{real}"] axes "}"
+    KIND    = "v" | "n" | "g" | "c" | "k" | "o" | "x"
     node    = NAME "=" role ["{" ["of=" NAME] [","] ["conj"] "}"] axes | NAME "=" ("pattern" | "delta") "[" relation "]"
             | NAME "=" "select" "[" NAME "=" TABLE "[" NAME "]" "]" | NAME "=" "scale" "[" number "]"
     axes    = "[" axis, … "]"
@@ -18,7 +19,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from tnconv.errors import NetworkError, ParseError
-from tnconv.ir.index import Axis, Index, as_size, group, parse_expression
+from tnconv.ir.index import Axis, Index, Kind, as_size, group, parse_expression
 from tnconv.ir.network import Expression, Network, Sum
 from tnconv.ir.nodes import MODES, ROLES, Node, Relational, Scale, Select, Tensor, pattern
 from tnconv.ir.verify import INDEX_LINE, OUTPUT_LINE
@@ -170,13 +171,19 @@ def parse_index_line(lines: Lines) -> dict[str, Index]:
         raise lines.error("expected 'index [name=size, ...]'", back=1)
     indices: dict[str, Index] = {}
     for item in filter(None, map(str.strip, match[1].split(","))):
-        name, equals, size = (part.strip() for part in item.partition("="))
+        head, equals, size = (part.strip() for part in item.partition("="))
+        name, colon, letter = (part.strip() for part in head.partition(":"))
+        kind = letter if colon else None
         if not equals:
             raise lines.error(f"index {item!r} has no size; write {item}=SIZE", back=1)
         if name in indices:
             raise lines.error(f"index {name!r} is declared twice; remove one", back=1)
-        indices[name] = lines.guard(lambda name=name, size=size: Index(name, as_size(size)))  # type: ignore[misc]
+        indices[name] = lines.guard(lambda name=name, size=size, kind=kind: _declared(name, size, kind))  # type: ignore[misc]
     return indices
+
+
+def _declared(name: str, size: str, kind: str | None) -> Index:
+    return Index(name, as_size(size)) if kind is None else Index(name, as_size(size), Kind.of(kind))
 
 
 def _node(line: str, indices: Mapping[str, Index]) -> Node:

@@ -19,8 +19,8 @@ def format_axes(axes: Sequence[Axis]) -> str:
 
 
 def format_index_line(indices: Sequence[Index]) -> str:
-    """`index [n=N, g=1, c=3]`."""
-    return f"{INDEX_LINE} [{', '.join(f'{i.name}={i.size}' for i in indices)}]"
+    """`index [n=N, g=1, c=3, h:o=8]`."""
+    return f"{INDEX_LINE} [{', '.join(i.declaration for i in indices)}]"
 
 
 def format_kind(node: Node) -> str:

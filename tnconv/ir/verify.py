@@ -37,12 +37,16 @@ def _sizes(network: "Network") -> Iterator[Fault]:
     for line, user, indices in users:
         for index in indices:
             known, owner = first.setdefault(index.name, (index, user))
-            if known.size != index.size:
-                yield (
-                    line,
-                    f"index {index.name!r} has size {known.size} on {owner} but {index.size} on {user}; "
-                    "build both from one Index, or rename one",
-                )
+            if known == index:
+                continue
+            what, mine, other = "size", known.size, index.size
+            if mine == other:
+                what, mine, other = "kind", known.kind.name.lower(), index.kind.name.lower()
+            yield (
+                line,
+                f"index {index.name!r} has {what} {mine} on {owner} but {other} on {user}; "
+                "build both from one Index, or rename one",
+            )
 
 
 def _nodes(network: "Network") -> Iterator[Fault]:

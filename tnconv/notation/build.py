@@ -18,6 +18,7 @@ from typing import Any
 from tnconv.errors import ArgumentError, ParseError
 from tnconv.ir import Axis, Index, Network, Size, Tensor, group, pattern, product
 from tnconv.notation.affine import Affine, Dots, Equation, Group, Item, Term, parse_equation
+from tnconv.notation.kinds import with_kinds
 from tnconv.notation.sizes import Sizes, Slot
 from tnconv.notation.text import Names, check_shapes, operand_name, with_spaces
 
@@ -144,7 +145,7 @@ class _Builder(Names):
         ]
         seen: set[str] = set()
         output = tuple(self._output_axis(item, seen) for item in self.result)
-        return Network("einsum", (*tensors, *self.patterns), output)
+        return with_kinds(Network("einsum", (*tensors, *self.patterns), output))
 
     # -- axes of the operands ------------------------------------------------------------------------
 

@@ -30,6 +30,7 @@ from tnconv.ir import (
     pattern,
     symbol,
 )
+from tnconv.notation.kinds import with_kinds
 from tnconv.notation.text import (
     NAME,
     Names,
@@ -280,7 +281,7 @@ class _Builder(Names):
             for number, term in enumerate(self.equation.terms)
         ]
         output = tuple(group(index) for index in self._diagonals(self.equation.output))
-        return Network("conv_einsum", (*tensors, *self.patterns), output)
+        return with_kinds(Network("conv_einsum", (*tensors, *self.patterns), output))
 
     def _axis(self, name: str, number: int) -> Axis:
         """An axis of an operand; one of size 1 has no index where another operand has more cells."""

@@ -141,7 +141,7 @@ class Names:
 
     def second(self, index: Index) -> Index:
         """A copy of an index, on the diagonal."""
-        copy = Index(self.fresh(f"{index.name}_2"), index.size)
+        copy = index.named(self.fresh(f"{index.name}_2"))
         self.patterns.append(pattern(f"p{len(self.patterns) + 1}", copy, ((1, index),)))
         return copy
 

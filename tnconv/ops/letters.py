@@ -8,7 +8,8 @@ and the patterns `p1 p2 …`; arguments keep their names. A layer's own network 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from tnconv.ir import Axis, Index, Network, Node, Relational, Tensor, fresh, group
+from tnconv.ir import Axis, Index, Kind, Network, Node, Relational, Tensor, fresh, group
+from tnconv.ir.index import usual_kind
 from tnconv.ops.layout import Layout
 from tnconv.ops.restore import channel_places, inputs_of, is_plain, is_unit
 
@@ -18,8 +19,9 @@ RESERVED = frozenset(("n", "v"))  # indices that operations bring in, or that ar
 def index_letters(
     term: Network, weight: Tensor | None, layout: Layout | None, batch: Sequence[Index]
 ) -> dict[Index, Index]:
-    """The new name of every index."""
+    """What every index is called, and which kind it is of: examples are what is found to be examples, and no other."""
     named: dict[Index, str] = dict(_numbered("n", batch))
+    kinds = dict.fromkeys(batch, Kind.BATCH)
     if layout is not None and weight is not None:
         channels = [i for i in layout.columns if i not in layout.kernel]
         named |= dict(_numbered("g", layout.groups)) | dict(_numbered("c", channels))
@@ -27,17 +29,16 @@ def index_letters(
         named |= dict(_numbered("o", layout.positions, always=True))
         named |= dict(_numbered("i", _input_positions(term, weight, len(batch), named), always=True))
         taken = set(named.values()) | RESERVED
+        kinds |= {index: usual_kind(name) for index, name in named.items()}
     else:
         taken = set(named.values()) | RESERVED | {i.name for i in term.indices}
-    for index in term.indices:
-        if index in named:
-            continue
-        if layout is None and index.name not in RESERVED:
-            named[index] = index.name
-        else:
-            named[index] = fresh(index.name if layout is None else "r1", taken)
+    for index in term.ordered.indices:
+        if index not in named:
+            keep = layout is None and index.name not in RESERVED
+            named[index] = index.name if keep else fresh(index.name if layout is None else "r1", taken)
             taken.add(named[index])
-    return {index: Index(name, index.size) for index, name in named.items()}
+            kinds[index] = Kind.NONE if index.kind in (Kind.BATCH, Kind.VECTOR) else index.kind
+    return {index: Index(name, index.size, kinds[index]) for index, name in named.items()}
 
 
 def _numbered(letter: str, indices: Sequence[Index], always: bool = False) -> Iterator[tuple[Index, str]]:
@@ -125,7 +126,7 @@ def conform(term: Network, output: Sequence[Axis]) -> Network:
         if index not in mapping:
             name = fresh(index.name, used)
             used.add(name)
-            mapping[index] = (Index(name, index.size),)
+            mapping[index] = (index.named(name),)
     made = _expanded(term, mapping)
     both = zip(made.output, output, strict=True)
     return made.with_nodes(

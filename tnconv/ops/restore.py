@@ -12,7 +12,7 @@ output have their channels on the same axis; the other axes behind the batch are
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 
-from tnconv.ir import Axis, Delta, Index, Network, Node, Tensor, fresh, group, pattern
+from tnconv.ir import Axis, Delta, Index, Kind, Network, Node, Tensor, fresh, group, pattern
 from tnconv.passes.tools import taken_names
 
 Axes = tuple[Axis, ...]
@@ -45,7 +45,7 @@ def with_unit_batch(term: Network) -> Network:
     inputs = inputs_of(term)
     if not all(axes and is_unit(axes[0]) for axes in (term.output, *(t.axes for t in inputs))):
         return term
-    leg = group(term.fresh_index("n", 1))
+    leg = group(Index(term.fresh_name("n"), 1, Kind.BATCH))
     for node in inputs:
         term = with_axes(term, node.name, (leg, *node.axes[1:]))
     return term.with_nodes(term.nodes, (leg, *term.output[1:]))
@@ -123,7 +123,7 @@ def restored_cells(term: Network) -> Network:
     output = list(term.output)
     for place, axis in enumerate(output):
         if is_unit(axis):
-            index = Index(fresh("o", taken), 1)
+            index = Index(fresh("o", taken), 1, Kind.POSITION)
             taken.add(index.name)
             output[place] = group(index)
     return term.with_nodes(term.nodes, output)
@@ -169,7 +169,7 @@ def apart(term: Network, x: Tensor, kept: Sequence[Index]) -> Network:
     deltas, taken = [], taken_names(term)
     for index in x.indices:
         if index in term.open_indices and index not in kept:
-            mapping[index] = Index(fresh(index.name, taken), index.size)
+            mapping[index] = index.named(fresh(index.name, taken))
             name = fresh("delta", taken | {mapping[index].name})
             taken |= {mapping[index].name, name}
             deltas.append(Delta(name, index, mapping[index]))

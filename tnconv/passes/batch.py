@@ -12,7 +12,7 @@ from typing import ClassVar, Self
 import numpy as np
 
 from tnconv.errors import PassError
-from tnconv.ir import Expression, Index, Network, as_integer, as_size, evaluate, group
+from tnconv.ir import Expression, Index, Kind, Network, as_integer, as_size, evaluate, group
 from tnconv.ir.index import symbol_names
 from tnconv.passes.base import Array, Evaluate, Pass, PassResult
 from tnconv.passes.tools import nodes_reading, taken_names
@@ -93,7 +93,7 @@ class Batch(Pass):
 
     @property
     def _index(self) -> Index:
-        return Index(self.index, as_size(self.size or self.index.upper()))
+        return Index(self.index, as_size(self.size or self.index.upper()), Kind.VECTOR)
 
 
 def _first_role(expression: Expression) -> tuple[str, ...]:

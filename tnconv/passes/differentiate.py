@@ -174,7 +174,7 @@ def _legs(node: Tensor, taken: set[Index], names: set[str]) -> tuple[tuple[Axis,
         indices = []
         for index in axis.indices:
             if index in taken:
-                copy = Index(fresh(index.name, names), index.size)
+                copy = index.named(fresh(index.name, names))
                 delta = fresh(f"delta_{index.name}", names | {copy.name})
                 names |= {copy.name, delta}
                 deltas.append(Delta(delta, index, copy))

@@ -55,7 +55,9 @@ def solved(name: str, zero: dict[Index, int], offset: int, left: Index) -> tuple
     zero = {index: c for index, c in zero.items() if c}
     if not zero:
         return () if offset == 0 else None
-    candidates = sorted((i for i, c in zero.items() if abs(c) == 1), key=lambda i: (i != left, i.sort_key))
+    candidates = sorted(
+        (i for i, c in zero.items() if abs(c) == 1), key=lambda i: (i != left, i.kind.rank, i.sort_key)
+    )
     if not candidates:
         return None
     left = candidates[0]

@@ -154,7 +154,7 @@ class Sample(Pass):
 
     def _sampled(self, term: Network, name: str) -> Network:
         index = term.index(self.index)
-        row = Index(name, self.kept(index.size))
+        row = Index(name, self.kept(index.size), index.kind)
         nodes: list[Any] = [*term.nodes, Select(self.table, index, row, self.table)]
         if self.factors is not None:
             nodes.append(Tensor(self.factors, "parameter", (group(row),)))

@@ -139,7 +139,7 @@ class _Draw:
 
     def new(self, index: Index) -> Index:
         """The index with its size in the instance."""
-        return Index(index.name, self.size[self.root(index)])
+        return index.sized(self.size[self.root(index)])
 
     def set(self, index: Index, size: int) -> None:
         root = self.root(index)
@@ -212,9 +212,7 @@ class _Draw:
         """A left index that covers the pattern by as much as it does in the expression."""
         if isinstance(relation, Delta) or relation.modulus is not None:
             return
-        old = span(
-            [(c, Index(i.name, evaluate(i.size, self.values))) for c, i in relation.terms], relation.offset
-        )
+        old = span([(c, i.sized(evaluate(i.size, self.values))) for c, i in relation.terms], relation.offset)
         new = span([(c, self.new(i)) for c, i in relation.terms], relation.offset)
         if old is not None and new is not None and 0 <= new[1] < _LARGEST_LEFT:
             more = evaluate(relation.left.size, self.values) - old[1] - 1

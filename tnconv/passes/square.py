@@ -105,7 +105,7 @@ class Square(Pass):
         sizes = dict(zip(self.anew, self.sizes, strict=True))
 
         def changed(term: Network) -> Network:
-            resized = term.map_indices(lambda i: Index(i.name, as_size(sizes.get(i.name, i.size))))
+            resized = term.map_indices(lambda i: i.sized(as_size(sizes.get(i.name, i.size))))
             return resized.with_nodes(
                 replace(node, of=f"{node.argument}_other")
                 if isinstance(node, Tensor) and node.argument in self.other
@@ -217,7 +217,7 @@ class _Product:
             return None
         for index in self.right.indices:
             if index not in self.exchange:
-                self.exchange[index] = Index(fresh(index.name, self.taken), index.size)
+                self.exchange[index] = index.named(fresh(index.name, self.taken))
                 self.taken.add(self.exchange[index].name)
         first = tuple(map(conjugate, self.left.nodes)) if self.square.conj == "first" else self.left.nodes
         return counted(self.left, (*first, *self._copies()), self._output(), self.joined)

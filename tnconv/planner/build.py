@@ -1,7 +1,7 @@
 """From contraction trees to steps: names, layouts, shared work, and where the scale goes."""
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 from math import prod
@@ -147,8 +147,7 @@ def _build_plan(
 ) -> tuple[Plan, int] | None:
     """Plan every term, sharing what they have in common; also the size of the largest intermediate."""
     values = hint_values(expression.symbols, hints)
-    opened = (_base(i) for term in expression.terms for i in term.open_indices)
-    builder = _Builder(set(expression.arguments), values, opened, real=expression.real)
+    builder = _Builder(set(expression.arguments), values, real=expression.real)
     known: dict[str, Index] = {}
     results, scales, sizes = [], [], []
     for place, term in enumerate(expression.terms):
@@ -193,35 +192,26 @@ def _cheapest(
     return min(trials, key=lambda trial: trial[0].cost(objective), default=None)
 
 
-def _base(index: Index) -> str:
-    """The name of an index without the suffix of a copy."""
-    return index.name.partition("_")[0]
-
-
 class _Builder:
     """The steps of a plan so far.
 
     Args:
         taken: names of the arguments.
         values: what the size symbols count as.
-        output: names of the open indices without the suffix of a copy, in order.
         real: whether the results add up to a real value, so that a result and its conjugate are as good.
     """
 
-    def __init__(
-        self, taken: set[str], values: Mapping[str, int], output: Iterable[str], *, real: bool
-    ) -> None:
+    def __init__(self, taken: set[str], values: Mapping[str, int], *, real: bool) -> None:
         self.taken, self.real = taken, real
         self.values = values
-        self.output = tuple(dict.fromkeys(output))
+        self.output: dict[Index, int] = {}
         self.steps: list[Step] = []
         self.shared: dict[Any, str] = {}
-        self.order: dict[Index, tuple[Any, ...]] = {}
         self.number = 0
 
     def copy(self) -> "_Builder":
         """A builder with the same steps, to try something."""
-        made = _Builder(set(self.taken), self.values, self.output, real=self.real)
+        made = _Builder(set(self.taken), self.values, real=self.real)
         made.steps, made.shared, made.number = list(self.steps), dict(self.shared), self.number
         return made
 
@@ -248,7 +238,7 @@ class _Builder:
         """
         operands, conj = _first_plain(operands)
         numbers = _numbers(operands, relations)
-        ordered = self._in_output_order(sorted(legs, key=lambda i: (*self._base_key(i), numbers[i])))
+        ordered = self._in_output_order(sorted(legs, key=lambda i: (i.kind.rank, numbers[i])))
         axes = tuple(group(i) for i in ordered)
         key = _key(operands, relations, ordered, numbers)
         name = self.shared.get(key)
@@ -276,16 +266,9 @@ class _Builder:
 
     def _in_output_order(self, legs: Sequence[Index]) -> list[Index]:
         """The legs, those that the output has too exchanged among each other into its order."""
-        rank = {name: place for place, name in enumerate(self.output)}
-        found = iter(sorted((i for i in legs if _base(i) in rank), key=lambda i: rank[_base(i)]))
-        return [next(found) if _base(i) in rank else i for i in legs]
-
-    def _base_key(self, index: Index) -> tuple[Any, ...]:
-        """Canonical order without the copy suffix, so that both halves of a square come out alike."""
-        key = self.order.get(index)
-        if key is None:
-            key = self.order[index] = index.sort_key[:2]
-        return key
+        rank = self.output
+        found = iter(sorted((i for i in legs if i in rank), key=rank.__getitem__))
+        return [next(found) if i in rank else i for i in legs]
 
     def place_scale(self, scale: Scalar, result: str) -> None:
         """Scale the smallest step that only this result uses, once; the result itself in a tie."""
@@ -362,6 +345,7 @@ class _Term:
         self.builder = builder
         self.model = model
         self.problem = model.problem
+        builder.output = {i: place for place, i in enumerate(i for a in self.problem.axes for i in a.indices)}
         self.known = known
         self.variables: dict[int, Index] = dict(enumerate(self.problem.variables))
 
@@ -372,9 +356,9 @@ class _Term:
         found = self.variables.get(variable)
         if found is None:
             r, cut = self.model.cut_of[variable]
-            left = self.problem.variables[self.problem.relations[r].left].name
-            name = fresh(re.sub(r"\A[A-Za-z]+", "q", left), set(self.known))
-            found = self.variables[variable] = self.known[name] = Index(name, cut.size)
+            left = self.problem.variables[self.problem.relations[r].left]
+            name = fresh(re.sub(r"\A[A-Za-z]+", "q", left.name), set(self.known))
+            found = self.variables[variable] = self.known[name] = Index(name, cut.size, left.kind)
         return found
 
     def relations(self, rows: Sequence[tuple[int, Row]]) -> list[Relational]:

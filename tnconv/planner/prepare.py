@@ -85,7 +85,8 @@ class Prepared:
     """A problem. Indices are numbers: `variables[v]` is an index and `extents[v]` its size while planning.
 
     `legs` of a leaf and `output` are those after the preparing and before the finishing wraps. `multiplicity`
-    is the number of values of the summed indices that no relation is left for.
+    is the number of values of the summed indices that no relation is left for. `places` are the leaves in the order of
+    the network's text, in which a planner of a plug-in and left-to-right take them.
     """
 
     variables: list[Index]
@@ -95,6 +96,7 @@ class Prepared:
     output: list[int]
     finish: list[Wrap]
     axes: tuple[Axis, ...]
+    places: tuple[int, ...]
     multiplicity: Size = 1
 
 
@@ -182,17 +184,17 @@ class Preparation:
         self.relations: list[Linear] = []
         self.wraps: list[Wrap] = []
         self.selects: list[Wrap] = []
-        for index in network.indices:
+        for index in network.ordered.indices:
             self.number[index] = self._add(index)
         self.leaves = [
             Leaf(t.name, t.argument, t.axes, [self.number[i] for i in t.indices], conj=t.conj)
-            for t in network.tensors
+            for t in network.ordered.tensors
         ]
         self.output = [self.number[i] for i in network.open_indices]
 
     def run(self) -> Prepared:
         """The problem."""
-        for relation in self.network.patterns:
+        for relation in self.network.ordered.patterns:
             self._read(relation)
         self._substitute_deltas()
         exchange = {i: self.variables[v] for i, v in self.number.items() if i != self.variables[v]}
@@ -211,6 +213,7 @@ class Preparation:
             self.output,
             finish,
             axes,
+            tuple(map(self.network.ordered.tensors.index, self.network.tensors)),
             self._multiplicity(finish),
         )
 
@@ -225,8 +228,8 @@ class Preparation:
     # -- indices ---------------------------------------------------------------------------------
 
     def _add(self, index: Index) -> int:
-        if self.known.setdefault(index.name, index).size != index.size:
-            index = Index(fresh(index.name, self.taken), index.size)
+        if self.known.setdefault(index.name, index) != index:
+            index = index.named(fresh(index.name, self.taken))
             self.known[index.name] = index
         self.taken.add(index.name)
         self.variables.append(index)
@@ -236,7 +239,7 @@ class Preparation:
     def _new(self, like: int, letter: str, size: Size) -> int:
         """A fresh index named after another: `j1` for `i1`."""
         stem = re.sub(r"\A[A-Za-z]+", letter, self.variables[like].name)
-        return self._add(Index(fresh(stem, self.taken), size))
+        return self._add(Index(fresh(stem, self.taken), size, self.variables[like].kind))
 
     def _size(self, variable: int) -> Size:
         return self.variables[variable].size
@@ -249,7 +252,8 @@ class Preparation:
             right = self.number[relation.right]
             self.selects.append(Wrap(left, right, 0, relation.modulus, relation.mode, relation.table))
             return
-        terms = {self.number[x]: a for a, x in relation.terms if x.size != 1}
+        found = [(self.number[x], a) for a, x in relation.terms if x.size != 1]
+        terms = dict(sorted(found, key=lambda term: (-abs(term[1]), -term[0])))
         if relation.modulus is None:
             self._keep({left: -1} | terms, relation.offset, left)
         elif relation.modulus != 1:

@@ -98,22 +98,32 @@ def _from_plugin(models: Sequence[Model], planner: str) -> Nested:
     propose: Planner = plugins.get(plugins.PLANNERS, check_planner(planner))
     tree = propose(problem_of(models))
     check_tree(tree, models[0].count_leaves, f"planner {planner!r}")
-    return tree
+    return _placed(tree, models[0].problem.places)
+
+
+def _placed(tree: Nested, places: Sequence[int]) -> Nested:
+    """A tree over leaves, from one over their places in the text."""
+    if isinstance(tree, int):
+        return places[tree]
+    return (_placed(tree[0], places), _placed(tree[1], places))
 
 
 def problem_of(models: Sequence[Model]) -> Problem:
     """The public view of a problem; the price of a tree is that by the model it is good for."""
     prepared = models[0].problem
     name = [index.name for index in prepared.variables]
+    leaves = [prepared.leaves[place] for place in prepared.places]
     return Problem(
-        names=tuple(leaf.name for leaf in prepared.leaves),
-        legs=tuple(tuple(name[v] for v in leaf.legs) for leaf in prepared.leaves),
+        names=tuple(leaf.name for leaf in leaves),
+        legs=tuple(tuple(name[v] for v in leaf.legs) for leaf in leaves),
         sizes=dict(zip(name, prepared.extents, strict=True)),
         output=tuple(name[v] for v in prepared.output),
         relations=tuple(
             ({name[v]: a for v, a in r.coefficients.items()}, r.offset) for r in prepared.relations
         ),
-        price=lambda tree: min(price(model.judged(Objective()), tree) for model in models),
+        price=lambda tree: min(
+            price(model.judged(Objective()), _placed(tree, prepared.places)) for model in models
+        ),
     )
 
 
@@ -232,8 +242,9 @@ def _mirrored(tree: Nested, mirror: dict[int, int]) -> Nested:
 
 
 def _left_to_right(model: Model) -> Nested:
-    tree: Nested = 0
-    for place in range(1, model.count_leaves):
+    first, *rest = model.problem.places
+    tree: Nested = first
+    for place in rest:
         tree = (tree, place)
     return tree
 

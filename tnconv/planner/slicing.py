@@ -8,25 +8,26 @@ an open one they lie side by side. Steps that do not have the index are done aga
 from collections.abc import Iterator
 from dataclasses import replace
 
-from tnconv.ir import Expression, Index, Network, Scale, Size, Sum, fresh, symbol
+from tnconv.ir import Expression, Index, Kind, Network, Scale, Size, Sum, fresh, symbol
 from tnconv.ir.index import symbol_names
 from tnconv.ir.monomial import ONE, Scalar
 from tnconv.planner.plan import Plan, Slice
 
-_BATCHES = ("n", "v")  # of examples, and of vectors: no weight has them
+_FIRST = (Kind.BATCH, Kind.VECTOR)  # no weight has them
 
 
 def sliceable(expression: Expression) -> list[str]:
     """Names of the indices that can be cut: those of examples and vectors first, then the longest."""
     first = expression.terms[0]
-    found = [i for i in first.indices if i.size != 1 and all(_can_cut(t, i) for t in expression.terms)]
+    found = [
+        i for i in first.ordered.indices if i.size != 1 and all(_can_cut(t, i) for t in expression.terms)
+    ]
     found = [i for i in found if _lies_alike(expression, i) and _one_scale(expression, i)]
     if any(not term.nodes_with(i) for term in expression.terms for i in term.open_indices):
         found = [i for i in found if i in first.open_indices]  # a result that is expanded cannot be added to
 
-    def rank(index: Index) -> tuple[bool, int, str]:
-        size = index.size if isinstance(index.size, int) else 0
-        return index.name.partition("_")[0] not in _BATCHES, -size, index.name
+    def rank(index: Index) -> tuple[bool, int]:
+        return index.kind not in _FIRST, -index.size if isinstance(index.size, int) else 0
 
     return [index.name for index in sorted(found, key=rank)]
 
@@ -75,7 +76,7 @@ def cut(expression: Expression, name: str) -> tuple[Expression, str, Scalar]:
     """
     whole = next(i for i in expression.terms[0].indices if i.name == name)
     part = fresh(f"{name}_part", {*expression.symbols, *_names(expression)})
-    piece = Index(name, symbol(part))
+    piece = whole.sized(symbol(part))
     scale = expression.terms[0].scale
     moved = bool(set(symbol_names(scale)) & set(symbol_names(whole.size)))
 

@@ -275,7 +275,7 @@ def _symbolic(draw: Draw, network: Network) -> Network:
     chosen = draw(st.sampled_from(network.indices)) if network.indices else None
     if chosen is None:
         return network
-    open_size = Index(chosen.name, symbol("N"))
+    open_size = chosen.sized(symbol("N"))
     exchange = {chosen: open_size}
     nodes = [
         Pattern(n.name, exchange.get(n.left, n.left), n.terms, n.offset, symbol("N"), n.mode)

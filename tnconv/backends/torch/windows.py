@@ -51,7 +51,7 @@ def span(relation: Relational) -> Span | None:
 
 def resized(index: Index, size: Size) -> Index:
     """The index of a dimension that was padded or cropped to `size`."""
-    return Index(index.name, size)
+    return index.sized(size)
 
 
 def pad(em: Emitter, value: Value, amounts: dict[Index, tuple[int, int]]) -> Value:
@@ -270,7 +270,7 @@ def match_diagonals(em: Emitter, value: Value) -> Value:
     unique: list[Index] = []
     for leg in legs:  # reshape with distinct stand-ins, as arrange wants distinct indices
         if leg in unique:
-            stand_in = Index(fresh(leg.name, names), leg.size)
+            stand_in = leg.named(fresh(leg.name, names))
             names.add(stand_in.name)
             unique.append(stand_in)
         else:

@@ -32,7 +32,7 @@ def compose_patterns(network: Network) -> Network | None:
           output [k, l, o]
         }
     """
-    for index in network.indices:
+    for index in network.ordered.indices:
         users = network.nodes_with(index)
         if len(users) != 2 or index in network.open_indices:
             continue

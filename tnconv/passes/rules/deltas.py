@@ -29,7 +29,7 @@ def absorb_delta(network: Network) -> Network | None:
           output [d_2, c]
         }
     """
-    for delta in network.patterns:
+    for delta in network.ordered.patterns:
         if isinstance(delta, Delta):
             kept, gone = _ordered(delta, network.open_indices)
             if gone not in network.open_indices:
@@ -63,7 +63,7 @@ def absorb_plain_deltas(network: Network) -> Network | None:
     related = {i for p in network.patterns if not isinstance(p, Delta) for i in p.indices}
     root: dict[Index, Index] = {}
     gone: set[str] = set()
-    for delta in network.patterns:
+    for delta in network.ordered.patterns:
         if isinstance(delta, Delta):
             kept, dropped = _ordered(delta, network.open_indices, root)
             if dropped == kept or not (dropped in network.open_indices or related & {kept, dropped}):

@@ -73,7 +73,7 @@ def unit_kernel(network: Network) -> Network | None:
           output [c, o]
         }
     """
-    for relation in network.patterns:
+    for relation in network.ordered.patterns:
         if isinstance(relation, Pattern) and len(relation.terms) == 1 and relation.modulus is None:
             for index in relation.indices:
                 found = solution(relation, index)
@@ -86,7 +86,7 @@ def unit_kernel(network: Network) -> Network | None:
 
 def _substitute(network: Network, applies: Callable[[Index, Terms, int], bool]) -> Network | None:
     """Write the left index of a pattern through the others, if it is on no second pattern."""
-    for relation in network.patterns:
+    for relation in network.ordered.patterns:
         if not isinstance(relation, Pattern) or relation.modulus is not None or len(relation.terms) < 2:
             continue
         index, terms, offset = relation.left, relation.terms, relation.offset

@@ -61,7 +61,8 @@ def _adjacent(axis: Axis, first: Index, second: Index) -> bool:
 
 
 def _merged(network: Network, first: Index, second: Index) -> Network:
-    joined = Index(_name(network, first, second), product((first.size, second.size)))
+    size = product((first.size, second.size))
+    joined = Index(_name(network, first, second), size, first.kind.joined(second.kind))
 
     def change(axes: tuple[Axis, ...]) -> tuple[Axis, ...]:
         return tuple(_merge_axis(axis, first, joined) if first in axis.indices else axis for axis in axes)

@@ -40,7 +40,7 @@ def match_twins(network: Network) -> Network | None:
         }
     """
     seen: dict[tuple[object, ...], tuple[Relational, Index]] = {}
-    for relation in network.patterns:
+    for relation in network.ordered.patterns:
         if not isinstance(relation, Pattern):
             continue
         for index, key in _keys(relation):

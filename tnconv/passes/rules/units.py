@@ -28,7 +28,7 @@ def drop_unit_index(network: Network) -> Network | None:
           output [c, o]
         }
     """
-    for index in network.indices:
+    for index in network.ordered.indices:
         if index.size == 1:
             after = replace_index(network, index, (), 0, partly=True)
             if after is not None and after != network:
@@ -54,7 +54,7 @@ def fix_index(network: Network) -> Network | None:
           output [c]
         }
     """
-    for relation in network.patterns:
+    for relation in network.ordered.patterns:
         if not relation.terms:
             index, value = relation.left, relation.offset
             if isinstance(relation.modulus, int):

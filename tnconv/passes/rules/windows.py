@@ -66,7 +66,7 @@ def crop_positions(network: Network) -> Network | None:
             continue
         first, last = max(bounds[0], 0), min(bounds[1], index.size - 1)
         if first <= last and last - first + 1 < index.size:
-            cropped = Index(index.name, last - first + 1)
+            cropped = index.sized(last - first + 1)
             made = relation_with(relation, index, ((1, cropped),), first)
             if made:
                 return network.with_nodes((*network.without(relation.name), *made))
@@ -75,7 +75,7 @@ def crop_positions(network: Network) -> Network | None:
 
 def _free(network: Network) -> Iterator[tuple[Relational, Index]]:
     """Patterns with each index that is on them alone; a selection stays, for its table is an argument."""
-    for relation in network.patterns:
+    for relation in network.ordered.patterns:
         for index in () if isinstance(relation, Select) else relation.indices:
             if occurs_only_on(network, index, relation):
                 yield relation, index

@@ -61,7 +61,7 @@ def _spread(problem: Problem, relation: Relational, index: Index, taken: set[str
     if len(holders) != 1 or not all(isinstance(i.size, int) for i in relation.indices):
         return None
     assert isinstance(index.size, int)
-    wide = Index(fresh(f"{index.name}_apart", taken), step * (index.size - 1) + 1)
+    wide = Index(fresh(f"{index.name}_apart", taken), step * (index.size - 1) + 1, index.kind)
     return _Spread(holders[0], index, wide, step)
 
 
