@@ -14,11 +14,15 @@ except ImportError as error:
 
 from tnconv.testing.extensions import assert_kernel, assert_pass, assert_rule
 from tnconv.testing.laws import assert_roundtrip, assert_same_value, assert_valid
+from tnconv.testing.names import Renamed, assert_alike, assert_names_mean_nothing, renamed
 from tnconv.testing.strategies import conv_specs, networks, seeds, sums
 from tnconv.testing.values import random_arguments, random_symbols
 
 __all__ = [
+    "Renamed",
+    "assert_alike",
     "assert_kernel",
+    "assert_names_mean_nothing",
     "assert_pass",
     "assert_roundtrip",
     "assert_rule",
@@ -28,6 +32,7 @@ __all__ = [
     "networks",
     "random_arguments",
     "random_symbols",
+    "renamed",
     "seeds",
     "sums",
 ]
