@@ -27,7 +27,7 @@ from tnconv.ir.nodes import (
     pattern,
     solve,
 )
-from tnconv.ir.parser import parse, parse_network
+from tnconv.ir.parser import parse, parse_index, parse_network
 from tnconv.ir.verify import faults
 
 __all__ = [
@@ -56,6 +56,7 @@ __all__ = [
     "make_sum",
     "parse",
     "parse_expression",
+    "parse_index",
     "parse_network",
     "pattern",
     "product",

@@ -171,19 +171,24 @@ def parse_index_line(lines: Lines) -> dict[str, Index]:
         raise lines.error("expected 'index [name=size, ...]'", back=1)
     indices: dict[str, Index] = {}
     for item in filter(None, map(str.strip, match[1].split(","))):
-        head, equals, size = (part.strip() for part in item.partition("="))
-        name, colon, letter = (part.strip() for part in head.partition(":"))
-        kind = letter if colon else None
-        if not equals:
-            raise lines.error(f"index {item!r} has no size; write {item}=SIZE", back=1)
-        if name in indices:
-            raise lines.error(f"index {name!r} is declared twice; remove one", back=1)
-        indices[name] = lines.guard(lambda name=name, size=size, kind=kind: _declared(name, size, kind))  # type: ignore[misc]
+        index = lines.guard(lambda item=item: parse_index(item))  # type: ignore[misc]
+        if index.name in indices:
+            raise lines.error(f"index {index.name!r} is declared twice; remove one", back=1)
+        indices[index.name] = index
     return indices
 
 
-def _declared(name: str, size: str, kind: str | None) -> Index:
-    return Index(name, as_size(size)) if kind is None else Index(name, as_size(size), Kind.of(kind))
+def parse_index(text: str) -> Index:
+    """Read `n=N`, or `b:n=N` with a kind.
+
+    Raises:
+        NetworkError: it has no size, or a part is none.
+    """
+    head, equals, size = (part.strip() for part in text.partition("="))
+    name, colon, kind = (part.strip() for part in head.partition(":"))
+    if not equals:
+        raise NetworkError(f"index {text!r} has no size; write {text}=SIZE")
+    return Index(name, as_size(size), Kind.of(kind)) if colon else Index(name, as_size(size))
 
 
 def _node(line: str, indices: Mapping[str, Index]) -> Node:

@@ -18,7 +18,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from tnconv.errors import NetworkError, ParseError
-from tnconv.ir import Index, Size, as_size
+from tnconv.ir import Index, Size, parse_index
 from tnconv.ir.index import normal, parse_expression
 from tnconv.program.program import ProgramText
 from tnconv.program.statements import (
@@ -44,7 +44,7 @@ _SIZE = re.compile(r"size (\w+) = \(?(\w+)\.shape\[(\d+)\](?: - \((.*?)\)\))?(?:
 _LET = re.compile(r"(\w+)(?: \[(.*?)\])? = (?:(new|view|overlapping) )?(.*)\Z", re.ASCII)
 _IN_PLACE = re.compile(r"in (\w+)(?: \[(.*?)\])?: (.*)\Z", re.ASCII)
 _LOOP = re.compile(r"loop (\w+) < (.+) by (\d+) \{\Z", re.ASCII)
-_DIM = re.compile(r"\(([^()]*=.*?)\)(?=, |\Z)|(1)(?=, |\Z)|(\w+=.*?)(?=, |\Z)", re.ASCII)
+_DIM = re.compile(r"\(([^()]*=.*?)\)(?=, |\Z)|(1)(?=, |\Z)|(\w+(?::\w+)?=.*?)(?=, |\Z)", re.ASCII)
 _BINARY = {
     ast.Add: "add", ast.Sub: "sub", ast.Mult: "mul", ast.Mod: "mod", ast.FloorDiv: "div", ast.BitAnd: "and",
     ast.Eq: "eq", ast.GtE: "ge", ast.Lt: "lt",
@@ -140,13 +140,9 @@ class _Reader:
             found = _DIM.match(text, place)
             if not found:
                 raise self.error(f"{text[place:]!r} is no dimension; write n=N, (g=1 c=3) or 1")
-            dims.append(tuple(self.index(each) for each in (found[1] or found[3] or "").split()))
+            dims.append(tuple(parse_index(each) for each in (found[1] or found[3] or "").split()))
             place = found.end() + 2
         return tuple(dims)
-
-    def index(self, text: str) -> Index:
-        name, _, size = text.partition("=")
-        return Index(name, as_size(size))
 
     def size(self, text: str) -> Size:
         found = normal(parse_expression(text))

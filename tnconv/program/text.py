@@ -124,7 +124,7 @@ def format_dims(dims: Dims) -> str:
     """`[n=N, (g=1 c=3), 1]`: the indices on each dimension, with their sizes."""
     shown = []
     for dim in dims:
-        inner = " ".join([f"{i.name}={str(i.size).replace(' ', '')}" for i in dim])
+        inner = " ".join([i.declaration.replace(" ", "") for i in dim])
         shown.append(inner if len(dim) == 1 else f"({inner})" if dim else "1")
     return f"[{', '.join(shown)}]"
 
