@@ -1,29 +1,15 @@
-"""Tensor, Pattern, Delta, Scale; solving a relation for an index."""
+"""Tensor, Pattern, Delta, Scale."""
 
 import itertools
 
 import pytest
 import sympy
-from hypothesis import given
-from hypothesis import strategies as st
 
 from tnconv.errors import NetworkError
 from tnconv.ir import Delta, Index, Network, Pattern, Scale, Tensor, group, pattern, solve, symbol
 from tnconv.ir.nodes import MODES, fold, runs
 
 I, J, O, K = Index("i", 5), Index("j", 5), Index("o", 3), Index("k", 2)  # noqa: E741
-
-
-def solutions(relation):
-    """The index values, by name, at which a relation holds."""
-    found = set()
-    indices = sorted(relation.indices, key=lambda i: i.name)
-    for values in itertools.product(*(range(i.size) for i in indices)):
-        at = dict(zip(indices, values, strict=True))
-        gap = sum(a * at[i] for i, a in relation.zero_form.items()) + relation.offset
-        if gap == 0 if relation.modulus is None else gap % relation.modulus == 0:
-            found.add(tuple((i.name, v) for i, v in at.items()))
-    return found
 
 
 def test_equality_derives_from_all_fields():
@@ -182,43 +168,3 @@ def test_scales():
     ):
         with pytest.raises(NetworkError, match=r"scale 's' has value .* cannot be written in the text"):
             Scale("s", value)
-
-
-@pytest.mark.parametrize("index", [I, O, K])
-def test_solve_keeps_the_relation(index):
-    relation = Pattern("p", I, ((1, O), (-1, K)), 2)
-    solved = solve(relation, index)
-    assert solved is not None
-    assert solved.left == index
-    assert solutions(solved) == solutions(relation)
-
-
-def test_solve_a_delta_for_either_index():
-    delta = Delta("d", I, J)
-    assert solve(delta, I) is delta
-    solved = solve(delta, J)
-    assert solved is not None
-    assert solved.left == J
-    assert solutions(solved) == solutions(delta)
-    assert Network("n", (solved,), ()) == Network("n", (delta,), ())
-
-
-def test_solve_where_it_cannot():
-    assert solve(Pattern("p", I, ((2, O), (1, K))), O) is None
-    assert solve(Pattern("p", I, ((1, O), (1, K)), 0, 5), O) is None
-    assert solve(Pattern("p", I, ((1, O),)), K) is None
-
-
-@given(
-    st.lists(st.tuples(st.sampled_from((-2, -1, 1, 2)), st.sampled_from((J, O, K))), max_size=3),
-    st.integers(-4, 4),
-    st.sampled_from((I, J, O, K)),
-)
-def test_solve_keeps_any_relation(terms, offset, index):
-    relation = pattern("p", I, tuple(terms), offset)
-    solved = solve(relation, index)
-    if solved is None:
-        assert abs(relation.zero_form.get(index, 0)) != 1
-    else:
-        assert solved.left == index
-        assert solutions(solved) == solutions(relation)

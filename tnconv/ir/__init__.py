@@ -1,5 +1,6 @@
 """The intermediate representation: indices, nodes, networks, their text and their graph."""
 
+from tnconv.ir.affine import Reach, eliminate, fits, injective, reach, solve, substitute
 from tnconv.ir.index import (
     Axis,
     Index,
@@ -25,7 +26,6 @@ from tnconv.ir.nodes import (
     Tensor,
     conjugate,
     pattern,
-    solve,
 )
 from tnconv.ir.parser import parse, parse_index, parse_network
 from tnconv.ir.verify import faults
@@ -39,6 +39,7 @@ __all__ = [
     "Network",
     "Node",
     "Pattern",
+    "Reach",
     "Relational",
     "Role",
     "Scale",
@@ -49,10 +50,13 @@ __all__ = [
     "as_integer",
     "as_size",
     "conjugate",
+    "eliminate",
     "evaluate",
     "faults",
+    "fits",
     "fresh",
     "group",
+    "injective",
     "make_sum",
     "parse",
     "parse_expression",
@@ -60,6 +64,8 @@ __all__ = [
     "parse_network",
     "pattern",
     "product",
+    "reach",
     "solve",
+    "substitute",
     "symbol",
 ]

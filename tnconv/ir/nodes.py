@@ -309,17 +309,6 @@ def pattern(
     return made
 
 
-def solve(relation: Relational, index: Index) -> Relational | None:
-    """The same relation with `index` on its left; None where its coefficient is not ±1 or under a modulus."""
-    if index == relation.left:
-        return relation
-    coefficient = relation.zero_form.get(index, 0)
-    if abs(coefficient) != 1 or relation.modulus is not None:
-        return None
-    rest = tuple((-coefficient * a, x) for x, a in relation.zero_form.items() if x != index)
-    return Pattern(relation.name, index, rest, -coefficient * relation.offset)
-
-
 def runs(start: int, count: int, modulus: int, mode: str) -> Iterator[tuple[int, int, int]]:
     """The cells in `[0, modulus)` that the positions `start, start + 1, …` fold into, as straight runs.
 

@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from tnconv.ir.index import Axis, Index, Size
+from tnconv.ir.affine import injective
+from tnconv.ir.index import Axis, Index
 from tnconv.ir.nodes import Delta, Pattern, Scale, Select, Tensor
 
 if TYPE_CHECKING:
@@ -112,21 +113,8 @@ def _axis(axis: Axis) -> Iterator[str]:
         return
     if axis.start < 0 or (numbers and axis.reach > axis.size) or any(s < 1 for s in axis.strides):
         yield f"axis {axis} reaches cells {axis.start} to {axis.reach - 1} but has {axis.size}; make it fit"
-    if _overlaps(axis):
+    if not injective(zip(axis.strides, (i.size for i in axis.indices), strict=True)):
         yield f"axis {axis} puts two index combinations on one cell; use a pattern for a window"
-
-
-def _overlaps(axis: Axis) -> bool:
-    """Whether two index combinations may share a cell: a symbolic size is safe only on the largest stride."""
-    reach: Size = 1
-    legs = ((s, not isinstance(i.size, int), i) for s, i in zip(axis.strides, axis.indices, strict=True))
-    for stride, _, index in sorted(legs, key=lambda leg: (leg[0], leg[1], 0 if leg[1] else leg[2].size)):
-        if index.size == 1:
-            continue
-        if not isinstance(reach, int) or stride < reach:
-            return True
-        reach = stride * (index.size - 1) + reach
-    return False
 
 
 def _pattern(node: Pattern) -> Iterator[Fault]:
