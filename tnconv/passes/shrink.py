@@ -27,10 +27,12 @@ from tnconv.ir import (
     evaluate,
     pattern,
     product,
+    reach,
+    solve,
 )
+from tnconv.ir.affine import reach_of_sizes
 from tnconv.ir.index import normal
 from tnconv.ir.nodes import Delta, Select
-from tnconv.passes.relations import span
 
 _ATTEMPTS = 24
 _LARGEST = 5
@@ -198,25 +200,22 @@ class _Draw:
                 self.set(small[1], abs(large[0]))
         if isinstance(relation, Delta) or relation.modulus is not None or self.rng.random() < 0.3:
             return
-        index, zero = relation.left, relation.zero_form
         if self.rng.random() < 0.3:  # cover it by another index
-            units = [i for i, c in zero.items() if abs(c) == 1]
-            index = units[int(self.rng.integers(len(units)))]
-        sign = -zero[index]
-        rest = [(sign * c, self.new(i)) for i, c in zero.items() if i != index]
-        bounds = span(rest, sign * relation.offset)
-        if bounds is not None and 0 <= bounds[1] < _LARGEST_LEFT:
-            self.set(index, bounds[1] + 1 + int(self.rng.choice([0, 0, 0, 1, 2, -1])))
+            units = [made for i in relation.indices if (made := solve(relation, i))]
+            relation = units[int(self.rng.integers(len(units)))]
+        found = reach([(c, self.new(i)) for c, i in relation.terms], relation.offset)
+        if found is not None and 0 <= found.high < _LARGEST_LEFT:
+            self.set(relation.left, found.high + 1 + int(self.rng.choice([0, 0, 0, 1, 2, -1])))
 
     def _fit_alike(self, relation: Relational) -> None:
         """A left index that covers the pattern by as much as it does in the expression."""
         if isinstance(relation, Delta) or relation.modulus is not None:
             return
-        old = span([(c, i.sized(evaluate(i.size, self.values))) for c, i in relation.terms], relation.offset)
-        new = span([(c, self.new(i)) for c, i in relation.terms], relation.offset)
-        if old is not None and new is not None and 0 <= new[1] < _LARGEST_LEFT:
-            more = evaluate(relation.left.size, self.values) - old[1] - 1
-            self.set(relation.left, new[1] + 1 + max(-_LARGEST_SLACK, min(_LARGEST_SLACK, more)))
+        old = reach_of_sizes([(c, evaluate(i.size, self.values)) for c, i in relation.terms], relation.offset)
+        new = reach([(c, self.new(i)) for c, i in relation.terms], relation.offset)
+        if new is not None and 0 <= new.high < _LARGEST_LEFT:
+            more = evaluate(relation.left.size, self.values) - old.high - 1
+            self.set(relation.left, new.high + 1 + max(-_LARGEST_SLACK, min(_LARGEST_SLACK, more)))
 
 
 def _alike(first: Axis, second: Axis) -> bool:

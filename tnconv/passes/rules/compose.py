@@ -3,9 +3,8 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from tnconv.ir import Delta, Index, Network, Pattern, Relational
-from tnconv.ir.nodes import Terms
-from tnconv.passes.relations import fits, replace_index, solution
+from tnconv.ir import Delta, Index, Network, Pattern, Relational, fits, solve
+from tnconv.passes.relations import replace_index
 from tnconv.passes.rewrite import RewritePass, Rule, rule
 
 
@@ -39,19 +38,19 @@ def compose_patterns(network: Network) -> Network | None:
         for inner, outer in (users, users[::-1]):
             if isinstance(inner, Pattern | Delta) and isinstance(outer, Pattern | Delta):
                 found = _determined(inner, outer, index)
-                after = replace_index(network, index, *found, inner) if found else None
+                after = replace_index(network, index, found.terms, found.offset, inner) if found else None
                 if after is not None:
                     return after
     return None
 
 
-def _determined(inner: Relational, outer: Relational, index: Index) -> tuple[Terms, int] | None:
+def _determined(inner: Relational, outer: Relational, index: Index) -> Relational | None:
     """What `index` equals by `inner`, if every value of it is one of `index`; else None."""
-    found = solution(inner, index)
+    found = solve(inner, index)
     if found is None or (_is_window_of(inner, index) and _is_window_of(outer, index)):
         return None
     if inner.modulus is None:
-        return found if fits(*found, index) else None
+        return found if fits(found.terms, found.offset, index) else None
     # The remainder always exists; dropping the inner modulus is exact where the outer one absorbs it.
     # Reflected and replicated cells are no sums of a position and a multiple of anything.
     if not inner.mode == outer.mode == "circular" or outer.left == index:

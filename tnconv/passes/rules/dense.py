@@ -7,9 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
-from tnconv.ir import Axis, Index, Network, Pattern
+from tnconv.ir import Axis, Index, Network, Pattern, fits, injective, solve
 from tnconv.ir.nodes import Terms
-from tnconv.passes.relations import fits, injective, replace_index, solution
+from tnconv.passes.relations import replace_index
 from tnconv.passes.rewrite import RewritePass, Rule, rule
 
 
@@ -76,9 +76,9 @@ def unit_kernel(network: Network) -> Network | None:
     for relation in network.ordered.patterns:
         if isinstance(relation, Pattern) and len(relation.terms) == 1 and relation.modulus is None:
             for index in relation.indices:
-                found = solution(relation, index)
-                if found is not None and fits(*found, index):
-                    after = replace_index(network, index, *found, relation)
+                found = solve(relation, index)
+                if found is not None and fits(found.terms, found.offset, index):
+                    after = replace_index(network, index, found.terms, found.offset, relation)
                     if after is not None:
                         return after
     return None
@@ -106,7 +106,7 @@ def _covers(index: Index, terms: Terms, offset: int) -> bool:
 
 
 def _narrows(index: Index, terms: Terms, offset: int) -> bool:
-    return injective(terms) and fits(terms, offset, index)
+    return injective((c, x.size) for c, x in terms) and fits(terms, offset, index)
 
 
 @dataclass(frozen=True)

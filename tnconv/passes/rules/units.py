@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from tnconv.ir import Network
+from tnconv.ir import Network, fits
 from tnconv.ir.nodes import fold
-from tnconv.passes.relations import fits, replace_index
+from tnconv.passes.relations import replace_index
 from tnconv.passes.rewrite import RewritePass, Rule, rule
 
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-from tnconv.ir import Index, Network, Relational, Select
-from tnconv.passes.relations import occurs_only_on, relation_with, span
+from tnconv.ir import Index, Network, Reach, Relational, Select, fits, reach, solve, substitute
+from tnconv.passes.relations import occurs_only_on
 from tnconv.passes.rewrite import RewritePass, Rule, rule
 from tnconv.passes.tools import counted
 
@@ -61,13 +61,13 @@ def crop_positions(network: Network) -> Network | None:
         }
     """
     for relation, index in _free(network):
-        bounds = _reached(relation, index)
-        if bounds is None or not isinstance(index.size, int):
+        found = _reached(relation, index)
+        if found is None or not isinstance(index.size, int):
             continue
-        first, last = max(bounds[0], 0), min(bounds[1], index.size - 1)
+        first, last = max(found.low, 0), min(found.high, index.size - 1)
         if first <= last and last - first + 1 < index.size:
             cropped = index.sized(last - first + 1)
-            made = relation_with(relation, index, ((1, cropped),), first)
+            made = substitute(relation, index, ((1, cropped),), first)
             if made:
                 return network.with_nodes((*network.without(relation.name), *made))
     return None
@@ -81,18 +81,16 @@ def _free(network: Network) -> Iterator[tuple[Relational, Index]]:
                 yield relation, index
 
 
-def _reached(relation: Relational, index: Index) -> tuple[int, int] | None:
+def _reached(relation: Relational, index: Index) -> Reach | None:
     """Bounds of the values of `index` that fit some value of the others, rounded inwards."""
     if relation.modulus is not None:
         return None
     zero = relation.zero_form
     coefficient = zero[index]
     rest = [(c if coefficient < 0 else -c, i) for i, c in zero.items() if i != index]
-    bounds = span(rest, relation.offset if coefficient < 0 else -relation.offset)
-    if bounds is None:
-        return None
-    size = abs(coefficient)
-    return -(-bounds[0] // size), bounds[1] // size
+    found = reach(rest, relation.offset if coefficient < 0 else -relation.offset)
+    step = abs(coefficient)
+    return found and Reach(-(-found.low // step), found.high // step)
 
 
 def _meets_once(relation: Relational, index: Index) -> bool:
@@ -102,10 +100,8 @@ def _meets_once(relation: Relational, index: Index) -> bool:
         # A full set of residues meets each cell once; folded otherwise, some cells are met more often.
         residues = relation.mode == "circular" and index.size == relation.modulus
         return residues and abs(relation.zero_form[index]) == 1
-    bounds = _reached(relation, index)
-    if bounds is None or abs(relation.zero_form[index]) != 1:
-        return False
-    return bounds[0] >= 0 and (bounds[1] == 0 or (isinstance(index.size, int) and bounds[1] < index.size))
+    found = solve(relation, index)
+    return found is not None and fits(found.terms, found.offset, index)
 
 
 @dataclass(frozen=True)
