@@ -14,7 +14,7 @@ pixel, is cheaper than that of its windows. All of this follows from S alone, so
 holds and a dynamic programme over subsets is exact.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from copy import copy
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -24,10 +24,11 @@ import numpy as np
 import numpy.typing as npt
 
 from tnconv.ir import Size
+from tnconv.ir.affine import reach_of_sizes
 from tnconv.ir.index import normal
 from tnconv.planner.count import determined
 from tnconv.planner.objective import Objective
-from tnconv.planner.prepare import Linear, Prepared, bounds, extent_of
+from tnconv.planner.prepare import Linear, Prepared, extent_of
 
 Row = tuple[dict[int, int], int]
 Ints = npt.NDArray[np.int64]
@@ -301,27 +302,20 @@ class Model:
         sparse, start = (there, shift) if left_inside else (here, 0)
         step = gcd(*(a for a, _ in sparse)) or 1
         if self.numeric[r]:
-            low, high = self._meeting(here, there, shift)
+            # The cells that the sums of both sides can reach.
+            mine, others = reach_of_sizes(here), reach_of_sizes(there, shift)
+            low, high = max(mine.low, others.low), min(mine.high, others.high)
             low += (start - low) % step
             size: Size = max((high - low) // step + 1, 1)
         else:
-            low, high = bounds([(a // step, size) for a, size in sparse])
-            size = normal(high - low + 1)
-            low = low * step + start
+            reached = reach_of_sizes((a // step, size) for a, size in sparse)
+            size, low = normal(reached.length), reached.low * step + start
         if single and size >= variables[only].size:
             return alone
         cut = Cut(inside, len(self.extents), size, sign, step, low)
         self.extents.append(extent_of(size, self.values))
         self.cut_of[cut.variable] = (r, cut)
         return cut
-
-    def _meeting(
-        self, here: Sequence[tuple[int, Size]], there: Sequence[tuple[int, Size]], shift: int
-    ) -> tuple[int, int]:
-        """The cells that the sums of both sides can reach."""
-        low, high = bounds(here)
-        low_there, high_there = bounds(there)
-        return max(low, low_there + shift), min(high, high_there + shift)
 
     # -- steps -----------------------------------------------------------------------------------
 

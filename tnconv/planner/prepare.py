@@ -26,6 +26,7 @@ from math import prod
 
 from tnconv.errors import PlanError
 from tnconv.ir import Axis, Index, Network, Relational, Select, Size, as_integer, evaluate, fresh, product
+from tnconv.ir.affine import combined, reach_of_sizes
 from tnconv.ir.index import normal
 from tnconv.ir.nodes import runs
 from tnconv.planner.plan import DEFAULT_HINT
@@ -148,18 +149,6 @@ def extent_of(size: Size, values: Mapping[str, int]) -> int:
     return extent
 
 
-def bounds(terms: Sequence[tuple[int, Size]]) -> tuple[Size, Size]:
-    """Least and greatest value of `Σ coefficient·x` for `0 <= x < size`."""
-    low: Size = 0
-    high: Size = 0
-    for coefficient, size in terms:
-        if coefficient < 0:
-            low = low + coefficient * (size - 1)
-        else:
-            high = high + coefficient * (size - 1)
-    return normal(low), normal(high)
-
-
 class Preparation:
     """Builds a problem from a network.
 
@@ -260,8 +249,7 @@ class Preparation:
             self._read_folded(left, terms, relation.offset, relation.modulus, relation.mode)
 
     def _read_folded(self, left: int, terms: dict[int, int], offset: int, modulus: Size, mode: str) -> None:
-        low, high = bounds([(a, self._size(v)) for v, a in terms.items()])
-        low, high = normal(low + offset), normal(high + offset)
+        low, high = reach_of_sizes([(a, self._size(v)) for v, a in terms.items()], offset)
         if all(isinstance(number, int) for number in (low, high, modulus)):
             cell, step, length = next(runs(low, high - low + 1, modulus, mode))
             if length == high - low + 1:  # left = cell + step*(t - low)
@@ -321,8 +309,7 @@ class Preparation:
         for relation in self.relations:
             made: Linear | None = relation
             if relation is not delta and gone in relation.coefficients:
-                coefficients = dict(relation.coefficients)
-                coefficients[kept] = coefficients.get(kept, 0) + coefficients.pop(gone)
+                coefficients = combined(relation.coefficients, gone, ((1, kept),))
                 left = kept if relation.left == gone else relation.left
                 made = (
                     None
