@@ -5,13 +5,14 @@ of the windows), or by index arithmetic where no view exists. `scatter` writes: 
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 from math import prod
 from typing import Any
 
 from tnconv.backends.torch.emit import Emitter, Value, call, singles
-from tnconv.ir import Delta, Index, Pattern, Relational, Select, Size, fresh, product
+from tnconv.ir import Delta, Index, Relational, Select, Size, fresh, product, reach
+from tnconv.ir.affine import reach_of_sizes, reverse
 from tnconv.ir.nodes import runs
 from tnconv.program import Call, Dims, Var
 from tnconv.program.text import EVERY
@@ -23,30 +24,6 @@ MOST_RUNS = 16
 _MOST_GROWN = (
     4  # times as many cells may an operand have once it is padded for a view of which a diagonal is read
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """The cells that `Σ |a|·x + offset` reaches once negative terms are flipped."""
-
-    low: int
-    high: int
-
-    @property
-    def length(self) -> int:
-        """Number of cells from the lowest to the highest."""
-        return self.high - self.low + 1
-
-
-def span(relation: Relational) -> Span | None:
-    """Lowest and highest value of a relation's right side; None where a size is symbolic."""
-    low = high = relation.offset
-    for coefficient, index in relation.terms:
-        if not isinstance(index.size, int):
-            return None
-        reach = coefficient * (index.size - 1)
-        low, high = low + min(reach, 0), high + max(reach, 0)
-    return Span(low, high)
 
 
 def resized(index: Index, size: Size) -> Index:
@@ -137,18 +114,18 @@ def _has_small_view(value: Value, relations: Sequence[Relational]) -> bool:
     if any(a < 0 for r in relations for a, _ in r.terms):
         return False
     terms = dict.fromkeys(x for r in relations for _, x in r.terms)
-    reach = [found.length for r in relations if (found := span(r))]
+    reaches = [found.length for r in relations if (found := reach(r.terms, r.offset))]
     shared = prod(i.size for i in terms if i in value.legs and isinstance(i.size, int))
     before = prod(r.left.size for r in relations if isinstance(r.left.size, int))
     wanted = prod(i.size for i in terms if isinstance(i.size, int))
-    return prod(reach) * shared <= max(wanted, _MOST_GROWN * before * shared)
+    return bool(prod(reaches) * shared <= max(wanted, _MOST_GROWN * before * shared))
 
 
 def _has_view(relation: Relational) -> bool:
-    reach = span(relation)
-    if relation.modulus is not None or reach is None or not isinstance(relation.left.size, int):
+    found = reach(relation.terms, relation.offset)
+    if relation.modulus is not None or found is None or not isinstance(relation.left.size, int):
         return False
-    return reach.length <= MOST_PADDED * relation.left.size + MOST_PADDED
+    return bool(found.length <= MOST_PADDED * relation.left.size + MOST_PADDED)
 
 
 def window_view(
@@ -163,12 +140,12 @@ def window_view(
     if turned:
         places = [value.position(i) for i in turned]
         value = em.derive(value, "flip", call("flip", value, tuple(places)), value.dims, copied=True)
-        relations = [_reversed(r) if r.left in turned else r for r in relations]
+        relations = [reverse(r, r.left) if r.left in turned else r for r in relations]
     amounts: dict[Index, tuple[int, int]] = {}
     for relation in relations:
-        reach = span(relation)
-        assert reach is not None
-        amounts[relation.left] = (-reach.low, reach.high - (relation.left.size - 1))
+        found = reach(relation.terms, relation.offset)
+        assert found is not None
+        amounts[relation.left] = (-found.low, found.high - (relation.left.size - 1))
     value = pad(em, value, amounts)
     flips: list[Index] = []
     for relation in relations:
@@ -187,13 +164,6 @@ def _is_turned(relation: Relational, anyhow: Collection[Index]) -> bool:
     return signs == {False}
 
 
-def _reversed(relation: Relational) -> Relational:
-    """The relation of the cells in reverse order."""
-    last = relation.left.size - 1
-    terms = tuple((-a, x) for a, x in relation.terms)
-    return Pattern(relation.name, relation.left, terms, last - relation.offset)
-
-
 def _one_window(em: Emitter, value: Value, relation: Relational, padded: Index) -> Value:
     """The view of one padded dimension whose cell 0 is the lowest cell that the relation reaches.
 
@@ -208,7 +178,7 @@ def _one_window(em: Emitter, value: Value, relation: Relational, padded: Index) 
         made.pop(place)
         return em.derive(value, "cell", call("select", source, place, 0), tuple(made), contiguous=False)
     for number, (coefficient, index) in enumerate(terms):
-        rest = sum(abs(a) * (x.size - 1) for a, x in terms[number + 1 :]) + 1
+        rest = reach_of_sizes((abs(a), x.size) for a, x in terms[number + 1 :]).length
         overlaps |= abs(coefficient) < rest
         if number < len(terms) - 1:
             source = call("unfold", source, dim, rest, abs(coefficient))

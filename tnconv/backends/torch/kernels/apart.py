@@ -11,7 +11,8 @@ from tnconv.backends.torch.emit import Emitter, Value, call
 from tnconv.backends.torch.kernels.base import Kernel, Problem
 from tnconv.backends.torch.kernels.symmetric import SymmetricProduct
 from tnconv.backends.torch.kernels.windows import Windows, window_relations
-from tnconv.ir import Index, Pattern, Relational, Size, fresh
+from tnconv.ir import Index, Relational, Size, fresh
+from tnconv.ir.affine import reach_of_sizes, solved
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,9 @@ def _search(problem: Problem) -> tuple[Problem, tuple[_Spread, ...]] | None:
         value = operands[spread.place]
         renamed = value.rename({spread.index: spread.wide})
         operands[spread.place] = replace(renamed, name=f"{value.name}_apart")
-        relations.append(_written(relation, spread))
+        zero = {spread.wide if x == spread.index else x: c for x, c in relation.zero_form.items()}
+        zero[spread.wide] //= spread.step
+        relations.append(solved(relation.name, zero, relation.offset, spread.wide))
     made = replace(problem, operands=tuple(operands), relations=tuple(relations))
     return (made, tuple(spreads)) if spreads and window_relations(made) is not None else None
 
@@ -60,17 +63,8 @@ def _spread(problem: Problem, relation: Relational, index: Index, taken: set[str
     holders = problem.holders(index)
     if len(holders) != 1 or not all(isinstance(i.size, int) for i in relation.indices):
         return None
-    assert isinstance(index.size, int)
-    wide = Index(fresh(f"{index.name}_apart", taken), step * (index.size - 1) + 1, index.kind)
+    wide = Index(fresh(f"{index.name}_apart", taken), reach_of_sizes([(step, index.size)]).length, index.kind)
     return _Spread(holders[0], index, wide, step)
-
-
-def _written(relation: Relational, spread: _Spread) -> Relational:
-    """The relation solved for the cells that are apart."""
-    zero = relation.zero_form
-    sign = -1 if zero[spread.index] > 0 else 1
-    terms = tuple((sign * c, x) for x, c in zero.items() if x != spread.index)
-    return Pattern(relation.name, spread.wide, terms, sign * relation.offset)
 
 
 def _emitted(em: Emitter, value: Value, spread: _Spread) -> Value:

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 from tnconv.backends.torch.kernels.base import Problem
 from tnconv.backends.torch.kernels.contract import Split, split_legs
-from tnconv.backends.torch.windows import MOST_PADDED, span
-from tnconv.ir import Index, Relational, Size, evaluate
+from tnconv.backends.torch.windows import MOST_PADDED
+from tnconv.ir import Index, Relational, Size, reach
+from tnconv.ir.affine import reverse
 
 OUTPUT = 2
 NATIVE_DIMENSIONS = 3
@@ -49,37 +50,35 @@ def link(problem: Problem, relation: Relational) -> Link | None:
         place[index] = spots[0]
     if sorted(place.values()) != [0, 1, OUTPUT]:
         return None
-    reach = span(relation)
-    if reach is None or reach.length > MOST_PADDED * (relation.left.size + 1):
+    reached = reach(relation.terms, relation.offset)
+    if reached is None or reached.length > MOST_PADDED * (relation.left.size + 1):
         return None
-    form, offset = relation.zero_form, relation.offset
-    signs = [c > 0 for c in form.values()]
-    if all(signs) or not any(signs):
+    form = relation.zero_form
+    if not any(c > 0 for c in form.values()):
         flip = relation.left  # its coefficient is ±1: reversed, it becomes the image
-        form = {**form, flip: -form[flip]}
-        offset -= form[flip] * (flip.size - 1)
-        return _link(form, offset, place, flip)
-    return _link(form, offset, place, None) or _reversed(form, offset, place)
+        return _link(reverse(relation, flip), place, flip)
+    found = _link(relation, place, None)
+    if found is not None:
+        return found
+    # As `i = 2*o - k + 2`: the smaller of two legs is reversed to make the other the image.
+    alone = _image(form)
+    flip, image = sorted((i for i in form if i != alone), key=lambda i: integer(i.size))
+    return _link(reverse(relation, flip), place, flip) if abs(form[image]) == 1 else None
 
 
-def _reversed(form: dict[Index, int], offset: int, place: dict[Index, int]) -> Link | None:
-    """A relation such as `i = 2*o - k + 2`: the smaller of two legs is reversed to make the other the image."""
-    positive = [i for i, c in form.items() if c > 0]
-    alone = positive[0] if len(positive) == 1 else next(i for i, c in form.items() if c < 0)
-    flip, image = sorted((i for i in form if i != alone), key=lambda i: evaluate(i.size, {}))
-    if abs(form[image]) != 1:
-        return None
-    offset += form[flip] * (evaluate(flip.size, {}) - 1)
-    return _link({**form, flip: -form[flip]}, offset, place, flip)
-
-
-def _link(form: dict[Index, int], offset: int, place: dict[Index, int], flip: Index | None) -> Link | None:
-    positive = [i for i, c in form.items() if c > 0]
-    image = positive[0] if len(positive) == 1 else next(i for i, c in form.items() if c < 0)
+def _link(relation: Relational, place: dict[Index, int], flip: Index | None) -> Link | None:
+    form = relation.zero_form
+    image = _image(form)
     if abs(form[image]) != 1:
         return None
     legs = tuple((abs(c), i) for i, c in form.items() if i != image)
-    return Link(image, (legs[0], legs[1]), -form[image] * offset, place, flip)
+    return Link(image, (legs[0], legs[1]), -form[image] * relation.offset, place, flip)
+
+
+def _image(form: dict[Index, int]) -> Index:
+    """The one of three indices whose coefficient has a sign of its own."""
+    positive = [i for i, c in form.items() if c > 0]
+    return positive[0] if len(positive) == 1 else next(i for i, c in form.items() if c < 0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,10 +18,10 @@ from tnconv.backends.torch.windows import (
     ramp,
     resized,
     scatter,
-    span,
 )
 from tnconv.errors import LoweringError
-from tnconv.ir import Index, Pattern, Relational, Select, solve
+from tnconv.ir import Index, Relational, eliminate, fits, reach, solve
+from tnconv.ir.affine import reach_of_sizes
 from tnconv.program import Var
 
 _LETTERS = string.ascii_letters
@@ -46,7 +46,7 @@ def _as_window(problem: Problem, relation: Relational, index: Index) -> Relation
     if (
         solved is None
         or solved.modulus is not None
-        or span(solved) is None
+        or reach(solved.terms) is None
         or not isinstance(index.size, int)
     ):
         return None
@@ -189,12 +189,12 @@ class Fold(Kernel):
         value = presum(em, problem.operands[0], problem.open | problem.related)
         (s1, o1), (d1, k1) = problem.relations[0].terms
         (s2, o2), (d2, k2) = problem.relations[1].terms
-        reach = (s1 * (o1.size - 1) + d1 * (k1.size - 1) + 1, s2 * (o2.size - 1) + d2 * (k2.size - 1) + 1)
-        lefts = [resized(r.left, length) for r, length in zip(problem.relations, reach, strict=True)]
+        reaches = tuple(reach_of_sizes((a, x.size) for a, x in r.terms).length for r in problem.relations)
+        lefts = [resized(r.left, length) for r, length in zip(problem.relations, reaches, strict=True)]
         rest = tuple(i for i in value.legs if i not in (o1, o2, k1, k2))
         value = em.arrange(value, (rest, (k1, k2), (o1, o2)))
         steps = {"dilation": (d1, d2), "stride": (s1, s2)}
-        made = call("fold", value, reach, (k1.size, k2.size), **steps)
+        made = call("fold", value, reaches, (k1.size, k2.size), **steps)
         folded = em.make("folded", made, (rest, (), *singles(lefts)))
         amounts = {
             cell: (r.offset, r.left.size - r.offset - cell.size)
@@ -279,39 +279,21 @@ def _next(
     rewritten: list[Relational] = []
     equal: list[Relational] = []
     for other in rest:
-        changed = _substituted(other, solved)
+        changed = eliminate(other, solved)
         if changed is None:
             equal.append(other)
         else:
-            rewritten.append(changed)
+            rewritten += changed
     return solved, rewritten, equal
 
 
 def _is_passing(problem: Problem, solved: Relational, others: list[Relational]) -> bool:
     """Whether an index only ties relations together, always has a value, and can be written out."""
-    index, reach = solved.left, span(solved)
-    if index in problem.open or problem.holders(index) or solved.modulus is not None or reach is None:
+    index = solved.left
+    if index in problem.open or problem.holders(index) or solved.modulus is not None:
         return False
-    fits = reach.low >= 0 and isinstance(index.size, int) and reach.high < index.size
-    return fits and all(_substituted(other, solved) is not None for other in others)
-
-
-def _substituted(relation: Relational, by: Relational) -> Relational | None:
-    """The relation with `by.left` written out; None where it cannot be."""
-    index = by.left
-    if index not in relation.indices:
-        return relation
-    if relation.left == index:
-        turned = next((r for x in relation.indices if x != index and (r := solve(relation, x))), None)
-        if turned is None:
-            return None
-        relation = turned
-    if by.modulus is not None or relation.left in by.indices or isinstance(relation, Select):
-        return None
-    factor = {x: a for a, x in relation.terms}[index]
-    terms = [(a, x) for a, x in relation.terms if x != index] + [(factor * a, x) for a, x in by.terms]
-    offset = relation.offset + factor * by.offset
-    return Pattern(relation.name, relation.left, tuple(terms), offset, relation.modulus, relation.mode)
+    within = isinstance(index.size, int) and fits(solved.terms, solved.offset, index)
+    return within and all(eliminate(other, solved) is not None for other in others)
 
 
 def _range_mask(em: Emitter, relation: Relational, like: Var) -> Value:
