@@ -29,7 +29,7 @@ class Reach(NamedTuple):
     @property
     def length(self) -> Size:
         """Number of cells from the lowest to the highest."""
-        return self.high - self.low + 1
+        return normal(self.high - self.low + 1)
 
 
 def reach_of_sizes(terms: Iterable[tuple[int, Size]], offset: Size = 0) -> Reach:
