@@ -25,7 +25,6 @@ import numpy.typing as npt
 
 from tnconv.ir import Size
 from tnconv.ir.affine import reach_of_sizes
-from tnconv.ir.index import normal
 from tnconv.planner.count import determined
 from tnconv.planner.objective import Objective
 from tnconv.planner.prepare import Linear, Prepared, extent_of
@@ -309,7 +308,7 @@ class Model:
             size: Size = max((high - low) // step + 1, 1)
         else:
             reached = reach_of_sizes((a // step, size) for a, size in sparse)
-            size, low = normal(reached.length), reached.low * step + start
+            size, low = reached.length, reached.low * step + start
         if single and size >= variables[only].size:
             return alone
         cut = Cut(inside, len(self.extents), size, sign, step, low)

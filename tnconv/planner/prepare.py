@@ -27,7 +27,6 @@ from math import prod
 from tnconv.errors import PlanError
 from tnconv.ir import Axis, Index, Network, Relational, Select, Size, as_integer, evaluate, fresh, product
 from tnconv.ir.affine import combined, reach_of_sizes
-from tnconv.ir.index import normal
 from tnconv.ir.nodes import runs
 from tnconv.planner.plan import DEFAULT_HINT
 
@@ -249,17 +248,18 @@ class Preparation:
             self._read_folded(left, terms, relation.offset, relation.modulus, relation.mode)
 
     def _read_folded(self, left: int, terms: dict[int, int], offset: int, modulus: Size, mode: str) -> None:
-        low, high = reach_of_sizes([(a, self._size(v)) for v, a in terms.items()], offset)
-        if all(isinstance(number, int) for number in (low, high, modulus)):
-            cell, step, length = next(runs(low, high - low + 1, modulus, mode))
-            if length == high - low + 1:  # left = cell + step*(t - low)
+        found = reach_of_sizes([(a, self._size(v)) for v, a in terms.items()], offset)
+        low = found.low
+        if all(isinstance(number, int) for number in (*found, modulus)):
+            cell, step, length = next(runs(low, found.length, modulus, mode))
+            if length == found.length:  # left = cell + step*(t - low)
                 straight = {v: step * a for v, a in terms.items()}
                 self._keep({left: -1} | straight, cell + step * (offset - low), left)
                 return
         if list(terms.values()) == [1]:
             self.wraps.append(Wrap(left, next(iter(terms)), offset, modulus, mode))
         elif isinstance(low, int) and terms:
-            wide = self._new(left, "j", normal(high - low + 1))
+            wide = self._new(left, "j", found.length)
             self.relations.append(Linear({wide: -1} | terms, offset - low, wide))
             self.wraps.append(Wrap(left, wide, low, modulus, mode))
         else:
