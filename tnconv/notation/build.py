@@ -17,6 +17,7 @@ from typing import Any
 
 from tnconv.errors import ArgumentError, ParseError
 from tnconv.ir import Axis, Index, Network, Size, Tensor, group, pattern, product
+from tnconv.ir.affine import reach_of_sizes
 from tnconv.notation.affine import Affine, Dots, Equation, Group, Item, Term, parse_equation
 from tnconv.notation.kinds import with_kinds
 from tnconv.notation.sizes import Sizes, Slot
@@ -231,8 +232,7 @@ class _Builder(Names):
             raise ArgumentError(
                 f"mode={self.mode!r} is for operands, but {item.text!r} of the result has no offset either; write it"
             )
-        low = high = item.offset or 0
-        for coefficient, name in item.terms:
+        for _, name in item.terms:
             size = self.extents[name]
             if size == 0:
                 raise ArgumentError(
@@ -242,14 +242,14 @@ class _Builder(Names):
                 raise ArgumentError(
                     f"index {name!r} has the symbolic size {size}, but sizes of relations are integers; give one"
                 )
-            low, high = low + min(coefficient * (size - 1), 0), high + max(coefficient * (size - 1), 0)
+        low, high = reach_of_sizes(((a, self.extents[name]) for a, name in item.terms), item.offset or 0)
         length = high + 1 - max(0, -low)
         if length < 1:
             raise ArgumentError(
                 f"{item.text!r} leaves no cell of the result: it reaches from {low} to {high}, and {-low} cells are "
                 "cut at either end; write a larger offset"
             )
-        return length
+        return int(length)
 
 
 def _plain_sizes(row: Sequence[Slot]) -> dict[str, set[Size]]:

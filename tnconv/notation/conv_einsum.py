@@ -30,6 +30,8 @@ from tnconv.ir import (
     pattern,
     symbol,
 )
+from tnconv.ir.affine import reach_of_sizes
+from tnconv.ir.shapes import window_count
 from tnconv.notation.kinds import with_kinds
 from tnconv.notation.text import (
     NAME,
@@ -370,13 +372,13 @@ def _length(letter: str, legs: Sequence[Index], options: Options) -> int:
     total, most = sum(sizes) - len(sizes) + 1, max(sizes)
     if options.mode == "pad":
         dilations = _dilations(letter, legs, options)
-        reach = sum(d * (n - 1) for d, n in zip(dilations, sizes[1:], strict=True)) + 1
+        reach = reach_of_sizes(zip(dilations, sizes[1:], strict=True)).length
         if sizes[0] + 2 * options.padding < reach:
             raise ArgumentError(
                 f"mode 'pad' leaves nothing of letter {letter!r}: the signal has {sizes[0]} cells and "
                 f"{options.padding} zeros on either side, the kernels reach over {reach}; give more padding"
             )
-        return int((sizes[0] + 2 * options.padding - reach) // options.stride + 1)
+        return window_count(sizes[0] + 2 * options.padding, reach, options.stride)
     length = {"full": total, "valid": 2 * most - total}.get(options.mode, most)
     if length < 1:
         raise ArgumentError(

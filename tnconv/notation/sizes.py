@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from tnconv.errors import ArgumentError
-from tnconv.ir import Size, as_size, product
+from tnconv.ir import Reach, Size, as_size, product
+from tnconv.ir.affine import reach_of_sizes
 from tnconv.notation.affine import Affine, Group
 
 MODES = ("full", "same", "valid", "circular")
@@ -190,8 +191,8 @@ class Sizes:
             )
         self._bind(name, sizes[least], f"{slots[least].item.text!r} on {slots[least].where}")
 
-    def _reach(self, slot: Slot, but: str) -> tuple[int, int, int]:
-        """Coefficient of an index, and the least and greatest value of the other terms."""
+    def _reach(self, slot: Slot, but: str) -> tuple[int, Reach]:
+        """Coefficient of an index, and what the other terms reach."""
         assert isinstance(slot.item, Affine)
         _integer(slot.size, slot.where)
         empty = [name for name in slot.item.names if name in self.found and self.found[name].size == 0]
@@ -200,20 +201,16 @@ class Sizes:
             raise ArgumentError(
                 f"{what} is empty, so {slot.item.text!r} has no cells; give the sizes by keyword"
             )
-        low = high = step = 0
-        for coefficient, name in slot.item.terms:
-            if name == but:
-                step = coefficient
-                continue
-            reach = coefficient * (_integer(self.found[name].size, f"index {name!r}") - 1)
-            low, high = low + min(reach, 0), high + max(reach, 0)
-        return step, low, high
+        step = sum(coefficient for coefficient, name in slot.item.terms if name == but)
+        others = [(coefficient, name) for coefficient, name in slot.item.terms if name != but]
+        return step, reach_of_sizes(
+            (a, _integer(self.found[name].size, f"index {name!r}")) for a, name in others
+        )
 
     def _largest(self, slot: Slot, name: str) -> int:
         assert isinstance(slot.item, Affine)
-        step, low, high = self._reach(slot, name)
-        offset = slot.item.offset or 0
-        low, high = low + offset, high + offset
+        step, reach = self._reach(slot, name)
+        low, high = (end + (slot.item.offset or 0) for end in reach)
         pad = max(0, -low)
         room = slot.size - 1 + pad - high if step > 0 else low + pad
         if high > slot.size - 1 + pad or room < 0:
@@ -229,7 +226,7 @@ class Sizes:
     def _with_mode(self, slot: Slot, name: str) -> tuple[int, int]:
         """Size of the position index and offset of the relation, as the mode says."""
         assert isinstance(slot.item, Affine)
-        step, low, high = self._reach(slot, name)
+        step, (low, high) = self._reach(slot, name)
         if step < 0 and self.mode != "circular":
             raise ArgumentError(
                 f"mode={self.mode!r} is not defined for {slot.item.text!r} on {slot.where}, where {name!r} has a "
