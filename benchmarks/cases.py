@@ -65,8 +65,7 @@ class Case:
     @property
     def output_size(self) -> tuple[int, ...]:
         """Output positions of each dimension."""
-        fields = zip(self.input_size, self.kernel_size, self.stride, self.padding, self.dilation, strict=True)
-        return tuple((i + 2 * p - d * (k - 1) - 1) // s + 1 for i, k, s, p, d in fields)
+        return self.spec.output_sizes
 
     @property
     def positions(self) -> int:

@@ -16,6 +16,7 @@ from tnconv.backends.torch.context import fixed
 from tnconv.backends.torch.depthwise import NATIVE, TRANSPOSED
 from tnconv.errors import ArgumentError
 from tnconv.functional.calls import over_groups
+from tnconv.ir.shapes import covered
 from tnconv.spec import ConvSpec, ConvTransposeSpec, PoolSpec, UnfoldSpec
 
 Pairs = Sequence[tuple[int, int]]
@@ -94,7 +95,7 @@ def unfold(dims: int, input: Tensor, options: tuple[Any, ...]) -> Tensor:
     single = input.dim() == dims + 1
     x = _padded(input[None] if single else input, spec.paddings, dims)
     for place, (k, d, s) in enumerate(zip(spec.kernel_sizes, spec.dilations, spec.strides, strict=True), 2):
-        x = x.unfold(place, d * (k - 1) + 1, s)[..., ::d]
+        x = x.unfold(place, covered(k, d), s)[..., ::d]
     cells, positions = range(2 + dims, 2 + 2 * dims), range(2, 2 + dims)
     x = x.permute(0, 1, *cells, *positions).flatten(2 + dims).flatten(1, 1 + dims)
     return x[0] if single else x

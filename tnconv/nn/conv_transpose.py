@@ -10,6 +10,7 @@ from torch.nn.modules.conv import _ConvTransposeNd
 from tnconv import functional
 from tnconv.errors import ArgumentError, SpecError
 from tnconv.functional.types import Ints, NumericPadding
+from tnconv.ir.shapes import covered
 from tnconv.nn.modules import CopiedConv, any_input, check_dims, kernel, symmetric
 from tnconv.spec import ConvTransposeSpec
 from tnconv.spec.fields import Symbolic, shown, typed
@@ -132,8 +133,8 @@ class ConvTransposeNd(_ConvTransposeNd, KnowsSpec, CopiedConv):
     def _least(self, input_size: tuple[int, ...]) -> tuple[int, ...]:
         """The output size without output padding."""
         pairs = [pad if isinstance(pad, tuple) else (pad, pad) for pad in self.padding]
-        fields = zip(input_size, self.stride, self.dilation, self.kernel_size, pairs, strict=True)
-        return tuple(s * (i - 1) + d * (k - 1) + 1 - left - right for i, s, d, k, (left, right) in fields)
+        sizes = map(covered, self.kernel_size, self.dilation, input_size, self.stride)
+        return tuple(size - sum(pair) for size, pair in zip(sizes, pairs, strict=True))
 
     def spec(self, input_size: int | tuple[int, ...], batch_size: Symbolic = "N") -> ConvTransposeSpec:
         """The layer for inputs of a size, as `tnconv.compile` takes it.

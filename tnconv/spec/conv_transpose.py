@@ -7,6 +7,7 @@ from torch import nn
 
 from tnconv.errors import SpecError
 from tnconv.ir import Index, Network, Node, Sum, Tensor, group, pattern
+from tnconv.ir.shapes import covered
 from tnconv.spec.fields import MAX_SIZE, NUMERIC_HELP, Ints, NumericPadding, Symbolic
 from tnconv.spec.layer import positions, size_of, with_bias
 from tnconv.spec.window import WindowLayer, check_groups
@@ -62,8 +63,8 @@ class ConvTransposeSpec(WindowLayer):
     @cached_property
     def full_sizes(self) -> tuple[int, ...]:
         """Extents of the output before the padding is cut off: `stride*(I-1) + reach + output_padding`."""
-        sizes = zip(self.strides, self.input_sizes, self.reaches, self.output_paddings, strict=True)
-        return tuple(s * (i - 1) + reach + extra for s, i, reach, extra in sizes)
+        sizes = map(covered, self.kernel_sizes, self.dilations, self.input_sizes, self.strides)
+        return tuple(size + extra for size, extra in zip(sizes, self.output_paddings, strict=True))
 
     @cached_property
     def output_sizes(self) -> tuple[int, ...]:

@@ -10,6 +10,7 @@ from torch import nn
 
 from tnconv.errors import SpecError
 from tnconv.ir import Index, Network, Scale, Sum, Tensor, group
+from tnconv.ir.shapes import covered, window_count
 from tnconv.spec.fields import MAX_SIZE, NUMERIC_HELP, Ints, NumericPadding, Symbolic, shown
 from tnconv.spec.layer import positions, size_of
 from tnconv.spec.window import WindowLayer, check_names, module_kernel
@@ -72,7 +73,7 @@ class PoolSpec(WindowLayer):
     def reaches_over(self) -> bool:
         """Whether a window reaches beyond the padded input, under `ceil_mode=True`."""
         sizes = zip(self.output_sizes, self.strides, self.reaches, self.padded_sizes, strict=True)
-        return any((outputs - 1) * stride + reach > padded for outputs, stride, reach, padded in sizes)
+        return any(covered(reach, 1, outputs, stride) > padded for outputs, stride, reach, padded in sizes)
 
     def _check(self) -> None:
         check_names(self)
@@ -157,6 +158,6 @@ def _ceil_sizes(spec: PoolSpec) -> tuple[int, ...]:
     sizes = zip(spec.input_sizes, spec.paddings, spec.padded_sizes, spec.reaches, spec.strides, strict=True)
     found = []
     for size, (left, _), padded, reach, stride in sizes:
-        outputs = -((reach - padded) // stride) + 1
+        outputs = window_count(padded + stride - 1, reach, stride)
         found.append(outputs - 1 if (outputs - 1) * stride >= size + left else outputs)
     return tuple(found)

@@ -8,6 +8,7 @@ from typing import Any, Self, cast
 from tnconv.errors import SpecError
 from tnconv.ir import Index, Node, pattern
 from tnconv.ir.nodes import MODES
+from tnconv.ir.shapes import covered, window_count
 from tnconv.spec.fields import MAX_SIZE, Ints, Pairs, paddings, shown, spatial_dims, spread, typed
 from tnconv.spec.layer import Layer, positions
 
@@ -51,7 +52,7 @@ class WindowLayer(Layer):
     @cached_property
     def reaches(self) -> tuple[int, ...]:
         """Cells that the dilated kernel covers: `dilation*(K-1) + 1`."""
-        return tuple(d * (k - 1) + 1 for d, k in zip(self.dilations, self.kernel_sizes, strict=True))
+        return tuple(map(covered, self.kernel_sizes, self.dilations))
 
     @cached_property
     def padded_sizes(self) -> tuple[int, ...]:
@@ -61,8 +62,7 @@ class WindowLayer(Layer):
     @cached_property
     def output_sizes(self) -> tuple[int, ...]:
         """Extents of the output: `floor((I + left + right - dilation*(K-1) - 1) / stride) + 1`."""
-        sizes = zip(self.padded_sizes, self.reaches, self.strides, strict=True)
-        return tuple((padded - reach) // stride + 1 for padded, reach, stride in sizes)
+        return tuple(map(window_count, self.padded_sizes, self.reaches, self.strides))
 
     def _spread(self, name: str) -> tuple[int, ...]:
         return spread(name, getattr(self, name), self.spatial_dims)

@@ -24,6 +24,7 @@ from tnconv.ir import (
     symbol,
 )
 from tnconv.ir.nodes import MODES, ROLES
+from tnconv.ir.shapes import covered
 from tnconv.spec import ConvSpec
 
 Draw = Callable[[st.SearchStrategy[Any]], Any]
@@ -143,7 +144,7 @@ def conv_specs(
     for k, d, s, (left, right) in zip(kernel, dilation, stride, pairs, strict=True):
         outputs, rest = draw(st.integers(1, max_output if dims < 3 else 2)), draw(st.integers(0, s - 1))
         least = {"circular": max(left, right, 1), "reflect": max(left, right) + 1}.get(mode, 1)
-        sizes.append(max(d * (k - 1) + 1 + s * (outputs - 1) + rest - left - right, least))
+        sizes.append(max(covered(k, d, outputs, s) + rest - left - right, least))
     count = draw(st.integers(1, 3)) if groups else 1
     depthwise = draw(st.integers(0, 3)) == 0
     channels = st.just(1) if depthwise else st.integers(1, max_channels)

@@ -15,6 +15,7 @@ from tnconv.api import compile
 from tnconv.backends.torch.depthwise import NATIVE, TRANSPOSED
 from tnconv.errors import SpecError
 from tnconv.functional.types import Ints
+from tnconv.ir.shapes import covered
 from tnconv.nn.modules import OfConv, check_fixed
 from tnconv.nn.sampled.copied import FromTorch
 from tnconv.nn.sampled.fractions import CHANNELS, Indices, Kept
@@ -118,7 +119,7 @@ class ConvCalculus:
             result: Tensor = _BACKWARD(gradient, x, weight, None, *options, (True, False, False))[0]
             return result
         rest = [
-            (i + 2 * p - d * (k - 1) - 1) % s
+            (i + 2 * p - covered(k, d)) % s
             for i, p, d, k, s in zip(
                 shape[2:], self.padding, spec.dilations, spec.kernel_sizes, spec.strides, strict=True
             )
