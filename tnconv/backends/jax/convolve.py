@@ -101,7 +101,7 @@ def convolution(w: Writer, x: Value, y: Value, axes: Sequence[Axis], output: Seq
 
 def _numbers(axis: Axis) -> tuple[Size, Size, Size, Size]:
     """Start, stride, spread and dilation, once what has a negative step is reversed."""
-    low, _ = reach_of(axis.relation)
+    low = reach_of(axis.relation).low
     kernel = abs(axis.step(axis.y))
     if not axis.transposed:
         return low, abs(axis.step(axis.z)), 1, kernel

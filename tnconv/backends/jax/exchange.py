@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from tnconv.backends.jax.writer import Value, Writer
-from tnconv.ir import Index, Pattern, Relational, Select, Size, fresh, solve
-from tnconv.ir.index import normal
+from tnconv.ir import Index, Pattern, Reach, Relational, Select, fresh, solve
+from tnconv.ir.affine import reach_of_sizes
 
 
 def terms_of(relation: Relational) -> list[Index]:
@@ -12,10 +12,9 @@ def terms_of(relation: Relational) -> list[Index]:
     return [x for _, x in relation.terms]
 
 
-def reach_of(relation: Relational) -> tuple[Size, Size]:
-    """The lowest value of a right side, and how many there are from that to the highest."""
-    low: Size = relation.offset + sum((a * (x.size - 1) for a, x in relation.terms if a < 0), 0)
-    return normal(low), normal(1 + sum((abs(a) * (x.size - 1) for a, x in relation.terms), 0))
+def reach_of(relation: Relational) -> Reach:
+    """What the right side reaches."""
+    return reach_of_sizes(((a, x.size) for a, x in relation.terms), relation.offset)
 
 
 def apart(relations: Sequence[Relational]) -> list[Relational]:
@@ -27,11 +26,12 @@ def apart(relations: Sequence[Relational]) -> list[Relational]:
     taken = {i.name for r in relations for i in r.indices}
     for relation in relations:
         plain = len(relation.terms) == 1 and relation.terms[0][0] == 1
-        low, size = reach_of(relation)
+        reach = reach_of(relation)
+        low = reach.low
         if relation.modulus is None or plain or not relation.terms or not isinstance(low, int):
             found.append(relation)
             continue
-        inner = Index(fresh(f"{relation.left.name}_padded", taken), size)
+        inner = Index(fresh(f"{relation.left.name}_padded", taken), reach.length)
         taken.add(inner.name)
         found.append(
             Pattern(relation.name, relation.left, ((1, inner),), low, relation.left.size, relation.mode)
@@ -93,7 +93,7 @@ def read(w: Writer, value: Value, relation: Relational) -> Value:
 def _strided(w: Writer, value: Value, relation: Relational, axis: int, legs: Sequence[Index]) -> Value:
     """The cells `step·t + offset`, backwards where the step is negative."""
     ((step, index),) = relation.terms
-    low, _ = reach_of(relation)
+    low = reach_of(relation).low
     text = f"rt.strided({value.name}, {axis}, {w.text(low)}, {abs(step)}, {w.text(index.size)})"
     return w.assign("cells", f"jnp.flip({text}, {axis})" if step < 0 else text, legs)
 
@@ -103,7 +103,7 @@ def window_sum(w: Writer, value: Value, relation: Relational, latent: Index) -> 
     axis = value.legs.index(relation.left)
     (dilation,) = (a for a, x in relation.terms if x == latent)
     step, kept = next((a, x) for a, x in relation.terms if x != latent)
-    low, _ = reach_of(relation)
+    low = reach_of(relation).low
     numbers = (low, abs(step), kept.size, abs(dilation), latent.size)
     text = f"rt.window_sum({value.name}, {axis}, {', '.join(map(w.text, numbers))})"
     legs = (*value.legs[:axis], kept, *value.legs[axis + 1 :])
@@ -126,7 +126,7 @@ def write(w: Writer, value: Value, relation: Relational, kept: Sequence[Index] =
 def _placed(w: Writer, value: Value, relation: Pattern) -> Value:
     ((step, index),) = relation.terms
     axis = value.legs.index(index)
-    low, _ = reach_of(relation)
+    low = reach_of(relation).low
     legs = (*value.legs[:axis], relation.left, *value.legs[axis + 1 :])
     turned = f"jnp.flip({value.name}, {axis})" if step < 0 else value.name
     size = w.text(relation.left.size)

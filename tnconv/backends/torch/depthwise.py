@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tnconv.backends.torch.memory import HOST
+from tnconv.ir.shapes import window_count
 
 # The native code for a row holds so many positions at once; padding beyond them is not foreseen there.
 ROW = 6
@@ -43,11 +44,8 @@ def convolution(
     groups: int,
 ) -> Tensor:
     """`F.convNd`, with zeros written around the image where that makes it quick; arguments as there."""
-    cells, kernel = image.shape[2:], weight.shape[2:]
-    positions = tuple(
-        (i + 2 * p - d * (k - 1) - 1) // s + 1
-        for i, k, s, p, d in zip(cells, kernel, stride, padding, dilation, strict=True)
-    )
+    padded = [i + 2 * p for i, p in zip(image.shape[2:], padding, strict=True)]
+    positions = tuple(map(window_count, padded, weight.shape[2:], stride, dilation))
     if pads_slowly(padding, positions) and quick(image, weight):
         image = F.pad(image, [p for amount in reversed(padding) for p in (amount, amount)])
         padding = (0,) * len(padding)

@@ -56,6 +56,7 @@ from tnconv.backends.torch.lag_schedule import (
     zero_gap,
 )
 from tnconv.backends.torch.lag_scheme import check_scheme, inputs_last, lag_axes
+from tnconv.ir.shapes import covered
 
 _LEAST_PIECE = 1024  # elements of a pair of taps that are worth a copy of their own
 
@@ -258,7 +259,7 @@ def _view(
 def _unfolded(x: Tensor, dim: int, axis: Axis, positions: int) -> Tensor:
     """Exchange the padded cells of a dimension for tiles of so many positions; their cells come last."""
     if positions == 1:
-        return x.unfold(dim, axis.dilation * (axis.kernel - 1) + 1, axis.stride)[..., :: axis.dilation]
+        return x.unfold(dim, covered(axis.kernel, axis.dilation), axis.stride)[..., :: axis.dilation]
     return x.unfold(dim, axis.tile(positions), axis.stride * positions)
 
 

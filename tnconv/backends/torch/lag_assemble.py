@@ -10,6 +10,7 @@ from torch import Tensor
 from tnconv.backends.torch.into import add_into
 from tnconv.backends.torch.lag_schedule import Axis
 from tnconv.backends.torch.memory import new_empty
+from tnconv.ir.shapes import covered
 
 CHANNELS = -1  # beside the numbers of axes
 Made = dict[tuple[int, int], Tensor]
@@ -113,7 +114,7 @@ def _diagonals(made: Made, axis: Axis, tile: int) -> Made:
 
     The cells are the last of the rows and the columns.
     """
-    cells, reach = axis.tile(tile), axis.dilation * (axis.kernel - 1) + 1
+    cells, reach = axis.tile(tile), covered(axis.kernel, axis.dilation)
     read = axis.stride * (tile - 1) + reach
     folded: dict[int, Tensor] = {}
     for block in made.values():

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from tnconv.backends.torch.depthwise import NATIVE, TRANSPOSED
 from tnconv.backends.torch.memory import HALF, HOST
+from tnconv.ir.shapes import covered
 
 Sizes = tuple[int, ...]
 
@@ -77,8 +78,8 @@ def _cells(
     image: Tensor, kernel: Sizes, stride: Sizes, padding: Sizes, more: Sizes, dilation: Sizes
 ) -> Sizes:
     """The size of the result along each axis, as PyTorch has it."""
-    options = zip(image.shape[2:], kernel, stride, padding, more, dilation, strict=True)
-    return tuple(s * (o - 1) - 2 * p + d * (k - 1) + e + 1 for o, k, s, p, e, d in options)
+    full = map(covered, kernel, dilation, image.shape[2:], stride)
+    return tuple(size - 2 * p + e for size, p, e in zip(full, padding, more, strict=True))
 
 
 def _columns(image: Tensor, weight: Tensor, groups: int) -> Tensor:
