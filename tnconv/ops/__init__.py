@@ -2,9 +2,10 @@
 
 from tnconv.ops.conventions import CONVENTIONS, scale_of
 from tnconv.ops.derive import Derivation, derive
-from tnconv.ops.registry import OTHER, Operation, Options, aliases, available, get, register
+from tnconv.ops.registry import OTHER, Operation, aliases, available, get, register
 from tnconv.ops.registry import operations as list
 from tnconv.ops.sampling import Sampling
+from tnconv.ops.subject import Options, Subject
 
 __all__ = [
     "CONVENTIONS",
@@ -13,6 +14,7 @@ __all__ = [
     "Operation",
     "Options",
     "Sampling",
+    "Subject",
     "aliases",
     "available",
     "derive",

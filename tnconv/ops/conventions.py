@@ -70,7 +70,7 @@ def scale_of(convention: str | None, factor: str | None, op: str, parts: Parts) 
         )
     examples = product(i.size for i in parts.indices(parts.batch))
     positions = product(i.size for i in parts.layout.positions) if parts.layout else 1
-    scale = re.sub("[NT]", lambda found: _factor({"N": examples, "T": positions}[found[0]]), text)
+    scale = re.sub("[NT]", lambda found: bracketed({"N": examples, "T": positions}[found[0]]), text)
     return None if scale == "1" else scale
 
 
@@ -87,6 +87,7 @@ def check_convention(convention: object) -> str:
     return convention
 
 
-def _factor(size: Size) -> str:
+def bracketed(size: Size) -> str:
+    """The text of a size, in brackets where it is no one number or symbol."""
     text = str(size)
     return text if text.isalnum() else f"({text})"

@@ -6,8 +6,10 @@ from typing import ClassVar
 from tnconv.ir import Expression, Network
 from tnconv.ops.conventions import scale_of
 from tnconv.ops.parts import Need, Parts, parts_of
-from tnconv.ops.registry import Operation, Options
+from tnconv.ops.registry import Operation
+from tnconv.ops.subject import Options
 from tnconv.passes import Pipeline, Stage
+from tnconv.passes.arrange import ScaleBy
 from tnconv.passes.base import Pass, PassResult
 from tnconv.passes.pipeline import Check
 
@@ -25,16 +27,12 @@ class FindParts(Pass):
     name: ClassVar[str] = "parts"
     preserves_value: ClassVar[bool] = True
     whole: ClassVar[bool] = True
-    need: object
+    need: Need
     op: str
     wrt: str | None = None
 
-    def __post_init__(self) -> None:
-        pass
-
     def apply(self, network: Network) -> PassResult:
         """Name the parts."""
-        assert isinstance(self.need, Need)
         after = parts_of(network, self.need, self.op, self.wrt).network
         return PassResult(after, after != network)
 
@@ -98,7 +96,7 @@ def derive(
         OperationError: the network has not what it needs, or the convention does not define it.
     """
     parts = operation.parts(forward, chosen, wrt)
-    text = operation.passes(parts, chosen)
+    passes = operation.passes(parts, chosen).passes
     scale = scale_of(convention, operation.factor, operation.name, parts)
-    pipeline = Pipeline.parse(f"{text} | scale{{by={scale}}}" if scale else text)
+    pipeline = Pipeline((*passes, ScaleBy(scale)) if scale else passes)
     return Derivation(forward, FindParts(operation.need(chosen), operation.name, wrt), parts, pipeline)

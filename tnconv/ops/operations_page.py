@@ -15,8 +15,9 @@ from tnconv.ir import Expression, Tensor
 from tnconv.ir.printer import format_axes
 from tnconv.ops.conventions import CONVENTIONS, DEFAULT
 from tnconv.ops.derive import derive
-from tnconv.ops.registry import AVERAGE, JOINT, Operation, Options, aliases, operations
+from tnconv.ops.registry import AVERAGE, JOINT, Operation, aliases, operations
 from tnconv.ops.sampling import KINDS
+from tnconv.ops.subject import Options
 from tnconv.spec import ConvSpec, ConvTransposeSpec, Layer, LinearSpec, PoolSpec, UnfoldSpec
 
 NONE = "–"  # what a cell says where there is nothing

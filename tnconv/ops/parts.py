@@ -6,6 +6,7 @@ other parameter, or the one that `wrt=` names. Which index is what, `layout` say
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import NoReturn
 
 from tnconv.errors import OperationError
@@ -25,9 +26,23 @@ from tnconv.ops.restore import (
 )
 from tnconv.passes.tools import nodes_reading
 
-INPUT, WEIGHT, BIAS = "input", "weight", "bias"
-ROLE = {INPUT: "input", WEIGHT: "parameter", BIAS: "parameter"}
-WORD = {INPUT: "an input", WEIGHT: "a weight", BIAS: "a bias"}
+
+class Part(StrEnum):
+    """An argument of a layer, by what it is there."""
+
+    INPUT = "input"
+    WEIGHT = "weight"
+    BIAS = "bias"
+
+    @property
+    def role(self) -> str:
+        """Its role in the network."""
+        return "input" if self is Part.INPUT else "parameter"
+
+    @property
+    def word(self) -> str:
+        """In a sentence."""
+        return f"an {self}" if self is Part.INPUT else f"a {self}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +50,7 @@ class Need:
     """What an operation needs of a network.
 
     Args:
-        about: the part that it is by, `"input"`, `"weight"` or `"bias"`; None for none.
+        about: the part that it is by; None for none.
         bias: whether it also needs the bias.
         layout: whether it needs to know what the indices of the weight are.
         single: whether it is of the one term that the part is in.
@@ -43,7 +58,7 @@ class Need:
         cells: whether it names the indices of the output.
     """
 
-    about: str | None = None
+    about: Part | None = None
     bias: bool = False
     layout: bool = False
     single: bool = False
@@ -79,7 +94,7 @@ class Parts:
 
     def notes(self) -> tuple[str, ...]:
         """What is what, one short line each."""
-        found = ((WEIGHT, self.weight), (INPUT, self.input), (BIAS, self.bias))
+        found = ((Part.WEIGHT, self.weight), (Part.INPUT, self.input), (Part.BIAS, self.bias))
         lines = [f"{word} {argument}" for word, argument in found if argument is not None]
         if self.layout is not None and self.layout.outer:
             lines.append(f"behind the layer: {', '.join(self.layout.outer)}")
@@ -106,14 +121,14 @@ def parts_of(forward: Expression, need: Need, op: str, wrt: str | None = None) -
         batch = batch_of(forward.terms, forward.terms[0])
         return Parts(forward, batch=tuple(i.name for i in batch))
     about = _chosen(forward, need.about, op, wrt)
-    bias = about if need.about == BIAS else None
+    bias = about if need.about == Part.BIAS else None
     if need.bias:
-        bias = _chosen(forward, BIAS, op, None)
+        bias = _chosen(forward, Part.BIAS, op, None)
     finder = _Finder(forward, need, op, about, bias)
     return finder.parts()
 
 
-def _chosen(forward: Expression, part: str, op: str, wrt: str | None) -> str:
+def _chosen(forward: Expression, part: Part, op: str, wrt: str | None) -> str:
     """The argument that is a part.
 
     Raises:
@@ -121,42 +136,42 @@ def _chosen(forward: Expression, part: str, op: str, wrt: str | None) -> str:
     """
     given = candidates(forward, part)
     if wrt is not None:
-        allowed = [*given, *candidates(forward, BIAS)] if part == WEIGHT else list(given)
+        allowed = [*given, *candidates(forward, Part.BIAS)] if part == Part.WEIGHT else list(given)
         if wrt not in allowed:
             raise OperationError(
-                f"wrt={wrt!r} is not {WORD[part]} of {forward.name!r}, but operation {op!r} is by one; it has "
+                f"wrt={wrt!r} is not {part.word} of {forward.name!r}, but operation {op!r} is by one; it has "
                 f"{', '.join(allowed) or 'none'}"
             )
         return wrt
     _check_any(forward, given, part, op)
     if len(given) > 1:
         raise OperationError(
-            f"operation {op!r} is by {WORD[part]}, but {forward.name!r} has several, {', '.join(given)}; say which, as "
+            f"operation {op!r} is by {part.word}, but {forward.name!r} has several, {', '.join(given)}; say which, as "
             f"wrt={given[0]!r}"
         )
     return given[0]
 
 
-def _check_any(forward: Expression, given: Sequence[str], part: str, op: str) -> None:
+def _check_any(forward: Expression, given: Sequence[str], part: Part, op: str) -> None:
     if not given:
         raise OperationError(
-            f"operation {op!r} needs a layer with {WORD[part]}, but {forward.name!r} has the arguments "
+            f"operation {op!r} needs a layer with {part.word}, but {forward.name!r} has the arguments "
             f"{', '.join(forward.arguments) or 'none'}"
         )
 
 
-def candidates(forward: Expression, part: str) -> tuple[str, ...]:
+def candidates(forward: Expression, part: Part) -> tuple[str, ...]:
     """The arguments that may be a part, in the order of the network."""
     found: dict[str, list[bool]] = {}
     for term in forward.terms:
         alone = len(forward.terms) > 1 and len(term.tensors) == 1
         for tensor in term.tensors:
-            if tensor.role == ROLE[part]:
+            if tensor.role == part.role:
                 found.setdefault(tensor.argument, []).append(alone)
     names = [name for name in forward.arguments if name in found]
-    if part == INPUT:
+    if part == Part.INPUT:
         return tuple(names)
-    return tuple(name for name in names if all(found[name]) == (part == BIAS))
+    return tuple(name for name in names if all(found[name]) == (part == Part.BIAS))
 
 
 class _Finder:
@@ -165,10 +180,10 @@ class _Finder:
     def __init__(self, forward: Expression, need: Need, op: str, about: str, bias: str | None) -> None:
         self.forward, self.need, self.op = forward, need, op
         self.about, self.bias = about, bias
-        inputs, weights = candidates(forward, INPUT), candidates(forward, WEIGHT)
+        inputs, weights = candidates(forward, Part.INPUT), candidates(forward, Part.WEIGHT)
         self.input = inputs[0] if len(inputs) == 1 else None
-        self.weight = about if need.about == WEIGHT else None
-        if need.about == INPUT:
+        self.weight = about if need.about == Part.WEIGHT else None
+        if need.about == Part.INPUT:
             self.input, self.weight = about, weights[0] if len(weights) == 1 else None
 
     def parts(self) -> Parts:
@@ -241,7 +256,7 @@ class _Finder:
         x = _single(main, self.input)
         if x is None:
             self._refuse(f"{self.input!r} is on several nodes of {self.forward.name!r}, not on one")
-        _check_any(self.forward, candidates(self.forward, WEIGHT), WEIGHT, self.op)
+        _check_any(self.forward, candidates(self.forward, Part.WEIGHT), Part.WEIGHT, self.op)
         main = restored_affine(restored_tensor(main, x, "i"))
         x = _found(main, x)
         columns, rows = channel_places(main, x, weight, batches)

@@ -13,7 +13,8 @@ from typing import Any
 from tnconv.errors import OperationError
 from tnconv.ir import Index
 from tnconv.ops.parts import Parts
-from tnconv.passes.sample import METHODS, fraction
+from tnconv.passes import Pass
+from tnconv.passes.sample import METHODS, Preselect, Sample, fraction
 
 CHANNELS, SPACE, BATCH, VECTORS = "in_channels", "space", "batch", "vectors"
 Keep = tuple[tuple[str, tuple[Fraction, ...]], ...]
@@ -76,8 +77,10 @@ class _Found:
     forward: bool
 
 
-def placeholders(op: str, allowed: tuple[str, ...], parts: Parts, sampling: Sampling) -> dict[str, str]:
-    """The passes for the pipeline of an operation: those before a derivative, and those behind all.
+def sampled(
+    op: str, allowed: tuple[str, ...], parts: Parts, sampling: Sampling
+) -> tuple[list[Pass], list[Pass]]:
+    """The passes that sample what is asked for: those before all others of an operation, and those behind.
 
     Args:
         op: name of the operation.
@@ -88,19 +91,21 @@ def placeholders(op: str, allowed: tuple[str, ...], parts: Parts, sampling: Samp
     Raises:
         OperationError: something is not there, may not be sampled, or has another number of indices.
     """
-    before, after = "", ""
+    before: list[Pass] = []
+    after: list[Pass] = []
     for name, keep in sampling.keep:
         found = _found(op, allowed, parts, name)
-        for index, part in _each(name, keep, found.indices):
-            if part == 1:
-                continue
-            text = f"sample{{index={index.name}, keep={part}, method={sampling.method}}}"
-            before, after = (f"{before}{text} | ", after) if found.forward else (before, f"{after} | {text}")
+        passes = (
+            Sample(i.name, str(part), sampling.method)
+            for i, part in _each(name, keep, found.indices)
+            if part < 1
+        )
+        (before if found.forward else after).extend(passes)
     if sampling.preselect:
         if parts.input is None:
             raise OperationError(f"operation {op!r} has no one input that could be preselected")
-        after += f" | preselect{{argument={parts.input}, into={parts.input}_kept}}"
-    return {"<sampled>": before, "<sample>": after}
+        after.append(Preselect(parts.input, f"{parts.input}_kept"))
+    return before, after
 
 
 def _each(name: str, keep: tuple[Fraction, ...], indices: tuple[Index, ...]) -> list[tuple[Index, Fraction]]:
