@@ -340,7 +340,7 @@ def test_two_batches():
 # -- what it came from -----------------------------------------------------------------------------
 
 
-def test_the_source_is_what_runs(forward, tmp_path):
+def test_the_source_is_what_runs(tmp_path):
     function = compiled(ConvSpec(2, 3, 3, (8,), padding=1, bias=False))
     assert "@jax.jit" in function.source
     assert "convolved = rt.convolution(x, weight, (8,), start=(-1,), stride=(1,)" in function.source

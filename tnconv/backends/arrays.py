@@ -59,6 +59,14 @@ class Arrays(ABC):
         """Where it lies: two arrays can be multiplied only where these are equal."""
         return None
 
+    def key(self, given: Sequence[Any]) -> Hashable:
+        """What tells whether arrays were checked before: asked in every call, so it is to be quick.
+
+        Raises:
+            AttributeError: one is no array.
+        """
+        return tuple([(type(each), each.shape, each.dtype) for each in given])
+
     def with_axis(self, array: Any, axis: int) -> Any:
         """The array with one more axis, of size 1."""
         return array[(*[slice(None)] * axis, None)]

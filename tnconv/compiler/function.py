@@ -153,6 +153,7 @@ class CompiledFunction:
         self.plan, self.program, self.trials = built.plan, built.program, built.trials
         self._backend = built.recipe.builder.made_by
         self._arrays = self._backend.arrays
+        self._key = self._arrays.key
         self._function: Callable[..., Tensor] = built.function or built.program.function
         self._known: dict[Any, Callable[..., Tensor]] = {}
         self._targets: dict[Any, Target] = {}
@@ -188,7 +189,7 @@ class CompiledFunction:
             return self._chosen(tensors)(*tensors)
         key: Any
         try:
-            key = tuple([(t.shape, t.dtype, t.device) for t in tensors])
+            key = self._key(tensors)
             known = None if _any_autocast() else self._known.get(key)
         except (AttributeError, TypeError):  # no tensor, or sizes that are symbols
             key = known = None
@@ -372,7 +373,7 @@ class CompiledFunction:
     def __getstate__(self) -> dict[str, Any]:
         """What went into the compilation and what it chose: no program, which is written anew from these."""
         made = {"built", "plan", "program", "trials", "accumulating"}
-        made |= {"_function", "_known", "_targets", "_backend", "_arrays"}
+        made |= {"_function", "_known", "_targets", "_backend", "_arrays", "_key"}
         state = {name: value for name, value in self.__dict__.items() if name not in made}
         return state | {"recipe": self.built.recipe.pinned()}
 

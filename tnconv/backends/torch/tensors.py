@@ -51,6 +51,10 @@ class TorchArrays(Arrays):
         """Its device."""
         return array.device
 
+    def key(self, given: Sequence[Tensor]) -> Hashable:
+        """Shapes, dtypes and devices."""
+        return tuple([(each.shape, each.dtype, each.device) for each in given])
+
     def with_axis(self, array: Tensor, axis: int) -> Tensor:
         """A view with one more axis, of size 1."""
         return array.unsqueeze(axis)
