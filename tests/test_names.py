@@ -17,6 +17,7 @@ from tnconv.ir.index import usual_kind
 from tnconv.ops import registry
 from tnconv.passes import parse_pass
 from tnconv.planner.slicing import sliceable
+from tnconv.program import parse_program
 from tnconv.testing import assert_alike, assert_names_mean_nothing, conv_specs, networks, renamed, seeds, sums
 
 OPERATIONS = tuple(operation.name for operation in registry.operations())
@@ -179,6 +180,13 @@ def test_the_axes_of_examples_are_found_whatever_they_are_called(op):
     assert found is not None and again is not None
     assert found.result == again.result
     assert sorted(axes for _, *axes in found.arguments) == sorted(axes for _, *axes in again.arguments)
+
+
+def test_the_text_of_a_program_keeps_kinds():
+    network = renamed(tnconv.ConvSpec(2, 3, 2, 4).network(bias=False), 3).expression
+    program = tnconv.compile(network, "forward").program.text
+    assert ":" in str(program)
+    assert parse_program(str(program)) == program
 
 
 # -- the order -------------------------------------------------------------------------------------------
