@@ -145,7 +145,9 @@ def substitute(
     form = relation.zero_form
     zero, constant = combined(form, index, terms), relation.offset + form[index] * offset
     if relation.modulus is None:
-        units = sorted((x for x, c in zero.items() if abs(c) == 1), key=lambda x: (x != left, x.kind.rank, x.sort_key))
+        units = sorted(
+            (x for x, c in zero.items() if abs(c) == 1), key=lambda x: (x != left, x.kind.rank, x.sort_key)
+        )
         if not units:
             return () if not zero and constant == 0 else None
         made = solved(relation.name, zero, constant, units[0])
