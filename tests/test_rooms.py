@@ -1,6 +1,6 @@
 """The rooms of the package and the direction between them, read from the imports of every file.
 
-    errors, plugins <- ir <- passes <- ops <- planner, program <- backends <- inspect, testing <- api <- equations, functional <- nn, curvature, … <- optim <- tnconv <- cli
+    errors, plugins <- ir <- passes <- ops <- planner <- program <- backends <- inspect, testing <- api <- equations, functional <- nn, curvature, … <- optim <- tnconv <- cli
 
 A room imports from itself and from rooms on its left. Layer specs and notation import errors and `ir` only.
 """
@@ -22,7 +22,8 @@ LAYERS = (
     ("spec", "notation"),
     ("passes",),
     ("ops",),
-    ("planner", "program"),
+    ("planner",),
+    ("program",),
     ("backends",),
     ("testing", "inspect"),
     ("compiler",),

@@ -78,6 +78,7 @@ BUILTINS: Mapping[str, Mapping[str, str]] = {
         "hoist": "tnconv.program.passes.hoist:Hoist",
         "reuse": "tnconv.program.passes.reuse:Reuse",
         "free": "tnconv.program.passes.free:FreeAfterUse",
+        "loop": "tnconv.program.passes.loop:LoopOverChunks",
     },
     PLANNERS: {},
     BACKENDS: {

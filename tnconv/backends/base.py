@@ -71,7 +71,8 @@ class Program:
     stages: tuple[ProgramStage, ...] = ()
 
     def __str__(self) -> str:
-        return self.source if self.text is None else str(self.text)
+        chunk = "" if self.chunk is None else f"{self.chunk}\n\n"
+        return self.source if self.text is None else f"{chunk}{self.text}"
 
     @property
     def kernels(self) -> set[str]:

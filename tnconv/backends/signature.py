@@ -9,10 +9,11 @@ import torch
 
 from tnconv.backends.arrays import Arrays
 from tnconv.errors import ArgumentError
-from tnconv.ir import Axis, Expression, Size, evaluate, group, symbol
-from tnconv.ir.index import normal, symbol_names
-from tnconv.ir.monomial import Monomial
+from tnconv.ir import Axis, Expression, evaluate, group
+from tnconv.ir.index import symbol_names
 from tnconv.ir.printer import format_axes
+from tnconv.program import SizeOf
+from tnconv.program.sizes import bindings
 
 _FLOATING = "float32, float64, float16, bfloat16 or a complex dtype"
 
@@ -100,12 +101,12 @@ class Signature:
     def _values(self, given: Mapping[str, Any]) -> dict[str, int]:
         values: dict[str, int] = {}
         for found in self._bindings:
-            size = given[found.argument].shape[found.place]
-            value, left = divmod(size - evaluate(found.rest, values), max(evaluate(found.slope, values), 1))
+            size = given[found.argument].shape[found.axis]
+            value, left = divmod(size - evaluate(found.rest, values), max(evaluate(found.factor, values), 1))
             if left or value < 0:
-                axis = self.axes[found.argument][found.place]
+                axis = self.axes[found.argument][found.axis]
                 raise ArgumentError(
-                    f"argument {found.argument!r} has size {size} on axis {found.place} (index {axis}) but "
+                    f"argument {found.argument!r} has size {size} on axis {found.axis} (index {axis}) but "
                     f"{axis.size} is needed{self._known(values)}; no {found.symbol} gives that"
                 )
             values[found.symbol] = value
@@ -122,13 +123,13 @@ class Signature:
                 )
 
     @cached_property
-    def _bindings(self) -> "tuple[Binding, ...]":
+    def _bindings(self) -> tuple[SizeOf, ...]:
         return bindings({name: tuple(axis.size for axis in axes) for name, axes in self.axes.items()})
 
     def _known(self, values: Mapping[str, int]) -> str:
         """`, where N is 2 as on axis 0 of 'x'`."""
         known = [b for b in self._bindings if b.symbol in values]
-        texts = (f"{b.symbol} is {values[b.symbol]} as on axis {b.place} of {b.argument!r}" for b in known)
+        texts = (f"{b.symbol} is {values[b.symbol]} as on axis {b.axis} of {b.argument!r}" for b in known)
         return ", where " + ", ".join(texts) if known else ""
 
     def _kind(
@@ -158,51 +159,3 @@ class Signature:
                 f"argument {name!r} has dtype {array.dtype}, but {self.real_only!r} is defined for real values "
                 "only; convert the arguments, or give their real parts"
             )
-
-
-@dataclass(frozen=True, slots=True)
-class Binding:
-    """How a size symbol is read off an argument: `symbol = (size of the axis - rest) / slope`.
-
-    Slope and rest may hold symbols that earlier bindings have read.
-    """
-
-    symbol: str
-    argument: str
-    place: int
-    slope: Size
-    rest: Size
-
-
-def bindings(arguments: Mapping[str, tuple[Size, ...]]) -> tuple[Binding, ...]:
-    """The bindings of all symbols that the shapes give away, in an order in which each can be read.
-
-    Args:
-        arguments: sizes by axis of each argument; a size is linear in the symbol that it gives away.
-    """
-    waiting = [(n, p, s) for n, sizes in arguments.items() for p, s in enumerate(sizes) if symbol_names(s)]
-    waiting.sort(key=lambda w: not w[2].is_Symbol)  # plain symbols first
-    found: list[Binding] = []
-    progress = True
-    while progress:
-        progress = False
-        for argument, place, size in waiting:
-            unknown = [n for n in symbol_names(size) if n not in {b.symbol for b in found}]
-            line = _linear(size, unknown[0]) if len(unknown) == 1 else None
-            if line is not None:
-                found.append(Binding(unknown[0], argument, place, *line))
-                progress = True
-    return tuple(found)
-
-
-def _linear(size: Size, name: str) -> tuple[Size, Size] | None:
-    """(slope, rest) of a size that is linear in a symbol."""
-    if isinstance(size, Monomial):
-        slope = size / symbol(name)
-        return None if name in symbol_names(slope) else (normal(slope), 0)
-    unknown = symbol(name)
-    expanded = size.expand()
-    slope, rest = expanded.coeff(unknown, 1), expanded.coeff(unknown, 0)
-    if slope == 0 or expanded != slope * unknown + rest:
-        return None
-    return normal(slope), normal(rest)

@@ -12,13 +12,13 @@ from tnconv.backends.jax import numerics
 from tnconv.backends.jax.exchange import matched, read, write
 from tnconv.backends.jax.steps import StepWriter
 from tnconv.backends.jax.writer import RESERVED, Value, Writer
-from tnconv.backends.signature import Binding, bindings
 from tnconv.backends.torch.define import define
-from tnconv.errors import LoweringError
 from tnconv.ir import Axis as Layout
 from tnconv.ir import Index, Pattern, fresh
 from tnconv.ir.index import symbol_names
 from tnconv.planner.plan import DEFAULT_HINT, Operand, Plan, Step
+from tnconv.program import SizeOf
+from tnconv.program.sizes import readable, symbols_used
 
 
 def lower(plan: Plan, hints: Mapping[str, int]) -> Program:
@@ -43,7 +43,7 @@ class _Lowering:
     """
 
     def __init__(self, plan: Plan, hints: Mapping[str, int]) -> None:
-        self.plan, self.bindings = plan, _bindings(plan)
+        self.plan, self.bindings = plan, readable(plan.arguments, symbols_used(plan))
         taken: set[str] = set()
         self.python: dict[str, str] = {}
         for name in plan.arguments:
@@ -161,28 +161,10 @@ class _Lowering:
             groups.append([cell])
         return w.reshape(value, groups, [axis.size for axis in axes], "result")
 
-    def _binding(self, found: Binding) -> str:
+    def _binding(self, found: SizeOf) -> str:
         """The line that reads a size symbol off an argument."""
-        w, text = self.w, f"{self.python[found.argument]}.shape[{found.place}]"
+        w, text = self.w, f"{self.python[found.argument]}.shape[{found.axis}]"
         if found.rest != 0:
             text = f"({text} - ({w.text(found.rest)}))"
-        slope = "" if found.slope == 1 else f" // ({w.text(found.slope)})"
+        slope = "" if found.factor == 1 else f" // ({w.text(found.factor)})"
         return f"    {w.symbols[found.symbol]} = {text}{slope}"
-
-
-def _bindings(plan: Plan) -> tuple[Binding, ...]:
-    """How every size symbol is read off the shape of an argument.
-
-    Raises:
-        LoweringError: a symbol is on no axis that gives it away.
-    """
-    found = bindings(plan.arguments)
-    used = {name for step in plan.steps for name in symbol_names(step.scale)}
-    used |= {name for step in plan.steps for i in step.indices for name in symbol_names(i.size)}
-    missing = sorted(used - {b.symbol for b in found})
-    if missing:
-        raise LoweringError(
-            f"size symbol {missing[0]!r} cannot be read off the shape of an argument "
-            f"({', '.join(plan.arguments)}); give it an integer value, as by batch_size=8 in the layer's spec"
-        )
-    return found

@@ -11,7 +11,6 @@ import torch.nn.functional as F
 
 from tnconv import plugins
 from tnconv.backends.base import Choice, Program
-from tnconv.backends.signature import Binding, bindings
 from tnconv.backends.torch import runtime
 from tnconv.backends.torch.define import define
 from tnconv.backends.torch.emit import Emitter, Value, call, singles
@@ -28,13 +27,14 @@ from tnconv.ir import Axis, Delta, Expression, Index, Pattern, Relational, Size,
 from tnconv.ir.index import normal, symbol_names
 from tnconv.ir.monomial import Scalar, polynomial_text
 from tnconv.planner.plan import DEFAULT_HINT, Operand, Plan, Step
-from tnconv.program import Call, Given, Let, Once, ProgramText, SizeOf, Statement, Var
+from tnconv.program import Call, Given, Let, Once, ProgramText, Statement, Var
 from tnconv.program.passes.base import ProgramStage, added, run
 from tnconv.program.passes.free import FreeAfterUse
 from tnconv.program.passes.fuse import Fuse
 from tnconv.program.passes.hoist import Hoist
 from tnconv.program.passes.reuse import Reuse
 from tnconv.program.passes.share import Share
+from tnconv.program.sizes import readable, symbols_used
 from tnconv.program.statements import Argument, flatten, reads, writes
 
 _LARGEST_ITEM = 16  # bytes
@@ -171,7 +171,8 @@ class Lowering:
         self.limit = limit
         self.plan, self.kernels, self.prefer, self.profile = plan, kernels, frozenset(prefer), profile
         given = given or {}
-        self.bindings = _bindings(plan, given)
+        shown = {name: sizes for name, sizes in plan.arguments.items() if name not in given}
+        self.bindings = readable(shown, symbols_used(plan))
         self.hints = {b.symbol: hints.get(b.symbol, DEFAULT_HINT) for b in self.bindings}
         symbols = symbol_variables(self.hints)
         taken = {*symbols, *symbols.values()}
@@ -270,9 +271,7 @@ class Lowering:
         # A function called `torch` would hide the module.
         name = fresh(re.sub(r"\W", "_", self.plan.name) + suffix, {*RESERVED})
         sizes = tuple(
-            SizeOf(b.symbol, self.python[b.argument], b.place, b.slope, b.rest)
-            for b in self.bindings
-            if b.argument in given
+            replace(b, argument=self.python[b.argument]) for b in self.bindings if b.argument in given
         )
         return ProgramText(name, tuple(given.values()), sizes, tuple(statements), results)
 
@@ -609,24 +608,6 @@ def _apart(problem: Problem) -> Problem:
         return problem
     operands = tuple(replace(v, name=f"{v.name}_conj") if v.conj else v for v in problem.operands)
     return replace(problem, operands=operands)
-
-
-def _bindings(plan: Plan, given: Collection[str]) -> tuple[Binding, ...]:
-    """How every size symbol of a plan is read off the shape of an argument that is not given in a layout of its own.
-
-    Raises:
-        LoweringError: a symbol is on no axis that gives it away.
-    """
-    found = bindings({name: sizes for name, sizes in plan.arguments.items() if name not in given})
-    used = {name for step in plan.steps for name in symbol_names(step.scale)}
-    used |= {name for step in plan.steps for i in step.indices for name in symbol_names(i.size)}
-    missing = sorted(used - {b.symbol for b in found})
-    if missing:
-        raise LoweringError(
-            f"size symbol {missing[0]!r} cannot be read off the shape of an argument "
-            f"({', '.join(plan.arguments)}); give it an integer value, as by batch_size=8 in the layer's spec"
-        )
-    return found
 
 
 def _divisors(step: Step) -> set[str]:

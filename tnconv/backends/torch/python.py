@@ -1,11 +1,11 @@
 """A program as Python source: how each operation is called, and one comment a statement with dimensions and shape."""
 
 import keyword
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 from tnconv.errors import LoweringError
 from tnconv.ir import Index, fresh, product
-from tnconv.program import Call, Dims, Free, InPlace, Let, ProgramText, SizeOf, Statement
+from tnconv.program import Call, Dims, Free, InPlace, Let, Loop, ProgramText, SizeOf, Statement
 from tnconv.program.text import Notation
 
 RESERVED = frozenset(
@@ -26,6 +26,13 @@ _AROUND = frozenset(("grouped", "transposed", "plain"))
 _METHODS = {"copy": "clone(memory_format=torch.contiguous_format"}
 # What stands in place of a variable where a size is 0.
 _EMPTY = {"unless_empty": "rt.undefined({})", "undefined_if_empty": "{}.mul_(float('nan'))"}
+# What is done to the result of the chunks so far, which is None before the first.
+_CHUNKS = {
+    "nothing": "None",
+    "add_part": "{0} = {1} if {0} is None else rt.add({0}, {1})",
+    "begin": "{0} = {1}.new_empty({2}) if {0} is None else {0}",
+    "begin_sum": "{0} = {1}.new_zeros({2}) if {0} is None else {0}",
+}
 _COMMENT_COLUMN = 88
 _INDENT = "    "
 
@@ -35,6 +42,8 @@ class _Python(Notation):
 
     def call(self, call: Call, tight: int = 0) -> str:
         """A call as text."""
+        if call.op in _CHUNKS:
+            return _CHUNKS[call.op].format(*map(self.argument, call.args))
         if call.op not in _EMPTY:
             return super().call(call, tight)
         first, *sizes = map(self.argument, call.args)
@@ -66,22 +75,26 @@ def symbol_variables(symbols: Mapping[str, object] | tuple[str, ...]) -> dict[st
     return found
 
 
-def format_python(program: ProgramText) -> str:
+def format_python(program: ProgramText, functions: Collection[str] = ()) -> str:
     """The source of a function that computes a program.
+
+    Args:
+        program: without a block that is computed once.
+        functions: operations that are functions by the same name.
 
     Raises:
         LoweringError: a size is not a polynomial with integer coefficients.
     """
     names = symbol_variables(tuple(each.symbol for each in program.sizes))
-    notation = _Python(callee, names, _METHODS)
+    notation = _Python(lambda op: f"{op}(" if op in functions else callee(op), names, _METHODS)
     lines = [f"def {program.name}({', '.join(each.name for each in program.arguments)}):"]
     lines += [f"{_INDENT}{names[each.symbol]} = {_size(each, notation)}" for each in program.sizes]
-    lines += [_line(statement, notation) for statement in program.statements]
+    lines += [line for each in program.statements for line in _lines(each, notation, _INDENT)]
     returned = ", ".join(map(notation.argument, program.results))
     return "\n".join([*lines, f"{_INDENT}return {returned}"]) + "\n"
 
 
-def _line(statement: Statement, notation: Notation) -> str:
+def _lines(statement: Statement, notation: Notation, indent: str) -> Iterator[str]:
     match statement:
         case Let():
             text = f"{statement.name} = {notation.call(statement.value)}"
@@ -90,10 +103,17 @@ def _line(statement: Statement, notation: Notation) -> str:
             text, dims, note = notation.call(statement.value), statement.dims, statement.note
         case Free():
             text, dims, note = f"del {', '.join(statement.names)}", None, ""
+        case Loop():
+            count = notation.size(statement.size)
+            bound = count if isinstance(statement.size, int) else f"max({count}, 1)"
+            yield f"{indent}for {statement.start} in range(0, {bound}, {statement.chunk}):"
+            for each in statement.body:
+                yield from _lines(each, notation, indent + _INDENT)
+            return
         case _:
             raise LoweringError(f"{statement} has no source; take blocks apart first")
     comment = "; ".join(filter(None, ("" if dims is None else format_shape(dims, notation), note)))
-    return f"{_INDENT + text:<{_COMMENT_COLUMN}}  # {comment}" if comment else _INDENT + text
+    yield f"{indent + text:<{_COMMENT_COLUMN}}  # {comment}" if comment else indent + text
 
 
 def format_shape(dims: Dims, notation: Notation) -> str:
