@@ -13,11 +13,11 @@ from typing import Any
 from tnconv.backends.torch.python import RESERVED
 from tnconv.errors import LoweringError
 from tnconv.ir import Index, Select, Size, evaluate, fresh, product, symbol
-from tnconv.ir.monomial import polynomial_text
 from tnconv.program import Call, Dims, InPlace, Let, Memory, Statement, Var
 from tnconv.program.passes.hoist import constant_names
 from tnconv.program.passes.share import Known
 from tnconv.program.statements import flatten, template
+from tnconv.program.text import Notation
 
 _NAMES = re.compile(r"[^\W\d]\w*")
 
@@ -85,7 +85,6 @@ class Emitter:
     tables: Mapping[str, str] = field(default_factory=dict)
     statements: list[Statement] = field(default_factory=list)
     workspace: list[tuple[str, Size]] = field(default_factory=list)
-    _texts: dict[Size, str] = field(default_factory=dict)
     _sizes: dict[str, Size] = field(default_factory=dict)
     _known: Known = field(default_factory=Known)
     _roots: dict[str, str] = field(default_factory=dict)
@@ -116,21 +115,7 @@ class Emitter:
 
     def text(self, size: Size) -> str:
         """A size as Python source."""
-        if isinstance(size, int):
-            return str(size)
-        if size not in self._texts:
-            self._texts[size] = self._written(size)
-        return self._texts[size]
-
-    def _written(self, size: Size) -> str:
-        text = polynomial_text(size, self.symbols)
-        if text is None:
-            raise LoweringError(f"size {size} is not a polynomial; write it with + - * and integers")
-        return text
-
-    def span(self, indices: Iterable[Index]) -> str:
-        """The product of some sizes as Python source."""
-        return self.text(product(i.size for i in indices))
+        return Notation(names=self.symbols).size(size)
 
     def sizes(self, dims: Dims) -> tuple[Size, ...]:
         """The size of each dimension."""
@@ -138,8 +123,7 @@ class Emitter:
 
     def shape(self, dims: Dims) -> str:
         """`(N, 3, 224)`; `(())`, which is an argument list too, for a scalar."""
-        sizes = [self.span(dim) for dim in dims]
-        return f"({', '.join(sizes)}{',' if len(sizes) == 1 else ''})" if sizes else "(())"
+        return Notation(names=self.symbols).argument(self.sizes(dims)) if dims else "(())"
 
     # -- statements ------------------------------------------------------------------------------
 
