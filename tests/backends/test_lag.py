@@ -14,14 +14,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from tnconv.backends.torch.lag import correlate
 from tnconv.backends.torch.lag_scheme import (
-    Numbers,
     Scheme,
+    Work,
     buffers,
     choose,
     inputs_last,
     multiplications,
     predicted,
 )
+from tnconv.ir.shapes import ConvAxis
 
 Axes = dict[str, tuple[int, ...]]
 
@@ -49,8 +50,8 @@ def accepted(axes: Axes) -> list[Scheme]:
     return found
 
 
-def numbers_of(batch: int, channels: int, groups: int, axes: Axes) -> Numbers:
-    return {"batch": batch, "channels": channels, "groups": groups, **axes}  # type: ignore[typeddict-item]
+def numbers_of(batch: int, channels: int, groups: int, axes: Axes) -> Work:
+    return Work(batch, channels, groups, tuple(itertools.starmap(ConvAxis, zip(*axes.values(), strict=True))))
 
 
 def without_sizes(axes: Axes) -> Axes:
@@ -139,10 +140,10 @@ def test_every_variant_is_unfolding(axes: Axes, batch: int, groups: int, width: 
         out = there.clone()[:, 1:, 1:]  # a part of a matrix that is not Hermitian
         assert correlate(x.detach(), groups=groups, **arguments, scale=-0.25, out=out, beta=0.5) is out
         torch.testing.assert_close(out, 0.5 * there[:, 1:, 1:] - 0.25 * want, rtol=1e-11, atol=1e-11)
-        assert scheme.tile > 1 or products.count == multiplications(scheme, **numbers), scheme
-        assert predicted(scheme, **numbers) > 0
-        assert all(size >= 0 for _, *sizes in buffers(scheme, **numbers) for size in sizes)
-    chosen = choose(**numbers)
+        assert scheme.tile > 1 or products.count == multiplications(scheme, numbers), scheme
+        assert predicted(scheme, numbers) > 0
+        assert all(size >= 0 for _, *sizes in buffers(scheme, numbers) for size in sizes)
+    chosen = choose(numbers)
     assert Scheme(chosen.variant) in accepted(axes)
     assert axes["positions"][-1] % chosen.tile == 0
 
@@ -341,16 +342,16 @@ def test_lag1_takes_one_in_kernel_width(kernel: int) -> None:
     numbers = numbers_of(4, 8, 1, axes)
     unfolded = every(4, 8, axes)
     border = unfolded // (kernel**2 * axes["positions"][1]) * kernel * (kernel - 1)
-    count = multiplications(Scheme("lag1"), **numbers)
+    count = multiplications(Scheme("lag1"), numbers)
     assert unfolded // kernel * 9 // 10 < count <= unfolded // kernel + border
-    assert multiplications(Scheme("lag2"), **numbers) < count
+    assert multiplications(Scheme("lag2"), numbers) < count
 
 
 def test_lag1_of_a_line_without_padding_by_hand() -> None:
     """Chains of 3, 2 and 1 pairs: interiors of 6, 7 and 8 positions, then one each, then 2 + 1 and 1 of their own."""
     numbers = numbers_of(2, 5, 1, axes_of((10, 3, 1, 1, 0, 8)))
-    assert multiplications(Scheme("lag1"), **numbers) == 2 * 5**2 * ((6 + 1 + 1 + 2 + 1) + (7 + 1 + 1) + 8)
-    assert multiplications(Scheme("windows"), **numbers) == 2 * 15**2 * 8
+    assert multiplications(Scheme("lag1"), numbers) == 2 * 5**2 * ((6 + 1 + 1 + 2 + 1) + (7 + 1 + 1) + 8)
+    assert multiplications(Scheme("windows"), numbers) == 2 * 15**2 * 8
 
 
 LAYERS = {
@@ -371,17 +372,17 @@ LAYERS = {
 def test_choice(layer: str) -> None:
     channels, groups, axes, want = LAYERS[layer]
     numbers = numbers_of(4, channels, groups, axes)
-    got = choose(**numbers)
+    got = choose(numbers)
     assert got.variant == want
     unfolded = Scheme("windows")
-    assert predicted(got, **numbers) <= predicted(unfolded, **numbers)
+    assert predicted(got, numbers) <= predicted(unfolded, numbers)
     if channels // groups >= 16:
-        assert multiplications(got, **numbers) <= multiplications(unfolded, **numbers)
+        assert multiplications(got, numbers) <= multiplications(unfolded, numbers)
 
 
 def test_few_channels_are_taken_in_tiles() -> None:
     for channels, groups, axes, _ in (LAYERS["depthwise"], LAYERS["depthwise 7"], LAYERS["stem 3@224"]):
-        assert choose(**numbers_of(4, channels, groups, axes)).tile > 1
+        assert choose(numbers_of(4, channels, groups, axes)).tile > 1
 
 
 def test_refusals() -> None:
@@ -415,7 +416,7 @@ def test_refusals() -> None:
                 **scheme._asdict(),
             )
         with pytest.raises(ValueError, match=match):
-            multiplications(scheme, **numbers_of(1, 1, 1, axes))
+            multiplications(scheme, numbers_of(1, 1, 1, axes))
 
 
 @pytest.mark.parametrize("side", ["first row", "last row", "first column", "last column"])

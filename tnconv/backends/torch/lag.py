@@ -46,17 +46,18 @@ from tnconv.backends.torch.gram import gram
 from tnconv.backends.torch.into import add_into
 from tnconv.backends.torch.lag_assemble import CHANNELS, Made, Taps, assemble, at_taps, place_blocks
 from tnconv.backends.torch.lag_schedule import (
-    Axis,
     Block,
     Shift,
     Term,
     block_list,
     flat_shift,
+    line,
     shifts,
+    tile_cells,
     zero_gap,
 )
 from tnconv.backends.torch.lag_scheme import check_scheme, inputs_last, lag_axes
-from tnconv.ir.shapes import covered
+from tnconv.ir.shapes import ConvAxis, covered
 
 _LEAST_PIECE = 1024  # elements of a pair of taps that are worth a copy of their own
 
@@ -101,7 +102,7 @@ def correlate(
         ValueError: if there is no such variant or it does not take these axes, or no such tile.
     """
     numbers = zip(x.shape[2:], kernel_size, stride, dilation, offset, positions, strict=True)
-    axes = tuple(Axis(*axis) for axis in numbers)
+    axes = tuple(ConvAxis(*axis) for axis in numbers)
     check_scheme(variant, tile, axes)
     for dim, axis in enumerate(axes, 2):
         low, high = axis.used()
@@ -121,7 +122,7 @@ class _Scheme:
     """How a correlation is computed; the fields are arguments of `correlate`, the axes cropped to what is used."""
 
     groups: int
-    axes: tuple[Axis, ...]
+    axes: tuple[ConvAxis, ...]
     variant: str
     tile: int
     scale: float
@@ -189,7 +190,7 @@ def _lag1(x: Tensor, scheme: _Scheme, out: Tensor | None, beta: float) -> Tensor
 def _matrices(
     x: Tensor,
     groups: int,
-    axes: tuple[Axis, ...],
+    axes: tuple[ConvAxis, ...],
     tile: int,
     order: tuple[int, ...],
     lag: int | None,
@@ -217,13 +218,13 @@ def _matrices(
     return [part.reshape(groups, prod(part.shape[1 : 1 + len(rows)]), width) for part in parts]
 
 
-def _phases(axis: Axis) -> int:
+def _phases(axis: ConvAxis) -> int:
     return min(axis.phases, axis.kernel)
 
 
-def _line(view: Tensor, dim: int, axis: Axis, phase: int) -> Tensor:
+def _line(view: Tensor, dim: int, axis: ConvAxis, phase: int) -> Tensor:
     """The cells of one phase along a dimension."""
-    low, high = axis.line(phase)
+    low, high = line(axis, phase)
     if high <= low:
         return view.narrow(dim, 0, 0)
     origin = axis.dilation * phase + axis.offset
@@ -232,18 +233,24 @@ def _line(view: Tensor, dim: int, axis: Axis, phase: int) -> Tensor:
 
 
 def _view(
-    x: Tensor, groups: int, axes: tuple[Axis, ...], tile: int, kept: tuple[int, ...], *, last: bool = False
+    x: Tensor,
+    groups: int,
+    axes: tuple[ConvAxis, ...],
+    tile: int,
+    kept: tuple[int, ...],
+    *,
+    last: bool = False,
 ) -> Tensor:
     """Windows of all axes but those that are kept: `[n, g, c, cells or windows of each axis.., their cells..]`.
 
     With `last`, of a copy with the inputs innermost in memory.
     """
-    amounts = [(0, 0) if n in kept else (-a.offset, a.reach + a.offset - a.size) for n, a in enumerate(axes)]
+    amounts = [(0, 0) if n in kept else a.padding for n, a in enumerate(axes)]
     tiles = [*(1 for _ in axes[:-1]), tile]
     if tile > 1:
         left, right = amounts[-1]
         end = axes[-1]
-        amounts[-1] = left, right + end.stride * (end.positions - tile) + end.tile(tile) - end.reach
+        amounts[-1] = left, right + end.stride * (end.positions - tile) + tile_cells(end, tile) - end.reach
     padding = [v for amount in reversed(amounts) for v in amount]
     if last:
         x = x.movedim(0, -1)
@@ -256,11 +263,11 @@ def _view(
     return x.reshape(x.shape[0], groups, x.shape[1] // groups, *x.shape[2:])
 
 
-def _unfolded(x: Tensor, dim: int, axis: Axis, positions: int) -> Tensor:
+def _unfolded(x: Tensor, dim: int, axis: ConvAxis, positions: int) -> Tensor:
     """Exchange the padded cells of a dimension for tiles of so many positions; their cells come last."""
     if positions == 1:
         return x.unfold(dim, covered(axis.kernel, axis.dilation), axis.stride)[..., :: axis.dilation]
-    return x.unfold(dim, axis.tile(positions), axis.stride * positions)
+    return x.unfold(dim, tile_cells(axis, positions), axis.stride * positions)
 
 
 def _lag2(x: Tensor, scheme: _Scheme, out: Tensor | None, beta: float) -> Tensor:
@@ -294,7 +301,7 @@ class _Grid:
     axis are one, for those in ascending order, of which the others are mirror images.
     """
 
-    def __init__(self, x: Tensor, groups: int, axes: tuple[Axis, ...], scale: float) -> None:
+    def __init__(self, x: Tensor, groups: int, axes: tuple[ConvAxis, ...], scale: float) -> None:
         *others, _, self.line = axes
         count = len(others)
         view = _view(x, groups, axes, 1, (count, count + 1))
@@ -325,7 +332,7 @@ class _Grid:
 
     def _read(self, low: int, length: int) -> tuple[Tensor, ...]:
         axis, cells = self.line, self.cells[:, :, low : low + length, :, : self.line.size]
-        cells = F.pad(cells, (-axis.offset, axis.reach + axis.offset - axis.size))
+        cells = F.pad(cells, axis.padding)
         return tuple(
             cells.narrow(-1, axis.dilation * tap, axis.positions).flatten(2).mT for tap in range(axis.kernel)
         )

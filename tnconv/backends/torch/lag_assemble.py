@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from tnconv.backends.torch.into import add_into
-from tnconv.backends.torch.lag_schedule import Axis
+from tnconv.backends.torch.lag_schedule import tile_cells
 from tnconv.backends.torch.memory import new_empty
-from tnconv.ir.shapes import covered
+from tnconv.ir.shapes import ConvAxis, covered
 
 CHANNELS = -1  # beside the numbers of axes
 Made = dict[tuple[int, int], Tensor]
@@ -28,7 +28,7 @@ def at_taps(block: Tensor, rows: Sequence[int], columns: Sequence[int]) -> Tenso
 
 def place_blocks(
     part: Callable[[Taps, Taps], Tensor],
-    axes: tuple[Axis, ...],
+    axes: tuple[ConvAxis, ...],
     write: bool,
     out: Tensor | None = None,
     beta: float = 0.0,
@@ -63,7 +63,7 @@ def place_blocks(
 
 def assemble(
     made: Made,
-    axes: tuple[Axis, ...],
+    axes: tuple[ConvAxis, ...],
     tile: int,
     order: tuple[int, ...],
     lag: int | None,
@@ -77,7 +77,7 @@ def assemble(
     some = next(iter(made.values()))
     kernel = [a.kernel for a in axes]
     others = prod([axes[n].kernel for n in order if n != CHANNELS])
-    cells = others // kernel[-1] * axes[-1].tile(tile) if tile > 1 else others
+    cells = others // kernel[-1] * tile_cells(axes[-1], tile) if tile > 1 else others
     groups, channels = some.shape[0], some.shape[1] // cells
     if tile > 1:
         made = _diagonals(made, axes[-1], tile)
@@ -109,12 +109,12 @@ def _handed_over(blocks: Tensor, width: int, out: Tensor | None, beta: float) ->
     return out
 
 
-def _diagonals(made: Made, axis: Axis, tile: int) -> Made:
+def _diagonals(made: Made, axis: ConvAxis, tile: int) -> Made:
     """From products of the cells of tiles to those of taps: the sums of diagonals of each block.
 
     The cells are the last of the rows and the columns.
     """
-    cells, reach = axis.tile(tile), covered(axis.kernel, axis.dilation)
+    cells, reach = tile_cells(axis, tile), covered(axis.kernel, axis.dilation)
     read = axis.stride * (tile - 1) + reach
     folded: dict[int, Tensor] = {}
     for block in made.values():

@@ -4,63 +4,27 @@
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
 from functools import lru_cache
-from math import gcd
 from typing import NamedTuple
+
+from tnconv.ir.shapes import ConvAxis, covered
 
 _ALIGNED = 4  # products whose columns are a multiple of it are up to twice as fast
 
 
-@dataclass(frozen=True, slots=True)
-class Axis:
-    """One spatial axis: `cell = stride·position + dilation·tap + offset`, with `size` cells."""
+def line(axis: ConvAxis, phase: int) -> tuple[int, int]:
+    """The range of t for which `X_phase[t]` is a cell that some position reads."""
+    origin = axis.dilation * phase + axis.offset
+    low = max(0, -(origin // axis.stride))
+    last = axis.positions + axis.step * ((axis.kernel - 1 - phase) // axis.phases)
+    return low, max(low, min(last, (axis.size - 1 - origin) // axis.stride + 1))
 
-    size: int
-    kernel: int
-    stride: int
-    dilation: int
-    offset: int
-    positions: int
 
-    @property
-    def reach(self) -> int:
-        """Number of cells from the first that a position reads to the last."""
-        return self.stride * (self.positions - 1) + self.dilation * (self.kernel - 1) + 1
-
-    @property
-    def phases(self) -> int:
-        """Number of lines: taps this far apart read one line."""
-        return self.stride // gcd(self.stride, self.dilation)
-
-    @property
-    def step(self) -> int:
-        """Positions by which taps that are `phases` apart differ on their line."""
-        return self.dilation // gcd(self.stride, self.dilation)
-
-    def used(self) -> tuple[int, int]:
-        """The range of the cells that exist and lie within reach."""
-        low = min(max(self.offset, 0), self.size)
-        return low, max(low, min(self.size, self.offset + self.reach))
-
-    def cropped(self) -> "Axis":
-        """The axis of the used cells only; its offset is never positive."""
-        low, high = self.used()
-        return replace(self, size=high - low, offset=self.offset - low if high > low else 0)
-
-    def line(self, phase: int) -> tuple[int, int]:
-        """The range of t for which `X_phase[t]` is a cell that some position reads."""
-        origin = self.dilation * phase + self.offset
-        low = max(0, -(origin // self.stride))
-        last = self.positions + self.step * ((self.kernel - 1 - phase) // self.phases)
-        return low, max(low, min(last, (self.size - 1 - origin) // self.stride + 1))
-
-    def tile(self, positions: int) -> int:
-        """Cells of a tile of so many positions: with several, more than they read, so that products are aligned."""
-        if positions == 1:
-            return self.kernel
-        read = self.stride * (positions - 1) + self.dilation * (self.kernel - 1) + 1
-        return -(-read // _ALIGNED) * _ALIGNED
+def tile_cells(axis: ConvAxis, positions: int) -> int:
+    """Cells of a tile of so many positions: with several, more than they read, so that products are aligned."""
+    if positions == 1:
+        return axis.kernel
+    return -(-covered(axis.kernel, axis.dilation, positions, axis.stride) // _ALIGNED) * _ALIGNED
 
 
 class Term(NamedTuple):
@@ -87,7 +51,7 @@ class Block(NamedTuple):
 
 
 @lru_cache(maxsize=512)
-def block_list(axis: Axis) -> tuple[Block, ...]:
+def block_list(axis: ConvAxis) -> tuple[Block, ...]:
     """The blocks with tap <= tap_2, chain by chain: taps `phases` apart, the last pair first."""
     blocks: list[Block] = []
     for tap, tap_2 in tap_pairs(axis.kernel, symmetric=True):
@@ -96,7 +60,7 @@ def block_list(axis: Axis) -> tuple[Block, ...]:
     return tuple(blocks)
 
 
-def _chain(axis: Axis, tap: int, tap_2: int) -> list[Block]:
+def _chain(axis: ConvAxis, tap: int, tap_2: int) -> list[Block]:
     """The blocks that read the lines of a first pair, in positions of that pair: `[e·j, e·j + O)` for the j-th."""
     step, count = axis.step, axis.positions
     pairs = list(
@@ -123,11 +87,11 @@ def _rows_of(blocks: Iterable[Block]) -> int:
     return sum(term.length for term in terms_of(blocks))
 
 
-def _term(axis: Axis, tap: int, tap_2: int, span: tuple[int, int]) -> Term:
+def _term(axis: ConvAxis, tap: int, tap_2: int, span: tuple[int, int]) -> Term:
     """The sum over the positions in a span at which both taps read a cell of x."""
     (turns, phase), (turns_2, phase_2) = divmod(tap, axis.phases), divmod(tap_2, axis.phases)
-    start, end = (t - axis.step * turns for t in axis.line(phase))
-    start_2, end_2 = (t - axis.step * turns_2 for t in axis.line(phase_2))
+    start, end = (t - axis.step * turns for t in line(axis, phase))
+    start_2, end_2 = (t - axis.step * turns_2 for t in line(axis, phase_2))
     low = max(span[0], start, start_2)
     length = max(0, min(span[1], end, end_2) - low)
     return Term(phase, low - start if length else 0, phase_2, low - start_2 if length else 0, length)
@@ -150,7 +114,7 @@ class Shift(NamedTuple):
 
 
 @lru_cache(maxsize=512)
-def shifts(axis: Axis, symmetric: bool) -> tuple[Shift, ...]:
+def shifts(axis: ConvAxis, symmetric: bool) -> tuple[Shift, ...]:
     """The lags of an axis of stride 1, none negative if `symmetric`."""
     found: dict[int, list[tuple[int, int]]] = {}
     for tap, tap_2 in tap_pairs(axis.kernel, symmetric):
@@ -158,7 +122,7 @@ def shifts(axis: Axis, symmetric: bool) -> tuple[Shift, ...]:
     return tuple(_shift(axis, lag, pairs) for lag, pairs in found.items())
 
 
-def _shift(axis: Axis, lag: int, pairs: list[tuple[int, int]]) -> Shift:
+def _shift(axis: ConvAxis, lag: int, pairs: list[tuple[int, int]]) -> Shift:
     every = max(0, -axis.dilation * lag), min(axis.size, axis.size - axis.dilation * lag)
     spans = [
         (
@@ -183,12 +147,12 @@ def _ranges(*ranges: tuple[int, int]) -> tuple[tuple[int, int], ...]:
     return tuple((low, high) for low, high in ranges if low < high)
 
 
-def zero_gap(axis: Axis) -> int:
+def zero_gap(axis: ConvAxis) -> int:
     """Zeros after each line, so that no lag reaches a cell of the next."""
     return axis.dilation * (axis.kernel - 1)
 
 
-def flat_shift(axis: Axis, term: Term, lag: int, rows: int) -> tuple[int, int, int]:
+def flat_shift(axis: ConvAxis, term: Term, lag: int, rows: int) -> tuple[int, int, int]:
     """First cell, first partner and number of cells of a lag's product, on lines of `rows` short lines with gaps.
 
     `axis` is the one along the short lines; the partner's line is never before the cell's, as in `block_list`.

@@ -6,20 +6,22 @@ Nothing here touches a tensor, so the compiler decides with it and tests count w
 from collections.abc import Sequence
 from functools import lru_cache
 from math import prod
-from typing import Any, Literal, NamedTuple, TypedDict, Unpack, cast
+from typing import Literal, NamedTuple
 
 from tnconv.backends.torch import gram
 from tnconv.backends.torch.lag_schedule import (
-    Axis,
     Block,
     block_list,
     flat_shift,
+    line,
     shifts,
     tap_pairs,
     terms_of,
+    tile_cells,
     zero_gap,
 )
 from tnconv.backends.torch.profile import DEFAULT, Profile, beginnings
+from tnconv.ir.shapes import ConvAxis
 
 Variant = Literal["lag2", "lag1", "windows"]
 VARIANTS: tuple[Variant, ...] = ("lag2", "lag1", "windows")
@@ -33,18 +35,25 @@ _RUN = 6  # cells that take as long to begin a run of a copy as they take to be 
 _GROUP = 0.2  # microseconds that a product of a batch takes by itself
 
 
-class Numbers(TypedDict):
-    """What decides how much work `correlate` has: the input's sizes (of all groups), and its arguments."""
+class Work(NamedTuple):
+    """What decides how much work `correlate` has.
+
+    Args:
+        batch: examples; a representative number if it is not known.
+        channels: of all groups.
+        groups: how many.
+        axes: the spatial axes.
+    """
 
     batch: int
     channels: int
     groups: int
-    sizes: Sequence[int]
-    kernel_size: Sequence[int]
-    stride: Sequence[int]
-    dilation: Sequence[int]
-    offset: Sequence[int]
-    positions: Sequence[int]
+    axes: tuple[ConvAxis, ...]
+
+    @property
+    def cropped(self) -> tuple[ConvAxis, ...]:
+        """The axes of the cells that are used."""
+        return tuple(axis.cropped() for axis in self.axes)
 
 
 class Scheme(NamedTuple):
@@ -64,30 +73,30 @@ def lag_axes(variant: Variant, count: int) -> tuple[int, ...]:
     return {"lag2": (count - 2, count - 1), "lag1": (max(0, count - 2),), "windows": ()}[variant]
 
 
-def _fits(variant: str, axes: tuple[Axis, ...]) -> bool:
+def _fits(variant: str, axes: tuple[ConvAxis, ...]) -> bool:
     """Whether a variant takes these axes."""
     return variant != "lag2" or (len(axes) > 1 and axes[-1].stride == 1 == axes[-2].stride)
 
 
-def _pairs(variant: Variant, axes: tuple[Axis, ...]) -> int:
+def _pairs(variant: Variant, axes: tuple[ConvAxis, ...]) -> int:
     """About how many pairs of taps a variant takes apart."""
     return prod((axes[place].kernel ** 2 + 1) // 2 for place in lag_axes(variant, len(axes)))
 
 
-def _takes(variant: str, tile: int, axes: tuple[Axis, ...]) -> bool:
+def _takes(variant: str, tile: int, axes: tuple[ConvAxis, ...]) -> bool:
     """Whether a variant takes tiles of so many positions along the last axis."""
     if variant == "lag2" or (variant == "lag1" and len(axes) == 1):
         return tile == 1
     return tile >= 1 and axes[-1].positions % tile == 0
 
 
-def _tiled(variant: str, axes: tuple[Axis, ...]) -> list[int]:
+def _tiled(variant: str, axes: tuple[ConvAxis, ...]) -> list[int]:
     """The tiles that a variant takes, and that may be worth it."""
     most = min(axes[-1].positions, _MOST_TILE)
     return [tile for tile in range(1, max(1, most) + 1) if _takes(variant, tile, axes)]
 
 
-def check_scheme(variant: str, tile: int, axes: tuple[Axis, ...]) -> None:
+def check_scheme(variant: str, tile: int, axes: tuple[ConvAxis, ...]) -> None:
     """Refuse what does not take these axes, with the reason."""
     if variant not in VARIANTS:
         raise ValueError(f"no variant {variant!r}; pass one of {', '.join(VARIANTS)}")
@@ -104,66 +113,55 @@ def check_scheme(variant: str, tile: int, axes: tuple[Axis, ...]) -> None:
         )
 
 
-def choose(profile: Profile = DEFAULT, **numbers: Unpack[Numbers]) -> Scheme:
+@lru_cache(maxsize=256)  # asked for one step by its price, its count and its text
+def choose(work: Work, profile: Profile = DEFAULT) -> Scheme:
     """How `correlate` is predicted to be fastest, with one thread or several.
 
     Args:
+        work: the numbers of the call.
         profile: rates of the machine.
-        numbers: of the call, by name; a representative `batch` if it is not known.
 
     Returns:
         The scheme: `"lag2"` where channels are many, `"lag1"`, with a tile where they are few, `"windows"` where no
         lag is worth its many small products; with a tile of one position that is im2col.
     """
-    return _choose(profile, tuple((name, _hashable(value)) for name, value in numbers.items()))
-
-
-def _hashable(value: Any) -> int | tuple[int, ...]:
-    """A number of a call, or numbers by axis, as a key."""
-    return value if isinstance(value, int) else tuple(value)
-
-
-@lru_cache(maxsize=256)
-def _choose(profile: Profile, items: tuple[tuple[str, int | tuple[int, ...]], ...]) -> Scheme:
-    """`choose`, which is asked for one step by its price, its count and its text."""
-    numbers = cast(Numbers, dict(items))
-    axes, wide = _axes(numbers), numbers["channels"] >= _LEAST_WIDTH * numbers["groups"]
+    axes, wide = work.cropped, work.channels >= _LEAST_WIDTH * work.groups
     variants = [
         v for v in VARIANTS if _fits(v, axes) and (v != "lag2" or wide) and _pairs(v, axes) <= _MOST_PRODUCTS
     ]
-    schemes = [s for v in variants for s in _schemes(v, numbers, axes)]
-    return min(schemes, key=lambda s: _seconds(s, numbers, axes, profile))
+    schemes = [s for v in variants for s in _schemes(v, work, axes)]
+    return min(schemes, key=lambda s: _seconds(s, work, axes, profile))
 
 
-def predicted(scheme: Scheme, profile: Profile = DEFAULT, **numbers: Unpack[Numbers]) -> float:
+def predicted(scheme: Scheme, work: Work, profile: Profile = DEFAULT) -> float:
     """Microseconds that `correlate` is predicted to take.
 
     Args:
         scheme: how it goes about it.
+        work: the numbers of the call.
         profile: rates of the machine.
-        numbers: of the call, by name.
     """
-    return _seconds(scheme, numbers, _axes(numbers), profile)
+    return _seconds(scheme, work, work.cropped, profile)
 
 
-def multiplications(scheme: Scheme, **numbers: Unpack[Numbers]) -> int:
+def multiplications(scheme: Scheme, work: Work) -> int:
     """The exact number of scalar multiplications in the products of `correlate` over cells, over all groups.
 
     What is done to the products afterwards, as summing diagonals of tiles, is not counted.
 
     Args:
         scheme: how it goes about it.
-        numbers: of the call, by name.
+        work: the numbers of the call.
 
     Raises:
         ValueError: as `correlate` does, if there is no such variant or it does not take these axes.
     """
-    axes = _axes(numbers)
+    axes = work.cropped
     check_scheme(*scheme, axes)
-    groups = numbers["groups"]
+    groups = work.groups
     return sum(
         gram.multiplications(groups, p.width, p.rows) if p.symmetric else groups * p.rows * p.width**2
-        for p in _products(scheme, numbers, axes)
+        for p in _products(scheme, work, axes)
     )
 
 
@@ -183,20 +181,20 @@ def _beginnings(inputs: int, positions: Sequence[int], *, last: bool) -> float:
     return beginnings(order[-1], order[-2]) + (_TURNED if last else 0)
 
 
-def buffers(scheme: Scheme, **numbers: Unpack[Numbers]) -> list[tuple[str, int, int]]:
+def buffers(scheme: Scheme, work: Work) -> list[tuple[str, int, int]]:
     """What `correlate` needs besides input and result: (what, elements of one input, elements whatever the batch).
 
     Args:
         scheme: how it goes about it.
-        numbers: of the call, by name; `batch` is not looked at.
+        work: the numbers of the call; `batch` is not looked at.
     """
-    axes, by_lag = _axes(numbers), lag_axes(scheme.variant, len(numbers["sizes"]))
-    channels, groups = numbers["channels"], numbers["groups"]
+    axes, by_lag = work.cropped, lag_axes(scheme.variant, len(work.axes))
+    channels, groups = work.channels, work.groups
     padded = channels * prod(a.size if n in by_lag else a.reach for n, a in enumerate(axes))
-    cells = channels * prod(a.positions // p * a.tile(p) for a, p in rest(scheme, axes))
+    cells = channels * prod(a.positions // p * tile_cells(a, p) for a, p in rest(scheme, axes))
     if by_lag:
         axis = axes[by_lag[0]]
-        cells *= sum(b - a for a, b in (axis.line(p) for p in range(min(axis.phases, axis.kernel))))
+        cells *= sum(b - a for a, b in (line(axis, p) for p in range(min(axis.phases, axis.kernel))))
     for place in by_lag[1:]:  # twice, once with zeros in place of cells that only some taps read
         cells *= 2 * (axes[place].size + zero_gap(axes[place]))
     found = [("padding", padded, 0), ("cells", cells, 0)]
@@ -208,28 +206,22 @@ def buffers(scheme: Scheme, **numbers: Unpack[Numbers]) -> list[tuple[str, int, 
     return [*found, ("blocks", 0, 2 * groups * blocks * columns**2)]
 
 
-def _axes(numbers: Numbers) -> tuple[Axis, ...]:
-    names: tuple[Literal["sizes", "kernel_size", "stride", "dilation", "offset", "positions"], ...]
-    names = ("sizes", "kernel_size", "stride", "dilation", "offset", "positions")
-    return tuple(Axis(*axis).cropped() for axis in zip(*(numbers[name] for name in names), strict=True))
-
-
-def _schemes(variant: Variant, numbers: Numbers, axes: tuple[Axis, ...]) -> list[Scheme]:
+def _schemes(variant: Variant, work: Work, axes: tuple[ConvAxis, ...]) -> list[Scheme]:
     """The variant with all tiles that may be worth it."""
-    width = numbers["channels"] // numbers["groups"]
+    width = work.channels // work.groups
     found = [Scheme(variant, tile) for tile in _tiled(variant, axes)]
     return [s for s in found if s.tile == 1 or width * _tile_cells(s, axes) <= _MOST_WIDTH]
 
 
-def rest(scheme: Scheme, axes: tuple[Axis, ...]) -> list[tuple[Axis, int]]:
+def rest(scheme: Scheme, axes: tuple[ConvAxis, ...]) -> list[tuple[ConvAxis, int]]:
     """The axes that do not go by lag, with the positions of a tile."""
     by_lag = lag_axes(scheme.variant, len(axes))
     tiles = [*(1 for _ in axes[:-1]), scheme.tile]
     return [(a, p) for n, (a, p) in enumerate(zip(axes, tiles, strict=True)) if n not in by_lag]
 
 
-def _tile_cells(scheme: Scheme, axes: tuple[Axis, ...]) -> int:
-    return prod(a.tile(p) for a, p in rest(scheme, axes))
+def _tile_cells(scheme: Scheme, axes: tuple[ConvAxis, ...]) -> int:
+    return prod(tile_cells(a, p) for a, p in rest(scheme, axes))
 
 
 class _Product(NamedTuple):
@@ -240,58 +232,58 @@ class _Product(NamedTuple):
     symmetric: bool
 
 
-def _products(scheme: Scheme, numbers: Numbers, axes: tuple[Axis, ...]) -> list[_Product]:
+def _products(scheme: Scheme, work: Work, axes: tuple[ConvAxis, ...]) -> list[_Product]:
     by_lag = lag_axes(scheme.variant, len(axes))
-    width = numbers["channels"] // numbers["groups"] * _tile_cells(scheme, axes)
-    rows = numbers["batch"] * prod(a.positions // p for a, p in rest(scheme, axes))
+    width = work.channels // work.groups * _tile_cells(scheme, axes)
+    rows = work.batch * prod(a.positions // p for a, p in rest(scheme, axes))
     if not by_lag:
         return [_Product(rows, width, True)]
     blocks = block_list(axes[by_lag[0]])
     if len(by_lag) == 1:
         squares = {id(b.common) for b in blocks if b.starts and b.tap == b.tap_2}
         return [_Product(rows * t.length, width, id(t) in squares) for t in terms_of(blocks)]
-    line = axes[by_lag[1]]
+    other = axes[by_lag[1]]
     made: list[_Product] = []
     for block in blocks:
         symmetric = block.tap == block.tap_2
         if block.starts:
-            made += [_Product(count, width, same) for count, same in _grid_rows(line, block, rows)]
+            made += [_Product(count, width, same) for count, same in _grid_rows(other, block, rows)]
         added = [] if block.starts or not block.common.length else [block.common]
-        pairs = len(tap_pairs(line.kernel, symmetric))
+        pairs = len(tap_pairs(other.kernel, symmetric))
         for term in added + ([block.own] if block.own else []):
-            made += [_Product(rows * term.length * line.positions, width, False)] * pairs
+            made += [_Product(rows * term.length * other.positions, width, False)] * pairs
     return made
 
 
-def _grid_rows(line: Axis, block: Block, rows: int) -> list[tuple[int, bool]]:
+def _grid_rows(other: ConvAxis, block: Block, rows: int) -> list[tuple[int, bool]]:
     """Rows of all the products that `lag._Grid.start` computes, and whether one is of a matrix with itself."""
     found: list[tuple[int, bool]] = []
-    for shift in shifts(line, block.tap == block.tap_2):
+    for shift in shifts(other, block.tap == block.tap_2):
         if shift.inner:
             same = block.tap == block.tap_2 and shift.lag == 0
-            found.append((flat_shift(line, block.common, shift.lag, rows)[2], same))
+            found.append((flat_shift(other, block.common, shift.lag, rows)[2], same))
         edges = [edge for *_, ranges in shift.pairs for edge in ranges]
         found += [(block.common.length * rows * (high - low), False) for low, high in edges]
     return found
 
 
-def _short_runs(scheme: Scheme, batch: int, axes: tuple[Axis, ...]) -> float:
+def _short_runs(scheme: Scheme, batch: int, axes: tuple[ConvAxis, ...]) -> float:
     """How much longer a copy takes, a cell, because its runs are short: in cells."""
     if scheme.variant == "lag2":
         return 0.0
     if scheme.tile > 1:
-        return _RUN / axes[-1].tile(scheme.tile)
+        return _RUN / tile_cells(axes[-1], scheme.tile)
     positions = [axis.positions for axis, _ in rest(scheme, axes)]
     if not positions:
         return 0.0
     return _beginnings(max(1, batch), positions, last=inputs_last(batch, positions))
 
 
-def _seconds(scheme: Scheme, numbers: Numbers, axes: tuple[Axis, ...], profile: Profile) -> float:
+def _seconds(scheme: Scheme, work: Work, axes: tuple[ConvAxis, ...], profile: Profile) -> float:
     """Predicted microseconds."""
-    groups, by_lag = numbers["groups"], lag_axes(scheme.variant, len(axes))
-    per_group = numbers["channels"] // groups
-    products = _products(scheme, numbers, axes)
+    groups, by_lag = work.groups, lag_axes(scheme.variant, len(axes))
+    per_group = work.channels // groups
+    products = _products(scheme, work, axes)
     total = 8 * profile.call
     for made in products:
         count = (
@@ -302,18 +294,20 @@ def _seconds(scheme: Scheme, numbers: Numbers, axes: tuple[Axis, ...], profile: 
         total += 2 * profile.call + (groups * _GROUP if groups > 1 else 0)
         total += count / profile.matmul / gram.efficiency(made.width, made.rows, scheme.tile == 1)
         total += profile.copying(groups * made.width**2 / 4)
-    cells = numbers["batch"] * numbers["channels"]
+    cells = work.batch * work.channels
     for axis, positions in rest(scheme, axes):
-        cells *= axis.positions // positions * axis.tile(positions)
+        cells *= axis.positions // positions * tile_cells(axis, positions)
     for place in by_lag:
         axis = axes[place]
         cells *= max(1, axis.size * min(axis.phases, axis.kernel) // axis.stride)
-    total += profile.copying(cells * (0.8 + _short_runs(scheme, numbers["batch"], axes)))
+    total += profile.copying(cells * (0.8 + _short_runs(scheme, work.batch, axes)))
     result = groups * (per_group * prod(a.kernel for a in axes)) ** 2
     if scheme.variant == "windows" and scheme.tile == 1:
         return _BETTER * total
     if scheme.tile > 1:
         blocks = len(block_list(axes[by_lag[0]])) if by_lag else 1
-        taps = (per_group * _tile_cells(scheme, axes) // axes[-1].tile(scheme.tile) * axes[-1].kernel) ** 2
+        taps = (
+            per_group * _tile_cells(scheme, axes) // tile_cells(axes[-1], scheme.tile) * axes[-1].kernel
+        ) ** 2
         total += blocks * (4 * profile.call + profile.copying(0.6 * groups * taps * scheme.tile))
     return total + profile.copying(1.2 * result)

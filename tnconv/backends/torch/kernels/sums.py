@@ -1,7 +1,7 @@
 """Window sums by thin matrix products, and correlations of one input with itself by lag."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 from tnconv.backends.torch import lag_scheme
 from tnconv.backends.torch.emit import Emitter, Value, call, singles
@@ -10,6 +10,7 @@ from tnconv.backends.torch.kernels.contract import presum
 from tnconv.backends.torch.kernels.symmetric import find_mirror
 from tnconv.ir import Index, Relational, Size, product, solve
 from tnconv.ir.index import normal
+from tnconv.ir.shapes import ConvAxis
 
 # Fitted to one CPU core: two axes at once where (kept cells / 4 - 1) * (cells of an image) is below the limit.
 _PLANE, _LEAST_PLANE = 0.25, 2600
@@ -123,7 +124,7 @@ class _Lag:
     images: tuple[Index, ...]
     kernels: tuple[Index, ...]
     mirror: dict[Index, Index]
-    numbers: tuple[tuple[int, int, int, int, int, int], ...]  # I, K, s, d, offset, O an axis
+    axes: tuple[ConvAxis, ...]
 
 
 class LagCorrelation(Kernel):
@@ -140,9 +141,8 @@ class LagCorrelation(Kernel):
 
     def cost(self, problem: Problem) -> float:
         """What the fastest scheme is predicted to take."""
-        numbers = _numbers(problem)
-        scheme = lag_scheme.choose(problem.profile, **numbers)
-        return lag_scheme.predicted(scheme, problem.profile, **numbers)
+        work = _work(problem)
+        return lag_scheme.predicted(lag_scheme.choose(work, problem.profile), work, problem.profile)
 
     def multiplications(self, problem: Problem) -> Size | None:
         """Those of the scheme, as it is at the representative sizes; linear in the number of examples."""
@@ -150,8 +150,8 @@ class LagCorrelation(Kernel):
         assert found is not None
         if not all(isinstance(i.size, int) for i in (*found.groups, *found.channels)):
             return None
-        numbers = _numbers(problem)
-        counted = lag_scheme.multiplications(lag_scheme.choose(problem.profile, **numbers), **numbers)
+        work = _work(problem)
+        counted = lag_scheme.multiplications(lag_scheme.choose(work, problem.profile), work)
         each, rest = divmod(counted, max(1, problem.count(found.batch)))
         return None if rest else normal(each * product(i.size for i in found.batch))
 
@@ -159,13 +159,13 @@ class LagCorrelation(Kernel):
         """Write one call of the runtime."""
         found = _find_lag(problem)
         assert found is not None
-        numbers = _numbers(problem)
-        scheme = lag_scheme.choose(problem.profile, **numbers)
+        work = _work(problem)
+        scheme = lag_scheme.choose(work, problem.profile)
         value = em.arrange(
             problem.operands[0], (found.batch, (*found.groups, *found.channels), *singles(found.images))
         )
         value = em.conj(value)
-        _, kernel, stride, dilation, offset, positions = zip(*found.numbers, strict=True)
+        _, kernel, stride, dilation, offset, positions = zip(*map(astuple, found.axes), strict=True)
         options = {
             "groups": product(i.size for i in found.groups),
             "kernel_size": kernel,
@@ -180,28 +180,18 @@ class LagCorrelation(Kernel):
         rows = (*found.channels, *found.kernels)
         columns = tuple(found.mirror[i] for i in rows)
         batch = product(i.size for i in found.batch)
-        for what, each, rest in lag_scheme.buffers(scheme, **numbers):
+        for what, each, rest in lag_scheme.buffers(scheme, work):
             em.allocated(what, normal(each * batch + rest))
         op = "correlate" if problem.hermitian else "plain_correlate"
         return em.make("factor", call(op, value, **options), (found.groups, rows, columns), fresh=True)
 
 
-def _numbers(problem: Problem) -> lag_scheme.Numbers:
+def _work(problem: Problem) -> lag_scheme.Work:
     """What decides how much work there is, at the representative sizes."""
     found = _find_lag(problem)
     assert found is not None
-    sizes, kernel, stride, dilation, offset, positions = zip(*found.numbers, strict=True)
-    return {
-        "batch": problem.count(found.batch),
-        "channels": problem.count((*found.groups, *found.channels)),
-        "groups": problem.count(found.groups),
-        "sizes": sizes,
-        "kernel_size": kernel,
-        "stride": stride,
-        "dilation": dilation,
-        "offset": offset,
-        "positions": positions,
-    }
+    channels, groups = problem.count((*found.groups, *found.channels)), problem.count(found.groups)
+    return lag_scheme.Work(problem.count(found.batch), channels, groups, found.axes)
 
 
 def _find_lag(problem: Problem) -> _Lag | None:
@@ -229,14 +219,14 @@ def _read_lag(problem: Problem) -> _Lag | None:
         images,
         tuple(kernel for kernel, _ in forms),
         dict(zip(found.rows, found.columns, strict=True)),
-        tuple(numbers for _, numbers in forms),
+        tuple(axis for _, axis in forms),
     )
 
 
 def _window_form(
     problem: Problem, relation: Relational, rows: tuple[Index, ...]
-) -> tuple[Index, tuple[int, int, int, int, int, int]] | None:
-    """The kernel, and (I, K, s, d, offset, O), of a window that has one latent position and one open kernel."""
+) -> tuple[Index, ConvAxis] | None:
+    """The kernel, and the axis, of a window that has one latent position and one open kernel."""
     if len(relation.terms) != 2 or not all(isinstance(x.size, int) for x in relation.indices):
         return None
     (stride, position), (dilation, kernel) = sorted(relation.terms, key=lambda term: term[1] in rows)
@@ -244,4 +234,4 @@ def _window_form(
     if not fits or kernel not in rows or problem.holders(kernel) or problem.uses(kernel) != 1:
         return None
     size = relation.left.size
-    return kernel, (size, kernel.size, stride, dilation, relation.offset, position.size)
+    return kernel, ConvAxis(size, kernel.size, stride, dilation, relation.offset, position.size)
