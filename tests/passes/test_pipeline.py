@@ -1,5 +1,6 @@
 """The pipeline: texts that parse back, stages, contracts, and errors that say where."""
 
+import pickle
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -132,6 +133,16 @@ def test_stages_record_what_happened():
     assert stages[0].before is NETWORK is stages[0].after
     assert stages[1].after is after
     assert stages[1].notes == ("v on x",)
+
+
+def test_a_stage_of_a_pickle_has_its_pass_where_the_text_names_one():
+    own = doing(lambda network: PassResult(network.rename("b"), True, ("renamed",), (("own", 2),)))
+    _, stages = Pipeline((Batch("v", size=2), own)).run(NETWORK)
+    assert [stage.pass_ for stage in stages] == [Batch("v", size=2), own]
+    read = pickle.loads(pickle.dumps(stages))  # what `doing` makes is not importable
+    assert read == stages
+    assert [stage.pass_ for stage in read] == [Batch("v", size=2), None]
+    assert read[1].fired == (("own", 2),)
 
 
 def test_errors_say_where_and_show_the_network():

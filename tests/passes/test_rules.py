@@ -9,8 +9,9 @@ from pass_strategies import chains
 
 from tnconv.backends.reference import evaluate
 from tnconv.errors import PassError
-from tnconv.ir import Delta, Index, Network, Scale, Tensor, group, parse, parse_network
+from tnconv.ir import Delta, Index, Network, Scale, Sum, Tensor, group, parse, parse_network
 from tnconv.passes import Pipeline, RewritePass, available, exact_check, get, rule
+from tnconv.passes.rules.deltas import AbsorbDeltas
 from tnconv.testing import assert_roundtrip, assert_same_value, assert_valid, networks, seeds
 
 REWRITES = [name for name in available() if issubclass(get(name), RewritePass)]
@@ -179,6 +180,10 @@ def test_notes_say_which_rule_fired_on_what():
     )
     _, (stage,) = Pipeline.parse("absorb_deltas").run(before)
     assert stage.notes == ("absorb_plain_deltas x1: d, e",)
+    assert stage.fired == (("absorb_plain_deltas", 1),)
+    assert stage.pass_ == AbsorbDeltas()
+    _, (both,) = Pipeline.parse("absorb_deltas").run(Sum("s", (before, before.rename("other"))))
+    assert both.fired == (("absorb_plain_deltas", 2),)
 
 
 def test_hundreds_of_deltas_go_at_once():

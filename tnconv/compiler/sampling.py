@@ -14,7 +14,6 @@ from tnconv.errors import ArgumentError
 from tnconv.ir import Expression, Index, evaluate
 from tnconv.ir.index import symbol_names
 from tnconv.passes import Stage
-from tnconv.passes.base import parse_pass
 from tnconv.passes.sample import Preselect, Sample, kept_of
 from tnconv.passes.tools import nodes_reading
 
@@ -135,9 +134,9 @@ def cuts_of(stages: Sequence[Stage]) -> tuple[Cut, ...] | None:
         stages: of a pipeline.
     """
     for stage in stages:
-        made = parse_pass(stage.text) if stage.text.startswith(Preselect.name) else None
-        if isinstance(made, Preselect):
-            term, node = next((t, n) for t in stage.before.terms for n in nodes_reading(t, made.argument))
+        if isinstance(stage.pass_, Preselect):
+            argument = stage.pass_.argument
+            term, node = next((t, n) for t in stage.before.terms for n in nodes_reading(t, argument))
             tables = {s.left: s.table for s in term.selects if s.left in node.indices}
             return tuple(
                 Cut(place, inner, tuple(i.size for i in axis.indices), tables[index])

@@ -142,7 +142,7 @@ def _tab(number: int, stage: Stage, selected: bool) -> str:
     state = f'aria-selected="{str(selected).lower()}" tabindex="{0 if selected else -1}"'
     return (
         f'<li role="presentation"><button role="tab" id="tab{number}" aria-controls="stage{number}" {state}{css} '
-        f'title="{escape(stage.text)}">{escape(stage.text.partition("{")[0])}</button></li>'
+        f'title="{escape(stage.text)}">{escape(stage.pass_.name if stage.pass_ else stage.text)}</button></li>'
     )
 
 

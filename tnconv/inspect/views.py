@@ -1,7 +1,6 @@
 """What the views of a compiled function are given: its parts, without the room that makes them."""
 
 import re
-from collections.abc import Sequence
 from typing import Any, Protocol
 
 from tnconv.backends.base import Program
@@ -9,9 +8,7 @@ from tnconv.backends.tuning import Trial
 from tnconv.inspect.docstrings import first_line
 from tnconv.ir import Expression, Size, evaluate
 from tnconv.ir.index import symbol_names
-from tnconv.passes import Pass, Stage, available, get
-from tnconv.passes.rewrite import Rule
-from tnconv.passes.text import split_pass
+from tnconv.passes import RewritePass, Stage
 from tnconv.planner import DEFAULT_HINT, Plan
 from tnconv.spec import Layer
 
@@ -48,20 +45,13 @@ def equation_of(function: Compiled) -> str | None:
     return equation
 
 
-def pass_of(stage: Stage) -> type[Pass] | None:
-    """The class of the pass that made a stage; None where it is no longer registered."""
-    name, _ = split_pass(stage.text)
-    return get(name) if name in available() else None
-
-
 def sentences(stage: Stage) -> tuple[str, ...]:
     """What the pass of a stage does, then each rule that fired with its own sentence."""
-    kind = pass_of(stage)
-    if kind is None:
+    if stage.pass_ is None:
         return ()
-    fired = {note.partition(" x")[0] for note in stage.notes}
-    rules: Sequence[Rule] = getattr(kind, "rules", ())
-    return (first_line(kind), *(f"{each.name}: {each.sentence}" for each in rules if each.name in fired))
+    rules = stage.pass_.rules if isinstance(stage.pass_, RewritePass) else ()
+    fired = dict(stage.fired)
+    return first_line(type(stage.pass_)), *(f"{r.name}: {r.sentence}" for r in rules if r.name in fired)
 
 
 def count_text(size: Size) -> str:

@@ -16,7 +16,7 @@ from tnconv.passes.pipeline import Check
 
 @dataclass(frozen=True)
 class FindParts(Pass):
-    """The first step of a derivation, as a pass: the value of what it keeps is the same.
+    """Indices and nodes get names by what they are to the layer, and axes the order that a layer has.
 
     Args:
         need: what the operation needs.
@@ -71,7 +71,7 @@ class Derivation:
         if named != self.forward:
             if check is not None and len(named.terms) == len(self.forward.terms):
                 check(self.first, self.forward, named)
-            stages.append(Stage(str(self.first), self.forward, named, True, self.parts.notes()))
+            stages.append(Stage.of(self.first, self.forward, PassResult(named, True, self.parts.notes())))
         derived, rest = self.pipeline.run(named, check)
         return derived, (*stages, *rest)
 

@@ -43,11 +43,13 @@ class PassResult:
         network: the new network or sum; the very one it was given if nothing changed.
         changed: whether `network` differs from what was given. The pipeline checks it.
         notes: what happened, one short line each.
+        fired: each rule that was applied, by name, and how often.
     """
 
     network: Expression
     changed: bool
     notes: tuple[str, ...] = ()
+    fired: tuple[tuple[str, int], ...] = ()
 
 
 class Pass:

@@ -1,7 +1,8 @@
 """Passes in order: `absorb_deltas | dense | batch{index=v}`. Every stage is kept, every contract enforced."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tnconv.errors import PassError, TnconvError
@@ -29,6 +30,8 @@ class Stage:
         after: what it made of it; the same value if nothing changed.
         changed: whether they differ.
         notes: what the pass says about it.
+        fired: each rule that was applied, by name, and how often.
+        pass_: the pass; after a pickle that which its text names, None where none does.
     """
 
     text: str
@@ -36,6 +39,25 @@ class Stage:
     after: Expression
     changed: bool
     notes: tuple[str, ...] = ()
+    fired: tuple[tuple[str, int], ...] = ()
+    pass_: Pass | None = field(default=None, compare=False)
+
+    @classmethod
+    def of(cls, each: Pass, before: Expression, result: PassResult) -> "Stage":
+        """What a pass did to an expression."""
+        return cls(str(each), before, result.network, result.changed, result.notes, result.fired, each)
+
+    def __reduce__(self) -> tuple[Callable[..., "Stage"], tuple[Any, ...]]:
+        return _read, (self.text, self.before, self.after, self.changed, self.notes, self.fired)
+
+
+def _read(*parts: Any) -> Stage:
+    """A stage of a pickle: passes may be of a notebook or a plug-in that is not there any more."""
+    stage = Stage(*parts)
+    try:
+        return replace(stage, pass_=parse_pass(stage.text))
+    except TnconvError:
+        return stage
 
 
 @dataclass(frozen=True)
@@ -103,15 +125,15 @@ class Pipeline:
         stages: list[Stage] = []
         for place, each in enumerate(self.passes, 1):
             try:
-                after, notes = run_pass(each, expression)
+                result = _applied(each, expression)
                 if check is not None:
-                    check(each, expression, after)
+                    check(each, expression, result.network)
             except (
                 Exception
             ) as error:  # a plug-in may fail in any way; the place and the network are what helps
                 raise _located(error, each, f"pass {place} of {len(self.passes)}", expression) from error
-            stages.append(Stage(str(each), expression, after, after is not expression, notes))
-            expression = after
+            stages.append(Stage.of(each, expression, result))
+            expression = result.network
         return expression, tuple(stages)
 
 
@@ -137,20 +159,29 @@ def run_pass(each: Pass, expression: Expression) -> tuple[Expression, tuple[str,
     Raises:
         PassError: `requires`, `ensures` or the contract does not hold.
     """
+    result = _applied(each, expression)
+    return result.network, result.notes
+
+
+def _applied(each: Pass, expression: Expression) -> PassResult:
     ready, selected = each.prepare(expression)
     if not selected:
         raise PassError("no term of the sum is left; the result would be zero everywhere")
     if ready.whole:
         result = _run_term(ready, make_sum(expression.name, selected))
-        return (result.network if result.changed else expression), result.notes
+        return result if result.changed else replace(result, network=expression)
     results = [_run_term(ready, term) for term in selected]
     notes = tuple(note for result in results for note in result.notes)
-    if selected == expression.terms and not any(result.changed for result in results):
-        return expression, notes
-    if isinstance(expression, Network):
-        return results[0].network, notes
-    terms = [term for result in results for term in result.network.terms]
-    return make_sum(expression.name, terms), notes
+    fired = Counter[str]()
+    for result in results:
+        fired.update(dict(result.fired))
+    changed = selected != expression.terms or any(result.changed for result in results)
+    after = expression
+    if changed and isinstance(expression, Network):
+        after = results[0].network
+    elif changed:
+        after = make_sum(expression.name, [term for result in results for term in result.network.terms])
+    return PassResult(after, changed, notes, tuple(fired.items()))
 
 
 def _run_term(each: Pass, network: Any) -> PassResult:

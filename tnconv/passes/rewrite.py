@@ -103,7 +103,8 @@ class RewritePass(Pass):
                 f"the rules {', '.join(fired)} still fire after {limit} steps; make each reduce something"
             )
         notes = tuple(f"{name} x{len(what)}: {_listing(what)}" for name, what in fired.items())
-        return PassResult(current, current is not network, notes + self.remarks(current))
+        counts = tuple((name, len(what)) for name, what in fired.items())
+        return PassResult(current, current is not network, notes + self.remarks(current), counts)
 
     def remarks(self, network: Network) -> tuple[str, ...]:
         """Notes about what is left in the final network."""
