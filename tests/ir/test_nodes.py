@@ -6,7 +6,7 @@ import pytest
 import sympy
 
 from tnconv.errors import NetworkError
-from tnconv.ir import Delta, Index, Network, Pattern, Scale, Tensor, group, pattern, solve, symbol
+from tnconv.ir import Delta, Index, Network, Pattern, Role, Scale, Tensor, group, pattern, solve, symbol
 from tnconv.ir.nodes import MODES, fold, runs
 
 I, J, O, K = Index("i", 5), Index("j", 5), Index("o", 3), Index("k", 2)  # noqa: E741
@@ -142,6 +142,7 @@ def test_tensor_fields():
     assert x.argument == "x"
     assert Tensor("x", "input", (), of="x") == Tensor("x", "input", ())
     assert Tensor("x_2", "input", (), of="x").argument == "x"
+    assert x.role is Role.INPUT and repr(x) == repr(Tensor("x", Role.INPUT, x.axes))
     with pytest.raises(NetworkError, match="node 'x' has role 'weight'; the roles are input, parameter"):
         Tensor("x", "weight", ())
     with pytest.raises(NetworkError, match="argument name '1' is not a name"):

@@ -13,7 +13,7 @@ from pathlib import Path
 from tnconv.errors import TnconvError
 from tnconv.inspect.labels import SMALL, TEXT, index_title, number, thickness, width_of
 from tnconv.inspect.scene import Curve, Point, Scene, Shape, Text, check_names, scene_of
-from tnconv.ir import Expression
+from tnconv.ir import Expression, Role
 
 _MARGIN = 14.0
 _HEAD = 34.0
@@ -52,7 +52,7 @@ _RULES = (
     (".plus", "font-size:22px"),
     (".line", "fill:none;stroke:var(--line);stroke-linecap:round"),
     (".dot", "fill:var(--line)"),
-    *((f".{role}", f"fill:var(--{role})") for role in ("input", "parameter", "cotangent", "tangent")),
+    *((f".{role}", f"fill:var(--{role})") for role in Role),
     (".pattern", "fill:var(--pattern);stroke:var(--rim);stroke-width:1"),
     (".select", "fill:var(--select)"),
     (".line.marked", "stroke:var(--mark)"),

@@ -8,16 +8,28 @@ A node compares equal to another only if *all* fields do.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from enum import StrEnum
+from typing import Any
 
 from tnconv.errors import NetworkError
 from tnconv.ir.index import Axis, Index, Size, as_size, check_name, check_readable, format_affine, natural_key
 from tnconv.ir.monomial import as_scalar, is_expression
 
-Role = Literal["input", "parameter", "cotangent", "tangent"]
-ROLES: tuple[Role, ...] = ("input", "parameter", "cotangent", "tangent")
 Terms = tuple[tuple[int, Index], ...]
 MODES = {"circular": "mod", "reflect": "reflect", "replicate": "replicate"}  # mode -> how the text says it
+
+
+class Role(StrEnum):
+    """What an argument is to the layer; in a text by its value, which may be given in its place."""
+
+    INPUT = "input"
+    PARAMETER = "parameter"
+    COTANGENT = "cotangent"
+    TANGENT = "tangent"
+
+
+ROLES = tuple(Role)
+_RANKS = dict(zip(Role, (0, 2, 3, 4), strict=True))  # relations lie at 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +56,7 @@ class Tensor:
             raise NetworkError(f"node {self.name!r} has role {self.role!r}; the roles are {', '.join(ROLES)}")
         if self.of is not None:
             check_name(self.of, "argument")
+        object.__setattr__(self, "role", Role(self.role))
         object.__setattr__(self, "axes", tuple(self.axes))
         object.__setattr__(self, "of", None if self.of == self.name else self.of)
 
@@ -353,7 +366,7 @@ def node_class(node: Node) -> tuple[int, int]:
     """Input, relations, parameters (most axes first), cotangents, tangents, scales."""
     match node:
         case Tensor():
-            return {"input": 0, "parameter": 2, "cotangent": 3, "tangent": 4}[node.role], -len(node.axes)
+            return _RANKS[node.role], -len(node.axes)
         case Pattern() | Delta() | Select():
             return 1, 0
         case Scale():

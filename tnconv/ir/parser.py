@@ -21,7 +21,7 @@ from typing import TypeVar
 from tnconv.errors import NetworkError, ParseError
 from tnconv.ir.index import Axis, Index, Kind, as_size, group, parse_expression
 from tnconv.ir.network import Expression, Network, Sum
-from tnconv.ir.nodes import MODES, ROLES, Node, Relational, Scale, Select, Tensor, pattern
+from tnconv.ir.nodes import MODES, ROLES, Node, Relational, Role, Scale, Select, Tensor, pattern
 from tnconv.ir.verify import INDEX_LINE, OUTPUT_LINE
 
 _NODE = re.compile(r"(\w+)\s*=\s*([a-z]+)\s*(?:\{([^{}]*)\})?\s*\[(.*)\]\Z", re.ASCII)
@@ -203,7 +203,7 @@ def _node(line: str, indices: Mapping[str, Index]) -> Node:
                 f"node {name!r} has options {{{options}}}; write {{of=ARGUMENT}}, {{conj}} or {{of=ARGUMENT, conj}}"
             )
         conjugated = options is not None and bool(reads[2] or reads[3])
-        return Tensor(name, kind, parse_axes(body, indices), reads[1], conjugated)
+        return Tensor(name, Role(kind), parse_axes(body, indices), reads[1], conjugated)
     if options is not None:
         raise NetworkError(f"only a tensor reads an argument; remove {{{options}}} from {kind} {name!r}")
     if kind in ("pattern", "delta", "select"):

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from tnconv.errors import ArgumentError, ParseError
-from tnconv.ir import Axis, Index, Network, Size, Tensor, group, pattern, product
+from tnconv.ir import Axis, Index, Network, Role, Size, Tensor, group, pattern, product
 from tnconv.ir.affine import reach_of_sizes
 from tnconv.notation.affine import Affine, Dots, Equation, Group, Item, Term, parse_equation
 from tnconv.notation.kinds import with_kinds
@@ -141,7 +141,9 @@ class _Builder(Names):
         """The network."""
         self.indices = {name: Index(name, size) for name, size in self.extents.items()}
         tensors = [
-            Tensor(operand_name(number), "parameter" if number else "input", tuple(map(self._axis, row)))
+            Tensor(
+                operand_name(number), Role.PARAMETER if number else Role.INPUT, tuple(map(self._axis, row))
+            )
             for number, row in enumerate(self.rows)
         ]
         seen: set[str] = set()

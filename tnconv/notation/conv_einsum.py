@@ -22,6 +22,7 @@ from tnconv.ir import (
     Index,
     Network,
     Relational,
+    Role,
     Size,
     Tensor,
     as_integer,
@@ -277,7 +278,7 @@ class _Builder(Names):
         tensors = [
             Tensor(
                 operand_name(number),
-                "parameter" if number else "input",
+                Role.PARAMETER if number else Role.INPUT,
                 tuple(self._axis(name, number) for name in term),
             )
             for number, term in enumerate(self.equation.terms)

@@ -1,6 +1,6 @@
 """What the indices of an equation are to a layer, by where they are: names in an equation are free."""
 
-from tnconv.ir import Index, Kind, Network
+from tnconv.ir import Index, Kind, Network, Role
 
 
 def with_kinds(network: Network) -> Network:
@@ -11,7 +11,7 @@ def with_kinds(network: Network) -> Network:
     """
     tied = {i for relation in network.patterns for i in relation.indices}
     inputs, weights = (
-        {i for tensor in network.tensors if (tensor.role == "input") == first for i in tensor.indices}
+        {i for tensor in network.tensors if (tensor.role == Role.INPUT) == first for i in tensor.indices}
         for first in (True, False)
     )
     opened = set(network.open_indices)

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from tnconv.errors import OperationError
-from tnconv.ir import Index, Network, Node, Scale, Tensor
+from tnconv.ir import Index, Network, Node, Role, Scale, Tensor
 from tnconv.ir.nodes import Relational
 from tnconv.ops.restore import channel_places, inputs_of
 
@@ -149,7 +149,7 @@ class _Sides:
         kernels = self._kernels(chain, tensors)
         if kernels:
             return all(kernel in found for kernel in kernels)
-        others = [t for t in tensors if t.role != "input"]
+        others = [t for t in tensors if t.role != Role.INPUT]
         if others:
             self._refuse(
                 f"pattern {chain[0].name!r}, which has no index of it, may be before it or behind it"
@@ -159,7 +159,7 @@ class _Sides:
     def _kernels(self, chain: Sequence[Node], tensors: Sequence[Tensor]) -> list[Tensor]:
         """The parameters whose kernels patterns hold."""
         legs = {i for p in chain for i in p.indices} - self.legs - self.open
-        return [t for t in tensors if t.role != "input" and legs.intersection(t.indices)]
+        return [t for t in tensors if t.role != Role.INPUT and legs.intersection(t.indices)]
 
     def layout(self) -> Layout:
         self._check_weight()
@@ -240,7 +240,7 @@ class _Sides:
         """A position is on an input or in a pattern: what only parameters have is an out-channel of theirs."""
         for index in positions:
             nodes = [n for n in self.inner if index in n.indices]
-            if nodes and all(isinstance(n, Tensor) and n.role != "input" for n in nodes):
+            if nodes and all(isinstance(n, Tensor) and n.role != Role.INPUT for n in nodes):
                 self._refuse(
                     f"index {index.name!r} of the output is on {nodes[0].name!r}, which is not behind it: the input "
                     "leads there on another way"

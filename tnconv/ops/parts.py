@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import NoReturn
 
 from tnconv.errors import OperationError
-from tnconv.ir import Axis, Expression, Index, Network, Sum, Tensor, group
+from tnconv.ir import Axis, Expression, Index, Network, Role, Sum, Tensor, group
 from tnconv.ops.layout import Layout, layout_of
 from tnconv.ops.letters import conform, index_letters, node_names, renamed
 from tnconv.ops.restore import (
@@ -35,9 +35,9 @@ class Part(StrEnum):
     BIAS = "bias"
 
     @property
-    def role(self) -> str:
+    def role(self) -> Role:
         """Its role in the network."""
-        return "input" if self is Part.INPUT else "parameter"
+        return Role.INPUT if self is Part.INPUT else Role.PARAMETER
 
     @property
     def word(self) -> str:

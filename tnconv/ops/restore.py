@@ -12,7 +12,7 @@ output have their channels on the same axis; the other axes behind the batch are
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 
-from tnconv.ir import Axis, Delta, Index, Kind, Network, Node, Tensor, fresh, group, pattern
+from tnconv.ir import Axis, Delta, Index, Kind, Network, Node, Role, Tensor, fresh, group, pattern
 from tnconv.passes.tools import taken_names
 
 Axes = tuple[Axis, ...]
@@ -30,7 +30,7 @@ def is_unit(axis: Axis) -> bool:
 
 def inputs_of(term: Network) -> tuple[Tensor, ...]:
     """The input nodes of a network."""
-    return tuple(t for t in term.tensors if t.role == "input")
+    return tuple(t for t in term.tensors if t.role == Role.INPUT)
 
 
 def with_axes(term: Network, name: str, axes: Iterable[Axis], more: Iterable[Node] = ()) -> Network:
@@ -85,7 +85,7 @@ def channel_places(
 
 def _is_position(term: Network, index: Index) -> bool:
     nodes = term.nodes_with(index)
-    parameters = [n for n in nodes if isinstance(n, Tensor) and n.role == "parameter"]
+    parameters = [n for n in nodes if isinstance(n, Tensor) and n.role == Role.PARAMETER]
     return not parameters or any(not isinstance(n, Tensor) for n in nodes)
 
 

@@ -11,7 +11,7 @@ from fractions import Fraction
 from typing import Any
 
 from tnconv.errors import OperationError
-from tnconv.ir import Index
+from tnconv.ir import Index, Role
 from tnconv.ops.parts import Parts
 from tnconv.passes import Pass
 from tnconv.passes.sample import METHODS, Preselect, Sample, fraction
@@ -151,8 +151,8 @@ def _of_kind(parts: Parts, kind: str, allowed: tuple[str, ...]) -> _Found:
         return _Found(parts.indices(parts.batch), forward=False)
     if kind == SPACE and CHANNELS not in allowed and parts.layout is not None:
         return _Found(parts.layout.positions, forward=False)
-    inputs = [t for t in term.tensors if t.role == "input"]
-    others = {i for t in term.tensors if t.role != "input" for i in t.indices}
+    inputs = [t for t in term.tensors if t.role == Role.INPUT]
+    others = {i for t in term.tensors if t.role != Role.INPUT for i in t.indices}
     tied = {i for p in term.patterns for i in p.indices}
     legs = [i for t in inputs for i in t.indices if i.name not in parts.batch]
     summed = [i for i in legs if i not in term.open_indices]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from tnconv.errors import OperationError
-from tnconv.ir import Index, fresh, product
+from tnconv.ir import Index, Role, fresh, product
 from tnconv.ir.index import symbol_names
 from tnconv.ops.conventions import bracketed
 from tnconv.ops.layout import Layout
@@ -145,7 +145,7 @@ class Subject:
             return Square(copy=copy, rest="sum", conj="first")
         sizes = {ROW: f"{ROW.upper()}_other"} if arguments else {}
         sizes |= {name: self._other_size(name) for name in self.batch}
-        other = dict.fromkeys((*(t.argument for t in self._tensors if t.role == "input"), *arguments))
+        other = dict.fromkeys((*(t.argument for t in self._tensors if t.role == Role.INPUT), *arguments))
         return Square((), (), copy, "sum", "first", tuple(other), tuple(sizes), tuple(sizes.values()))
 
     def _other_size(self, name: str) -> str:

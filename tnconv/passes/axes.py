@@ -12,7 +12,7 @@ from typing import ClassVar
 import numpy as np
 
 from tnconv.errors import PassError
-from tnconv.ir import Axis, Expression, Index, Network, Tensor, group, make_sum
+from tnconv.ir import Axis, Expression, Index, Network, Role, Tensor, group, make_sum
 from tnconv.passes.base import Array, Evaluate, Pass, PassResult
 from tnconv.passes.tools import names
 
@@ -58,7 +58,7 @@ class Open(Pass):
 
     def _probed(self, before: Expression) -> Expression:
         def probe(term: Network) -> Network:
-            units = (Tensor(f"unit_{i.name}", "tangent", (group(i),)) for i in self._summed(term))
+            units = (Tensor(f"unit_{i.name}", Role.TANGENT, (group(i),)) for i in self._summed(term))
             return term.with_nodes((*term.nodes, *units))
 
         return make_sum(before.name, [probe(term) for term in before.terms])

@@ -12,7 +12,7 @@ from typing import ClassVar, Self
 import numpy as np
 
 from tnconv.errors import PassError
-from tnconv.ir import Expression, Index, Kind, Network, as_integer, as_size, evaluate, group
+from tnconv.ir import Expression, Index, Kind, Network, Role, as_integer, as_size, evaluate, group
 from tnconv.ir.index import symbol_names
 from tnconv.passes.base import Array, Evaluate, Pass, PassResult
 from tnconv.passes.tools import nodes_reading, taken_names
@@ -97,7 +97,7 @@ class Batch(Pass):
 
 
 def _first_role(expression: Expression) -> tuple[str, ...]:
-    for role in ("cotangent", "tangent", "input"):
+    for role in (Role.COTANGENT, Role.TANGENT, Role.INPUT):
         found = {t.argument for term in expression.terms for t in term.tensors if t.role == role}
         if found:
             return tuple(name for name in expression.arguments if name in found)

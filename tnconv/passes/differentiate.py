@@ -21,7 +21,7 @@ from typing import ClassVar, Self
 import numpy as np
 
 from tnconv.errors import PassError
-from tnconv.ir import Axis, Delta, Expression, Index, Network, Tensor, conjugate, fresh, make_sum
+from tnconv.ir import Axis, Delta, Expression, Index, Network, Role, Tensor, conjugate, fresh, make_sum
 from tnconv.passes.base import Array, Evaluate, Pass, PassResult
 from tnconv.passes.tools import nodes_reading, taken_names
 
@@ -92,10 +92,10 @@ class Differentiate(Pass):
     def _by(self, network: Network, node: Tensor) -> Network:
         rest = network.without(node.name)
         if self.tangent is not None:
-            return network.with_nodes((*rest, Tensor(self.tangent, "tangent", node.axes, conj=node.conj)))
+            return network.with_nodes((*rest, Tensor(self.tangent, Role.TANGENT, node.axes, conj=node.conj)))
         seeds: tuple[Tensor, ...] = ()
         if self.cotangent is not None:
-            seeds = (Tensor(self.cotangent, "cotangent", network.output, conj=node.conj),)
+            seeds = (Tensor(self.cotangent, Role.COTANGENT, network.output, conj=node.conj),)
             rest = rest if node.conj else tuple(map(conjugate, rest))
         kept = () if seeds else network.output
         axes, deltas = _legs(node, {i for axis in kept for i in axis.indices}, taken_names(network))
@@ -156,7 +156,7 @@ class Close(Pass):
 
     def apply(self, network: Network) -> PassResult:
         """Take the axes from the output and give them to the new argument."""
-        seed = Tensor(self.cotangent, "cotangent", network.output[: self.axes])
+        seed = Tensor(self.cotangent, Role.COTANGENT, network.output[: self.axes])
         closed = network.declared(real=False)
         return PassResult(closed.with_nodes((*network.nodes, seed), network.output[self.axes :]), True)
 

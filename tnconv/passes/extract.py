@@ -13,7 +13,7 @@ from typing import ClassVar, Self
 import numpy as np
 
 from tnconv.errors import NetworkError, PassError
-from tnconv.ir import Axis, Expression, Index, Network, Tensor, conjugate, group
+from tnconv.ir import Axis, Expression, Index, Network, Role, Tensor, conjugate, group
 from tnconv.ir.parser import parse_axes
 from tnconv.passes.base import Array, Evaluate, Pass, PassResult
 from tnconv.passes.cells import pack, unpack
@@ -58,7 +58,7 @@ class Extract(Pass):
         """Leave the other nodes out."""
         nodes = [node for node in network.nodes if node.name in self.nodes]
         if self.cotangent is not None:
-            nodes = [*map(conjugate, nodes), Tensor(self.cotangent, "cotangent", network.output)]
+            nodes = [*map(conjugate, nodes), Tensor(self.cotangent, Role.COTANGENT, network.output)]
         after = network.with_nodes(nodes, self._axes(network))
         return PassResult(after, after != network)
 

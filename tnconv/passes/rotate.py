@@ -14,7 +14,7 @@ from typing import ClassVar
 import numpy as np
 
 from tnconv.errors import PassError
-from tnconv.ir import Axis, Expression, Index, Kind, Network, Tensor, group
+from tnconv.ir import Axis, Expression, Index, Kind, Network, Role, Tensor, group
 from tnconv.passes.base import Array, Evaluate, Pass, PassResult
 from tnconv.passes.tools import open_named, taken_names
 
@@ -65,7 +65,7 @@ class Rotate(Pass):
         stay = tuple(i for i in axis.indices if i in kept)
         old = group(*(i for i in axis.indices if i not in kept)) if axis.is_group else axis
         new = Index(self.index, old.size, Kind.CHANNEL)
-        matrix = Tensor(self.by, "tangent", (group(*kept), old, group(new)), conj=self.conj)
+        matrix = Tensor(self.by, Role.TANGENT, (group(*kept), old, group(new)), conj=self.conj)
         output: list[Axis] = list(network.output)
         output[self.axis] = group(*stay, new)
         note = f"{old} as {new.name}"

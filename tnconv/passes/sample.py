@@ -25,6 +25,7 @@ from tnconv.ir import (
     Expression,
     Index,
     Network,
+    Role,
     Scale,
     Select,
     Size,
@@ -157,7 +158,7 @@ class Sample(Pass):
         row = Index(name, self.kept(index.size), index.kind)
         nodes: list[Any] = [*term.nodes, Select(self.table, index, row, self.table)]
         if self.factors is not None:
-            nodes.append(Tensor(self.factors, "parameter", (group(row),)))
+            nodes.append(Tensor(self.factors, Role.PARAMETER, (group(row),)))
         else:
             scale = Fraction(1) / Fraction(self.keep) if self.method == "bernoulli" else None
             number = as_scalar(scale) if scale else as_scalar(index.size) / as_scalar(row.size)
@@ -181,7 +182,7 @@ class Sample(Pass):
                 scale = 1 / Fraction(self.keep)
             counts = np.zeros(index.size, dtype=weights.dtype)
             np.add.at(counts, rows, weights)
-            weighted = term.with_nodes((*term.nodes, Tensor(seed, "parameter", (group(index),))))
+            weighted = term.with_nodes((*term.nodes, Tensor(seed, Role.PARAMETER, (group(index),))))
             value = np.asarray(evaluate(weighted, arguments | {seed: counts}))
             exact = value.dtype.kind in "iO"
             parts.append(value.astype(object) * scale if exact else value * float(scale))

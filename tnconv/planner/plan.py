@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from tnconv.errors import PlanError
-from tnconv.ir import Axis, Index, Network, Relational, Scale, Size, Tensor, evaluate, product, symbol
+from tnconv.ir import Axis, Index, Network, Relational, Role, Scale, Size, Tensor, evaluate, product, symbol
 from tnconv.ir.index import normal, symbol_names
 from tnconv.ir.monomial import ONE, Scalar, expanded
 from tnconv.planner.printer import format_plan
@@ -66,7 +66,7 @@ class Step:
     def network(self) -> Network:
         """The step as a network, its operands called `a` and `b`."""
         named = zip("ab", self.operands, strict=False)
-        nodes = [Tensor(name, "input", o.axes, of=o.source, conj=o.conj) for name, o in named]
+        nodes = [Tensor(name, Role.INPUT, o.axes, of=o.source, conj=o.conj) for name, o in named]
         scales = () if self.scale == 1 else (Scale("s", self.scale),)
         return Network(self.result, (*nodes, *self.relations, *scales), self.output)
 

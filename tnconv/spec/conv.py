@@ -9,7 +9,7 @@ from dataclasses import KW_ONLY, dataclass
 from torch import nn
 
 from tnconv.errors import SpecError
-from tnconv.ir import Index, Network, Sum, Tensor, group
+from tnconv.ir import Index, Network, Role, Sum, Tensor, group
 from tnconv.ir.nodes import MODES
 from tnconv.spec.fields import HELP, Ints, Padding, Symbolic, shown
 from tnconv.spec.layer import positions, size_of, with_bias
@@ -67,8 +67,8 @@ class ConvSpec(WindowLayer):
         c, d = Index("c", self.in_channels // self.groups), Index("d", self.out_channels // self.groups)
         i, k = positions("i", self.input_sizes), positions("k", self.kernel_sizes)
         o = positions("o", self.output_sizes)
-        x = Tensor("x", "input", (group(n), group(g, c), *map(group, i)))
-        weight = Tensor("weight", "parameter", (group(g, d), group(c), *map(group, k)))
+        x = Tensor("x", Role.INPUT, (group(n), group(g, c), *map(group, i)))
+        weight = Tensor("weight", Role.PARAMETER, (group(g, d), group(c), *map(group, k)))
         output = (group(n), group(g, d), *map(group, o))
         nodes = (x, weight, *self.window_patterns(k, o, self.padding_mode))
         product = Network(f"conv{self.spatial_dims}d.forward", nodes, output)

@@ -6,7 +6,7 @@ from functools import cached_property
 from torch import nn
 
 from tnconv.errors import SpecError
-from tnconv.ir import Index, Network, Node, Sum, Tensor, group, pattern
+from tnconv.ir import Index, Network, Node, Role, Sum, Tensor, group, pattern
 from tnconv.ir.shapes import covered
 from tnconv.spec.fields import MAX_SIZE, NUMERIC_HELP, Ints, NumericPadding, Symbolic
 from tnconv.spec.layer import positions, size_of, with_bias
@@ -95,8 +95,8 @@ class ConvTransposeSpec(WindowLayer):
         i, k = positions("i", self.input_sizes), positions("k", self.kernel_sizes)
         o = positions("o", self.output_sizes)
         nodes: list[Node] = [
-            Tensor("x", "input", (group(n), group(g, c), *map(group, i))),
-            Tensor("weight", "parameter", (group(g, c), group(d), *map(group, k))),
+            Tensor("x", Role.INPUT, (group(n), group(g, c), *map(group, i))),
+            Tensor("weight", Role.PARAMETER, (group(g, c), group(d), *map(group, k))),
         ]
         steps = zip(self.strides, self.dilations, self.paddings, strict=True)
         for place, (stride, dilation, (left, _)) in enumerate(steps):

@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn.modules.lazy import LazyModuleMixin
 
 from tnconv.errors import SpecError
-from tnconv.ir import Axis, Index, Network, Size, Sum, Tensor, symbol
+from tnconv.ir import Axis, Index, Network, Role, Size, Sum, Tensor, symbol
 from tnconv.spec.fields import HELP, Ints, Symbolic, typed
 from tnconv.spec.files import write_file
 
@@ -185,5 +185,5 @@ def positions(letter: str, sizes: Sequence[int]) -> list[Index]:
 def with_bias(product: Network, channels: Axis) -> Sum:
     """The network and, as a second term, a bias with an axis of channels that is the same at all positions."""
     name = f"{product.name}.bias"
-    term = Network(name, (Tensor("bias", "parameter", (channels,)),), product.output)
+    term = Network(name, (Tensor("bias", Role.PARAMETER, (channels,)),), product.output)
     return Sum(product.name, (product, term))

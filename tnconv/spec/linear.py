@@ -6,7 +6,7 @@ from typing import Self
 from torch import nn
 
 from tnconv.errors import SpecError
-from tnconv.ir import Index, Network, Sum, Tensor, group
+from tnconv.ir import Index, Network, Role, Sum, Tensor, group
 from tnconv.spec.fields import HELP, MAX_DIMS, Ints, Symbolic
 from tnconv.spec.layer import Layer, positions, size_of, with_bias
 
@@ -52,8 +52,8 @@ class LinearSpec(Layer):
         c, d = Index("c", self.in_features), Index("d", self.out_features)
         o = positions("o", self.input_sizes)  # a position of the input is one of the output: no pattern
         nodes = (
-            Tensor("x", "input", (group(n), *map(group, o), group(g, c))),
-            Tensor("weight", "parameter", (group(g, d), group(c))),
+            Tensor("x", Role.INPUT, (group(n), *map(group, o), group(g, c))),
+            Tensor("weight", Role.PARAMETER, (group(g, d), group(c))),
         )
         product = Network("linear.forward", nodes, (group(n), *map(group, o), group(g, d)))
         return with_bias(product, group(g, d)) if bias else product

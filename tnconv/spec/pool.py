@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from tnconv.errors import SpecError
-from tnconv.ir import Index, Network, Scale, Sum, Tensor, group
+from tnconv.ir import Index, Network, Role, Scale, Sum, Tensor, group
 from tnconv.ir.shapes import covered, window_count
 from tnconv.spec.fields import MAX_SIZE, NUMERIC_HELP, Ints, NumericPadding, Symbolic, shown
 from tnconv.spec.layer import positions, size_of
@@ -100,7 +100,7 @@ class PoolSpec(WindowLayer):
         c, d = Index("c", 1), Index("d", 1)
         i, k = positions("i", self.input_sizes), positions("k", self.kernel_sizes)
         o = positions("o", self.output_sizes)
-        x = Tensor("x", "input", (group(n), group(g, c), *map(group, i)))
+        x = Tensor("x", Role.INPUT, (group(n), group(g, c), *map(group, i)))
         divisor = math.prod(self.kernel_sizes) if self.divisor is None else self.divisor
         scale = Scale("scale", Fraction(1, divisor))
         output = (group(n), group(g, d), *map(group, o))

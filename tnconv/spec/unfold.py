@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import nn
 
-from tnconv.ir import Index, Network, Sum, Tensor, group
+from tnconv.ir import Index, Network, Role, Sum, Tensor, group
 from tnconv.spec.fields import NUMERIC_HELP, Ints, NumericPadding, Symbolic
 from tnconv.spec.layer import positions, size_of
 from tnconv.spec.window import WindowLayer, check_names, module_kernel
@@ -54,7 +54,7 @@ class UnfoldSpec(WindowLayer):
         n, g, c = Index("n", size_of(self.batch_size)), Index("g", 1), Index("c", size_of(self.channels))
         i, k = positions("i", self.input_sizes), positions("k", self.kernel_sizes)
         o = positions("o", self.output_sizes)
-        x = Tensor("x", "input", (group(n), group(g, c), *map(group, i)))
+        x = Tensor("x", Role.INPUT, (group(n), group(g, c), *map(group, i)))
         output = (group(n), group(g, c, *k), group(*o))
         return Network(f"unfold{self.spatial_dims}d.forward", (x, *self.window_patterns(k, o)), output)
 

@@ -13,7 +13,7 @@ from typing import ClassVar
 import torch
 
 from tnconv.errors import SpecError
-from tnconv.ir import Axis, Expression, Index, Network, Node, Sum, Tensor, as_integer, group
+from tnconv.ir import Axis, Expression, Index, Network, Node, Role, Sum, Tensor, as_integer, group
 from tnconv.nn.tensorised.budget import Budget
 from tnconv.nn.tensorised.product import Product
 from tnconv.spec import ConvSpec
@@ -202,7 +202,7 @@ class Family(ABC):
 
 def parameter(name: str, *axes: Axis) -> Tensor:
     """A factor."""
-    return Tensor(name, "parameter", axes)
+    return Tensor(name, Role.PARAMETER, axes)
 
 
 def bond(name: str, size: int) -> Axis:
