@@ -6,6 +6,7 @@ A room imports from itself and from rooms on its left. Layer specs and notation 
 """
 
 import ast
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -196,3 +197,31 @@ def test_what_is_allowed_is_not_a_breach(module, source):
 def test_relative_imports_of_a_package_start_at_the_package():
     assert breaches("from .network import Network", "tnconv.ir", is_package=True) == []
     assert "ir imports passes" in breaches("from ..passes import Pass", "tnconv.ir", is_package=True)[0]
+
+
+ARCHITECTURE = (ROOT.parent / "ARCHITECTURE.md").read_text(encoding="utf-8")
+
+
+def named_files() -> list[tuple[str, Path | None]]:
+    """What each line of "to change … open …" names, and where it is: in the package, beside it, or beside the last."""
+    found: list[tuple[str, Path | None]] = []
+    table = ARCHITECTURE[ARCHITECTURE.index("## To change") : ARCHITECTURE.index("## Conventions")]
+    for line in table.splitlines():
+        beside = ROOT
+        for name in re.findall(r"`([\w/]+(?:\.(?:py|json|yml)|/))`", line):
+            places = (ROOT / name, ROOT.parent / name, beside / name)
+            place = next((path for path in places if path.exists()), None)
+            beside = beside if place is None else place if place.is_dir() else place.parent
+            found.append((name, place))
+    return found
+
+
+def test_every_file_that_the_architecture_names_is_there() -> None:
+    found = named_files()
+    assert len(found) > 90
+    assert [name for name, place in found if place is None] == []
+
+
+def test_the_architecture_names_every_room() -> None:
+    rooms = {path.name for path in ROOT.iterdir() if path.is_dir() and (path / "__init__.py").exists()}
+    assert {room for room in rooms if f"`{room}/`" not in ARCHITECTURE} == set()
