@@ -6,7 +6,8 @@ r [n=3] = new mm(x, v)              r [n=3] = new mm(x, v)
 s [n=3] = new q + r                 s [n=3] = new add_reusing(p, r)
 return s                            return s
 
-A scale is multiplied in place. A sum may be: `add_reusing` looks whether somebody records what is done.
+A scale is multiplied in place. A sum may be: `add_reusing` looks whether somebody records what is done. Both only where
+nobody has read that memory before, for autograd may have kept it for whoever did.
 """
 
 from collections.abc import Sequence
@@ -53,9 +54,13 @@ def _rewritten(statements: Sequence[Statement], results: set[str]) -> tuple[list
     own = {s.name: s for s in statements if isinstance(s, Let) and s.memory is Memory.NEW}
     dims = {s.name: s.dims for s in statements if isinstance(s, Let)}
     apart = {s.name for s in statements if isinstance(s, Let) and s.memory is not Memory.OVERLAPPING}
+    first_read: dict[str, int] = {}
     last: dict[str, int] = {}
     for place, each in enumerate(statements):
-        last |= {owner.get(name, name): place for name in reads(each)}
+        memories = [owner.get(name, name) for name in reads(each)]
+        last |= dict.fromkeys(memories, place)
+        if not (isinstance(each, Let) and each.name in owner):
+            first_read = dict.fromkeys(memories, place) | first_read
     last |= {owner.get(name, name): len(statements) for name in results}
     made: list[Statement] = []
     names: dict[str, Var] = {}
@@ -66,13 +71,15 @@ def _rewritten(statements: Sequence[Statement], results: set[str]) -> tuple[list
             made.append(each)
             continue
         memory = owner.get(first.name, first.name)
-        dies = memory in own and last[memory] == place and first.name in apart
+        once = memory in own and first_read.get(memory) == last[memory] == place
+        dies = once and first.name in apart
         second = each.value.args[1]
         if dies and each.value.op == "mul" and _is_number(second):
             made.append(InPlace(first.name, Call("mul_", (first, second))))
             names[each.name] = first
             # Whoever reads the product reads this memory.
             last[memory] = last.get(each.name, place)
+            first_read[memory] = first_read.get(each.name, place)
             owner |= {n: memory for n, root in owner.items() if root == each.name} | {each.name: memory}
         elif (
             dies
