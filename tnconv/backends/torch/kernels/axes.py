@@ -5,75 +5,62 @@ cell: the rows, where only columns are convolved. Else they would have to be mov
 convolved one is folded into it, which multiplies dilation and padding by its size (a tensor ring's open bond).
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
 
 from tnconv.backends.torch.emit import Value
 from tnconv.backends.torch.kernels.base import Problem
 from tnconv.backends.torch.kernels.contract import Split
 from tnconv.backends.torch.kernels.link import OUTPUT, Link, Roles, integer, split_without
 from tnconv.ir import Index
+from tnconv.ir.shapes import ConvAxis
 from tnconv.program import Dims
 
 Legs = tuple[Index, ...]
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class SpatialAxis:
-    """One axis: `image = factor·positions + factor·kernel + offset`, what belongs to it by place as in `Link`.
+    """One axis of a call.
 
     Args:
         legs: on the first operand, on the second, on the output; none where the kernel has one cell.
-        factors: coefficients; that of the image is 1.
-        sizes: cells.
-        offset: minus the padding.
+        numbers: the axis.
     """
 
     legs: tuple[Legs, Legs, Legs]
-    factors: tuple[int, int, int]
-    sizes: tuple[int, int, int]
-    offset: int
+    numbers: ConvAxis
 
     @classmethod
-    def of(cls, link: Link) -> "SpatialAxis":
+    def of(cls, link: Link, roles: Roles) -> "SpatialAxis":
         """The axis of a relation."""
-        ends = [link.at(place) for place in (0, 1, OUTPUT)]
-        legs: list[Legs] = [(index,) for _, index in ends]
-        sizes = [integer(index.size) for _, index in ends]
-        return cls(_three(legs), _three([factor for factor, _ in ends]), _three(sizes), link.offset)
+        first, second, output = (link.at(place)[1] for place in (0, 1, OUTPUT))
+        return cls(((first,), (second,), (output,)), roles.axis(link))
 
     @classmethod
     def plain(cls, leg: Index, kernel: int) -> "SpatialAxis":
         """The axis of a leg that no relation has, with a kernel of one cell at the place `kernel`."""
-        places = range(3)
-        legs: list[Legs] = [() if place == kernel else (leg,) for place in places]
-        sizes = [1 if place == kernel else integer(leg.size) for place in places]
-        return cls(_three(legs), (1, 1, 1), _three(sizes), 0)
+        first, second, output = (() if place == kernel else (leg,) for place in range(3))
+        size = integer(leg.size)
+        return cls((first, second, output), ConvAxis(size, 1, 1, 1, 0, size))
 
-    def with_plain(self, other: "SpatialAxis", kernel: int) -> "SpatialAxis":
+    def with_plain(self, other: "SpatialAxis") -> "SpatialAxis":
         """This axis with a plain one folded into it, as the inner part."""
-        inner = max(other.sizes)
-        legs = [self.legs[p] if p == kernel else (*self.legs[p], *other.legs[p]) for p in range(3)]
-        sizes = [self.sizes[p] * (1 if p == kernel else inner) for p in range(3)]
-        factors = [self.factors[p] * (inner if p == kernel else 1) for p in range(3)]
-        return SpatialAxis(_three(legs), _three(factors), _three(sizes), self.offset * inner)
-
-    def folds(self, image: int, kernel: int) -> bool:
-        """Whether a plain axis may be folded in: at stride 1, with the same padding on both sides."""
-        near = 3 - image - kernel
-        reach = self.factors[kernel] * (self.sizes[kernel] - 1)
-        return (
-            self.factors[near] == 1
-            and self.sizes[near] == self.sizes[image] - 2 * self.offset - reach
-            and self.offset <= 0
+        (a, b, c), (x, y, z) = self.legs, other.legs  # those of the other's kernel are none
+        old, inner = self.numbers, other.numbers.size
+        made = replace(
+            old,
+            size=old.size * inner,
+            positions=old.positions * inner,
+            dilation=old.dilation * inner,
+            offset=old.offset * inner,
         )
+        return SpatialAxis(((*a, *x), (*b, *y), (*c, *z)), made)
 
-
-def _three(values: Sequence[T]) -> tuple[T, T, T]:
-    a, b, c = values
-    return a, b, c
+    @property
+    def folds(self) -> bool:
+        """Whether a plain axis may be folded in: at stride 1, with the same padding on both sides."""
+        left, right = self.numbers.padding
+        return self.numbers.stride == 1 and left == right >= 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,28 +81,25 @@ class Arranged:
     channels_last: bool = False
     copied: int = 0
 
-    @property
-    def image(self) -> int:
-        """The place of the image."""
-        return OUTPUT if self.roles.role == "transposed convolution" else self.roles.first
-
-    @property
-    def kernel(self) -> int:
-        """The place of the kernel."""
-        return OUTPUT if self.roles.role == "weight gradient" else 1 - self.roles.first
-
     def dims(self, place: int) -> Dims:
         """The spatial dimensions at a place."""
         return tuple(axis.legs[place] for axis in self.axes)
 
-    def factors(self, place: int) -> list[int]:
-        """The coefficients at a place."""
-        return [axis.factors[place] for axis in self.axes]
+    @property
+    def strides(self) -> list[int]:
+        """The stride of each axis."""
+        return [axis.numbers.stride for axis in self.axes]
+
+    @property
+    def dilations(self) -> list[int]:
+        """The dilation of each axis."""
+        return [axis.numbers.dilation for axis in self.axes]
 
 
 def as_linked(problem: Problem, roles: Roles) -> Arranged:
     """A native call with the axes of the relations alone, channels first."""
-    made = Arranged(roles, tuple(map(SpatialAxis.of, roles.links)), split_without(problem, roles, ()))
+    axes = tuple(SpatialAxis.of(found, roles) for found in roles.links)
+    made = Arranged(roles, axes, split_without(problem, roles, ()))
     return _laid_out(problem, made)
 
 
@@ -129,18 +113,18 @@ def arranged(problem: Problem, roles: Roles) -> Arranged:
 
 def _arranged(problem: Problem, roles: Roles) -> Arranged:
     first = problem.operands[roles.first]
-    linked = {found.at(roles.first)[1]: SpatialAxis.of(found) for found in roles.links}
+    linked = {found.at(roles.first)[1]: SpatialAxis.of(found, roles) for found in roles.links}
     bare = Arranged(roles, (), split_without(problem, roles, ()))
     pool = bare.split.summed if roles.role == "weight gradient" else bare.split.left
     free = {i for i in pool if isinstance(i.size, int) and i != first.legs[0]}
     run = _run(first.legs, set(linked), free)
     axes: list[SpatialAxis] = []
     for leg in run:
-        made = linked.get(leg) or SpatialAxis.plain(leg, bare.kernel)
-        if leg in free and axes and not axes[-1].legs[bare.kernel]:
-            made = axes.pop().with_plain(made, bare.kernel)
+        made = linked.get(leg) or SpatialAxis.plain(leg, roles.kernel)
+        if leg in free and axes and not axes[-1].legs[roles.kernel]:
+            made = axes.pop().with_plain(made)
         axes.append(made)
-    axes = _few(axes, len(linked), bare)
+    axes = _few(axes, len(linked), roles.kernel)
     taken = {i for axis in axes for legs in axis.legs for i in legs}
     return _laid_out(problem, replace(bare, axes=tuple(axes), split=split_without(problem, roles, taken)))
 
@@ -158,15 +142,15 @@ def _run(legs: Legs, linked: set[Index], free: set[Index]) -> Legs:
     return legs[low : high + 1]
 
 
-def _few(axes: list[SpatialAxis], linked: int, bare: Arranged) -> list[SpatialAxis]:
+def _few(axes: list[SpatialAxis], linked: int, kernel: int) -> list[SpatialAxis]:
     """At most two axes, or as many as relations: plain ones are folded into what stands before them, or left out."""
     most = max(2, linked)
     for place in reversed(range(1, len(axes))):
         before, plain = axes[place - 1], axes[place]
-        if len(axes) > most and not plain.legs[bare.kernel] and before.folds(bare.image, bare.kernel):
-            axes[place - 1 : place + 1] = [before.with_plain(plain, bare.kernel)]
+        if len(axes) > most and not plain.legs[kernel] and before.folds:
+            axes[place - 1 : place + 1] = [before.with_plain(plain)]
     while len(axes) > most:
-        axes.remove(next(axis for axis in axes if not axis.legs[bare.kernel]))
+        axes.remove(next(axis for axis in axes if not axis.legs[kernel]))
     return axes
 
 

@@ -13,6 +13,7 @@ from tnconv.backends.torch.kernels.contract import Split, split_legs
 from tnconv.backends.torch.windows import MOST_PADDED
 from tnconv.ir import Index, Relational, Size, reach
 from tnconv.ir.affine import reverse
+from tnconv.ir.shapes import ConvAxis
 
 OUTPUT = 2
 NATIVE_DIMENSIONS = 3
@@ -88,6 +89,32 @@ class Roles:
     role: str  # "convolution", "transposed convolution" or "weight gradient"
     first: int  # the image (convolution, weight gradient) or the positions (transposed)
     links: tuple[Link, ...]
+
+    @property
+    def image(self) -> int:
+        """The place of the image."""
+        return OUTPUT if self.role == "transposed convolution" else self.first
+
+    @property
+    def kernel(self) -> int:
+        """The place of the kernel."""
+        return OUTPUT if self.role == "weight gradient" else 1 - self.first
+
+    @property
+    def positions(self) -> int:
+        """The place of the positions."""
+        return 3 - self.image - self.kernel
+
+    def axis(self, link: Link) -> ConvAxis:
+        """A relation in numbers."""
+        (stride, position), (dilation, tap) = link.at(self.positions), link.at(self.kernel)
+        image, taps, positions = (integer(i.size) for i in (link.image, tap, position))
+        return ConvAxis(image, taps, stride, dilation, link.offset, positions)
+
+    @property
+    def axes(self) -> tuple[ConvAxis, ...]:
+        """All relations in numbers."""
+        return tuple(map(self.axis, self.links))
 
 
 def find_roles(problem: Problem) -> Roles | None:

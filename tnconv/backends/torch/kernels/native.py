@@ -10,6 +10,7 @@ from tnconv.backends.torch.kernels.contract import Split, presum
 from tnconv.backends.torch.kernels.link import OUTPUT, Roles
 from tnconv.backends.torch.windows import pad, resized
 from tnconv.ir import Index, Size, product
+from tnconv.ir.shapes import covered
 from tnconv.program import Call, Dims, Var
 
 Options = tuple[tuple[str, Any], ...]
@@ -71,19 +72,19 @@ class _Call:
     def rank(self) -> int:
         return len(self.arranged.axes)
 
-    def _image(self, dims: Dims, positions: int, kernel: int) -> tuple[Value, list[int]]:
+    def _image(self, dims: Dims) -> tuple[Value, list[int]]:
         """The image, padded by hand where the padding is not the same on both sides, and the native padding."""
         native_padding: list[int] = []
         by_hand: dict[Index, tuple[int, int]] = {}
         for axis in self.arranged.axes:
-            step, dilation = axis.factors[positions], axis.factors[kernel]
-            reach = step * (axis.sizes[positions] - 1) + dilation * (axis.sizes[kernel] - 1) + 1
-            left, right = -axis.offset, reach - axis.sizes[self.arranged.image] + axis.offset
-            if left >= 0 and 0 <= left - right < step:  # torch ignores what is less than a step
+            left, right = axis.numbers.padding
+            if (
+                left >= 0 and 0 <= left - right < axis.numbers.stride
+            ):  # torch ignores what is less than a step
                 native_padding.append(left)
             else:
                 native_padding.append(0)
-                by_hand[axis.legs[self.arranged.image][0]] = (left, right)
+                by_hand[axis.legs[self.arranged.roles.image][0]] = (left, right)
         image = self.em.arrange(self.first, dims)
         return pad(self.em, image, by_hand), native_padding
 
@@ -105,14 +106,14 @@ class _Call:
     def convolution(self) -> Value:
         """`F.convNd`: batch (left), groups (batch), input channels (summed), output channels (right)."""
         s, em, a = self.split, self.em, self.arranged
-        dims = (s.left, (*s.batch, *s.summed), *a.dims(a.image))
-        image, padding = self._image(dims, OUTPUT, a.kernel)
-        weight = em.arrange(self.second, ((*s.batch, *s.right), s.summed, *a.dims(a.kernel)))
+        dims = (s.left, (*s.batch, *s.summed), *a.dims(a.roles.image))
+        image, padding = self._image(dims)
+        weight = em.arrange(self.second, ((*s.batch, *s.right), s.summed, *a.dims(a.roles.kernel)))
         options = _options(
             every=bool(self.callee),
-            stride=a.factors(OUTPUT),
+            stride=a.strides,
             padding=padding,
-            dilation=a.factors(a.kernel),
+            dilation=a.dilations,
             groups=self._groups(),
         )
         out = (s.left, (*s.batch, *s.right), *a.dims(OUTPUT))
@@ -132,35 +133,32 @@ class _Call:
     def transposed(self) -> Value:
         """`F.conv_transposeNd`: the positions are the image, the output is what they reach."""
         s, em, a = self.split, self.em, self.arranged
-        positions = a.roles.first
         if a.channels_last and not self.callee and (turned := self._turned()):
             return turned
         paddings, extra, after = [], [], {}
         spread: list[tuple[Index, ...]] = []
         for axis in a.axes:
-            step, dilation = axis.factors[positions], axis.factors[a.kernel]
-            full = step * (axis.sizes[positions] - 1) + dilation * (axis.sizes[a.kernel] - 1) + 1
-            left = -axis.offset
-            right = full - left - axis.sizes[OUTPUT]  # cells that are cut off on the right, if positive
-            padding = max(0, left if 0 <= left - right < max(step, dilation) else min(left, right))
-            more = padding - right if padding == left and 0 <= padding - right < max(step, dilation) else 0
+            left, right = axis.numbers.padding  # cells that are cut off, if positive
+            spare = max(axis.numbers.stride, axis.numbers.dilation)
+            padding = max(0, left if 0 <= left - right < spare else min(left, right))
+            more = padding - right if padding == left and 0 <= padding - right < spare else 0
             paddings.append(padding)
             extra.append(more)
             legs = axis.legs[OUTPUT]
             cut = padding - left, padding - more - right
             if cut != (0, 0):  # never so where legs are folded into one
-                legs = (resized(legs[0], full - 2 * padding + more),)
+                legs = (resized(legs[0], axis.numbers.reach - 2 * padding + more),)
                 after[legs[0]] = cut
             spread.append(legs)
-        image = em.arrange(self.first, (s.left, (*s.batch, *s.summed), *a.dims(positions)))
-        weight = em.arrange(self.second, ((*s.batch, *s.summed), s.right, *a.dims(a.kernel)))
+        image = em.arrange(self.first, (s.left, (*s.batch, *s.summed), *a.dims(a.roles.positions)))
+        weight = em.arrange(self.second, ((*s.batch, *s.summed), s.right, *a.dims(a.roles.kernel)))
         options = _options(
             every=bool(self.callee),
-            stride=a.factors(positions),
+            stride=a.strides,
             padding=paddings,
             output_padding=extra,
             groups=self._groups(),
-            dilation=a.factors(a.kernel),
+            dilation=a.dilations,
         )
         out = (s.left, (*s.batch, *s.right), *spread)
         made = self._called("spread", "conv_transpose", out, image, weight, options)
@@ -172,38 +170,37 @@ class _Call:
         With channels last PyTorch computes that up to twice as fast.
         """
         s, em, a = self.split, self.em, self.arranged
-        if not all(axis.folds(OUTPUT, a.kernel) for axis in a.axes):
+        if not all(axis.folds for axis in a.axes):
             return None
-        padding = [axis.factors[a.kernel] * (axis.sizes[a.kernel] - 1) + axis.offset for axis in a.axes]
+        padding = [covered(n.kernel, n.dilation) - 1 + n.offset for n in (axis.numbers for axis in a.axes)]
         if min(padding) < 0:
             return None
         image = em.arrange(self.first, (s.left, (*s.batch, *s.summed), *a.dims(a.roles.first)))
-        kernel = [i for legs in a.dims(a.kernel) for i in legs]
+        kernel = [i for legs in a.dims(a.roles.kernel) for i in legs]
         weight = em.isolate(self.second, kernel)
         if kernel:
             places = [weight.position(k) for k in kernel]
             weight = em.derive(weight, "flip", call("flip", weight, tuple(places)), weight.dims, copied=True)
-        weight = em.arrange(weight, ((*s.batch, *s.right), s.summed, *a.dims(a.kernel)))
-        options = _options(every=False, padding=padding, dilation=a.factors(a.kernel), groups=self._groups())
+        weight = em.arrange(weight, ((*s.batch, *s.right), s.summed, *a.dims(a.roles.kernel)))
+        options = _options(every=False, padding=padding, dilation=a.dilations, groups=self._groups())
         out = (s.left, (*s.batch, *s.right), *a.dims(OUTPUT))
         return self._called("spread", "conv", out, image, weight, options)
 
     def weight_gradient(self, apart: bool) -> Value:
         """The weight gradient of `convolution_backward`: the summed legs are its batch."""
         s, em, a = self.split, self.em, self.arranged
-        positions = 1 - a.roles.first
-        dims = (s.summed, (*s.batch, *s.left), *a.dims(a.image))
-        image, padding = self._image(dims, positions, OUTPUT)
+        dims = (s.summed, (*s.batch, *s.left), *a.dims(a.roles.image))
+        image, padding = self._image(dims)
         front, channels = ((s.right,), s.batch) if apart else ((), (*s.batch, *s.right))
-        gradient = em.arrange(self.second, (*front, s.summed, channels, *a.dims(positions)))
+        gradient = em.arrange(self.second, (*front, s.summed, channels, *a.dims(a.roles.positions)))
         out = (*front, channels, s.left, *a.dims(OUTPUT))
         several = s.batch and not s.summed and not self.callee  # a gradient for each example
         callee = self.callee or ("weight_gradients" if several else "weight_gradient")
         options = _options(
             every=True,
-            stride=a.factors(positions),
+            stride=a.strides,
             padding=padding,
-            dilation=a.factors(OUTPUT),
+            dilation=a.dilations,
             groups=self._groups(),
         )
         examples = (("examples", product(i.size for i in s.batch[:1])),) if several else ()

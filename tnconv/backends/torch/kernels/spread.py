@@ -1,7 +1,7 @@
 """Convolutions to few channels: by a matrix product and a fold, by stride phases, mirrored; see `spread`."""
 
 from abc import abstractmethod
-from math import gcd, prod
+from math import prod
 from typing import ClassVar
 
 from tnconv.backends.torch.emit import Emitter, Value
@@ -9,10 +9,8 @@ from tnconv.backends.torch.kernels.axes import as_linked
 from tnconv.backends.torch.kernels.base import Kernel, Problem
 from tnconv.backends.torch.kernels.link import (
     NATIVE_DIMENSIONS,
-    OUTPUT,
     Roles,
     find_roles,
-    integer,
     multiplications,
     plain_split,
 )
@@ -73,8 +71,7 @@ class Call(Kernel):
 
 def _at_stride_one(roles: Roles) -> bool:
     """Whether the positions of a convolution or of a weight gradient are next to each other."""
-    place = OUTPUT if roles.role == "convolution" else 1 - roles.first
-    return all(found.at(place)[0] == 1 for found in roles.links)
+    return all(axis.stride == 1 for axis in roles.axes)
 
 
 class Folded(Call):
@@ -122,8 +119,7 @@ class Phases(Call):
     def _cost(self, problem: Problem, roles: Roles) -> float:
         profile = problem.profile
         phases, s = self._phases(roles), plain_split(problem, roles)
-        kernel = [integer(found.at(1 - roles.first)[1].size) for found in roles.links]
-        wasted = prod(-(-k // t) * t / k for k, t in zip(kernel, phases, strict=True))
+        wasted = prod(-(-a.kernel // t) * t / a.kernel for a, t in zip(roles.axes, phases, strict=True))
         full = min(1.0, problem.count(s.right) * prod(phases) / profile.lanes)
         calls = (6 + 4 * prod(phases)) * profile.call
         written = profile.copying(2.5 * problem.count(problem.output))
@@ -137,8 +133,7 @@ class Phases(Call):
     @staticmethod
     def _phases(roles: Roles) -> list[int]:
         """How many phases each axis has: cells of the kernel that meet different cells of the result."""
-        both = [(found.at(roles.first)[0], found.at(1 - roles.first)[0]) for found in roles.links]
-        return [stride // gcd(stride, dilation) for stride, dilation in both]
+        return [axis.phases for axis in roles.axes]
 
 
 class Mirrored(Call):
