@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from tnconv.backends.torch.emit import Value
 from tnconv.backends.torch.kernels.base import Problem
 from tnconv.backends.torch.kernels.contract import Split
-from tnconv.backends.torch.kernels.link import OUTPUT, Link, Roles, integer, split_without
+from tnconv.backends.torch.kernels.link import OUTPUT, ConvRole, Link, Roles, integer, split_without
 from tnconv.ir import Index
 from tnconv.ir.shapes import ConvAxis
 from tnconv.program import Dims
@@ -115,7 +115,7 @@ def _arranged(problem: Problem, roles: Roles) -> Arranged:
     first = problem.operands[roles.first]
     linked = {found.at(roles.first)[1]: SpatialAxis.of(found, roles) for found in roles.links}
     bare = Arranged(roles, (), split_without(problem, roles, ()))
-    pool = bare.split.summed if roles.role == "weight gradient" else bare.split.left
+    pool = bare.split.summed if roles.role == ConvRole.GRADIENT else bare.split.left
     free = {i for i in pool if isinstance(i.size, int) and i != first.legs[0]}
     run = _run(first.legs, set(linked), free)
     axes: list[SpatialAxis] = []
@@ -157,7 +157,7 @@ def _few(axes: list[SpatialAxis], linked: int, kernel: int) -> list[SpatialAxis]
 def _laid_out(problem: Problem, made: Arranged) -> Arranged:
     """The call with what is known of layouts: whether channels are last, and what is copied."""
     first, second = problem.operands[made.roles.first], problem.operands[1 - made.roles.first]
-    s, gradient = made.split, made.roles.role == "weight gradient"
+    s, gradient = made.split, made.roles.role == ConvRole.GRADIENT
     lead, inner = (s.summed, (*s.batch, *s.left)) if gradient else (s.left, (*s.batch, *s.summed))
     axes = tuple(i for legs in made.dims(made.roles.first) for i in legs)
     last = len(made.axes) > 1 and bool(inner) and _lies(first, (*lead, *axes, *inner))

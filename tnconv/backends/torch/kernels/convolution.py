@@ -13,6 +13,7 @@ from tnconv.backends.torch.kernels.dense import LEAST_IMAGE
 from tnconv.backends.torch.kernels.link import (
     NATIVE_DIMENSIONS,
     OUTPUT,
+    ConvRole,
     Roles,
     find_roles,
     integer,
@@ -38,7 +39,7 @@ WIDEST = 3  # cells of a row of a depthwise kernel whose weight gradient PyTorch
 def is_depthwise(problem: Problem, roles: Roles) -> bool:
     """Whether a native call has several groups of one channel each."""
     s = plain_split(problem, roles)
-    inside = (*s.left, *s.right) if roles.role == "weight gradient" else (*s.summed, *s.right)
+    inside = (*s.left, *s.right) if roles.role == ConvRole.GRADIENT else (*s.summed, *s.right)
     return problem.count(s.batch) > 1 and problem.count(inside) == 1
 
 
@@ -50,11 +51,11 @@ def rate(problem: Problem, roles: Roles) -> float:
     s = plain_split(problem, roles)
     full = min(1.0, problem.count(s.right) / profile.lanes)
     apart = s.batch[:1] if examples_apart(problem, roles) else ()
-    if roles.role == "weight gradient" and len(s.batch) > len(apart):
+    if roles.role == ConvRole.GRADIENT and len(s.batch) > len(apart):
         # Groups of less than half a register are left to slow code; it gains with the channels nevertheless.
         narrow = min(problem.count(s.left), problem.count(s.right)) / profile.lanes
         full = full if narrow >= 1 / 2 else (full if full == 1 else narrow) * NARROW_GROUPS
-    if roles.role == "convolution" and _cells(problem, roles, 1 - roles.first) > _cells(
+    if roles.role == ConvRole.CONVOLUTION and _cells(problem, roles, 1 - roles.first) > _cells(
         problem, roles, OUTPUT
     ):
         full *= INVERTED * min(1.0, problem.count(s.summed) / profile.lanes)
@@ -69,7 +70,7 @@ def _cells(problem: Problem, roles: Roles, place: int) -> int:
 def examples_apart(problem: Problem, roles: Roles) -> bool:
     """Whether gradients of single examples are large enough for a native call each, which needs no group for it."""
     s = plain_split(problem, roles)
-    if roles.role != "weight gradient" or not s.batch or s.summed:
+    if roles.role != ConvRole.GRADIENT or not s.batch or s.summed:
         return False
     examples, channels = problem.count(s.batch[:1]), problem.count(s.left)
     return worth_calls(examples, channels, multiplications(problem, roles), problem.count(problem.output))
@@ -77,11 +78,11 @@ def examples_apart(problem: Problem, roles: Roles) -> bool:
 
 def quick_rate(problem: Problem, roles: Roles) -> float:
     """The rate of a depthwise call that PyTorch has fast code for: bound by memory, so that large kernels gain."""
-    place = {"convolution": 1 - roles.first, "transposed convolution": 1 - roles.first}.get(
+    place = {ConvRole.CONVOLUTION: 1 - roles.first, ConvRole.TRANSPOSED: 1 - roles.first}.get(
         roles.role, OUTPUT
     )
     profile, taps = problem.profile, _cells(problem, roles, place)
-    if roles.role == "weight gradient":
+    if roles.role == ConvRole.GRADIENT:
         image, times = problem.operands[roles.first], max(1, problem.count(plain_split(problem, roles).right))
         passed = profile.copying(problem.count(image.legs) * (1 + AGAIN * (times - 1)))
         every = max(1, multiplications(problem, roles))
@@ -94,9 +95,9 @@ def _is_quick(problem: Problem, roles: Roles) -> bool:
     links, far = roles.links, 1 - roles.first
     padding = tuple(max(0, -found.offset) for found in links)
     match roles.role:
-        case "convolution":
+        case ConvRole.CONVOLUTION:
             return not pads_slowly(padding, tuple(integer(found.at(OUTPUT)[1].size) for found in links))
-        case "transposed convolution":
+        case ConvRole.TRANSPOSED:
             return len(links) < NATIVE_DIMENSIONS and all(found.at(far)[0] == 1 for found in links)
         case _:
             kernel = [integer(found.at(OUTPUT)[1].size) for found in links]
@@ -125,7 +126,7 @@ class Convolution(Kernel):
         if is_depthwise(problem, roles):
             return 2 * profile.call + every + profile.copying(result / 2 + made.copied)
         image = problem.count(problem.operands[roles.first].legs)
-        if roles.role == "weight gradient":
+        if roles.role == ConvRole.GRADIENT:
             s, kernel = plain_split(problem, roles), [found.at(OUTPUT)[1] for found in roles.links]
             calls = CALL * (problem.count(s.batch[:1]) if examples_apart(problem, roles) else 1)
             disordered = (*s.batch, *s.right, *s.left, *kernel) != problem.output

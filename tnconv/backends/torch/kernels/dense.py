@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from tnconv.backends.torch.emit import Emitter, Value, call, singles
 from tnconv.backends.torch.kernels.base import Kernel, Problem
 from tnconv.backends.torch.kernels.contract import NARROW, split_legs
+from tnconv.backends.torch.kernels.link import ConvRole
 from tnconv.ir import Index, product
 from tnconv.program import Dims
 from tnconv.program.statements import flatten
@@ -28,7 +29,7 @@ _TRANSPOSED = 0.75
 class _Layer:
     """A convolution with stride = kernel: its legs; `kernel` has a leg or None for each of `positions`."""
 
-    role: str  # "convolution", "transposed convolution" or "weight gradient"
+    role: ConvRole
     first: int  # the operand with the positions; the image where both have them
     examples: Legs
     groups: Legs
@@ -57,9 +58,9 @@ class _Layer:
     def operands(self) -> tuple[Dims, Dims]:
         """The dimensions of the operand with the positions, and of the other one."""
         match self.role:
-            case "convolution":
+            case ConvRole.CONVOLUTION:
                 return self.image, self.weight
-            case "transposed convolution":
+            case ConvRole.TRANSPOSED:
                 return self.result, self.weight
             case _:
                 return self.image, self.result
@@ -72,24 +73,24 @@ def find_layer(problem: Problem) -> _Layer | None:
     if problem.operands[0].name == problem.operands[1].name:
         return None  # a symmetric product has better kernels
     for first in (0, 1):
-        for role in ("convolution", "weight gradient", "transposed convolution"):
+        for role in (ConvRole.CONVOLUTION, ConvRole.GRADIENT, ConvRole.TRANSPOSED):
             found = _read(problem, first, role)
             if found is not None and _fits(problem, found):
                 return found
     return None
 
 
-def _read(problem: Problem, first: int, role: str) -> _Layer | None:
+def _read(problem: Problem, first: int, role: ConvRole) -> _Layer | None:
     """Sort legs by what they do, and match those of the image with its form."""
     a, b = problem.operands[first], problem.operands[1 - first]
     split = split_legs(a, b, problem.open)
     at, inside, outside = {
-        "convolution": (split.left, split.summed, split.right),
-        "weight gradient": (split.summed, split.left, split.right),
-        "transposed convolution": (split.left, split.right, split.summed),
+        ConvRole.CONVOLUTION: (split.left, split.summed, split.right),
+        ConvRole.GRADIENT: (split.summed, split.left, split.right),
+        ConvRole.TRANSPOSED: (split.left, split.right, split.summed),
     }[role]
     letters = {**dict.fromkeys(at, "p"), **dict.fromkeys(split.batch, "g"), **dict.fromkeys(inside, "q")}
-    image = a.legs if role != "transposed convolution" else problem.output
+    image = a.legs if role != ConvRole.TRANSPOSED else problem.output
     if set(image) != set(letters):
         return None
     found = _IMAGE.fullmatch("".join(letters[i] for i in image))
@@ -136,7 +137,7 @@ class DenseConvolution(Kernel):
         assert layer is not None
         profile = problem.profile
         channels = problem.count(layer.inner), problem.count(layer.outer)
-        narrow = layer.role == "transposed convolution"
+        narrow = layer.role == ConvRole.TRANSPOSED
         wide = channels[0] if narrow else min(channels) if layer.groups else max(channels)
         rate = RATE * profile.convolution * min(1.0, wide / profile.lanes)
         if narrow:
@@ -156,11 +157,11 @@ class DenseConvolution(Kernel):
         rank = len(layer.positions)
         stride = tuple(1 if k is None else k.size for k in layer.kernel)
         groups = product(i.size for i in layer.groups)
-        if layer.role == "weight gradient":
+        if layer.role == ConvRole.GRADIENT:
             options = {"stride": stride, "padding": (0,) * rank, "dilation": (1,) * rank, "groups": groups}
             made = call("weight_gradient", y, x, em.sizes(layer.weight), **options)
             return em.make("weight_gradient", made, layer.weight)
-        transposed = layer.role == "transposed convolution"
+        transposed = layer.role == ConvRole.TRANSPOSED
         plain = all(k is None for k in layer.kernel)
         if (
             transposed and plain and layer.groups

@@ -6,6 +6,7 @@ from tnconv.backends.torch.kernels.base import Kernel, Problem
 from tnconv.backends.torch.kernels.convolution import is_depthwise, quick_rate
 from tnconv.backends.torch.kernels.link import (
     NATIVE_DIMENSIONS,
+    ConvRole,
     Roles,
     find_roles,
     multiplications,
@@ -14,9 +15,9 @@ from tnconv.backends.torch.kernels.link import (
 from tnconv.backends.torch.kernels.native import native
 
 _CALLEES = {
-    "convolution": "depthwise_convolution",
-    "transposed convolution": "depthwise_transposed",
-    "weight gradient": "depthwise_weight_gradient",
+    ConvRole.CONVOLUTION: "depthwise_convolution",
+    ConvRole.TRANSPOSED: "depthwise_transposed",
+    ConvRole.GRADIENT: "depthwise_weight_gradient",
 }
 # Of the forward rate, with the padding by hand.
 _SWAPPED = 0.75
@@ -38,14 +39,14 @@ class Depthwise(Kernel):
         if roles is None or len(roles.links) > NATIVE_DIMENSIONS:
             return None
         s = plain_split(problem, roles)
-        gradient = roles.role == "weight gradient"
+        gradient = roles.role == ConvRole.GRADIENT
         several = gradient and problem.count(s.batch) > 1 == problem.count(s.left)
         if not (several or is_depthwise(problem, roles)):
             return None
         # Without groups, which are examples then, torch refuses a call; the runtime makes none for a gradient.
         if not gradient and not all(isinstance(i.size, int) for i in (*s.batch, *s.right)):
             return None
-        transposed = roles.role == "transposed convolution"
+        transposed = roles.role == ConvRole.TRANSPOSED
         if transposed and any(found.at(roles.first)[0] > 1 for found in roles.links):
             return None
         # The dilation of the forward call: of three dimensions PyTorch has fast code without one alone.
@@ -57,7 +58,7 @@ class Depthwise(Kernel):
         roles = self._roles(problem)
         assert roles is not None
         profile, several = problem.profile, problem.count(plain_split(problem, roles).right)
-        swapped = 1.0 if roles.role == "weight gradient" else _SWAPPED
+        swapped = 1.0 if roles.role == ConvRole.GRADIENT else _SWAPPED
         return (
             6 * profile.call * max(1, several)
             + multiplications(problem, roles) / (swapped * quick_rate(problem, roles))
@@ -68,6 +69,6 @@ class Depthwise(Kernel):
         """Write one call into the runtime."""
         roles = self._roles(problem)
         assert roles is not None
-        if roles.role == "weight gradient" and plain_split(problem, roles).right:
+        if roles.role == ConvRole.GRADIENT and plain_split(problem, roles).right:
             return native(problem, roles, em, "depthwise_weight_gradients", apart=True)
         return native(problem, roles, em, _CALLEES[roles.role])

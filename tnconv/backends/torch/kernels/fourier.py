@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from tnconv.backends.torch import fourier
 from tnconv.backends.torch.kernels.base import Problem
-from tnconv.backends.torch.kernels.link import OUTPUT, Roles, integer, plain_split
+from tnconv.backends.torch.kernels.link import OUTPUT, ConvRole, Roles, integer, plain_split
 from tnconv.backends.torch.kernels.spread import Call
 from tnconv.ir import Index, Size, product
 
@@ -20,7 +20,7 @@ class Fourier(Call):
 
     name = "fourier convolution"
     accuracy = "norm"
-    callees: ClassVar = {"convolution": "fourier_convolution"}
+    callees: ClassVar = {ConvRole.CONVOLUTION: "fourier_convolution"}
     written = "transforms"
 
     def _fits(self, problem: Problem, roles: Roles) -> bool:

@@ -7,6 +7,7 @@ others batch and output channels.
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from enum import StrEnum
 
 from tnconv.backends.torch.kernels.base import Problem
 from tnconv.backends.torch.kernels.contract import Split, split_legs
@@ -82,11 +83,19 @@ def _image(form: dict[Index, int]) -> Index:
     return positive[0] if len(positive) == 1 else next(i for i, c in form.items() if c < 0)
 
 
+class ConvRole(StrEnum):
+    """What a convolution computes: its output has the positions, the image or the kernel of each link."""
+
+    CONVOLUTION = "convolution"
+    TRANSPOSED = "transposed convolution"
+    GRADIENT = "weight gradient"
+
+
 @dataclass(frozen=True, slots=True)
 class Roles:
     """A whole step as a convolution: which operand is which, and the links in order."""
 
-    role: str  # "convolution", "transposed convolution" or "weight gradient"
+    role: ConvRole
     first: int  # the image (convolution, weight gradient) or the positions (transposed)
     links: tuple[Link, ...]
 
@@ -98,7 +107,7 @@ class Roles:
     @property
     def kernel(self) -> int:
         """The place of the kernel."""
-        return OUTPUT if self.role == "weight gradient" else 1 - self.first
+        return OUTPUT if self.role == ConvRole.GRADIENT else 1 - self.first
 
     @property
     def positions(self) -> int:
@@ -140,10 +149,10 @@ def _find_roles(problem: Problem) -> Roles | None:
     spot = spots.pop()
     sizes = [problem.count(found.at(place)[1] for found in links) for place in (0, 1, OUTPUT)]
     if spot == OUTPUT:
-        options = [Roles("transposed convolution", first, tuple(links)) for first in (0, 1)]
+        options = [Roles(ConvRole.TRANSPOSED, first, tuple(links)) for first in (0, 1)]
         likely = options[0 if sizes[0] >= sizes[1] else 1]
     else:
-        options = [Roles(role, spot, tuple(links)) for role in ("convolution", "weight gradient")]
+        options = [Roles(role, spot, tuple(links)) for role in (ConvRole.CONVOLUTION, ConvRole.GRADIENT)]
         likely = options[1 if sizes[1 - spot] > sizes[OUTPUT] else 0]
     # Torch's own layout says more than sizes do: a kernel may be as large as the positions. And an index of any
     # size may be empty, as a batch is: torch refuses channels that are.
@@ -152,7 +161,7 @@ def _find_roles(problem: Problem) -> Roles | None:
 
 def _any_size_in_channels(problem: Problem, roles: Roles) -> bool:
     s = plain_split(problem, roles)
-    channels = (*s.left, *s.right) if roles.role == "weight gradient" else (*s.summed, *s.right)
+    channels = (*s.left, *s.right) if roles.role == ConvRole.GRADIENT else (*s.summed, *s.right)
     return any(not isinstance(i.size, int) for i in channels)
 
 
@@ -161,9 +170,9 @@ def _copies(problem: Problem, roles: Roles) -> int:
     first, second = problem.operands[roles.first], problem.operands[1 - roles.first]
     s = plain_split(problem, roles)
     match roles.role:
-        case "convolution":
+        case ConvRole.CONVOLUTION:
             wanted = ((*s.left, *s.batch, *s.summed), (*s.batch, *s.right, *s.summed))
-        case "transposed convolution":
+        case ConvRole.TRANSPOSED:
             wanted = ((*s.left, *s.batch, *s.summed), (*s.batch, *s.summed, *s.right))
         case _:
             wanted = ((*s.summed, *s.batch, *s.left), (*s.summed, *s.batch, *s.right))

@@ -7,7 +7,7 @@ from tnconv.backends.torch.emit import Emitter, Value, call
 from tnconv.backends.torch.kernels.axes import Arranged, arranged, as_linked
 from tnconv.backends.torch.kernels.base import Problem
 from tnconv.backends.torch.kernels.contract import Split, presum
-from tnconv.backends.torch.kernels.link import OUTPUT, Roles
+from tnconv.backends.torch.kernels.link import OUTPUT, ConvRole, Roles
 from tnconv.backends.torch.windows import pad, resized
 from tnconv.ir import Index, Size, product
 from tnconv.ir.shapes import covered
@@ -35,9 +35,9 @@ def native(
     made = as_linked(problem, roles) if callee else arranged(problem, roles)
     call = _Call(em, made, first, second, callee, extra)
     match roles.role:
-        case "convolution":
+        case ConvRole.CONVOLUTION:
             result = call.convolution()
-        case "transposed convolution":
+        case ConvRole.TRANSPOSED:
             result = call.transposed()
         case _:
             result = call.weight_gradient(apart)

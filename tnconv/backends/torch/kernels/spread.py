@@ -9,6 +9,7 @@ from tnconv.backends.torch.kernels.axes import as_linked
 from tnconv.backends.torch.kernels.base import Kernel, Problem
 from tnconv.backends.torch.kernels.link import (
     NATIVE_DIMENSIONS,
+    ConvRole,
     Roles,
     find_roles,
     multiplications,
@@ -26,7 +27,7 @@ MERGED = (2, 4)
 class Call(Kernel):
     """A convolution that is a call into the runtime with the arguments of the native one."""
 
-    callees: ClassVar[dict[str, str]]  # by role
+    callees: ClassVar[dict[ConvRole, str]]
     dimensions: ClassVar[int] = NATIVE_DIMENSIONS
     written: ClassVar[str] = "product"  # what is written besides the result
 
@@ -80,13 +81,13 @@ class Folded(Call):
     name = "matmul + fold"
     accuracy = "local"
     callees: ClassVar = {
-        "transposed convolution": "spread_by_fold",
-        "convolution": "spread_convolution_by_fold",
+        ConvRole.TRANSPOSED: "spread_by_fold",
+        ConvRole.CONVOLUTION: "spread_convolution_by_fold",
     }
     dimensions = 2
 
     def _fits(self, problem: Problem, roles: Roles) -> bool:
-        turned = roles.role == "convolution"
+        turned = roles.role == ConvRole.CONVOLUTION
         return super()._fits(problem, roles) and (not turned or _at_stride_one(roles))
 
     def _cost(self, problem: Problem, roles: Roles) -> float:
@@ -111,7 +112,7 @@ class Phases(Call):
     """One convolution with the stride phases as channels, whose results interleave."""
 
     name = "stride phases"
-    callees: ClassVar = {"transposed convolution": "spread_by_phases"}
+    callees: ClassVar = {ConvRole.TRANSPOSED: "spread_by_phases"}
 
     def _fits(self, problem: Problem, roles: Roles) -> bool:
         return super()._fits(problem, roles) and prod(self._phases(roles)) > 1
@@ -140,7 +141,7 @@ class Mirrored(Call):
     """A weight gradient at stride 1 with image and gradient exchanged, so that the few channels are its input's."""
 
     name = "mirrored weight gradient"
-    callees: ClassVar = {"weight gradient": "mirrored_weight_gradient"}
+    callees: ClassVar = {ConvRole.GRADIENT: "mirrored_weight_gradient"}
 
     def _fits(self, problem: Problem, roles: Roles) -> bool:
         alone = not plain_split(problem, roles).batch
@@ -162,7 +163,7 @@ class Merged(Call):
 
     name = "merged groups"
     accuracy = "local"
-    callees: ClassVar = {"weight gradient": "merged_weight_gradient"}
+    callees: ClassVar = {ConvRole.GRADIENT: "merged_weight_gradient"}
 
     def _fits(self, problem: Problem, roles: Roles) -> bool:
         return super()._fits(problem, roles) and self._merged(problem, roles) is not None
