@@ -11,7 +11,6 @@ from tnconv import ConvSpec, ops
 from tnconv.errors import OperationError
 from tnconv.ir import parse
 from tnconv.ops import registry
-from tnconv.ops.parts import Need, Part
 from tnconv.passes.square import Square
 
 SPEC = ConvSpec(2, 4, 3, 6, groups=2, bias=True)
@@ -26,14 +25,14 @@ def taken_back() -> Iterator[None]:
 
 
 def squared_norm(s: ops.Subject):
-    return (*s.by(Part.WEIGHT, "grad_output"), Square(rest="sum"))
+    return (*s.by(ops.Part.WEIGHT, "grad_output"), Square(rest="sum"))
 
 
 @pytest.mark.parametrize("joint", [False, True])
 def test_a_function_of_the_parts(joint: bool) -> None:
     ops.register(
         ops.Operation(
-            "squared_norm", "Σ |W|²", "", squared_norm, Need(Part.WEIGHT), options=("joint",), samples=("in_channels",)
+            "squared_norm", "Σ |W|²", "", squared_norm, ops.Need(ops.Part.WEIGHT), options=("joint",), samples=("in_channels",)
         )
     )  # fmt: skip
     given = {"bias": "joint"} if joint else {}

@@ -2,6 +2,7 @@
 
 from tnconv.ops.conventions import CONVENTIONS, scale_of
 from tnconv.ops.derive import Derivation, derive
+from tnconv.ops.parts import Need, Part
 from tnconv.ops.registry import OTHER, Operation, aliases, available, get, register
 from tnconv.ops.registry import operations as list
 from tnconv.ops.sampling import Sampling
@@ -11,8 +12,10 @@ __all__ = [
     "CONVENTIONS",
     "OTHER",
     "Derivation",
+    "Need",
     "Operation",
     "Options",
+    "Part",
     "Sampling",
     "Subject",
     "aliases",

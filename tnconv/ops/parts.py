@@ -236,7 +236,7 @@ class _Finder:
             self.bias,
             tuple(letters[i].name for i in batch),
             None if layout is None else layout.renamed(letters, nodes),
-            tuple(_text(axis.substitute(letters)) for axis in rows),
+            tuple(str(axis.substitute(letters)) for axis in rows),
         )
 
     def _known(self, term: Network) -> dict[str, str]:
@@ -331,7 +331,3 @@ def _possible_layout(main: Network, weight: Tensor, batch: tuple[Index, ...]) ->
         return layout_of(main, weight, batch)
     except OperationError:
         return None
-
-
-def _text(axis: Axis) -> str:
-    return str(axis)
