@@ -102,7 +102,7 @@ class Roles:
     @property
     def image(self) -> int:
         """The place of the image."""
-        return OUTPUT if self.role == "transposed convolution" else self.first
+        return OUTPUT if self.role == ConvRole.TRANSPOSED else self.first
 
     @property
     def kernel(self) -> int:
