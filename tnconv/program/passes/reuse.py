@@ -59,8 +59,9 @@ def _rewritten(statements: Sequence[Statement], results: set[str]) -> tuple[list
     for place, each in enumerate(statements):
         memories = [owner.get(name, name) for name in reads(each)]
         last |= dict.fromkeys(memories, place)
+        written = owner.get(each.target, each.target) if isinstance(each, InPlace) else None
         if not (isinstance(each, Let) and each.name in owner):
-            first_read = dict.fromkeys(memories, place) | first_read
+            first_read = dict.fromkeys([name for name in memories if name != written], place) | first_read
     last |= {owner.get(name, name): len(statements) for name in results}
     made: list[Statement] = []
     names: dict[str, Var] = {}
