@@ -250,7 +250,7 @@ def report(rows: Sequence[Row], machine: dict[str, Any]) -> str:
         "",
         "Times over those of one forward and backward pass, and in brackets the most MiB allocated at once. *Of the",
         "best*: tnconv's time over that of the fastest peer; *memory*: the same for MiB. ResNet-18, a model like",
-        "ConvNeXt and a small vision transformer; `32x32` is 32 images of 32x32 pixels, `96x8` 8 of 96x96. For norms",
+        "ConvNeXt and a small vision transformer; `32x32` is 32 images of 32x32 pixels. For norms",
         "and clipped gradients GroupNorm is in place of BatchNorm, which mixes the examples.",
         "",
         *(f"- {key}: {value}" for key, value in machine.items()),

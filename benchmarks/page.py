@@ -124,7 +124,7 @@ Compiling one operation of one layer takes {compiling} ms in the median.
 ![Times of curvature and per-example quantities of whole models, by package.](models.svg)
 
 Time of `tnconv.curvature` over that of the fastest of curvlinops, singd, Opacus and `torch.func`, and in brackets its
-peak memory over that of the most frugal of them; `32x32` is 32 images of 32x32 pixels.
+peak memory over that of the most frugal of them; `32x32` is 32 images of 32x32 pixels, `64x4` 4 of 64x64.
 
 {models}
 
