@@ -100,27 +100,32 @@ def _draw_factorised(axes: Any, rows: list[dict[str, Any]], way: str) -> None:
 def plot_models(rows: list[dict[str, Any]], path: Path) -> None:
     """Write the picture of `benchmarks.models`: every call in times of one forward and backward pass."""
     cases = list(dict.fromkeys((row["model"], row["setting"]) for row in rows))
+    quantities = list(dict.fromkeys(row["quantity"] for row in rows))
     names = ["tnconv", *sorted({name for row in rows for name in row["ratios"]} - {"tnconv"})]
     with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(9, 1.2 + 1.9 * len(cases)), facecolor="white", layout="constrained")
+        figure = Figure(figsize=(9, 1.2 + 1.7 * len(cases)), facecolor="white", layout="constrained")
         grid = figure.subplots(len(cases), 1, sharex=True, squeeze=False)[:, 0]
-        for axes, (model, setting) in zip(grid, cases, strict=True):
-            found = [row for row in rows if (row["model"], row["setting"]) == (model, setting)]
+        for axes, case in zip(grid, cases, strict=True):
+            found = [row for row in rows if (row["model"], row["setting"]) == case]
             for number, name in enumerate(names):
                 points = [
-                    (place + 0.11 * (number - (len(names) - 1) / 2), row["ratios"][name])
-                    for place, row in enumerate(found)
-                    if name in row["ratios"]
+                    (quantities.index(row["quantity"]) + 0.13 * (number - (len(names) - 1) / 2), ratio)
+                    for row in found
+                    if (ratio := row["ratios"].get(name)) is not None
                 ]
-                if points:
-                    bars = axes.bar(
-                        *zip(*points, strict=True), width=0.1, label=name, color=_MODEL_COLOURS[number]
-                    )
-                    axes.bar_label(bars, fmt="%.1f", fontsize=6)
+                colour = _MODEL_COLOURS[number]
+                bars = axes.bar(
+                    [x for x, _ in points], [y for _, y in points], 0.12, label=name, color=colour
+                )
+                axes.bar_label(bars, fmt="%.1f", fontsize=7)
             axes.set_yscale("log")
+            axes.set_ylim(0.5, 2 * max(ratio for row in found for ratio in row["ratios"].values()))
             axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-            axes.set_title(f"{model}, {setting}", fontsize=9, loc="left")
-            axes.set_xticks(range(len(found)), [row["quantity"] for row in found])
-        grid[len(grid) // 2].set_ylabel("time over one forward and backward pass")
-        grid[0].legend(frameon=False, fontsize=8, ncols=len(names))
+            axes.yaxis.set_minor_formatter(NullFormatter())
+            axes.set_title(", ".join(case), fontsize=9, loc="left")
+        grid[-1].set_xticks(range(len(quantities)), quantities)
+        figure.supylabel("time over that of one forward and backward pass", fontsize=9)
+        figure.legend(
+            *grid[0].get_legend_handles_labels(), loc="outside upper center", ncols=len(names), frameon=False
+        )
         figure.savefig(path, format="svg", metadata={"Date": None, "Creator": None})
