@@ -1,5 +1,6 @@
 """Capture: which layers are seen, which are named and refused, in every way that people call modules."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 import tnconv
 from tests.curvature.curvature_models import CLASSES, Tokens, close, gradients, same, state
+from tests.processes import in_two
 from tnconv import ConvSpec, LinearSpec
 from tnconv.curvature import capture, gradient_norms, kfac, per_example_gradients
 from tnconv.errors import CaptureError
@@ -341,16 +343,20 @@ def test_models_and_parameters_that_are_refused() -> None:
         )
 
 
-def test_a_wrapper_for_several_processes(tmp_path: Any) -> None:
-    """The module inside is called, so that gradients are not awaited by the wrapper."""
-    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/meet", rank=0, world_size=1)
-    try:
-        inner = nn.Linear(2, CLASSES).double()
-        model, (x, y) = DistributedDataParallel(inner), data()
-        for _ in range(2):
-            found = kfac(model, LOSS, [(x, y)])
-            LOSS(model(x), y).backward()
-        assert found.names == ("module.weight", "module.bias")
-        close(found.dense(), kfac(inner, LOSS, [(x, y)]).dense())
-    finally:
-        torch.distributed.destroy_process_group()
+def wrapped(_: int) -> Any:
+    inner = nn.Linear(2, CLASSES).double()
+    model, (x, y) = DistributedDataParallel(inner), data()
+    for _ in range(2):
+        found = kfac(model, LOSS, [(x, y)])
+        LOSS(model(x), y).backward()
+    return found.names, found.dense(), kfac(inner, LOSS, [(x, y)]).dense()
+
+
+def test_a_wrapper_for_several_processes(tmp_path: Path) -> None:
+    """The module inside is called, so that gradients are not awaited by the wrapper.
+
+    In processes of its own: where a group dies with the wrapper that holds it, torch may wait for ever.
+    """
+    for names, found, want in in_two(tmp_path, wrapped):
+        assert names == ("module.weight", "module.bias")
+        close(found, want)
