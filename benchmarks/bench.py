@@ -32,15 +32,20 @@ from benchmarks.results import merged, save
 RESULTS, TABLE, PICTURE = HERE / "results.json", HERE / "RESULTS.md", HERE.parent / "docs" / "benchmarks.svg"
 
 
-def options(arguments: list[str] | None = None) -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
+def add_selection(parser: argparse.ArgumentParser) -> None:
+    """The options that say which rows, as `chosen` reads them."""
     parser.add_argument("--op", action="append", choices=[*OPERATIONS, *ALIASES], help="only this operation")
     parser.add_argument(
         "--case", action="append", metavar="SUBSTRING", help="only layers with this in their name"
     )
     parser.add_argument("--set", action="append", choices=list(SETS), help="only layers of this set")
     parser.add_argument("--every", type=int, default=1, help="only every n-th layer of each set")
+
+
+def options(arguments: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    add_selection(parser)
     parser.add_argument(
         "--peers", default=None, help=f"comma-separated, of {', '.join(MAKERS)}; those installed"
     )

@@ -27,8 +27,8 @@ from rich.table import Table
 from torch import Tensor
 
 import tnconv
-from benchmarks.bench import chosen
-from benchmarks.cases import ALIASES, OPERATIONS, ROWS, SETS, Case
+from benchmarks.bench import add_selection, chosen
+from benchmarks.cases import ROWS, Case
 from benchmarks.timing import race
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -132,12 +132,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("revision", help="a commit, as git names it")
-    parser.add_argument("--op", action="append", choices=[*OPERATIONS, *ALIASES], help="only this operation")
-    parser.add_argument(
-        "--case", action="append", metavar="SUBSTRING", help="only layers with this in their name"
-    )
-    parser.add_argument("--set", action="append", choices=list(SETS), help="only layers of this set")
-    parser.add_argument("--every", type=int, default=1, help="only every n-th layer of each set")
+    add_selection(parser)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument(
         "--seconds", type=float, default=0.2, help="7 rounds are enough once a row took this long"

@@ -26,12 +26,13 @@ import numpy as np
 import opt_einsum
 import torch
 
+from tnconv.backends.operand_axes import untied
 from tnconv.backends.reference import Array, bind_symbols, expand_pattern
 from tnconv.backends.signature import Signature
 from tnconv.backends.torch.runtime import table
 from tnconv.backends.torch.tensors import TENSORS
 from tnconv.errors import ArgumentError, LoweringError, NetworkError
-from tnconv.ir import Axis, Delta, Index, Network, Pattern, Scale, Select, Sum, Tensor, as_integer, fresh
+from tnconv.ir import Axis, Delta, Index, Network, Pattern, Scale, Select, Sum, Tensor, as_integer
 from tnconv.ir.monomial import is_expression
 
 _INTEGER = 2**62
@@ -278,18 +279,8 @@ def _factors(network: Network) -> tuple[list[_Factor], tuple[Index, ...]]:
 
 def _legs(axes: Sequence[Axis], names: set[str]) -> tuple[tuple[Index, ...], list[Pattern]]:
     """One leg an index; an affine axis is one leg of its own, with the pattern that ties its cells."""
-    legs: list[Index] = []
-    ties: list[Pattern] = []
-    for axis in axes:
-        if axis.is_group:
-            legs += axis.indices
-            continue
-        cell = Index(fresh("cell", names), axis.size)
-        names.add(cell.name)
-        legs.append(cell)
-        terms = tuple(zip(axis.strides, axis.indices, strict=True))
-        ties.append(Pattern(cell.name, cell, terms, axis.start))
-    return tuple(legs), ties
+    dims, ties = untied(axes, names)
+    return tuple(index for dim in dims for index in dim), ties
 
 
 def _equation(factors: Sequence[_Factor], output: Sequence[Index]) -> str:

@@ -8,11 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from tnconv.backends.base import Choice, Program
+from tnconv.backends.define import define
 from tnconv.backends.jax import numerics
 from tnconv.backends.jax.exchange import matched, read, write
 from tnconv.backends.jax.steps import StepWriter
 from tnconv.backends.jax.writer import RESERVED, Value, Writer
-from tnconv.backends.torch.define import define
+from tnconv.backends.operand_axes import untied
 from tnconv.ir import Axis as Layout
 from tnconv.ir import Index, Pattern, fresh
 from tnconv.ir.index import symbol_names
@@ -106,21 +107,10 @@ class _Lowering:
     def _argument(self, operand: Operand) -> Value:
         """An argument with one axis an index."""
         w, name = self.w, self.python[operand.source]
-        taken = {i.name for i in operand.indices}
-        legs: list[Index] = []
-        reads: list[Pattern] = []
-        for axis in operand.axes:
-            if axis.is_group:
-                legs += axis.indices
-                continue
-            cell = Index(fresh("cell", taken), axis.size)
-            taken.add(cell.name)
-            legs.append(cell)
-            reads.append(
-                Pattern("axis", cell, tuple(zip(axis.strides, axis.indices, strict=True)), axis.start)
-            )
+        dims, reads = untied(operand.axes, {i.name for i in operand.indices})
+        legs = [index for dim in dims for index in dim]
         value = Value(name, tuple(legs))
-        if any(len(axis.indices) != 1 for axis in operand.axes if axis.is_group):
+        if any(len(dim) != 1 for dim in dims):
             value = w.assign(name, f"{name}.reshape{w.sizes(legs)}", legs)
         for relation in reads:
             value = read(w, value, relation)

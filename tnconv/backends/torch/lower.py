@@ -11,8 +11,9 @@ import torch.nn.functional as F
 
 from tnconv import plugins
 from tnconv.backends.base import Choice, Program
+from tnconv.backends.define import define
+from tnconv.backends.operand_axes import untied
 from tnconv.backends.torch import runtime
-from tnconv.backends.torch.define import define
 from tnconv.backends.torch.emit import Emitter, Value, call, singles
 from tnconv.backends.torch.kernels.base import ACCURACIES, Kernel, Problem
 from tnconv.backends.torch.kernels.contract import Contract, presum
@@ -494,19 +495,7 @@ class Lowering:
             mapping = {a.indices[0]: b.indices[0] for a, b in zip(axes, operand.axes, strict=True)}
             return replace(value.rename(mapping), fresh=False, conj=operand.conj)
         python = self.python[operand.source]
-        taken = {i.name for i in operand.indices}
-        dims: list[tuple[Index, ...]] = []
-        reads: list[Relational] = []
-        for axis in operand.axes:
-            if axis.is_group:
-                dims.append(axis.indices)
-                continue
-            cell = Index(fresh("cell", taken), axis.size)
-            taken.add(cell.name)
-            dims.append((cell,))
-            reads.append(
-                Pattern("axis", cell, tuple(zip(axis.strides, axis.indices, strict=True)), axis.start)
-            )
+        dims, reads = untied(operand.axes, {i.name for i in operand.indices})
         value = Value(python, tuple(dims), conj=operand.conj)
         return gather(self.em, value, reads) if reads else value
 

@@ -1,0 +1,29 @@
+"""The axes of an argument or a result as dimensions of indices, those of affine axes with what ties their cells."""
+
+from collections.abc import Sequence
+
+from tnconv.ir import Axis, Index, Pattern, fresh
+
+
+def untied(axes: Sequence[Axis], taken: set[str]) -> tuple[list[tuple[Index, ...]], list[Pattern]]:
+    """The indices of each dimension, and the patterns of those that are made for it.
+
+    Args:
+        axes: in order.
+        taken: names of indices, to which those of new ones are added.
+
+    Returns:
+        For a group its indices; for an affine axis, such as `2*o + k < 225`, one index of its cells. The patterns tie
+        these to the indices of the axis.
+    """
+    dims: list[tuple[Index, ...]] = []
+    ties: list[Pattern] = []
+    for axis in axes:
+        if axis.is_group:
+            dims.append(axis.indices)
+            continue
+        cell = Index(fresh("cell", taken), axis.size)
+        taken.add(cell.name)
+        dims.append((cell,))
+        ties.append(Pattern("axis", cell, tuple(zip(axis.strides, axis.indices, strict=True)), axis.start))
+    return dims, ties
