@@ -44,7 +44,7 @@ pages: $(STAMP) ## write what docs/ takes from tables and results, its pictures,
 	$(BIN)/python -m tnconv.inspect.registry_page docs/reference/registry.md
 	$(BIN)/python -m benchmarks.page docs/benchmarks.md
 	$(BIN)/python examples/pictures.py docs
-	$(BIN)/python -m pytest tests/test_docs_code.py --update-golden
+	$(BIN)/python -m pytest tests/docs/test_docs_code.py --update-golden
 
 docs: $(DOCS) ## build the documentation into site/; a warning is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet

@@ -15,7 +15,7 @@ from benchmarks.cases import ROWS, Case
 from benchmarks.memory import peak_bytes
 from benchmarks.peers import Peer, Problem, make, tolerance
 from benchmarks.timing import Clock, Race, quartiles, race
-from tnconv.compiler.cache import COMPILED
+from tnconv.compiler.compile_cache import COMPILED
 
 OURS = "tnconv"
 _CLOSE = 1.6  # a peer this much slower than the fastest is not timed in all rounds

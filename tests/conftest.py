@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
-from tnconv.compiler.cache import COMPILED
+from tnconv.compiler.compile_cache import COMPILED
 from tnconv.ir import Network, parse_network
 
 settings.register_profile(

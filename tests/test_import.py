@@ -100,7 +100,7 @@ def test_a_first_compilation_loads_what_it_needs():
     ).stdout.split()
     heavy = ("jax", "sympy", "mpmath", "networkx", "cotengra", "rich", "matplotlib", "torch._dynamo")
     assert not [name for name in heavy if name in found]
-    assert "tnconv.backends.torch.kernels.sums" in found
+    assert "tnconv.backends.torch.kernels.strip_sums" in found
 
 
 def test_sympy_is_imported_in_one_place():

@@ -145,7 +145,11 @@ def test_the_files_are_found():
         ("tnconv.plugins", "from tnconv.ir import Index", "plugins imports ir"),
         ("tnconv.spec", "from tnconv.plugins import load", "spec imports plugins"),
         ("tnconv.spec", "from tnconv.planner.plan import Plan", "spec imports planner"),
-        ("tnconv.passes.base", "from tnconv.backends.reference import evaluate", "passes imports backends"),
+        (
+            "tnconv.passes.network_pass",
+            "from tnconv.backends.reference import evaluate",
+            "passes imports backends",
+        ),
         ("tnconv.testing", "from tnconv.api import compile", "testing imports api"),
         ("tnconv.inspect.draw", "from tnconv.api import compile", "inspect imports api"),
         ("tnconv.inspect.draw", "from tnconv.cli import app", "inspect imports cli"),

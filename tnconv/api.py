@@ -8,17 +8,17 @@ from typing import Any
 import torch
 
 from tnconv import ops, plugins
-from tnconv.backends import cache, reference
-from tnconv.backends.base import backend_of
+from tnconv.backends import cache_files, reference
+from tnconv.backends.backend import backend_of
 from tnconv.backends.tuning import FILE
 from tnconv.compiler.batches import BatchAxes
-from tnconv.compiler.build import Builder, Built
-from tnconv.compiler.cache import COMPILED, as_key
+from tnconv.compiler.check_program import check_program
+from tnconv.compiler.choose import Builder, Built
+from tnconv.compiler.compile_cache import COMPILED, as_key
 from tnconv.compiler.dtypes import Arithmetic
 from tnconv.compiler.function import CompiledFunction, Second
 from tnconv.compiler.options import Options
 from tnconv.compiler.source import Source, source_of
-from tnconv.compiler.verify import check_program
 from tnconv.errors import PlanError
 from tnconv.ir import Expression, Network, Sum
 from tnconv.passes import Pipeline, Stage, exact_check
@@ -56,7 +56,7 @@ def compile(
     """Compile an operation of a layer, or a network, to a function on tensors.
 
     Compiling the same once more, however it is written, is a look-up that takes some 0.1 ms; the programs are shared
-    and the functions are not. `tnconv.compiler.cache.COMPILED.clear()` forgets them.
+    and the functions are not. `tnconv.compiler.compile_cache.COMPILED.clear()` forgets them.
 
     Args:
         source: a spec such as `ConvSpec`, a module of torch or of `tnconv.nn` that one represents, a factorised
@@ -202,7 +202,7 @@ def _compiled(
 def _surroundings(options: Options) -> Hashable:
     """What a compilation depends on besides its arguments."""
     rates = backend_of(options.backend).rates(options.device)
-    measured = cache.path_of(FILE) if options.autotune else None
+    measured = cache_files.path_of(FILE) if options.autotune else None
     return (plugins.state(), rates, measured, torch.get_default_dtype(), torch.get_num_threads())
 
 

@@ -13,17 +13,17 @@ from torch import Tensor
 
 from tnconv.api import compile
 from tnconv.backends.arrays import Arrays
-from tnconv.backends.base import backend_of
+from tnconv.backends.backend import backend_of
 from tnconv.backends.signature import Signature
 from tnconv.backends.torch.context import fixed, is_open, is_traced, takes_over
 from tnconv.backends.torch.tensors import TENSORS
-from tnconv.compiler.build import Built
+from tnconv.compiler.choose import Built
 from tnconv.compiler.function import CompiledFunction
 from tnconv.compiler.options import OPTIONS
 from tnconv.errors import ArgumentError, TnconvError
 from tnconv.ir import Network, as_integer
 from tnconv.notation import affine_network, affine_shape, convolution_network, convolution_shape
-from tnconv.notation.text import operand_name
+from tnconv.notation.equation_text import operand_name
 
 _PORTED = {"max_zeros": "same", "max_circular": "circular"}
 _MOST_KEPT = 1024

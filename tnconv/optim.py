@@ -18,9 +18,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from tnconv.curvature.axes import assumed
 from tnconv.curvature.blocks import AnyBlock, Block
 from tnconv.curvature.capture import Capture
+from tnconv.curvature.example_axes import assumed
 from tnconv.curvature.fisher import SEED, Fisher, one_of
 from tnconv.curvature.kfac import merged
 from tnconv.curvature.kronecker import KroneckerFactors

@@ -13,7 +13,7 @@ from tests.backends.test_kernels import single_step
 from tests.bounds import dependence, error_bound
 from tnconv import ConvSpec, ConvTransposeSpec
 from tnconv.backends import reference
-from tnconv.backends.torch.kernels.base import ACCURACIES, Kernel
+from tnconv.backends.torch.kernels.kernel import ACCURACIES, Kernel
 from tnconv.backends.torch.lower import kernel_table, lower_with
 from tnconv.errors import OperationError, TnconvError
 from tnconv.ir import Pattern, Sum

@@ -8,7 +8,7 @@ import torch
 
 import tnconv
 from tnconv import ConvSpec, plugins
-from tnconv.backends.base import Backend, Capability, backend_of
+from tnconv.backends.backend import Backend, Capability, backend_of
 from tnconv.errors import ArgumentError, PlanError, PluginError
 
 SPEC = ConvSpec(2, 3, 3, (5, 5), bias=False)

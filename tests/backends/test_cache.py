@@ -14,7 +14,7 @@ import pytest
 from hypothesis import example, given
 
 import tnconv
-from tnconv.backends import cache, tuning
+from tnconv.backends import cache_files, tuning
 from tnconv.backends.torch import profile
 from tnconv.backends.tuning import Trial, Winner
 
@@ -27,8 +27,8 @@ WINNER = Winner([Trial(0, ("matmul",), 1.0, 2.0)])
 def place(monkeypatch, tmp_path):
     """A folder of our own, and nothing known or warned of."""
     monkeypatch.setenv("TNCONV_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(cache, "_unwritten", {})
-    monkeypatch.setattr(cache, "_warned", set())
+    monkeypatch.setattr(cache_files, "_unwritten", {})
+    monkeypatch.setattr(cache_files, "_warned", set())
     monkeypatch.setattr(tuning, "_ROUNDS", 1)
     monkeypatch.setattr(tuning, "_LEAST_SECONDS", 1e-6)
     profile.profile_of.cache_clear()
@@ -126,8 +126,8 @@ def test_all_goes_on_where_nothing_can_be_written(fault, monkeypatch, tmp_path):
 def test_what_could_not_be_written_is_written_later(monkeypatch, place):
     with monkeypatch.context() as broken, pytest.warns(tnconv.CacheWarning):
         full_when_exchanged(broken, place.parent)
-        cache.remember(tuning.FILE, {"a": WINNER}, Winner)
-    cache.remember(tuning.FILE, {"b": WINNER}, Winner)
+        cache_files.remember(tuning.FILE, {"a": WINNER}, Winner)
+    cache_files.remember(tuning.FILE, {"b": WINNER}, Winner)
     assert set(json.loads((place / tuning.FILE).read_bytes())) == {"a", "b"}
 
 
@@ -141,11 +141,11 @@ def test_without_home_a_layer_compiles_without_a_word(monkeypatch, tmp_path):
 def test_the_variables_say_where(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    assert cache.folder() == tmp_path / "cache"
+    assert cache_files.folder() == tmp_path / "cache"
     monkeypatch.delenv("TNCONV_CACHE")
-    assert cache.folder() == tmp_path / "home" / ".cache" / "tnconv"
+    assert cache_files.folder() == tmp_path / "home" / ".cache" / "tnconv"
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert cache.folder() == tmp_path / "xdg" / "tnconv"
+    assert cache_files.folder() == tmp_path / "xdg" / "tnconv"
 
 
 # -- what a file may hold -----------------------------------------------------------------------------
@@ -176,18 +176,18 @@ CONTENTS = st.binary(max_size=60) | JSON.map(lambda value: json.dumps(value).enc
 @example(b'{"a": {"trials": [{"plan": -1, "prefer": [], "predicted": 1, "measured": 1}]}}')
 @example(b'{"a": {"trials": [{"plan": 0, "prefer": ["\\ud800"], "predicted": 1, "measured": 1}]}}')
 def test_any_content_is_read_or_left_out_and_then_written_over(name, content):
-    path, kind = cache.folder() / name, FILES[name]
+    path, kind = cache_files.folder() / name, FILES[name]
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(content)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", tnconv.CacheWarning)
-        found = cache.read(name, kind)
+        found = cache_files.read(name, kind)
         assert all(isinstance(entry, kind) for entry in found.values())
         new = WINNER if kind is Winner else profile.DEFAULT
-        cache.remember(name, {"new": new}, kind)
+        cache_files.remember(name, {"new": new}, kind)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert cache.read(name, kind) == found | {"new": new}
+        assert cache_files.read(name, kind) == found | {"new": new}
     assert not left_over(path.parent)
 
 
@@ -219,14 +219,14 @@ def test_one_bad_entry_leaves_the_others(place):
     with pytest.warns(
         tnconv.CacheWarning, match=r"autotune.json' cannot be read: Expected `array`, got `int`"
     ):
-        assert cache.read(tuning.FILE, Winner) == {"good": WINNER}
+        assert cache_files.read(tuning.FILE, Winner) == {"good": WINNER}
 
 
 def test_a_remembered_winner_that_is_no_plan_is_found_anew(place):
     trials = tuned().trials
-    known = cache.read(tuning.FILE, Winner)
+    known = cache_files.read(tuning.FILE, Winner)
     (key,) = known
-    cache.write(tuning.FILE, {key: Winner([Trial(99, (), 1.0, 1.0)])}, Winner)
+    cache_files.write(tuning.FILE, {key: Winner([Trial(99, (), 1.0, 1.0)])}, Winner)
     assert tuned().trials != (Trial(99, (), 1.0, 1.0),)
     assert {t.plan for t in tuned().trials} == {t.plan for t in trials}
 
@@ -237,7 +237,7 @@ def test_a_remembered_winner_that_is_no_plan_is_found_anew(place):
 def write_many(folder: str, writer: int) -> None:
     os.environ["TNCONV_CACHE"] = folder
     for number in range(8):
-        cache.remember(tuning.FILE, {f"{writer}.{number}": WINNER}, Winner)
+        cache_files.remember(tuning.FILE, {f"{writer}.{number}": WINNER}, Winner)
 
 
 def test_processes_that_write_at_once_lose_nothing(place):
@@ -247,7 +247,7 @@ def test_processes_that_write_at_once_lose_nothing(place):
         writer.start()
     for writer in writers:
         writer.join()
-    assert set(cache.read(tuning.FILE, Winner)) == {f"{w}.{n}" for w in range(4) for n in range(8)}
+    assert set(cache_files.read(tuning.FILE, Winner)) == {f"{w}.{n}" for w in range(4) for n in range(8)}
     assert not left_over(place)
 
 
@@ -256,10 +256,10 @@ def test_without_a_lock_the_file_is_written_all_the_same(monkeypatch, place, fau
     def held(*_: object) -> None:
         raise fault
 
-    monkeypatch.setattr(cache, "_PATIENCE", 0.01)
+    monkeypatch.setattr(cache_files, "_PATIENCE", 0.01)
     if fault is None:
-        monkeypatch.setattr(cache, "fcntl", None)
+        monkeypatch.setattr(cache_files, "fcntl", None)
     else:
-        monkeypatch.setattr(cache.fcntl, "flock", held)
-    cache.remember(tuning.FILE, {"a": WINNER}, Winner)
-    assert cache.read(tuning.FILE, Winner) == {"a": WINNER}
+        monkeypatch.setattr(cache_files.fcntl, "flock", held)
+    cache_files.remember(tuning.FILE, {"a": WINNER}, Winner)
+    assert cache_files.read(tuning.FILE, Winner) == {"a": WINNER}

@@ -14,7 +14,7 @@ from torch import Tensor
 
 import tnconv
 from tnconv.backends.reference import evaluate
-from tnconv.backends.torch import memory, runtime
+from tnconv.backends.torch import huge_pages, runtime
 from tnconv.backends.torch.context import may_write
 from tnconv.backends.torch.gram import efficiency, gram, multiplications, row_cuts
 from tnconv.backends.torch.lower import kernel_table, lower_with
@@ -160,9 +160,9 @@ def test_narrow_and_unaligned_products_are_slower() -> None:
 
 def test_large_results_have_memory_of_their_own() -> None:
     rows = 3000
-    assert rows * rows * 4 > memory.LARGEST_REUSED
+    assert rows * rows * 4 > huge_pages.LARGEST_REUSED
     x = torch.randn(3, rows)
-    out = memory.new_empty(x, (rows, rows))
+    out = huge_pages.new_empty(x, (rows, rows))
     assert (out.shape, out.dtype, out.stride()) == ((rows, rows), x.dtype, (rows, 1))
     torch.mm(x.t(), x, out=out)
     kept = out[1:3].clone()
@@ -176,17 +176,17 @@ def test_large_results_have_memory_of_their_own() -> None:
 
 def test_small_results_and_other_devices_use_the_allocator() -> None:
     for x in (torch.ones(2), torch.ones(2, device="meta"), torch.nn.Parameter(torch.ones(2))):
-        out = memory.new_empty(x, (3, 4))
+        out = huge_pages.new_empty(x, (3, 4))
         assert (out.shape, out.device, out.dtype) == ((3, 4), x.device, x.dtype)
         assert out.untyped_storage().resizable()
-    assert memory.new_empty(torch.ones(2, device="meta"), (5000, 5000)).is_meta
+    assert huge_pages.new_empty(torch.ones(2, device="meta"), (5000, 5000)).is_meta
 
 
 def test_kernels_without_huge_pages(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "_HUGE", None)
-    assert memory.new_empty(torch.ones(2), (3000, 3000)).untyped_storage().resizable()
-    monkeypatch.setattr(memory, "_HUGE", -1)  # which no kernel knows
-    assert memory.new_empty(torch.ones(2), (3000, 3000)).untyped_storage().resizable()
+    monkeypatch.setattr(huge_pages, "_HUGE", None)
+    assert huge_pages.new_empty(torch.ones(2), (3000, 3000)).untyped_storage().resizable()
+    monkeypatch.setattr(huge_pages, "_HUGE", -1)  # which no kernel knows
+    assert huge_pages.new_empty(torch.ones(2), (3000, 3000)).untyped_storage().resizable()
 
 
 # -- the kernel --------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ import tnconv
 from tests import layer_strategies
 from tnconv import ConvSpec, ops, plugins
 from tnconv.backends import reference
-from tnconv.backends.base import How, backend_of
+from tnconv.backends.backend import How, backend_of
 from tnconv.errors import ArgumentError, LoweringError, OperationError, PlanError, PluginError, SpecError
 from tnconv.ir import Network, Sum, evaluate, parse
 from tnconv.planner import make_plan

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tnconv
-from tnconv.backends.base import Program
+from tnconv.backends.backend import Program
 from tnconv.backends.reference import evaluate
 from tnconv.backends.torch.emit import Emitter, Value
 from tnconv.backends.torch.kernels import Kernel, Problem

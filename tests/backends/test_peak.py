@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import tnconv
-from tests.layer_values import values_of, wanted
+from tests.ops.layer_values import values_of, wanted
 from tnconv import ConvSpec, ConvTransposeSpec, LinearSpec, PoolSpec, UnfoldSpec
 from tnconv.backends import meter
 from tnconv.backends.meter import moments_at

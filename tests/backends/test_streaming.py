@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from torch import Tensor
 
 import tnconv
-from tests.layer_values import values_of, wanted
-from tests.test_operations import assert_close, called
+from tests.ops.layer_values import values_of, wanted
+from tests.ops.test_operations import assert_close, called
 from tnconv import ConvSpec
 from tnconv.backends.torch import runtime, streaming
 from tnconv.backends.torch.lower import kernel_table, lower_with

@@ -17,7 +17,7 @@ from torch import nn
 import tnconv
 from tnconv import ConvSpec, plugins
 from tnconv.backends.torch import torch_backend
-from tnconv.compiler.cache import COMPILED, CompileCache, as_key
+from tnconv.compiler.compile_cache import COMPILED, CompileCache, as_key
 from tnconv.errors import PlanError, TnconvError
 from tnconv.passes import Pass, PassResult, Pipeline
 

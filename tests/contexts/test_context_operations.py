@@ -9,8 +9,8 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import tnconv
-from tests.layer_values import values_of
-from tests.test_transforms import LAYERS, OPERATIONS
+from tests.ops.layer_values import values_of
+from tests.ops.test_transforms import LAYERS, OPERATIONS
 from tnconv import PoolSpec, UnfoldSpec
 
 OPTIONS: tuple[dict[str, Any], ...] = ({}, {"training": True}, {"constant": True})

@@ -7,7 +7,7 @@ import torch
 
 import tnconv
 from tests.contexts.subjects import normal
-from tests.test_transforms import LAYERS, OPERATIONS, prepared
+from tests.ops.test_transforms import LAYERS, OPERATIONS, prepared
 from tnconv import ConvSpec
 from tnconv.errors import ArgumentError, OperationError
 

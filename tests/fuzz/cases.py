@@ -11,7 +11,7 @@ from tests.layer_strategies import conv_transpose_specs, linear_specs, pool_spec
 from tnconv.ops.conventions import CONVENTIONS
 from tnconv.passes.sample import METHODS
 from tnconv.spec import LinearSpec, PoolSpec, UnfoldSpec
-from tnconv.spec.layer import Layer
+from tnconv.spec.layer_spec import Layer
 from tnconv.testing import conv_specs
 
 Draw = Callable[[st.SearchStrategy[Any]], Any]

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 import tnconv
-from tests.layer_values import applied, eigenvalues, groups_of, jacobian, patches, positions_last, wanted
+from tests.ops.layer_values import applied, eigenvalues, groups_of, jacobian, patches, positions_last, wanted
 from tnconv.ops.conventions import CONVENTIONS
 from tnconv.spec import PoolSpec, UnfoldSpec
-from tnconv.spec.layer import Layer
+from tnconv.spec.layer_spec import Layer
 
 
 def defined(

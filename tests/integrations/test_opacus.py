@@ -25,7 +25,7 @@ from opacus.grad_sample import (
 )
 from torch.utils.data import DataLoader, TensorDataset
 
-from tnconv.integrations import layers, opacus
+from tnconv.integrations import layer_operations, opacus
 
 CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 
@@ -302,13 +302,13 @@ def test_unregister_leaves_what_was_registered_since() -> None:
 
 def test_a_layer_is_compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[str] = []
-    real: Callable[..., Any] = layers.compile
+    real: Callable[..., Any] = layer_operations.compile
 
     def counted(spec: Any, op: str, **options: Any) -> Any:
         calls.append(op)
         return real(spec, op, **options)
 
-    monkeypatch.setattr(layers, "compile", counted)
+    monkeypatch.setattr(layer_operations, "compile", counted)
     layer = nn.Conv1d(3, 5, 4, stride=3)
     for batch in (2, 3):
         opacus.gradients(layer, [torch.randn(batch, 3, 31)], torch.randn(batch, 5, 10))

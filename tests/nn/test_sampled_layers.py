@@ -16,7 +16,7 @@ import tnconv
 import tnconv.nn as tnn
 from tnconv import ConvSpec
 from tnconv.errors import SpecError
-from tnconv.nn.sampled.function import Gradient
+from tnconv.nn.sampled.sampled_autograd import Gradient
 from tnconv.testing import conv_specs
 
 quick = settings(max_examples=20, deadline=None, derandomize=True)

@@ -13,7 +13,7 @@ import tnconv
 from tnconv import ArgumentError, ConvSpec, ConvTransposeSpec, LinearSpec, OperationError, PassError
 from tnconv.backends.reference import evaluate
 from tnconv.ir import Network
-from tnconv.ops.sampling import CHANNELS, SPACE
+from tnconv.ops.sampled_indices import CHANNELS, SPACE
 from tnconv.passes import Pipeline, exact_check
 from tnconv.testing import random_arguments
 

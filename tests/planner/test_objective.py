@@ -9,7 +9,7 @@ from test_search import conv_chain, random_problem
 
 import tnconv
 from tnconv.backends.torch.training import TrainedProgram
-from tnconv.compiler.build import Builder
+from tnconv.compiler.choose import Builder
 from tnconv.errors import PlanError
 from tnconv.ir import evaluate, parse_network
 from tnconv.notation import convolution_network

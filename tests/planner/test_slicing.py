@@ -13,12 +13,12 @@ import tnconv
 from tnconv.backends import available
 from tnconv.backends.available import check_memory, memory_of
 from tnconv.backends.reference import evaluate_plan
-from tnconv.compiler.build import Builder
+from tnconv.compiler.choose import Builder
 from tnconv.errors import ArgumentError, ParseError, PlanError
 from tnconv.ir import evaluate, parse, parse_network
 from tnconv.passes import Pipeline
 from tnconv.planner import make_plan, parse_plan
-from tnconv.planner.memory import format_memory, program_peak
+from tnconv.planner.memory_limit import format_memory, program_peak
 from tnconv.planner.objective import Objective
 from tnconv.planner.plan import Slice
 from tnconv.planner.slicing import cut, sliceable

@@ -11,12 +11,12 @@ from test_search import conv_chain, deep_chain, matrices, random_problem
 from tnconv.errors import NetworkError
 from tnconv.ir import Index, Network, Tensor, group, parse_network
 from tnconv.planner import make_plan
-from tnconv.planner.columns import fits
 from tnconv.planner.cost import models_of
 from tnconv.planner.near import Near
 from tnconv.planner.objective import Objective
 from tnconv.planner.prepare import Preparation
 from tnconv.planner.search import price
+from tnconv.planner.set_arrays import fits
 from tnconv.planner.table import fill, fill_by_size, fill_plain, greedy
 
 OBJECTIVES = [

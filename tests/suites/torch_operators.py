@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_map
 import tnconv
 from tnconv import TnconvError
 from tnconv import functional as TF
-from tnconv.notation.text import with_spaces
+from tnconv.notation.equation_text import with_spaces
 
 # The tables forbid to set flags of backends from here on, also to whoever runs in the same process.
 torch.backends.flags_frozen.__globals__["__allow_nonbracketed_mutation_flag"] = True

@@ -12,13 +12,13 @@ from typing import TypeVar
 
 import numpy as np
 
-from tnconv.backends.base import Program
+from tnconv.backends.backend import Program
 from tnconv.backends.growth import At, bounds, expression, largest, peak_of, spread, value
 from tnconv.backends.meter import ITEM, Moment, in_elements, measured_at, moments_at
 from tnconv.ir import Size, evaluate, product, symbol
 from tnconv.ir.index import normal, symbol_names
 from tnconv.ir.monomial import sympy
-from tnconv.planner.memory import program_peak
+from tnconv.planner.memory_limit import program_peak
 from tnconv.planner.plan import DEFAULT_HINT, Plan
 
 _MOST_RUNS = 27  # measurements from which polynomials are made

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import opt_einsum
 import torch
 
-from tnconv.backends.base import Backend, Capability, Choice, How, Program
+from tnconv.backends.backend import Backend, Capability, Choice, How, Program
 from tnconv.backends.torch.tensors import TENSORS
 from tnconv.errors import ArgumentError, NetworkError
 from tnconv.ir import (

@@ -11,9 +11,9 @@ from tnconv.backends.arrays import Arrays
 from tnconv.errors import ArgumentError
 from tnconv.ir import Axis, Expression, evaluate, group
 from tnconv.ir.index import symbol_names
-from tnconv.ir.printer import format_axes
+from tnconv.ir.network_printer import format_axes
 from tnconv.program import SizeOf
-from tnconv.program.sizes import bindings
+from tnconv.program.size_symbols import bindings
 
 _FLOATING = "float32, float64, float16, bfloat16 or a complex dtype"
 

@@ -14,8 +14,8 @@ from typing import Annotated, Any, Protocol
 import msgspec
 import torch
 
-from tnconv.backends import cache
-from tnconv.backends.base import Choice
+from tnconv.backends import cache_files
+from tnconv.backends.backend import Choice
 from tnconv.ir import evaluate
 from tnconv.planner import Plan
 
@@ -100,10 +100,10 @@ def tune(
         dtype: of the arguments.
     """
     key = digest(task, hints, device, dtype)
-    winner = cache.read(FILE, Winner).get(key)
+    winner = cache_files.read(FILE, Winner).get(key)
     if winner is None or winner.best.plan >= len(plans):
         winner = Winner(_measured(plans, lower, hints, device, dtype))
-        cache.remember(FILE, {key: winner}, Winner)
+        cache_files.remember(FILE, {key: winner}, Winner)
     best = winner.best
     return plans[best.plan], best.prefer, tuple(winner.trials)
 

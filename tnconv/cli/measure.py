@@ -11,7 +11,7 @@ import typer
 from torch import nn
 
 import tnconv
-from tnconv.backends import cache
+from tnconv.backends import cache_files
 from tnconv.backends.available import memory_of
 from tnconv.backends.torch import profile
 from tnconv.backends.tuning import interleaved, random_argument
@@ -20,7 +20,7 @@ from tnconv.cli.compile import AsJson, Autotune, Device, Op, Sizes, Source, comp
 from tnconv.errors import ArgumentError, LoweringError
 from tnconv.ir import evaluate
 from tnconv.planner import DEFAULT_HINT
-from tnconv.planner.memory import format_memory
+from tnconv.planner.memory_limit import format_memory
 
 _MODULES: dict[tuple[str, int], type[nn.Module]] = {
     ("conv", 1): nn.Conv1d,
@@ -213,7 +213,7 @@ def _known(kind: str) -> profile.Profile:
 def _keep(kind: str, rates: profile.Profile) -> Path:
     """Write the rates into the file, beside those of other kinds of device."""
     try:
-        path = cache.write(profile.FILE, {kind: rates}, profile.Profile)
+        path = cache_files.write(profile.FILE, {kind: rates}, profile.Profile)
     except OSError as error:
         raise LoweringError(
             f"the rates cannot be written: {error}; set TNCONV_CACHE to a folder of yours"

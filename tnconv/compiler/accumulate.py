@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
-from tnconv.backends.base import Program
+from tnconv.backends.backend import Program
 from tnconv.backends.peak import peak_elements
 from tnconv.backends.torch.context import have_tangents, is_recorded
 from tnconv.backends.torch.into import add_into

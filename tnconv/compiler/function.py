@@ -10,16 +10,16 @@ import torch
 from torch import Tensor
 
 from tnconv import ops
-from tnconv.backends.base import Capability, Program
+from tnconv.backends.backend import Capability, Program
 from tnconv.backends.peak import peak_elements
 from tnconv.backends.signature import Signature
 from tnconv.backends.torch.constants import KeptProgram, WithConstants
 from tnconv.backends.torch.training import TrainedProgram, WithBackward
 from tnconv.compiler.accumulate import Added, Target, accumulating_peak, check_beta, check_context, target_of
 from tnconv.compiler.batches import BatchAxes
-from tnconv.compiler.build import Built, Recipe
+from tnconv.compiler.choose import Built, Recipe
 from tnconv.compiler.dtypes import Arithmetic, chosen
-from tnconv.compiler.sampling import Cut, cuts_of, draws_of, sizes_of
+from tnconv.compiler.sampled_rows import Cut, cuts_of, draws_of, sizes_of
 from tnconv.errors import ArgumentError, OperationError
 from tnconv.inspect.draw import draw, to_svg
 from tnconv.inspect.explain import Explanation, explain

@@ -12,16 +12,16 @@ import numpy as np
 import torch
 
 from tnconv import plugins
-from tnconv.backends.base import Capability, backend_of
-from tnconv.backends.torch.kernels.base import ACCURACIES
+from tnconv.backends.backend import Capability, backend_of
+from tnconv.backends.torch.kernels.kernel import ACCURACIES
 from tnconv.backends.torch.lower import COMPONENTWISE
-from tnconv.compiler.cache import as_key
+from tnconv.compiler.compile_cache import as_key
 from tnconv.errors import LoweringError, OperationError, PlanError
 from tnconv.ops.conventions import check_convention
-from tnconv.ops.sampling import Keep, Sampling, read_keep
+from tnconv.ops.sampled_indices import Keep, Sampling, read_keep
 from tnconv.passes import Pipeline
 from tnconv.passes.sample import METHODS
-from tnconv.planner.memory import parse_memory
+from tnconv.planner.memory_limit import parse_memory
 from tnconv.planner.objective import Objective, argument_names, check_minimize, check_training
 from tnconv.planner.prepare import check_hints
 from tnconv.planner.search import check_planner

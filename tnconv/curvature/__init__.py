@@ -5,13 +5,13 @@ step = factors.inverse(damping=1e-3) @ gradients
 """
 
 from tnconv.curvature.blocks import Block, DiagonalBlock, EigenBlock
-from tnconv.curvature.calls import LayerCall
 from tnconv.curvature.capture import Capture, capture
 from tnconv.curvature.diagonal import fisher_diagonal, ggn_diagonal
 from tnconv.curvature.ekfac import ekfac
-from tnconv.curvature.kernel import ntk
 from tnconv.curvature.kfac import kfac
 from tnconv.curvature.kronecker import KroneckerFactors
+from tnconv.curvature.layer_calls import LayerCall
+from tnconv.curvature.ntk import ntk
 from tnconv.curvature.per_example import (
     clipped_gradients,
     gradient_norms,

@@ -14,8 +14,8 @@ from typing import Any, Self, cast
 import torch
 from torch import Tensor
 
-from tnconv.curvature.calls import MatrixSpec
 from tnconv.curvature.factor import Split
+from tnconv.curvature.layer_calls import MatrixSpec
 from tnconv.curvature.matrix import as_matrix, from_matrix
 from tnconv.errors import ArgumentError
 

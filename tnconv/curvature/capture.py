@@ -1,7 +1,7 @@
 """Capture: which layers a forward pass calls with tracked parameters, seen from outside, without hooks.
 
-A `TorchFunctionMode` sees every call of a function of torch. Those of layers are read (`tnconv.curvature.calls`). A
-parameter that goes into any other function that makes something differentiable is *unread*, and is named when the
+A `TorchFunctionMode` sees every call of a function of torch. Those of layers are read (`tnconv.curvature.layer_calls`).
+A parameter that goes into any other function that makes something differentiable is *unread*, and is named when the
 captured parameters are asked for. A layer of `tnconv.nn` that is factorised or sampled is one call
 (`tnconv.functional.visible`): of the factors of its weight, and of the exact layer that is sampled.
 """
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.overrides import TorchFunctionMode, resolve_name
 
-from tnconv.curvature.calls import READERS, LayerCall, Read, is_view, read_cellwise, read_visible
+from tnconv.curvature.layer_calls import READERS, LayerCall, Read, is_view, read_cellwise, read_visible
 from tnconv.curvature.models import Names, named, tracked_of
 from tnconv.errors import CaptureError
 from tnconv.functional.visible import VisibleLayer

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tnconv.curvature.axes import Examples
-from tnconv.curvature.calls import LayerCall
+from tnconv.curvature.example_axes import Examples
+from tnconv.curvature.layer_calls import LayerCall
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -5,9 +5,9 @@ from contextlib import closing
 
 from torch import Tensor
 
+from tnconv.curvature.calls_by_parameter import Layers
 from tnconv.curvature.data import Data, batches
 from tnconv.curvature.fisher import SEED, Fisher, one_of
-from tnconv.curvature.layers import Layers
 from tnconv.curvature.losses import LossLike, loss_of
 from tnconv.curvature.models import Model, ModelLike, Names
 from tnconv.curvature.quantities import squares

@@ -14,12 +14,12 @@ import torch.distributed as dist
 from torch import Tensor
 
 from tnconv.curvature.blocks import AnyBlock, EigenBlock
+from tnconv.curvature.calls_by_parameter import Layers
 from tnconv.curvature.data import Data, batches
 from tnconv.curvature.diagonal import chunks
 from tnconv.curvature.fisher import SEED, Fisher, one_of
 from tnconv.curvature.kfac import kfac
 from tnconv.curvature.kronecker import KroneckerFactors
-from tnconv.curvature.layers import Layers
 from tnconv.curvature.losses import LossLike, loss_of
 from tnconv.curvature.matrix import Matrix
 from tnconv.curvature.models import Model, ModelLike, Names

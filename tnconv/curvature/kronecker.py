@@ -11,8 +11,8 @@ import torch.distributed as dist
 from torch import Generator, Tensor
 
 from tnconv.curvature.blocks import AnyBlock, Block, Damping, DiagonalBlock, EigenBlock, Place
-from tnconv.curvature.calls import MatrixSpec
 from tnconv.curvature.factor import Split
+from tnconv.curvature.layer_calls import MatrixSpec
 from tnconv.errors import ArgumentError
 from tnconv.spec import ConvSpec, ConvTransposeSpec, LinearSpec
 

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from tnconv.api import compile
 from tnconv.compiler.function import CompiledFunction
-from tnconv.curvature.axes import Examples, split
-from tnconv.curvature.calls import LayerCall, MatrixSpec
+from tnconv.curvature.example_axes import Examples, split
 from tnconv.curvature.factor import Factor, Split, split_of
+from tnconv.curvature.layer_calls import LayerCall, MatrixSpec
 from tnconv.spec import ConvTransposeSpec, LinearSpec
 
 

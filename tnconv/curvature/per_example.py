@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
+from tnconv.curvature.calls_by_parameter import Layers
 from tnconv.curvature.fisher import SEED, one_of
-from tnconv.curvature.layers import Layers
 from tnconv.curvature.losses import LossLike, loss_of
 from tnconv.curvature.models import Model, ModelLike, Names
 from tnconv.curvature.quantities import squared_norms, weighted_gradient

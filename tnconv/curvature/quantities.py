@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from tnconv.curvature.calls_by_parameter import Layers
 from tnconv.curvature.factor import Factor
-from tnconv.curvature.layers import Layers
 from tnconv.curvature.matrix import Matrix
 
 Columns = Sequence[Sequence[Tensor]]  # for each column, the gradients of all calls

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from tnconv.curvature.axes import Examples, assumed, located
-from tnconv.curvature.calls import LayerCall
 from tnconv.curvature.capture import Capture
+from tnconv.curvature.example_axes import Examples, assumed, located
 from tnconv.curvature.graph import Users
+from tnconv.curvature.layer_calls import LayerCall
 from tnconv.curvature.models import Model
 from tnconv.errors import ArgumentError, CaptureError
 

@@ -9,10 +9,10 @@ import torch.distributed as dist
 from torch import Generator, Tensor
 
 from tnconv.curvature.blocks import AnyBlock, Block, DiagonalBlock, Place
+from tnconv.curvature.calls_by_parameter import Layers
 from tnconv.curvature.factor import Factor
 from tnconv.curvature.fisher import Fisher
 from tnconv.curvature.kronecker import KroneckerFactors
-from tnconv.curvature.layers import Layers
 from tnconv.curvature.losses import Loss
 from tnconv.curvature.matrix import Matrix
 from tnconv.curvature.models import Model

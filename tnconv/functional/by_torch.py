@@ -15,7 +15,7 @@ from torch import Tensor
 from tnconv.backends.torch.context import fixed
 from tnconv.backends.torch.depthwise import NATIVE, TRANSPOSED
 from tnconv.errors import ArgumentError
-from tnconv.functional.calls import over_groups
+from tnconv.functional.compiled_calls import over_groups
 from tnconv.ir.shapes import covered
 from tnconv.spec import ConvSpec, ConvTransposeSpec, PoolSpec, UnfoldSpec
 

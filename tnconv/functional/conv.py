@@ -9,7 +9,7 @@ from torch import Tensor
 from tnconv.api import compile
 from tnconv.backends.torch.depthwise import NATIVE
 from tnconv.functional import by_torch
-from tnconv.functional.calls import (
+from tnconv.functional.compiled_calls import (
     Shape,
     check_channels,
     check_weight,

@@ -6,7 +6,7 @@ from torch import Tensor
 from tnconv.api import compile
 from tnconv.compiler.function import CompiledFunction
 from tnconv.errors import ArgumentError
-from tnconv.functional.calls import OpenSizes, Shape, kept, no_tensors, shape
+from tnconv.functional.compiled_calls import OpenSizes, Shape, kept, no_tensors, shape
 from tnconv.spec import LinearSpec
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from tnconv.api import compile
 from tnconv.compiler.function import CompiledFunction
 from tnconv.functional import by_torch
-from tnconv.functional.calls import (
+from tnconv.functional.compiled_calls import (
     OpenSizes,
     Shape,
     check_axes,

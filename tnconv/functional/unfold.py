@@ -10,7 +10,7 @@ from tnconv.api import compile
 from tnconv.compiler.function import CompiledFunction
 from tnconv.errors import ArgumentError, SpecError
 from tnconv.functional import by_torch
-from tnconv.functional.calls import (
+from tnconv.functional.compiled_calls import (
     OpenSizes,
     Shape,
     check_axes,

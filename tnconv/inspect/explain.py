@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tnconv.backends.base import Program
+from tnconv.backends.backend import Program
 from tnconv.backends.tuning import Trial
 from tnconv.ir import Expression, Size
 from tnconv.passes import Stage
 from tnconv.planner import Plan, format_step
 from tnconv.program import Free, ProgramStage, Statement
-from tnconv.program.text import format_statement
+from tnconv.program.program_text import format_statement
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult

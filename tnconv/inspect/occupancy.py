@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-from tnconv.backends.base import Program
+from tnconv.backends.backend import Program
 from tnconv.inspect.labels import SMALL, number, width_of
 from tnconv.inspect.views import count_text, hinted
 from tnconv.ir import product
 from tnconv.planner import Plan
-from tnconv.planner.memory import format_memory
+from tnconv.planner.memory_limit import format_memory
 
 _HEIGHT, _LEFT, _TOP, _BOTTOM = 190.0, 84.0, 22.0, 26.0
 _LEAST_BAR, _MOST_BAR = 10.0, 110.0

@@ -13,7 +13,7 @@ from tnconv import passes, plugins
 from tnconv.inspect.docstrings import arguments, first_line
 from tnconv.ops.operations_page import NONE, code, filled, table, write
 from tnconv.passes import Pass, Rule
-from tnconv.passes.text import format_value
+from tnconv.passes.pass_text import format_value
 
 
 def record(name: str, kind: type[Pass]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from html import escape
 from pathlib import Path
 
 from tnconv import ops
-from tnconv.backends.base import Choice
+from tnconv.backends.backend import Choice
 from tnconv.inspect.compare import changed_names, side_by_side
 from tnconv.inspect.draw import STYLE, to_svg, write_text
 from tnconv.inspect.highlight import highlighted

@@ -11,7 +11,7 @@ from typing import Any
 from tnconv.inspect.scene import Scene, Shape, Text, scene_of
 from tnconv.inspect.views import Compiled, equation_of, sentences
 from tnconv.ir import Axis, Delta, Expression, Network, Node, Pattern, Scale, Select, Size, Sum, Tensor
-from tnconv.ir.printer import format_kind
+from tnconv.ir.network_printer import format_kind
 from tnconv.passes import Stage
 from tnconv.planner import Step, format_step
 from tnconv.spec import Layer

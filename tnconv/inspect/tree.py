@@ -11,7 +11,7 @@ from html import escape
 
 from tnconv.inspect.labels import SMALL, TEXT, number, width_of
 from tnconv.inspect.views import count_text, hinted
-from tnconv.ir.printer import format_axes
+from tnconv.ir.network_printer import format_axes
 from tnconv.planner import Plan, Step
 
 _GAP_X, _GAP_Y, _PAD = 46.0, 14.0, 12.0

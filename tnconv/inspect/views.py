@@ -3,7 +3,7 @@
 import re
 from typing import Any, Protocol
 
-from tnconv.backends.base import Program
+from tnconv.backends.backend import Program
 from tnconv.backends.tuning import Trial
 from tnconv.inspect.docstrings import first_line
 from tnconv.ir import Expression, Size, evaluate

@@ -16,7 +16,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from tnconv.compiler.function import CompiledFunction
-from tnconv.integrations.layers import CONVOLUTIONS, LINEAR, compiled, flat, of_output, positions
+from tnconv.integrations.layer_operations import CONVOLUTIONS, LINEAR, compiled, flat, of_output, positions
 
 try:
     import curvlinops

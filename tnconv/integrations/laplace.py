@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from tnconv.curvature import DiagonalBlock, fisher_diagonal, ggn_diagonal, kfac, per_example_gradients
-from tnconv.curvature.layers import Layers
+from tnconv.curvature.calls_by_parameter import Layers
 from tnconv.curvature.models import Model
 from tnconv.curvature.run import run
 from tnconv.errors import ArgumentError

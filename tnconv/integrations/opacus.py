@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tnconv.integrations.layers import CONVOLUTIONS, LINEAR, compiled, flat, positions
+from tnconv.integrations.layer_operations import CONVOLUTIONS, LINEAR, compiled, flat, positions
 
 try:
     from opacus.grad_sample import GradSampleHooks, GradSampleHooksFastGradientClipping

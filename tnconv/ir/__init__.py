@@ -15,6 +15,7 @@ from tnconv.ir.index import (
 )
 from tnconv.ir.integers import as_integer
 from tnconv.ir.network import Expression, Network, Sum, fresh, make_sum
+from tnconv.ir.network_parser import parse, parse_index, parse_network
 from tnconv.ir.nodes import (
     Delta,
     Node,
@@ -27,7 +28,6 @@ from tnconv.ir.nodes import (
     conjugate,
     pattern,
 )
-from tnconv.ir.parser import parse, parse_index, parse_network
 from tnconv.ir.verify import faults
 
 __all__ = [

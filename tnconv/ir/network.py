@@ -24,9 +24,9 @@ from tnconv.ir.index import (
     symbol_names,
 )
 from tnconv.ir.monomial import ONE, Scalar, as_scalar, expanded
+from tnconv.ir.network_printer import format_axes, format_network, format_sum
 from tnconv.ir.nodes import Delta, Node, Pattern, Relational, Scale, Select, Tensor, node_sort_key, pattern
-from tnconv.ir.order import Ordered, ordered
-from tnconv.ir.printer import format_axes, format_network, format_sum
+from tnconv.ir.structural_order import Ordered, ordered
 from tnconv.ir.verify import faults
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class Network:
 
     @cached_property
     def ordered(self) -> Ordered:
-        """Indices and nodes in an order that follows from structure and kinds alone: see `tnconv.ir.order`."""
+        """Indices and nodes ordered by structure and kinds alone: `tnconv.ir.structural_order`."""
         return ordered(self.nodes, self.indices, self.output)
 
     @cached_property

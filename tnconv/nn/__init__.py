@@ -14,8 +14,13 @@ and layers that store a random part of their input for the backward pass:
     model = tnconv.nn.sample(model, 0.5)                            # half of the channels
 """
 
-from tnconv.nn.conv import Conv1d, Conv2d, Conv3d, ConvNd
-from tnconv.nn.conv_transpose import ConvTranspose1d, ConvTranspose2d, ConvTranspose3d, ConvTransposeNd
+from tnconv.nn.conv_modules import Conv1d, Conv2d, Conv3d, ConvNd
+from tnconv.nn.conv_transpose_modules import (
+    ConvTranspose1d,
+    ConvTranspose2d,
+    ConvTranspose3d,
+    ConvTransposeNd,
+)
 from tnconv.nn.sampled import (
     SampledConv1d,
     SampledConv2d,
@@ -53,7 +58,7 @@ from tnconv.nn.tensorised import (
     TuckerConv3d,
     tensorize,
 )
-from tnconv.nn.unfold import FoldNd, UnfoldNd
+from tnconv.nn.unfold_modules import FoldNd, UnfoldNd
 
 __all__ = [
     "BTConv",

@@ -9,7 +9,7 @@ from tnconv.errors import SpecError
 from tnconv.ir import as_integer
 from tnconv.spec import ConvSpec
 from tnconv.spec.fields import MAX_DIMS, Ints, Symbolic, check_length, spread, typed
-from tnconv.spec.layer import KnowsSpec, module_fields
+from tnconv.spec.layer_spec import KnowsSpec, module_fields
 
 _LARGE = 2**40
 

@@ -33,8 +33,7 @@ from tnconv.ir import (
 )
 from tnconv.ir.affine import reach_of_sizes
 from tnconv.ir.shapes import window_count
-from tnconv.notation.kinds import with_kinds
-from tnconv.notation.text import (
+from tnconv.notation.equation_text import (
     NAME,
     Names,
     Part,
@@ -44,6 +43,7 @@ from tnconv.notation.text import (
     operand_name,
     split_equation,
 )
+from tnconv.notation.kinds import with_kinds
 
 MODES = ("full", "same", "valid", "circular", "pad")
 

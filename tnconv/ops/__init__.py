@@ -5,7 +5,7 @@ from tnconv.ops.derive import Derivation, derive
 from tnconv.ops.parts import Need, Part
 from tnconv.ops.registry import OTHER, Operation, aliases, available, get, register
 from tnconv.ops.registry import operations as list
-from tnconv.ops.sampling import Sampling
+from tnconv.ops.sampled_indices import Sampling
 from tnconv.ops.subject import Options, Subject
 
 __all__ = [

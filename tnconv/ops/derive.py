@@ -10,7 +10,7 @@ from tnconv.ops.registry import Operation
 from tnconv.ops.subject import Options
 from tnconv.passes import Pipeline, Stage
 from tnconv.passes.arrange import ScaleBy
-from tnconv.passes.base import Pass, PassResult
+from tnconv.passes.network_pass import Pass, PassResult
 from tnconv.passes.pipeline import Check
 
 

@@ -12,11 +12,11 @@ from typing import Any
 
 from tnconv.errors import OperationError, SpecError
 from tnconv.ir import Expression, Tensor
-from tnconv.ir.printer import format_axes
+from tnconv.ir.network_printer import format_axes
 from tnconv.ops.conventions import CONVENTIONS, DEFAULT
 from tnconv.ops.derive import derive
 from tnconv.ops.registry import AVERAGE, JOINT, Operation, aliases, operations
-from tnconv.ops.sampling import KINDS
+from tnconv.ops.sampled_indices import KINDS
 from tnconv.ops.subject import Options
 from tnconv.spec import ConvSpec, ConvTransposeSpec, Layer, LinearSpec, PoolSpec, UnfoldSpec
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from tnconv.errors import OperationError
 from tnconv.ir import Expression
 from tnconv.ops.parts import Need, Part, Parts, parts_of
-from tnconv.ops.sampling import BATCH, CHANNELS, SPACE, VECTORS, sampled
+from tnconv.ops.sampled_indices import BATCH, CHANNELS, SPACE, VECTORS, sampled
 from tnconv.ops.subject import Derive, Options, Subject
 from tnconv.passes import Pipeline
 from tnconv.passes.arrange import Arrange, SumOver
@@ -42,7 +42,7 @@ class Operation:
             "other" for a second batch.
         factor: the kind of Kronecker factor, or "eigenvalues", for operations that a convention scales.
         real_only: whether complex arguments are refused: there is no such quantity of complex values.
-        samples: the kinds of indices that may be sampled, of `tnconv.ops.sampling.KINDS`.
+        samples: the kinds of indices that may be sampled, of `tnconv.ops.sampled_indices.KINDS`.
     """
 
     name: str

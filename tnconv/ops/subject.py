@@ -12,14 +12,14 @@ from tnconv.ir.index import symbol_names
 from tnconv.ops.conventions import bracketed
 from tnconv.ops.layout import Layout
 from tnconv.ops.parts import Part, Parts
-from tnconv.ops.sampling import NOTHING, Sampling
+from tnconv.ops.sampled_indices import NOTHING, Sampling
 from tnconv.passes import Pass
 from tnconv.passes.arrange import Arrange, ScaleBy
-from tnconv.passes.axes import Flatten, Open, Unsqueeze
 from tnconv.passes.batch import Batch
 from tnconv.passes.cut import Cut
 from tnconv.passes.differentiate import Close, Differentiate
 from tnconv.passes.extract import Extract
+from tnconv.passes.output_axes import Flatten, Open, Unsqueeze
 from tnconv.passes.parameters import Homogeneous, Join
 from tnconv.passes.rotate import Rotate
 from tnconv.passes.square import Square

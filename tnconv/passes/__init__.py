@@ -1,7 +1,7 @@
 """Passes, network to network: structural ones change the value, rewiring ones only how it is written."""
 
-from tnconv.passes.base import Evaluate, Pass, PassResult, available, get, parse_pass, register_pass
 from tnconv.passes.exact import exact_check
+from tnconv.passes.network_pass import Evaluate, Pass, PassResult, available, get, parse_pass, register_pass
 from tnconv.passes.pipeline import DEFAULT, PRESETS, Check, Pipeline, Stage, run_pass
 from tnconv.passes.rewrite import RewritePass, Rule, rule
 

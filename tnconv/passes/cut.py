@@ -15,8 +15,8 @@ import numpy as np
 
 from tnconv.errors import PassError
 from tnconv.ir import Axis, Expression, Index, Network, Tensor, group
-from tnconv.passes.base import Array, Evaluate, Pass, PassResult
 from tnconv.passes.cells import pack, unit, unpack
+from tnconv.passes.network_pass import Array, Evaluate, Pass, PassResult
 from tnconv.passes.tools import counted, names, without_indices
 
 

@@ -22,7 +22,7 @@ import numpy as np
 
 from tnconv.errors import PassError
 from tnconv.ir import Axis, Delta, Expression, Index, Network, Role, Tensor, conjugate, fresh, make_sum
-from tnconv.passes.base import Array, Evaluate, Pass, PassResult
+from tnconv.passes.network_pass import Array, Evaluate, Pass, PassResult
 from tnconv.passes.tools import nodes_reading, taken_names
 
 

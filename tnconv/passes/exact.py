@@ -14,7 +14,7 @@ import numpy as np
 
 from tnconv.errors import PassError, TnconvError
 from tnconv.ir import Expression, Network, Sum
-from tnconv.passes.base import Array, Evaluate, Pass
+from tnconv.passes.network_pass import Array, Evaluate, Pass
 from tnconv.passes.pipeline import Check, run_pass
 from tnconv.passes.shrink import shrink, total_volume
 

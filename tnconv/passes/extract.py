@@ -14,9 +14,9 @@ import numpy as np
 
 from tnconv.errors import NetworkError, PassError
 from tnconv.ir import Axis, Expression, Index, Network, Role, Tensor, conjugate, group
-from tnconv.ir.parser import parse_axes
-from tnconv.passes.base import Array, Evaluate, Pass, PassResult
+from tnconv.ir.network_parser import parse_axes
 from tnconv.passes.cells import pack, unpack
+from tnconv.passes.network_pass import Array, Evaluate, Pass, PassResult
 from tnconv.passes.tools import taken_names
 
 

@@ -13,8 +13,8 @@ import numpy as np
 
 from tnconv.errors import PassError
 from tnconv.ir import Axis, Expression, Index, Network, Node, Tensor, fresh, group, make_sum, product
-from tnconv.passes.base import Array, Evaluate, Pass, PassResult
 from tnconv.passes.cells import pack
+from tnconv.passes.network_pass import Array, Evaluate, Pass, PassResult
 from tnconv.passes.tools import taken_names
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from tnconv.errors import PassError, TnconvError
 from tnconv.ir import Expression, Network, Sum, make_sum
-from tnconv.passes.base import Pass, PassResult, parse_pass
-from tnconv.passes.text import split
+from tnconv.passes.network_pass import Pass, PassResult, parse_pass
+from tnconv.passes.pass_text import split
 
 Check = Callable[[Pass, Expression, Expression], None]
 

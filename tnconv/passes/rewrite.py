@@ -22,7 +22,7 @@ from typing import ClassVar
 
 from tnconv.errors import PassError
 from tnconv.ir import Network
-from tnconv.passes.base import Pass, PassResult
+from tnconv.passes.network_pass import Pass, PassResult
 
 _FIRINGS_PER_PART = 8
 _NAMES_SHOWN = 4

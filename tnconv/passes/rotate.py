@@ -15,7 +15,7 @@ import numpy as np
 
 from tnconv.errors import PassError
 from tnconv.ir import Axis, Expression, Index, Kind, Network, Role, Tensor, group
-from tnconv.passes.base import Array, Evaluate, Pass, PassResult
+from tnconv.passes.network_pass import Array, Evaluate, Pass, PassResult
 from tnconv.passes.tools import open_named, taken_names
 
 

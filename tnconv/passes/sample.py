@@ -36,7 +36,7 @@ from tnconv.ir import (
 )
 from tnconv.ir.index import symbol_names
 from tnconv.ir.monomial import as_scalar
-from tnconv.passes.base import Array, Evaluate, Pass, PassResult
+from tnconv.passes.network_pass import Array, Evaluate, Pass, PassResult
 from tnconv.passes.tools import nodes_reading, taken_names
 
 METHODS = ("crs", "bernoulli", "weights")

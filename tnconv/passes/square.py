@@ -33,8 +33,8 @@ from tnconv.ir import (
     make_sum,
 )
 from tnconv.ir.index import symbol_names
-from tnconv.passes.base import Array, Evaluate, Pass, PassResult
 from tnconv.passes.cells import pack, unpack
+from tnconv.passes.network_pass import Array, Evaluate, Pass, PassResult
 from tnconv.passes.tools import counted, open_named, taken_names, without_indices
 
 _FATES = ("copy", "sum", "keep")

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from tnconv.planner.columns import EXACT, Columns, fits
 from tnconv.planner.cost import Floats, Ints, Model
+from tnconv.planner.set_arrays import EXACT, Columns, fits
 
 Nested = int | tuple["Nested", "Nested"]
 Price = tuple[int, int]

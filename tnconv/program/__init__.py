@@ -1,8 +1,8 @@
 """Programs: straight-line statements on tensors, between a plan and the source of a backend."""
 
-from tnconv.program.parser import parse_program
-from tnconv.program.passes.base import ProgramPass, ProgramStage
+from tnconv.program.passes.program_pass import ProgramPass, ProgramStage
 from tnconv.program.program import ProgramText, verify
+from tnconv.program.program_parser import parse_program
 from tnconv.program.statements import (
     Call,
     Dims,

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tnconv.program.program_text import format_program, format_statement
 from tnconv.program.statements import (
     Call,
     Free,
@@ -16,7 +17,6 @@ from tnconv.program.statements import (
     reads,
     variables,
 )
-from tnconv.program.text import format_program, format_statement
 
 
 @dataclass(frozen=True)

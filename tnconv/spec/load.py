@@ -7,14 +7,14 @@ from typing import Any, cast
 from torch import nn
 
 from tnconv.errors import SpecError
-from tnconv.spec.conv import ConvSpec
-from tnconv.spec.conv_transpose import ConvTransposeSpec
+from tnconv.spec.conv_spec import ConvSpec
+from tnconv.spec.conv_transpose_spec import ConvTransposeSpec
 from tnconv.spec.fields import Ints, Symbolic, shown, typed
 from tnconv.spec.files import read_file
-from tnconv.spec.layer import KnowsSpec, Layer, field_types, module_names, required_fields
-from tnconv.spec.linear import LinearSpec
-from tnconv.spec.pool import PoolSpec
-from tnconv.spec.unfold import UnfoldSpec
+from tnconv.spec.layer_spec import KnowsSpec, Layer, field_types, module_names, required_fields
+from tnconv.spec.linear_spec import LinearSpec
+from tnconv.spec.pool_spec import PoolSpec
+from tnconv.spec.unfold_spec import UnfoldSpec
 
 LayerSpec = ConvSpec | ConvTransposeSpec | LinearSpec | PoolSpec | UnfoldSpec
 LAYERS: tuple[type[LayerSpec], ...] = (ConvSpec, ConvTransposeSpec, LinearSpec, PoolSpec, UnfoldSpec)

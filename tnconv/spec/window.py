@@ -10,7 +10,7 @@ from tnconv.ir import Index, Node, pattern
 from tnconv.ir.nodes import MODES
 from tnconv.ir.shapes import covered, window_count
 from tnconv.spec.fields import MAX_SIZE, Ints, Pairs, paddings, shown, spatial_dims, spread, typed
-from tnconv.spec.layer import Layer, positions
+from tnconv.spec.layer_spec import Layer, positions
 
 _PLURAL = ("kernel_size", "stride", "padding", "output_padding", "dilation")  # with a property in the plural
 

@@ -7,17 +7,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from tnconv.backends.base import Program
+from tnconv.backends.backend import Program
 from tnconv.backends.reference import Array
 from tnconv.backends.reference import evaluate as evaluate_densely
 from tnconv.backends.torch.emit import Emitter, Value
 from tnconv.backends.torch.kernels import Kernel, Problem
-from tnconv.backends.torch.kernels.windows import Cells
+from tnconv.backends.torch.kernels.window_views import Cells
 from tnconv.backends.torch.lower import lower_with
 from tnconv.ir import Expression, Network, parse_network
 from tnconv.passes import Pass, RewritePass, Rule, available, exact_check, parse_pass, run_pass
 from tnconv.planner import make_plan
-from tnconv.program.sizes import bindings
+from tnconv.program.size_symbols import bindings
 from tnconv.testing.laws import assert_roundtrip, assert_same_value, assert_valid
 from tnconv.testing.values import gaussian_arguments, is_conjugated, random_arguments, random_symbols
 

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from tnconv.backends.base import Program
+from tnconv.backends.backend import Program
 from tnconv.backends.reference import evaluate
 from tnconv.backends.torch.lower import lower
 from tnconv.errors import LoweringError

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from tnconv.backends.arrays import Arrays, name_of
-from tnconv.backends.base import Backend, How, Program
+from tnconv.backends.backend import Backend, How, Program
 from tnconv.errors import ArgumentError, PluginError
 from tnconv.ir import Expression, evaluate
 from tnconv.planner.objective import ELEMENTS

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tnconv.backends.base import Choice, Program
+from tnconv.backends.backend import Choice, Program
 from tnconv.backends.define import define
 from tnconv.backends.jax import numerics
 from tnconv.backends.jax.exchange import matched, read, write
@@ -19,7 +19,7 @@ from tnconv.ir import Index, Pattern, fresh
 from tnconv.ir.index import symbol_names
 from tnconv.planner.plan import DEFAULT_HINT, Operand, Plan, Step
 from tnconv.program import SizeOf
-from tnconv.program.sizes import readable, symbols_used
+from tnconv.program.size_symbols import readable, symbols_used
 
 
 def lower(plan: Plan, hints: Mapping[str, int]) -> Program:

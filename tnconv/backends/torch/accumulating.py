@@ -11,7 +11,7 @@ A sum whose terms lie in parts of the result is added term by term, so that the 
 from collections.abc import Sequence
 from dataclasses import replace
 
-from tnconv.backends.base import Program
+from tnconv.backends.backend import Program
 from tnconv.backends.torch.emit import Value, call
 from tnconv.backends.torch.lower import Lowering
 from tnconv.backends.torch.windows import broadcast, window_view

@@ -10,7 +10,7 @@ from copy import copy
 import torch
 from torch import Tensor
 
-from tnconv.backends.base import Choice, Program
+from tnconv.backends.backend import Choice, Program
 from tnconv.backends.torch.context import are_plain, aside
 from tnconv.backends.torch.lower import COMPONENTWISE, Lowering, kernel_table
 from tnconv.backends.torch.profile import Profile, profile_of

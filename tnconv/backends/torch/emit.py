@@ -16,8 +16,8 @@ from tnconv.ir import Index, Select, Size, evaluate, fresh, product, symbol
 from tnconv.program import Call, Dims, InPlace, Let, Memory, Statement, Var
 from tnconv.program.passes.hoist import constant_names
 from tnconv.program.passes.share import Known
+from tnconv.program.program_text import Notation
 from tnconv.program.statements import flatten, template
-from tnconv.program.text import Notation
 
 _NAMES = re.compile(r"[^\W\d]\w*")
 

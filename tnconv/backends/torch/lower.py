@@ -10,15 +10,15 @@ import torch
 import torch.nn.functional as F
 
 from tnconv import plugins
-from tnconv.backends.base import Choice, Program
+from tnconv.backends.backend import Choice, Program
 from tnconv.backends.define import define
 from tnconv.backends.operand_axes import untied
 from tnconv.backends.torch import runtime
 from tnconv.backends.torch.emit import Emitter, Value, call, singles
-from tnconv.backends.torch.kernels.base import ACCURACIES, Kernel, Problem
+from tnconv.backends.torch.huge_pages import LARGEST_REUSED
 from tnconv.backends.torch.kernels.contract import Contract, presum
-from tnconv.backends.torch.kernels.windows import Cells, Windows
-from tnconv.backends.torch.memory import LARGEST_REUSED
+from tnconv.backends.torch.kernels.kernel import ACCURACIES, Kernel, Problem
+from tnconv.backends.torch.kernels.window_views import Cells, Windows
 from tnconv.backends.torch.profile import DEFAULT, Profile, profile_of
 from tnconv.backends.torch.python import RESERVED, format_python, symbol_variables
 from tnconv.backends.torch.streaming import emit_squares, square_of, squares, worth_streaming
@@ -29,13 +29,13 @@ from tnconv.ir.index import normal, symbol_names
 from tnconv.ir.monomial import Scalar, polynomial_text
 from tnconv.planner.plan import DEFAULT_HINT, Operand, Plan, Step
 from tnconv.program import Call, Given, Let, Once, ProgramText, Statement, Var
-from tnconv.program.passes.base import ProgramStage, added, run
 from tnconv.program.passes.free import FreeAfterUse
 from tnconv.program.passes.fuse import Fuse
 from tnconv.program.passes.hoist import Hoist
+from tnconv.program.passes.program_pass import ProgramStage, added, run
 from tnconv.program.passes.reuse import Reuse
 from tnconv.program.passes.share import Share
-from tnconv.program.sizes import readable, symbols_used
+from tnconv.program.size_symbols import readable, symbols_used
 from tnconv.program.statements import Argument, flatten, reads, writes
 
 _LARGEST_ITEM = 16  # bytes

@@ -12,7 +12,7 @@ from typing import Annotated
 import msgspec
 import torch
 
-from tnconv.backends import cache
+from tnconv.backends import cache_files
 from tnconv.backends.tuning import interleaved
 from tnconv.errors import LoweringError
 
@@ -90,7 +90,7 @@ def profile_of(device: "str | Profile" = "cpu") -> Profile:
     if isinstance(device, Profile):
         return device
     kind = device.partition(":")[0]
-    found, shipped = cache.read(FILE, Profile), _shipped()
+    found, shipped = cache_files.read(FILE, Profile), _shipped()
     if kind not in found and kind not in shipped:
         raise LoweringError(
             f"there is no profile of device {device!r}, only of {', '.join(sorted(shipped | found))}; "

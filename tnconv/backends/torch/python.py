@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 from tnconv.errors import LoweringError
 from tnconv.ir import Index, fresh, product
 from tnconv.program import Call, Dims, Free, InPlace, Let, Loop, ProgramText, SizeOf, Statement
-from tnconv.program.text import Notation
+from tnconv.program.program_text import Notation
 
 RESERVED = frozenset(
     {*keyword.kwlist, *keyword.softkwlist, "torch", "F", "math", "rt", "int", "float", "sum", "range"}

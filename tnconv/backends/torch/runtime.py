@@ -13,9 +13,9 @@ from torch import Tensor
 from tnconv.backends.torch import depthwise, fourier, spread
 from tnconv.backends.torch.context import are_plain, is_recorded, is_traced, may_write
 from tnconv.backends.torch.gram import gram
+from tnconv.backends.torch.huge_pages import HALF, new_zeros
 from tnconv.backends.torch.into import add_into, scale_into
 from tnconv.backends.torch.lag import correlate
-from tnconv.backends.torch.memory import HALF, new_zeros
 from tnconv.backends.torch.strips import Terms, strip, strips
 from tnconv.errors import ArgumentError
 

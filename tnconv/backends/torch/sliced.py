@@ -6,14 +6,14 @@ from dataclasses import replace
 
 import torch
 
-from tnconv.backends.base import Program
+from tnconv.backends.backend import Program
 from tnconv.backends.define import define
 from tnconv.backends.torch import runtime
 from tnconv.backends.torch.python import RESERVED, format_python
 from tnconv.ir import fresh
 from tnconv.planner.plan import Plan
-from tnconv.program.passes.base import run
 from tnconv.program.passes.loop import LoopOverChunks
+from tnconv.program.passes.program_pass import run
 
 
 def loop_over_chunks(inner: Program, plan: Plan, arguments: Sequence[str]) -> Program:

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tnconv.backends.torch.depthwise import NATIVE, TRANSPOSED
-from tnconv.backends.torch.memory import HALF, HOST
+from tnconv.backends.torch.huge_pages import HALF, HOST
 from tnconv.ir.shapes import covered
 
 Sizes = tuple[int, ...]

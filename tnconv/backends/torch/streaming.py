@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tnconv.backends.torch.emit import Emitter, Value, call
-from tnconv.backends.torch.kernels.base import Problem
 from tnconv.backends.torch.kernels.contract import Candidate, best_layout
+from tnconv.backends.torch.kernels.kernel import Problem
 from tnconv.ir import Index, Size, product
 from tnconv.ir.index import normal
 from tnconv.planner.plan import Plan, Step

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from tnconv.backends.base import Backend, Capability, How, Program
+from tnconv.backends.backend import Backend, Capability, How, Program
 from tnconv.backends.torch.accumulating import Accumulating
 from tnconv.backends.torch.constants import KeptProgram
 from tnconv.backends.torch.lower import fastest_of, kernel_table, lower

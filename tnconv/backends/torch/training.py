@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tnconv.backends.base import Choice, Program
+from tnconv.backends.backend import Choice, Program
 from tnconv.backends.meter import in_elements, measured_at
 from tnconv.backends.torch.context import are_plain, autocast_dtype
 from tnconv.backends.torch.lower import COMPONENTWISE, Lowering, kernel_table
@@ -21,7 +21,7 @@ from tnconv.errors import LoweringError
 from tnconv.ir import Size, evaluate
 from tnconv.ir.index import normal, symbol_names
 from tnconv.planner.backward import Trained, with_backward
-from tnconv.planner.memory import program_peak
+from tnconv.planner.memory_limit import program_peak
 from tnconv.planner.plan import DEFAULT_HINT, Plan
 
 Flags = tuple[bool, ...]

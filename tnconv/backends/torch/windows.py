@@ -15,7 +15,7 @@ from tnconv.ir import Delta, Index, Relational, Select, Size, fresh, product, re
 from tnconv.ir.affine import reach_of_sizes, reverse
 from tnconv.ir.nodes import runs
 from tnconv.program import Call, Dims, Var
-from tnconv.program.text import EVERY
+from tnconv.program.program_text import EVERY
 
 # A view pads an axis to all the cells that its windows reach; beyond this factor cells are picked one by one.
 MOST_PADDED = 16

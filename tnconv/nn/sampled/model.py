@@ -8,12 +8,12 @@ import torch
 from torch import nn
 
 from tnconv.errors import SpecError
-from tnconv.nn.conv import Conv1d, Conv2d, Conv3d
+from tnconv.nn.conv_modules import Conv1d, Conv2d, Conv3d
 from tnconv.nn.modules import check_copied
-from tnconv.nn.sampled.conv import SampledConv, SampledConv1d, SampledConv2d, SampledConv3d
 from tnconv.nn.sampled.fractions import CHANNELS, Indices, Kept
-from tnconv.nn.sampled.function import Sampler
-from tnconv.nn.sampled.linear import SampledLinear
+from tnconv.nn.sampled.sampled_autograd import Sampler
+from tnconv.nn.sampled.sampled_conv import SampledConv, SampledConv1d, SampledConv2d, SampledConv3d
+from tnconv.nn.sampled.sampled_linear import SampledLinear
 from tnconv.nn.sampled.seeds import Seeds
 from tnconv.nn.sampled.tensorised import FactorSampler
 from tnconv.nn.tensorised import TensorisedConv

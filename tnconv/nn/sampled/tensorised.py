@@ -14,10 +14,10 @@ from torch import Tensor
 
 from tnconv.api import compile
 from tnconv.compiler.function import CompiledFunction
-from tnconv.nn.sampled.conv import ConvCalculus
 from tnconv.nn.sampled.fractions import Kept
-from tnconv.nn.sampled.function import Call, Gradient, Parameters, Sampler, applied
-from tnconv.nn.tensorised.layer import Description, weight_of
+from tnconv.nn.sampled.sampled_autograd import Call, Gradient, Parameters, Sampler, applied
+from tnconv.nn.sampled.sampled_conv import ConvCalculus
+from tnconv.nn.tensorised.factorised_module import Description, weight_of
 from tnconv.spec import ConvSpec
 
 

@@ -13,8 +13,13 @@ from torch import Tensor
 from tnconv import ir
 from tnconv.nn.tensorised import linalg
 from tnconv.nn.tensorised.budget import Budget
+from tnconv.nn.tensorised.factorised_module import (
+    OfOneDimension,
+    OfThreeDimensions,
+    OfTwoDimensions,
+    TensorisedConv,
+)
 from tnconv.nn.tensorised.factors import Factors, Family, Ranks, Site, WeightShape, bond, parameter
-from tnconv.nn.tensorised.layer import OfOneDimension, OfThreeDimensions, OfTwoDimensions, TensorisedConv
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,13 @@ from torch import Tensor
 from tnconv import ir
 from tnconv.nn.tensorised import decompose
 from tnconv.nn.tensorised.budget import Budget
+from tnconv.nn.tensorised.factorised_module import (
+    OfOneDimension,
+    OfThreeDimensions,
+    OfTwoDimensions,
+    TensorisedConv,
+)
 from tnconv.nn.tensorised.factors import Factors, Family, Ranks, WeightShape, bond, parameter
-from tnconv.nn.tensorised.layer import OfOneDimension, OfThreeDimensions, OfTwoDimensions, TensorisedConv
 from tnconv.nn.tensorised.tensor_train import cut_limits
 
 

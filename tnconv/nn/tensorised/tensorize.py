@@ -11,12 +11,12 @@ from typing import Any
 from torch import nn
 
 from tnconv.errors import SpecError
-from tnconv.nn.conv import ConvNd
+from tnconv.nn.conv_modules import ConvNd
 from tnconv.nn.tensorised.block_term import BTConv, BTConv1d, BTConv2d, BTConv3d
 from tnconv.nn.tensorised.budget import checked_iterations, checked_seconds
 from tnconv.nn.tensorised.cp import CPConv, CPConv1d, CPConv2d, CPConv3d
+from tnconv.nn.tensorised.factorised_module import TensorisedConv
 from tnconv.nn.tensorised.hierarchical import HTConv, HTConv1d, HTConv2d, HTConv3d
-from tnconv.nn.tensorised.layer import TensorisedConv
 from tnconv.nn.tensorised.ranks import Rank
 from tnconv.nn.tensorised.tensor_ring import TRConv, TRConv1d, TRConv2d, TRConv3d
 from tnconv.nn.tensorised.tensor_train import TTConv, TTConv1d, TTConv2d, TTConv3d

@@ -16,8 +16,9 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from tnconv.ir import Index, product
-from tnconv.program.passes.base import ProgramPass
+from tnconv.program.passes.program_pass import ProgramPass
 from tnconv.program.program import ProgramText
+from tnconv.program.program_text import INSERT
 from tnconv.program.statements import (
     Argument,
     Call,
@@ -33,7 +34,6 @@ from tnconv.program.statements import (
     substituted,
     variables,
 )
-from tnconv.program.text import INSERT
 
 Legs = tuple[Index, ...]
 _VIEWS = (Memory.VIEW, Memory.OVERLAPPING)

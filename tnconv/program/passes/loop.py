@@ -24,9 +24,9 @@ from tnconv.ir import Size, fresh, symbol
 from tnconv.ir.index import normal, symbol_names
 from tnconv.ir.monomial import Scalar, expanded
 from tnconv.planner.plan import Slice
-from tnconv.program.passes.base import ProgramPass
+from tnconv.program.passes.program_pass import ProgramPass
 from tnconv.program.program import ProgramText
-from tnconv.program.sizes import readable
+from tnconv.program.size_symbols import readable
 from tnconv.program.statements import Argument, Call, Free, Given, InPlace, Let, Loop, Statement, Var
 
 _RESULT, _PART = Var("result"), Var("part")

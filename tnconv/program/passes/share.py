@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from tnconv.program.passes.base import ProgramPass
+from tnconv.program.passes.program_pass import ProgramPass
 from tnconv.program.program import ProgramText
 from tnconv.program.statements import (
     Call,

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from tnconv.backends.torch.emit import Emitter, Value, call
-from tnconv.backends.torch.kernels.base import Kernel, Problem
+from tnconv.backends.torch.kernels.kernel import Kernel, Problem
 from tnconv.backends.torch.kernels.symmetric import SymmetricProduct
-from tnconv.backends.torch.kernels.windows import Windows, window_relations
+from tnconv.backends.torch.kernels.window_views import Windows, window_relations
 from tnconv.ir import Index, Relational, Size, fresh
 from tnconv.ir.affine import reach_of_sizes, solved
 

@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from tnconv.backends.torch.emit import Emitter, Value, call, singles
-from tnconv.backends.torch.kernels.base import Kernel, Problem
+from tnconv.backends.torch.kernels.kernel import Kernel, Problem
 from tnconv.backends.torch.profile import beginnings
 from tnconv.ir import Index, product
 from tnconv.program import Call, Var
+from tnconv.program.program_text import INSERT
 from tnconv.program.statements import flatten
-from tnconv.program.text import INSERT
 
 Legs = tuple[Index, ...]
 NARROW = 16

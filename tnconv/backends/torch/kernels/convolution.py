@@ -7,9 +7,9 @@ from dataclasses import replace
 
 from tnconv.backends.torch.depthwise import pads_slowly
 from tnconv.backends.torch.emit import Emitter, Value
-from tnconv.backends.torch.kernels.axes import arranged
-from tnconv.backends.torch.kernels.base import Kernel, Problem
-from tnconv.backends.torch.kernels.dense import LEAST_IMAGE
+from tnconv.backends.torch.kernels.call_axes import arranged
+from tnconv.backends.torch.kernels.dense_products import LEAST_IMAGE
+from tnconv.backends.torch.kernels.kernel import Kernel, Problem
 from tnconv.backends.torch.kernels.link import (
     NATIVE_DIMENSIONS,
     OUTPUT,

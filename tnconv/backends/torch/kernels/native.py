@@ -4,9 +4,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from tnconv.backends.torch.emit import Emitter, Value, call
-from tnconv.backends.torch.kernels.axes import Arranged, arranged, as_linked
-from tnconv.backends.torch.kernels.base import Problem
+from tnconv.backends.torch.kernels.call_axes import Arranged, arranged, as_linked
 from tnconv.backends.torch.kernels.contract import Split, presum
+from tnconv.backends.torch.kernels.kernel import Problem
 from tnconv.backends.torch.kernels.link import OUTPUT, ConvRole, Roles
 from tnconv.backends.torch.windows import pad, resized
 from tnconv.ir import Index, Size, product

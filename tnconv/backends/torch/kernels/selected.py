@@ -3,8 +3,8 @@
 from typing import NamedTuple
 
 from tnconv.backends.torch.emit import Emitter, Value, call, singles
-from tnconv.backends.torch.kernels.base import Kernel, Problem
 from tnconv.backends.torch.kernels.contract import presum
+from tnconv.backends.torch.kernels.kernel import Kernel, Problem
 from tnconv.backends.torch.windows import affine, along, both, inside, linear, ramp, selected
 from tnconv.ir import Index, Relational, Select, product
 from tnconv.program import Var

@@ -1,0 +1,223 @@
+"""What a backend is: what makes programs of plans, of one library's arrays, and says what else it can do.
+
+Backends are entry points of the group `tnconv.backends`: each is a `Backend`, or a subclass of it. What one lacks is
+refused by name when a function is compiled; nothing outside a backend asks which one it is.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from functools import lru_cache
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from tnconv import plugins
+from tnconv.backends.arrays import Arrays
+from tnconv.errors import LoweringError, PluginError
+from tnconv.ir import Expression, Size
+from tnconv.planner.plan import Plan
+from tnconv.program import ProgramText
+from tnconv.program.passes.program_pass import ProgramStage
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The kernel that computes a step.
+
+    Args:
+        step: name of its result.
+        kernel: name of the kernel.
+        candidates: what each kernel that accepts the step was predicted to take, in microseconds.
+        multiplications: that the kernel does; None where they are those of the plan.
+    """
+
+    step: str
+    kernel: str
+    candidates: tuple[tuple[str, float], ...] = ()
+    multiplications: Size | None = None
+
+    @property
+    def predicted(self) -> float:
+        """Microseconds that the chosen kernel is predicted to take; 0 where the backend predicts none."""
+        return dict(self.candidates).get(self.kernel, 0.0)
+
+
+@dataclass(frozen=True)
+class Program:
+    """A function on arrays, and where it came from.
+
+    Args:
+        name: of the function.
+        source: its text, for people to read.
+        arguments: names of the arguments, in order.
+        choices: the kernel of each step.
+        workspace: (step, what, elements) of buffers that kernels need besides operands and results.
+        function: takes the arguments in order; typed as for tensors, whatever the backend's arrays are.
+        chunk: the program of one chunk, where the function runs it in a loop.
+        text: its statements, of a backend that has them: what `str` gives.
+        stages: the statements before and after each pass on them.
+    """
+
+    name: str
+    source: str
+    arguments: tuple[str, ...]
+    choices: tuple[Choice, ...]
+    workspace: tuple[tuple[str, str, Size], ...]
+    function: Callable[..., Tensor]
+    chunk: "Program | None" = None
+    text: ProgramText | None = None
+    stages: tuple[ProgramStage, ...] = ()
+
+    def __str__(self) -> str:
+        chunk = "" if self.chunk is None else f"{self.chunk}\n\n"
+        return self.source if self.text is None else f"{chunk}{self.text}"
+
+    @property
+    def kernels(self) -> set[str]:
+        """Names of the kernels that it uses."""
+        return {choice.kernel for choice in self.choices}
+
+    @property
+    def predicted(self) -> float:
+        """Microseconds that all steps together are predicted to take, sizes at the hints."""
+        return sum(choice.predicted for choice in self.choices)
+
+
+class Capability(Enum):
+    """What a backend may do besides computing a value: the option that asks for it, and what that is."""
+
+    ACCURACY = "accuracy=", "it promises no more and no less than its library does"
+    AUTOTUNE = "autotune=True", "it has no programs to choose from by trial"
+    CONSTANT = "constant=", "it keeps nothing between calls"
+    DEVICE = "device=", "it has no rates of devices to choose by, and arrays may be on any"
+    MEMORY_LIMIT = "memory_limit=", "it does not say what a call takes"
+    OUT = "out=", "it writes into no array that is there"
+    TRAINING = "training=True", "it plans no backward pass, and derivatives are its library's, if it has any"
+
+    @property
+    def option(self) -> str:
+        """How somebody asks for it."""
+        return self.value[0]
+
+    def refused(self, backend: str) -> str:
+        """What is said to somebody who asks a backend that lacks it."""
+        return (
+            f"backend {backend!r} has no {self.option}: {self.value[1]}; leave it out, or use another backend"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class How:
+    """What a backend is told besides the plan.
+
+    Args:
+        hints: an integer that each size symbol counts as.
+        prefer: names of kernels to take wherever they accept: the exact check makes small instances use them.
+        device: whose rates decide between kernels, or these; see `Backend.rates`.
+        accuracy: the least that kernels promise.
+    """
+
+    hints: Mapping[str, int] = field(default_factory=dict)
+    prefer: tuple[str, ...] = ()
+    device: Any = "cpu"
+    accuracy: str = "componentwise"
+
+
+class Backend(ABC):
+    """What makes programs of plans. `lower` and `arrays` are all that one needs.
+
+    Attributes:
+        arrays: the library whose arrays programs take and return.
+        capabilities: what else it does; each but `ACCURACY`, `AUTOTUNE`, `DEVICE` and `OUT` is a method to write.
+        frugal: names of kernels that take no memory besides what they return, for plans within a limit.
+    """
+
+    arrays: ClassVar[Arrays]
+    capabilities: ClassVar[frozenset[Capability]] = frozenset()
+    frugal: ClassVar[tuple[str, ...]] = ()
+
+    @abstractmethod
+    def lower(self, plan: Plan, network: Expression, how: How) -> Program:
+        """The program of a plan.
+
+        Args:
+            plan: the steps, in order; each is a small network of its own, `step.network`.
+            network: what the plan computes.
+            how: for which sizes and device.
+
+        Raises:
+            LoweringError: the backend cannot compute a step; the message says which and what to do.
+        """
+
+    def fastest(self, plans: Sequence[Plan], network: Expression, how: How) -> tuple[Plan, Program]:
+        """Of several plans the one whose program is predicted to take least time, and that; the first of equals."""
+        made = [(plan, self.lower(plan, network, how)) for plan in plans]
+        return min(made, key=lambda pair: pair[1].predicted)
+
+    def rates(self, device: Any) -> Hashable:
+        """What a choice between kernels depends on, which may be given in place of the device."""
+        return str(device)
+
+    def trained(self, plan: Plan, needed: Collection[str], how: How, recomputed: Collection[str] = ()) -> Any:
+        """The programs of both passes: `TRAINING`.
+
+        Args:
+            plan: of the forward pass.
+            needed: arguments that need a gradient.
+            how: as for `lower`.
+            recomputed: intermediates that are computed again instead of being saved.
+
+        Raises:
+            LoweringError: the backward pass cannot be planned.
+        """
+        raise LoweringError(Capability.TRAINING.refused(type(self).__name__))
+
+    def kept(self, plan: Plan, constant: Collection[str], how: How) -> Any:
+        """The program in two parts, of which the first depends on constant arguments alone: `CONSTANT`.
+
+        Raises:
+            LoweringError: nothing can be kept.
+        """
+        raise LoweringError(Capability.CONSTANT.refused(type(self).__name__))
+
+    def looped(self, inner: Program, plan: Plan, arguments: Sequence[str]) -> Program:
+        """The program of a plan with slices, a loop that calls the program of one chunk: `MEMORY_LIMIT`.
+
+        Raises:
+            LoweringError: the loop cannot be written.
+        """
+        raise LoweringError(Capability.MEMORY_LIMIT.refused(type(self).__name__))
+
+    def accumulating(self, plan: Plan, how: How) -> Program | None:
+        """The program that adds to an array that is there, taken behind the arguments with a factor of it.
+
+        None where `OUT` is what the function returns, added.
+        """
+        return None
+
+
+def backend_of(name: str) -> Backend:
+    """The backend of a name.
+
+    Raises:
+        PluginError: there is none, it cannot be loaded, or it is no `Backend`.
+    """
+    return _made(name, plugins.state())
+
+
+@lru_cache(maxsize=64)
+def _made(name: str, _state: Hashable) -> Backend:
+    found = plugins.get(plugins.BACKENDS, name)
+    made = found() if isinstance(found, type) else found
+    if not isinstance(made, Backend):
+        raise PluginError(
+            f"backend {name!r} is {made!r}, which is not a Backend; subclass tnconv.backends.backend.Backend"
+        )
+    if not isinstance(getattr(made, "arrays", None), Arrays):
+        raise PluginError(
+            f"backend {name!r} does not say which arrays it takes; set arrays = … to an instance of a subclass of "
+            "tnconv.backends.arrays.Arrays"
+        )
+    return made

@@ -1,0 +1,174 @@
+"""The exact check of a program: itself where the layer is small, and small instances, against the reference."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from tnconv.backends import reference
+from tnconv.backends.arrays import Arrays
+from tnconv.backends.backend import Program
+from tnconv.backends.torch.training import WithBackward
+from tnconv.compiler.choose import Builder, Built
+from tnconv.errors import LoweringError, PassError
+from tnconv.ir import Expression
+from tnconv.passes.shrink import largest, shrink, whole
+
+_CELLS = 2_000
+_INSTANCES = 5
+_PLAIN, _ALIKE = 30, 60  # draws of any instances, then of those for the kernels that are missing
+_ALIKE_CELLS = 20_000
+_LARGEST = 200_000  # cells of a tensor of the layer itself, where that is checked
+
+
+def check_program(derived: Expression, network: Expression, builder: Builder, built: Built) -> None:
+    """Compare the program, and those of small instances, with the reference: lowering is where mistakes hide.
+
+    The program itself runs where the layer is small. The instances use its kernels where these accept them. They are
+    drawn until enough have a value that is not all zero, as many patterns of tiny sizes reach nothing, and every kernel
+    was used by one; for those that are still missing, instances are drawn that are more like the layer, and all
+    their plans are tried.
+
+    Args:
+        derived: the network before it is rewritten.
+        network: what the program computes.
+        builder: writes the programs of instances.
+        built: what is checked.
+
+    Raises:
+        LoweringError: a value differs, or a kernel was used by no instance: what is not checked is not passed.
+    """
+    with builder.made_by.arrays.exactly():
+        _check(derived, network, builder, built, np.random.default_rng(0))
+
+
+def _check(
+    derived: Expression, network: Expression, builder: Builder, built: Built, rng: np.random.Generator
+) -> None:
+    kernels, telling = built.program.kernels, 0
+    missing = kernels - _used(network, built, rng)
+    for small, alike in _instances(derived, rng):
+        try:
+            rewritten, _ = builder.passes.run(small)
+            made = builder.fastest(rewritten, missing if alike else kernels)
+        except (PassError, LoweringError):  # a pass or a backend may refuse what a small instance has
+            continue
+        arrays, want = _compare_all(rewritten, made, rng)
+        if np.any(want):
+            telling += 1
+            missing -= made.program.kernels
+            for other in builder.with_one_of(missing, rewritten) if alike else ():
+                _compare(rewritten, other, builder.made_by.arrays, arrays, want)
+                missing -= other.kernels
+        if telling >= _INSTANCES and not missing:
+            return
+    if missing:
+        raise LoweringError(
+            f"the program of {derived.name!r} cannot be checked: none of {_PLAIN + _ALIKE} small "
+            f"instances with a value other than zero uses {', '.join(sorted(missing))}; compile without verify, or "
+            "check a smaller layer"
+        )
+
+
+def _used(network: Expression, built: Built, rng: np.random.Generator) -> set[str]:
+    """The kernels that are right in the program itself, also where its value is zero; none where it is too large."""
+    itself = whole(network, _LARGEST, largest)
+    if itself is None:
+        return set()
+    _compare_all(itself[0], built, rng)
+    return built.program.kernels
+
+
+def _compare_all(
+    network: Expression, built: Built, rng: np.random.Generator
+) -> tuple[dict[str, np.ndarray[Any, Any]], np.ndarray[Any, Any]]:
+    """Compare all programs of a network, for integers and Gaussian integers.
+
+    Returns:
+        The integers, and the value that they give.
+    """
+    arrays = _integers(network, rng)  # the passes were checked; they may change the value
+    want = np.asarray(reference.evaluate(network, arrays), dtype=np.float64)
+    imaginary = _integers(network, rng)
+    gaussian = {
+        name: array if name in network.tables else np.asarray(array + 1j * imaginary[name])
+        for name, array in arrays.items()
+    }
+    adding, of = built.recipe.accumulating(network), built.recipe.builder.made_by.arrays
+    for given, value in ((arrays, want), (gaussian, reference.evaluate(network, gaussian))):
+        _compare(network, built.program, of, given, value)
+        if adding is not None:
+            _compare(network, replace(adding, arguments=built.program.arguments), of, given, value, adds=True)
+        if isinstance(built.function, WithBackward):
+            _compare_backward(network, built.function, given)
+        elif built.function is not None:
+            for _ in range(2):  # what is made, and what is kept
+                _compare(network, replace(built.program, function=built.function), of, given, value)
+    return arrays, want
+
+
+def _instances(derived: Expression, rng: np.random.Generator) -> Iterator[tuple[Expression, bool]]:
+    """Instances for a check of a program, and whether they are for kernels that the first ones do not use."""
+    for _ in range(_PLAIN):
+        if found := shrink(derived, rng, _CELLS):
+            yield found[0], False
+    for _ in range(_ALIKE):
+        if found := shrink(derived, rng, _ALIKE_CELLS, alike=True):
+            yield found[0], True
+
+
+def _compare(
+    network: Expression,
+    program: Program,
+    of: Arrays,
+    arrays: Mapping[str, np.ndarray[Any, Any]],
+    want: np.ndarray[Any, Any],
+    *,
+    adds: bool = False,
+) -> None:
+    """Compare the value of a program of a library's arrays, or with `adds` what it adds to a tensor that is there."""
+    given = [of.from_numpy(arrays[n]) for n in program.arguments]
+    if adds:
+        there = of.from_numpy(np.arange(want.size).reshape(want.shape).astype(want.dtype))
+        got = of.to_numpy(program.function(*given, there.clone(), -2.0) + 2 * there)
+    else:
+        got = of.to_numpy(program.function(*given))
+    if got.shape != want.shape or not np.allclose(got, want, rtol=1e-9, atol=1e-9):
+        raise LoweringError(
+            f"the program of a small instance has a value that differs from the reference:\n{network}\n"
+            f"{program.source}\nreference {want.ravel()[:8]} ..., program {got.ravel()[:8]} ..."
+        )
+
+
+def _compare_backward(
+    network: Expression, function: WithBackward, arrays: Mapping[str, np.ndarray[Any, Any]]
+) -> None:
+    """Compare planned gradients with those of autograd, for a cotangent that differs from cell to cell."""
+    program = function.program
+    tensors = [torch.from_numpy(arrays[n]).requires_grad_(n in function.moving) for n in program.arguments]
+    wanted = [tensor for tensor in tensors if tensor.requires_grad]
+    both = []
+    for call in (program.function, function):
+        value = call(*tensors)
+        steps = torch.arange(value.numel(), dtype=torch.float64).sub_(value.numel() // 2).view_as(value)
+        cotangent = (torch.complex(steps, 2 * steps) if value.is_complex() else steps).to(value.dtype)
+        both.append(torch.autograd.grad(value, wanted, cotangent) if wanted else ())
+    for want, got in zip(*both, strict=True):
+        if not torch.allclose(want, got, rtol=1e-9, atol=1e-9):
+            source = function.source
+            raise LoweringError(
+                f"a planned gradient of a small instance differs from autograd's:\n{network}\n{source}\n"
+                f"autograd {want.flatten()[:8].tolist()} ..., planned {got.flatten()[:8].tolist()} ..."
+            )
+
+
+def _integers(network: Expression, rng: np.random.Generator) -> dict[str, np.ndarray[Any, Any]]:
+    arrays: dict[str, np.ndarray[Any, Any]] = {}
+    for name, shape in network.shapes.items():
+        if name in network.tables:
+            arrays[name] = rng.integers(0, network.tables[name], size=shape)
+        else:
+            arrays[name] = rng.integers(-3, 4, size=shape).astype(np.float64)
+    return arrays

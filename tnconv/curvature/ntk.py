@@ -1,0 +1,72 @@
+"""The neural tangent kernel of a finite network."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from torch import Tensor
+
+from tnconv.curvature.calls_by_parameter import Layers
+from tnconv.curvature.fisher import one_of
+from tnconv.curvature.models import Model, ModelLike, Names
+from tnconv.curvature.quantities import Columns, gram
+from tnconv.curvature.run import Run, run
+
+
+def ntk(
+    model: ModelLike,
+    x1: Any,
+    x2: Any = None,
+    *,
+    params: Names | None = None,
+    unsupported: str = "raise",
+) -> Tensor:
+    """The empirical tangent kernel `Θ[n, i, n', i'] = Σ_θ ∂f(x1_n)_i/∂θ · ∂f(x2_n')_i'/∂θ` (Jacot et al. 2018).
+
+    Args:
+        model: a module, or a callable of parameters by name and the input. It returns a tensor `[n, *]`.
+        x1: the input of the model.
+        x2: another; `x1` if left out.
+        params: names, tensors, or tensors by name; those that require gradients if left out.
+        unsupported: `"raise"` an error where a parameter is not captured, or `"skip"` it.
+
+    Returns:
+        `[n, i, n', i']`, where i counts the cells of an example's output, row-major.
+
+    Raises:
+        CaptureError: a parameter is not captured, or examples depend on each other.
+    """
+    one_of("unsupported", unsupported, ("raise", "skip"))
+    tracked = Model.of(model, params)
+    first = run(tracked, x1, unsupported)
+    second = None if x2 is None else run(tracked, x2, unsupported)
+    one = _of(first)
+    other = None if second is None else _of(second)
+    found = None
+    for name, parameter in tracked.parameters.items():
+        if name in first.left:
+            continue
+        part = gram(one, other, name, parameter.shape)
+        found = part if found is None else found.add_(part)
+    if found is None:
+        to = first if second is None else second
+        found = first.values.new_zeros(_cells(first), first.n, _cells(to), to.n)
+    return found.permute(1, 0, 3, 2).contiguous()
+
+
+def _of(made: Run) -> tuple[Layers, Columns]:
+    """The calls of a forward pass, and their gradients for each cell of the output."""
+    layers = Layers.of(made)
+    return layers, [layers.gradients(made.gradients(unit, retain=not last)) for unit, last in _units(made)]
+
+
+def _cells(made: Run) -> int:
+    return made.values.shape[1:].numel()
+
+
+def _units(made: Run) -> Iterator[tuple[Tensor, bool]]:
+    """A one in a cell of every example's output, for each cell."""
+    cells = _cells(made)
+    for cell in range(cells):
+        unit = made.values.new_zeros(made.values.shape)
+        unit.view(made.n, cells)[:, cell] = 1
+        yield unit, cell == cells - 1

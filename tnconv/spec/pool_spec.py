@@ -1,0 +1,163 @@
+"""PoolSpec: average pooling as a validated value."""
+
+import math
+from dataclasses import KW_ONLY, dataclass
+from fractions import Fraction
+from functools import cached_property
+from typing import Any
+
+from torch import nn
+
+from tnconv.errors import SpecError
+from tnconv.ir import Index, Network, Role, Scale, Sum, Tensor, group
+from tnconv.ir.shapes import covered, window_count
+from tnconv.spec.fields import MAX_SIZE, NUMERIC_HELP, Ints, NumericPadding, Symbolic, shown
+from tnconv.spec.layer_spec import positions, size_of
+from tnconv.spec.window import WindowLayer, check_names, module_kernel
+
+
+@dataclass(frozen=True)
+class PoolSpec(WindowLayer):
+    """Average pooling with all its hyper-parameters, for any number of spatial dimensions.
+
+    Sizes are in cells. The number of spatial dimensions is the length of `kernel_size` or `input_size`;
+    two ints make one dimension. An int stands for the same value in every dimension. Padding cells are
+    zeros and count: the sum over a window is divided by the number of kernel cells, or by `divisor`.
+
+    Args:
+        channels: an int, or the name of a symbol that stands for any number of channels.
+        kernel_size: extent of the window.
+        input_size: extent of the input without padding.
+        batch_size: an int, or the name of a symbol that stands for any batch size.
+        stride: step of the window; the kernel size if left out.
+        padding: an int, a tuple of ints or a tuple of (left, right) pairs; at most half of the kernel size.
+        divisor: of the sum over a window; the number of kernel cells if left out.
+        ceil_mode: whether a last window counts that reaches beyond the padded input, but begins within the input or
+            the left padding. Torch divides its sum by fewer cells, so that a divisor has to be given if there is one.
+
+    Raises:
+        SpecError: a field is invalid, or two fields do not fit together.
+    """
+
+    kind = "avg_pool"
+    modules = (nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d)
+    advice = NUMERIC_HELP
+
+    channels: Symbolic
+    kernel_size: Ints
+    input_size: Ints
+    _: KW_ONLY
+    batch_size: Symbolic = "N"
+    stride: Ints | None = None
+    padding: NumericPadding = 0
+    divisor: int | None = None
+    ceil_mode: bool = False
+
+    @cached_property
+    def strides(self) -> tuple[int, ...]:
+        """Steps of the window."""
+        return self.kernel_sizes if self.stride is None else self._spread("stride")
+
+    @cached_property
+    def dilations(self) -> tuple[int, ...]:
+        """Distances between kernel cells: always 1."""
+        return (1,) * self.spatial_dims
+
+    @cached_property
+    def output_sizes(self) -> tuple[int, ...]:
+        """Extents of the output."""
+        full = super().output_sizes
+        return _ceil_sizes(self) if self.ceil_mode else full
+
+    @property
+    def reaches_over(self) -> bool:
+        """Whether a window reaches beyond the padded input, under `ceil_mode=True`."""
+        sizes = zip(self.output_sizes, self.strides, self.reaches, self.padded_sizes, strict=True)
+        return any(covered(reach, 1, outputs, stride) > padded for outputs, stride, reach, padded in sizes)
+
+    def _check(self) -> None:
+        check_names(self)
+        for place, (pair, size) in enumerate(zip(self.paddings, self.kernel_sizes, strict=True), 1):
+            if 2 * max(pair) > size:
+                raise SpecError(
+                    f"padding {max(pair)} of spatial dimension {place} is more than half of kernel size {size}; "
+                    "give less padding, or a larger kernel_size"
+                )
+        self.check_windows(partial=self.ceil_mode)
+        if self.ceil_mode and self.divisor is None and self.reaches_over:
+            raise SpecError(
+                f"ceil_mode=True adds windows that reach beyond the padded input {self.padded_sizes} to make the "
+                f"output {self.output_sizes}; they have fewer cells, so give a divisor, or ceil_mode=False"
+            )
+        cells = math.prod(self.kernel_sizes)
+        if self.divisor is None and cells > MAX_SIZE:
+            raise SpecError(
+                f"the kernel has {shown(cells)} cells, more than 2**62; give a smaller kernel_size"
+            )
+
+    def _network(self, _bias: bool) -> Network | Sum:
+        n, g = Index("n", size_of(self.batch_size)), Index("g", size_of(self.channels))
+        c, d = Index("c", 1), Index("d", 1)
+        i, k = positions("i", self.input_sizes), positions("k", self.kernel_sizes)
+        o = positions("o", self.output_sizes)
+        x = Tensor("x", Role.INPUT, (group(n), group(g, c), *map(group, i)))
+        divisor = math.prod(self.kernel_sizes) if self.divisor is None else self.divisor
+        scale = Scale("scale", Fraction(1, divisor))
+        output = (group(n), group(g, d), *map(group, o))
+        name = f"avg_pool{self.spatial_dims}d.forward"
+        return Network(name, (x, *self.window_patterns(k, o), scale), output)
+
+    @classmethod
+    def from_module(
+        cls,
+        module: nn.Module,
+        input_size: Ints,
+        batch_size: Symbolic = "N",
+        channels: Symbolic = "C",
+    ) -> "PoolSpec":
+        """The spec of a torch average pooling, which does not know its channels.
+
+        Args:
+            module: an `nn.AvgPool1d`, `nn.AvgPool2d` or `nn.AvgPool3d`.
+            input_size: extent of the input, an int or one per spatial dimension.
+            batch_size: an int, or the name of a symbol.
+            channels: an int, or the name of a symbol.
+
+        Raises:
+            SpecError: the module is of another type, or its fields are not represented.
+        """
+        cls.check_module(module)
+        layer: Any = module
+        dims = next(dims for dims, kind in enumerate(cls.modules, 1) if isinstance(module, kind))
+        made = cls(
+            channels,
+            module_kernel(module, dims),
+            input_size,
+            batch_size=batch_size,
+            stride=layer.stride,
+            padding=layer.padding,
+            divisor=getattr(layer, "divisor_override", None),  # AvgPool1d has none
+            ceil_mode=layer.ceil_mode,
+        )
+        _check_counting(made, layer)
+        return made
+
+
+def _check_counting(spec: PoolSpec, layer: Any) -> None:
+    """Refuse a mode of a module in which windows have different divisors."""
+    name = type(layer).__name__
+    if not layer.count_include_pad and spec.divisor is None and any(map(any, spec.paddings)):
+        raise SpecError(
+            f"{name} with count_include_pad=False and padding {shown(layer.padding)} is not represented; give "
+            "count_include_pad=True or padding=0"
+        )
+
+
+def _ceil_sizes(spec: PoolSpec) -> tuple[int, ...]:
+    """Output sizes under `ceil_mode=True`: a last window that starts within the input or the left padding counts."""
+    sizes = zip(spec.input_sizes, spec.paddings, spec.padded_sizes, spec.reaches, spec.strides, strict=True)
+    found = []
+    for size, (left, _), padded, reach, stride in sizes:
+        outputs = window_count(padded + stride - 1, reach, stride)
+        found.append(outputs - 1 if (outputs - 1) * stride >= size + left else outputs)
+    return tuple(found)
