@@ -10,13 +10,13 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_layers import avg_pool, conv_transpose, padded
-from test_operations import convolved, tensors
 from torch import Tensor
 
 import tnconv
 import tnconv.functional as TF
 from tests.layer_strategies import conv_transpose_specs, pool_specs, unfold_specs
+from tests.ops.test_operations import convolved, tensors
+from tests.spec.test_layers import avg_pool, conv_transpose, padded
 from tnconv import ConvSpec, ConvTransposeSpec, api
 from tnconv.compiler.compile_cache import COMPILED
 from tnconv.errors import ArgumentError, SpecError

@@ -9,14 +9,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_layers import conv_transpose
-from test_operations import convolved
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
 import tnconv
 import tnconv.nn as tnn
 from tests.layer_strategies import conv_transpose_specs
+from tests.ops.test_operations import convolved
+from tests.spec.test_layers import conv_transpose
 from tnconv import ConvSpec, ConvTransposeSpec
 from tnconv.errors import ArgumentError, SpecError
 from tnconv.testing import conv_specs

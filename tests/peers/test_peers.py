@@ -276,8 +276,13 @@ def test_einconv(simplify: bool, spec: ConvSpec) -> None:
         got = compiled(spec, "input_vjp")(weight=weight, grad_output=g)
         assert_close(got, cropped(c, einconv.input_vjp(c.layer, c.padded, g, **options)))
     for kind, factor in (("expand", einconv.input_factor_expand), ("reduce", einconv.input_factor_reduce)):
+        try:
+            want = factor(c.layer, c.padded, **options)
+        except ValueError as error:  # einsum has 26 letters for it, which three grouped dimensions exceed
+            assert "Ran out of letters" in str(error)
+            continue
         got = compiled(spec, f"kfac_{kind}", convention="einconv")(x=c.x)
-        assert_close(got, factor(c.layer, c.padded, **options), 1e-7)  # its scale is rounded to float32
+        assert_close(got, want, 1e-7)  # its scale is rounded to float32
 
 
 @random_layers
