@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 import tnconv
 from tnconv import plugins
 from tnconv.backends import reference
-from tnconv.backends.torch import runtime
 from tnconv.backends.torch.kernels.strip_sums import LagCorrelation
 from tnconv.backends.torch.kernels.window_views import Windows
+from tnconv.backends.torch.numerics import runtime
 from tnconv.errors import LoweringError, PlanError
 from tnconv.ir import Index, Network, Tensor, group, parse
 from tnconv.passes import Pipeline

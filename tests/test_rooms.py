@@ -203,6 +203,16 @@ def test_relative_imports_of_a_package_start_at_the_package():
     assert "ir imports passes" in breaches("from ..passes import Pass", "tnconv.ir", is_package=True)[0]
 
 
+def test_what_source_calls_knows_no_plans_kernels_or_prices() -> None:
+    """`numerics/` computes: what it imports of the package is itself, errors, arithmetic of sizes, and what goes on."""
+    here = "tnconv.backends.torch.numerics"
+    allowed = ("tnconv.errors", "tnconv.ir.shapes", "tnconv.backends.torch.context", here)
+    files = [path for path in FILES if module_name(path).startswith(here)]
+    found = {i.module for path in files for i in imports(path.read_text(encoding="utf-8"), module_name(path))}
+    assert len(files) > 10
+    assert [m for m in sorted(found) if room_of(m) is not None and not m.startswith(allowed)] == []
+
+
 ARCHITECTURE = (ROOT.parent / "ARCHITECTURE.md").read_text(encoding="utf-8")
 
 

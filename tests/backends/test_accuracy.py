@@ -14,7 +14,8 @@ from tests.bounds import dependence, error_bound
 from tnconv import ConvSpec, ConvTransposeSpec
 from tnconv.backends import reference
 from tnconv.backends.torch.kernels.kernel import ACCURACIES, Kernel
-from tnconv.backends.torch.lower import kernel_table, lower_with
+from tnconv.backends.torch.kernels.kernel_table import kernel_table
+from tnconv.backends.torch.lower import lower_with
 from tnconv.errors import OperationError, TnconvError
 from tnconv.ir import Pattern, Sum
 from tnconv.testing import random_arguments

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tnconv
-from tnconv.backends.torch import fourier
+from tnconv.backends.torch.numerics import fourier
 
 NATIVE = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 

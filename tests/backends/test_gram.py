@@ -14,10 +14,11 @@ from torch import Tensor
 
 import tnconv
 from tnconv.backends.reference import evaluate
-from tnconv.backends.torch import huge_pages, runtime
 from tnconv.backends.torch.context import may_write
-from tnconv.backends.torch.gram import efficiency, gram, multiplications, row_cuts
-from tnconv.backends.torch.lower import kernel_table, lower_with
+from tnconv.backends.torch.kernels.kernel_table import kernel_table
+from tnconv.backends.torch.lower import lower_with
+from tnconv.backends.torch.numerics import huge_pages, reductions, runtime
+from tnconv.backends.torch.numerics.gram import efficiency, gram, multiplications, row_cuts
 from tnconv.ir import Network, parse_network
 
 
@@ -328,10 +329,10 @@ def test_window_sums_are_products_with_the_strip(data: st.DataObject) -> None:
     want = torch.einsum("bia,ik->bka", x, strip)
     for least in (0, 1 << 18):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(runtime, "_LEAST_CELLS", least)
-            patch.setattr(runtime, "_LEAST_SHARED", 1)
+            patch.setattr(reductions, "_LEAST_CELLS", least)
+            patch.setattr(reductions, "_LEAST_SHARED", 1)
             torch.testing.assert_close(runtime.window_sums(x, kept, summed, offset), want)
-    low, high = runtime._shared(size, kept, summed, offset)
+    low, high = reductions._shared(size, kept, summed, offset)
     assert (strip[low:high] == 1).all()
 
 

@@ -15,7 +15,8 @@ from tnconv.backends.backend import Program
 from tnconv.backends.reference import evaluate
 from tnconv.backends.torch.emit import Emitter, Value
 from tnconv.backends.torch.kernels import Kernel, Problem
-from tnconv.backends.torch.lower import kernel_table, lower_with
+from tnconv.backends.torch.kernels.kernel_table import kernel_table
+from tnconv.backends.torch.lower import lower_with
 from tnconv.ir import Index, Network, Pattern, Tensor, group, parse_network
 from tnconv.ir import evaluate as evaluate_size
 from tnconv.ir.nodes import MODES

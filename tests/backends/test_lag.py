@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from tnconv.backends.torch.lag import correlate
 from tnconv.backends.torch.lag_scheme import (
     Scheme,
     Work,
@@ -22,6 +21,7 @@ from tnconv.backends.torch.lag_scheme import (
     multiplications,
     predicted,
 )
+from tnconv.backends.torch.numerics.lag import correlate
 from tnconv.ir.shapes import ConvAxis
 
 Axes = dict[str, tuple[int, ...]]
@@ -127,7 +127,7 @@ def test_every_variant_is_unfolding(axes: Axes, batch: int, groups: int, width: 
     want = dense(x.detach(), groups, axes)
     numbers = numbers_of(batch, groups * width, groups, axes)
     for scheme in accepted(axes):
-        arguments = {**without_sizes(axes), **scheme._asdict()}
+        arguments = {**without_sizes(axes), **scheme._asdict(), "inputs_last": not gradient}
         with Products() if scheme.tile == 1 else nullcontext(Products()) as products:
             got = correlate(x, groups=groups, **arguments)
         assert got.requires_grad == gradient
@@ -150,15 +150,15 @@ def test_every_variant_is_unfolding(axes: Axes, batch: int, groups: int, width: 
 
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("variant", ["windows", "lag1"])
-def test_many_inputs_at_few_positions_are_innermost(variant: str, stride: int) -> None:
+def test_many_inputs_at_few_positions_are_innermost(variant: Any, stride: int) -> None:
     """As where positions and kernel are exchanged: each example is a group, its channels are the inputs."""
     axes = square(6, 3, stride, 1)
-    positions = axes["positions"] if variant == "windows" else axes["positions"][1:]
-    assert inputs_last(24, positions)
-    assert not inputs_last(2, positions)
+    assert inputs_last(Scheme(variant), numbers_of(24, 2, 2, axes))
+    assert not inputs_last(Scheme(variant), numbers_of(2, 24, 2, axes))
     x = torch.randn(2, 24, 6, 6, dtype=torch.float64).transpose(0, 1)
-    got = correlate(x, groups=2, **without_sizes(axes), variant=variant)
-    torch.testing.assert_close(got, dense(x, 2, axes), rtol=1e-11, atol=1e-11)
+    for last in (False, True):
+        got = correlate(x, groups=2, **without_sizes(axes), variant=variant, inputs_last=last)
+        torch.testing.assert_close(got, dense(x, 2, axes), rtol=1e-11, atol=1e-11)
 
 
 EDGES = {

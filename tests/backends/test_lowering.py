@@ -13,9 +13,10 @@ from hypothesis import given, settings
 from test_kernels import LAST_RESORT, RESNET, Forced, assert_program
 
 import tnconv
-from tnconv.backends.torch import runtime
 from tnconv.backends.torch.kernels import Kernel
-from tnconv.backends.torch.lower import kernel_table, lower, lower_with
+from tnconv.backends.torch.kernels.kernel_table import kernel_table
+from tnconv.backends.torch.lower import lower, lower_with
+from tnconv.backends.torch.numerics import runtime
 from tnconv.errors import LoweringError, PluginError
 from tnconv.ir import Expression, Index, Network, Sum, Tensor, group, parse, parse_network, pattern, symbol
 from tnconv.passes import Pipeline

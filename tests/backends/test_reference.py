@@ -9,7 +9,8 @@ import sympy
 import torch
 from hypothesis import assume, given, settings
 
-from tnconv.backends.reference import bind_symbols, evaluate, evaluate_plan, expand_pattern
+from tnconv.backends.bound_symbols import bind_symbols
+from tnconv.backends.reference import evaluate, evaluate_plan, expand_pattern
 from tnconv.errors import ArgumentError
 from tnconv.ir import (
     Axis,

@@ -9,8 +9,10 @@ import tnconv
 from tests.ops.layer_values import values_of, wanted
 from tests.ops.test_operations import assert_close, called
 from tnconv import ConvSpec
-from tnconv.backends.torch import runtime, streaming
-from tnconv.backends.torch.lower import kernel_table, lower_with
+from tnconv.backends.torch import streaming
+from tnconv.backends.torch.kernels.kernel_table import kernel_table
+from tnconv.backends.torch.lower import lower_with
+from tnconv.backends.torch.numerics import runtime
 from tnconv.planner import parse_plan, rival_plans
 from tnconv.testing import conv_specs
 

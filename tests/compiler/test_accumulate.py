@@ -16,8 +16,8 @@ from tests.ops.layer_values import values_of
 from tests.ops.ownership import LAYERS, inputs
 from tests.ops.test_operations import assert_close
 from tnconv import ConvSpec, ConvTransposeSpec, LinearSpec
-from tnconv.backends.torch import runtime
 from tnconv.backends.torch.emit import Emitter, Value
+from tnconv.backends.torch.numerics import runtime
 from tnconv.errors import ArgumentError, LoweringError, TnconvError
 from tnconv.ir import Index, evaluate
 from tnconv.spec.layer_spec import Layer

@@ -14,8 +14,8 @@ import tnconv
 from tests.contexts.subjects import normal
 from tnconv import ConvSpec
 from tnconv.backends.available import memory_of
-from tnconv.backends.torch import strips
 from tnconv.backends.torch.constants import WithConstants
+from tnconv.backends.torch.numerics import strips
 
 
 def reduced(size: int) -> tuple[tnconv.CompiledFunction, torch.Tensor, torch.Tensor]:

@@ -14,8 +14,8 @@ from tests.layer_strategies import conv_transpose_specs, linear_specs, pool_spec
 from tests.ops.layer_values import applied, groups_of, jacobian, patches, positions_last, values_of, wanted
 from tests.ops.test_operations import assert_close, called
 from tnconv import ConvSpec, LinearSpec
-from tnconv.backends.torch import runtime
 from tnconv.backends.torch.emit import Emitter
+from tnconv.backends.torch.numerics import runtime
 from tnconv.errors import ArgumentError, LoweringError
 from tnconv.planner import Operand, backward
 from tnconv.spec.layer_spec import Layer

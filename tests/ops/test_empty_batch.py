@@ -8,7 +8,8 @@ import tnconv
 from tests.ops.ownership import LAYERS, inputs
 from tnconv import ConvSpec, ConvTransposeSpec
 from tnconv.backends import reference
-from tnconv.backends.torch.lower import kernel_table, lower_with
+from tnconv.backends.torch.kernels.kernel_table import kernel_table
+from tnconv.backends.torch.lower import lower_with
 from tnconv.errors import TnconvError
 from tnconv.ir import Sum, evaluate, parse
 from tnconv.ops import list as operations

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tnconv.backends.define import define
-from tnconv.backends.torch import runtime
+from tnconv.backends.torch.numerics import runtime
 from tnconv.backends.torch.python import format_python
 from tnconv.ir import evaluate
 from tnconv.program import Once, ProgramText, Statement

@@ -8,7 +8,8 @@ from programs import assert_same, tensors_of
 
 import tnconv
 from tnconv import ConvSpec, ConvTransposeSpec, LinearSpec, PoolSpec
-from tnconv.backends.torch.lower import kernel_table, lower_with
+from tnconv.backends.torch.kernels.kernel_table import kernel_table
+from tnconv.backends.torch.lower import lower_with
 from tnconv.planner import make_plan
 from tnconv.program import parse_program, verify
 

@@ -9,7 +9,7 @@ from programs import assert_same, run, tensors_of
 
 from tnconv import plugins
 from tnconv.backends.define import define
-from tnconv.backends.torch import runtime
+from tnconv.backends.torch.numerics import runtime
 from tnconv.backends.torch.python import format_python
 from tnconv.errors import LoweringError
 from tnconv.ir import symbol

@@ -11,7 +11,7 @@ from torch import Tensor
 from tnconv.backends.backend import Program
 from tnconv.backends.peak import peak_elements
 from tnconv.backends.torch.context import have_tangents, is_recorded
-from tnconv.backends.torch.into import add_into
+from tnconv.backends.torch.numerics.into import add_into
 from tnconv.backends.torch.tensors import TENSORS
 from tnconv.compiler.batches import BatchAxes
 from tnconv.compiler.dtypes import Arithmetic, chosen

@@ -11,7 +11,7 @@ import torch
 from tnconv.backends.backend import Backend, How, Program, backend_of
 from tnconv.backends.peak import peak_at
 from tnconv.backends.torch.constants import KeptProgram, WithConstants
-from tnconv.backends.torch.lower import COMPONENTWISE
+from tnconv.backends.torch.kernels.kernel_table import COMPONENTWISE
 from tnconv.backends.torch.training import TrainedProgram, WithBackward
 from tnconv.backends.tuning import Trial, tune
 from tnconv.errors import LoweringError, PlanError

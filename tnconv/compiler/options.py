@@ -14,7 +14,7 @@ import torch
 from tnconv import plugins
 from tnconv.backends.backend import Capability, backend_of
 from tnconv.backends.torch.kernels.kernel import ACCURACIES
-from tnconv.backends.torch.lower import COMPONENTWISE
+from tnconv.backends.torch.kernels.kernel_table import COMPONENTWISE
 from tnconv.compiler.compile_cache import as_key
 from tnconv.errors import LoweringError, OperationError, PlanError
 from tnconv.ops.conventions import check_convention

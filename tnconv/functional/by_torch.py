@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tnconv.backends.torch.context import fixed
-from tnconv.backends.torch.depthwise import NATIVE, TRANSPOSED
+from tnconv.backends.torch.numerics.depthwise import NATIVE, TRANSPOSED
 from tnconv.errors import ArgumentError
 from tnconv.functional.compiled_calls import over_groups
 from tnconv.ir.shapes import covered

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tnconv.api import compile
-from tnconv.backends.torch.depthwise import NATIVE
+from tnconv.backends.torch.numerics.depthwise import NATIVE
 from tnconv.functional import by_torch
 from tnconv.functional.compiled_calls import (
     Shape,

@@ -13,8 +13,9 @@ from dataclasses import replace
 
 from tnconv.backends.backend import Program
 from tnconv.backends.torch.emit import Value, call
-from tnconv.backends.torch.lower import Lowering
-from tnconv.backends.torch.windows import broadcast, window_view
+from tnconv.backends.torch.lowering import Lowering
+from tnconv.backends.torch.padded_views import broadcast, window_view
+from tnconv.backends.torch.returned import cell_of
 from tnconv.errors import LoweringError
 from tnconv.ir import Axis, Index, Pattern, group, product
 from tnconv.program import Call, Dims, Given, Let, Var
@@ -59,12 +60,12 @@ class Accumulating(Lowering):
         """Add the result as a whole, in the layout that it has where the target has that as a view."""
         names, em = self.plan.results, self.em
         target = Value(out, tuple(axis.indices for axis in self.values[names[0]][1]))
-        if len(names) == 1 and not (self._divided_by() and not self._divides_all(names[0])):
+        if len(names) == 1 and not (self.returns.divided_by() and not self.returns.divides_all(names[0])):
             value = self.values[names[0]][0]
             if set(value.legs) == set(target.legs) and em.is_view(target, value.dims):
                 self._into(self._viewed(target, value.dims), value, out, beta)
                 return
-        self._into(target, self._mean(names), out, beta)
+        self._into(target, self.returns.mean(names), out, beta)
 
     def _into(self, view: Value, value: Value, out: str, *beta: str) -> None:
         """Add a value to a part of the target, or to all of it."""
@@ -93,7 +94,7 @@ class Accumulating(Lowering):
                 legs = flatten(view.dims)
                 view, value = em.order(view, legs), em.order(broadcast(em, value, legs), legs)
             self._into(view, value, out)
-        if sizes := self._divided_by():
+        if sizes := self.returns.divided_by():
             em.do(call("undefined_if_empty", Var(out), *sizes), [out])
 
     def _place(self, out: str, axes: tuple[Axis, ...]) -> Value:
@@ -113,7 +114,7 @@ class Accumulating(Lowering):
                 source = call("narrow", source, place, axis.start, product(i.size for i in axis.indices))
                 dims.append(axis.indices)
             else:
-                cell = self._cell(place, axis)
+                cell = cell_of(place, axis)
                 terms = tuple(zip(axis.strides, axis.indices, strict=True))
                 relations.append(Pattern("axis", cell, terms, axis.start))
                 dims.append((cell,))

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from tnconv.backends.backend import Choice, Program
 from tnconv.backends.torch.context import are_plain, aside
-from tnconv.backends.torch.lower import COMPONENTWISE, Lowering, kernel_table
+from tnconv.backends.torch.kernels.kernel_table import COMPONENTWISE, kernel_table
+from tnconv.backends.torch.lowering import Lowering
 from tnconv.backends.torch.profile import Profile, profile_of
 from tnconv.ir import evaluate, product
 from tnconv.planner.plan import Plan, moving_operands

@@ -6,27 +6,30 @@ Nothing here touches a tensor, so the compiler decides with it and tests count w
 from collections.abc import Sequence
 from functools import lru_cache
 from math import prod
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
-from tnconv.backends.torch import gram
-from tnconv.backends.torch.lag_schedule import (
+from tnconv.backends.torch.numerics import gram
+from tnconv.backends.torch.numerics.lag_schedule import (
+    VARIANTS,
     Block,
+    Variant,
     block_list,
+    check_scheme,
+    fits_axes,
     flat_shift,
+    lag_axes,
     line,
     shifts,
     tap_pairs,
     terms_of,
     tile_cells,
+    tiles_of,
     zero_gap,
 )
 from tnconv.backends.torch.profile import DEFAULT, Profile, beginnings
 from tnconv.ir.shapes import ConvAxis
 
-Variant = Literal["lag2", "lag1", "windows"]
-VARIANTS: tuple[Variant, ...] = ("lag2", "lag1", "windows")
-
-_MOST_TILE, _MOST_WIDTH = 64, 768  # positions of a tile, columns of a product of tiles
+_MOST_WIDTH = 768  # columns of a product of tiles
 _MOST_PRODUCTS = 8_000  # of a scheme; more are hardly worth their calls, and take long to count
 _LEAST_WIDTH = 16  # channels of a group that make lag2's many products worth it
 _BETTER = 0.9  # of what is simple, where two are alike
@@ -68,49 +71,9 @@ class Scheme(NamedTuple):
     tile: int = 1
 
 
-def lag_axes(variant: Variant, count: int) -> tuple[int, ...]:
-    """The axes that go by lag, of so many; the last is along the lines, if there are two."""
-    return {"lag2": (count - 2, count - 1), "lag1": (max(0, count - 2),), "windows": ()}[variant]
-
-
-def _fits(variant: str, axes: tuple[ConvAxis, ...]) -> bool:
-    """Whether a variant takes these axes."""
-    return variant != "lag2" or (len(axes) > 1 and axes[-1].stride == 1 == axes[-2].stride)
-
-
 def _pairs(variant: Variant, axes: tuple[ConvAxis, ...]) -> int:
     """About how many pairs of taps a variant takes apart."""
     return prod((axes[place].kernel ** 2 + 1) // 2 for place in lag_axes(variant, len(axes)))
-
-
-def _takes(variant: str, tile: int, axes: tuple[ConvAxis, ...]) -> bool:
-    """Whether a variant takes tiles of so many positions along the last axis."""
-    if variant == "lag2" or (variant == "lag1" and len(axes) == 1):
-        return tile == 1
-    return tile >= 1 and axes[-1].positions % tile == 0
-
-
-def _tiled(variant: str, axes: tuple[ConvAxis, ...]) -> list[int]:
-    """The tiles that a variant takes, and that may be worth it."""
-    most = min(axes[-1].positions, _MOST_TILE)
-    return [tile for tile in range(1, max(1, most) + 1) if _takes(variant, tile, axes)]
-
-
-def check_scheme(variant: str, tile: int, axes: tuple[ConvAxis, ...]) -> None:
-    """Refuse what does not take these axes, with the reason."""
-    if variant not in VARIANTS:
-        raise ValueError(f"no variant {variant!r}; pass one of {', '.join(VARIANTS)}")
-    if not _fits(variant, axes):
-        stride = tuple(a.stride for a in axes)
-        raise ValueError(
-            f"variant {variant!r} needs two axes, the last two of stride 1, but the stride is {stride}; "
-            "pass 'lag1', or what choose() returns"
-        )
-    if not _takes(variant, tile, axes):
-        raise ValueError(
-            f"variant {variant!r} with {axes[-1].positions} positions along the last of {len(axes)} axes "
-            f"takes no tile of {tile}; pass one of {_tiled(variant, axes)}, or what choose() returns"
-        )
 
 
 @lru_cache(maxsize=256)  # asked for one step by its price, its count and its text
@@ -127,7 +90,9 @@ def choose(work: Work, profile: Profile = DEFAULT) -> Scheme:
     """
     axes, wide = work.cropped, work.channels >= _LEAST_WIDTH * work.groups
     variants = [
-        v for v in VARIANTS if _fits(v, axes) and (v != "lag2" or wide) and _pairs(v, axes) <= _MOST_PRODUCTS
+        v
+        for v in VARIANTS
+        if fits_axes(v, axes) and (v != "lag2" or wide) and _pairs(v, axes) <= _MOST_PRODUCTS
     ]
     schemes = [s for v in variants for s in _schemes(v, work, axes)]
     return min(schemes, key=lambda s: _seconds(s, work, axes, profile))
@@ -165,11 +130,17 @@ def multiplications(scheme: Scheme, work: Work) -> int:
     )
 
 
-def inputs_last(inputs: int, positions: Sequence[int]) -> bool:
-    """Whether windows of so many inputs, at so many positions along each axis, are copied faster with these innermost.
+def inputs_last(scheme: Scheme, work: Work) -> bool:
+    """Whether windows are copied faster with the inputs innermost; `rest` are the axes that are unfolded.
 
     That takes a copy of the inputs, which have fewer cells than their windows.
     """
+    positions = [axis.positions for axis, _ in rest(scheme, work.cropped)]
+    return scheme.tile == 1 and scheme.variant != "lag2" and _turned(work.batch, positions)
+
+
+def _turned(inputs: int, positions: Sequence[int]) -> bool:
+    """Whether windows of so many inputs, at so many positions along each axis, are copied faster so."""
     if not positions or not inputs:
         return False
     return _beginnings(inputs, positions, last=True) < _beginnings(inputs, positions, last=False)
@@ -209,7 +180,7 @@ def buffers(scheme: Scheme, work: Work) -> list[tuple[str, int, int]]:
 def _schemes(variant: Variant, work: Work, axes: tuple[ConvAxis, ...]) -> list[Scheme]:
     """The variant with all tiles that may be worth it."""
     width = work.channels // work.groups
-    found = [Scheme(variant, tile) for tile in _tiled(variant, axes)]
+    found = [Scheme(variant, tile) for tile in tiles_of(variant, axes)]
     return [s for s in found if s.tile == 1 or width * _tile_cells(s, axes) <= _MOST_WIDTH]
 
 
@@ -276,7 +247,7 @@ def _short_runs(scheme: Scheme, batch: int, axes: tuple[ConvAxis, ...]) -> float
     positions = [axis.positions for axis, _ in rest(scheme, axes)]
     if not positions:
         return 0.0
-    return _beginnings(max(1, batch), positions, last=inputs_last(batch, positions))
+    return _beginnings(max(1, batch), positions, last=_turned(batch, positions))
 
 
 def _seconds(scheme: Scheme, work: Work, axes: tuple[ConvAxis, ...], profile: Profile) -> float:

@@ -8,7 +8,7 @@ import torch
 
 from tnconv.backends.backend import Program
 from tnconv.backends.define import define
-from tnconv.backends.torch import runtime
+from tnconv.backends.torch.numerics import runtime
 from tnconv.backends.torch.python import RESERVED, format_python
 from tnconv.ir import fresh
 from tnconv.planner.plan import Plan

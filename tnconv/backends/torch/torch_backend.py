@@ -6,7 +6,8 @@ from typing import Any
 from tnconv.backends.backend import Backend, Capability, How, Program
 from tnconv.backends.torch.accumulating import Accumulating
 from tnconv.backends.torch.constants import KeptProgram
-from tnconv.backends.torch.lower import fastest_of, kernel_table, lower
+from tnconv.backends.torch.kernels.kernel_table import kernel_table
+from tnconv.backends.torch.lower import fastest_of, lower
 from tnconv.backends.torch.profile import Profile, profile_of
 from tnconv.backends.torch.sliced import loop_over_chunks
 from tnconv.backends.torch.tensors import TENSORS

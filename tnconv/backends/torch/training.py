@@ -15,7 +15,8 @@ from torch import Tensor
 from tnconv.backends.backend import Choice, Program
 from tnconv.backends.meter import in_elements, measured_at
 from tnconv.backends.torch.context import are_plain, autocast_dtype
-from tnconv.backends.torch.lower import COMPONENTWISE, Lowering, kernel_table
+from tnconv.backends.torch.kernels.kernel_table import COMPONENTWISE, kernel_table
+from tnconv.backends.torch.lowering import Lowering
 from tnconv.backends.torch.profile import Profile, profile_of
 from tnconv.errors import LoweringError
 from tnconv.ir import Size, evaluate

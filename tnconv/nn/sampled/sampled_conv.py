@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from torch.nn.modules.conv import _ConvNd
 
 from tnconv.api import compile
-from tnconv.backends.torch.depthwise import NATIVE, TRANSPOSED
+from tnconv.backends.torch.numerics.depthwise import NATIVE, TRANSPOSED
 from tnconv.errors import SpecError
 from tnconv.functional.types import Ints
 from tnconv.ir.shapes import covered

@@ -5,7 +5,6 @@ One to three relations go to torch at once; further axes are unfolded.
 
 from dataclasses import replace
 
-from tnconv.backends.torch.depthwise import pads_slowly
 from tnconv.backends.torch.emit import Emitter, Value
 from tnconv.backends.torch.kernels.call_axes import arranged
 from tnconv.backends.torch.kernels.dense_products import LEAST_IMAGE
@@ -21,7 +20,8 @@ from tnconv.backends.torch.kernels.link import (
     plain_split,
 )
 from tnconv.backends.torch.kernels.native import native
-from tnconv.backends.torch.runtime import worth_calls
+from tnconv.backends.torch.numerics.depthwise import pads_slowly
+from tnconv.backends.torch.numerics.weight_gradients import worth_calls
 from tnconv.backends.torch.windows import gather, scatter
 from tnconv.ir import solve
 

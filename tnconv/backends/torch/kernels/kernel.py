@@ -7,7 +7,7 @@ everything, so a missing kernel is slow, never wrong.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
@@ -41,7 +41,7 @@ class Problem:
     operands: tuple[Value, ...]
     relations: tuple[Relational, ...]
     output: tuple[Index, ...]
-    hints: dict[str, int]
+    hints: Mapping[str, int]
     profile: Profile = DEFAULT
     scale: Argument | None = None
 

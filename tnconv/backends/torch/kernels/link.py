@@ -11,7 +11,7 @@ from enum import StrEnum
 
 from tnconv.backends.torch.kernels.contract import Split, split_legs
 from tnconv.backends.torch.kernels.kernel import Problem
-from tnconv.backends.torch.windows import MOST_PADDED
+from tnconv.backends.torch.padded_views import MOST_PADDED
 from tnconv.ir import Index, Relational, Size, reach
 from tnconv.ir.affine import reverse
 from tnconv.ir.shapes import ConvAxis

@@ -8,7 +8,7 @@ from tnconv.backends.torch.kernels.call_axes import Arranged, arranged, as_linke
 from tnconv.backends.torch.kernels.contract import Split, presum
 from tnconv.backends.torch.kernels.kernel import Problem
 from tnconv.backends.torch.kernels.link import OUTPUT, ConvRole, Roles
-from tnconv.backends.torch.windows import pad, resized
+from tnconv.backends.torch.padded_views import pad, resized
 from tnconv.ir import Index, Size, product
 from tnconv.ir.shapes import covered
 from tnconv.program import Call, Dims, Var

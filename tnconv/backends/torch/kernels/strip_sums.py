@@ -176,6 +176,7 @@ class LagCorrelation(Kernel):
             "variant": scheme.variant,
         }
         options |= {"tile": scheme.tile} if scheme.tile > 1 else {}
+        options |= {"inputs_last": True} if lag_scheme.inputs_last(scheme, work) else {}
         options |= {} if problem.scale is None else {"scale": problem.scale}
         rows = (*found.channels, *found.kernels)
         columns = tuple(found.mirror[i] for i in rows)

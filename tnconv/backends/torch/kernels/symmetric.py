@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tnconv.backends.torch import gram
 from tnconv.backends.torch.emit import Emitter, Value, call
 from tnconv.backends.torch.kernels.contract import Contract
 from tnconv.backends.torch.kernels.kernel import Kernel, Problem
 from tnconv.backends.torch.kernels.window_views import window_relations
+from tnconv.backends.torch.numerics import gram
 from tnconv.backends.torch.windows import gather
 from tnconv.ir import Index, Relational, Size, product
 from tnconv.ir.index import normal

@@ -6,19 +6,11 @@ from dataclasses import replace
 from itertools import combinations
 
 from tnconv.backends.torch.emit import Emitter, Value, call, singles
+from tnconv.backends.torch.index_arithmetic import cells, inside, ramp
 from tnconv.backends.torch.kernels.contract import Contract, contract, presum
 from tnconv.backends.torch.kernels.kernel import Kernel, Problem
-from tnconv.backends.torch.windows import (
-    broadcast,
-    cells,
-    gather,
-    has_views,
-    inside,
-    pad,
-    ramp,
-    resized,
-    scatter,
-)
+from tnconv.backends.torch.padded_views import broadcast, has_views, pad, resized
+from tnconv.backends.torch.windows import gather, scatter
 from tnconv.errors import LoweringError
 from tnconv.ir import Index, Relational, eliminate, fits, reach, solve
 from tnconv.ir.affine import reach_of_sizes

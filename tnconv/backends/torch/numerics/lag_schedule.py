@@ -5,11 +5,16 @@
 
 from collections.abc import Iterable
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from tnconv.ir.shapes import ConvAxis, covered
 
 _ALIGNED = 4  # products whose columns are a multiple of it are up to twice as fast
+
+Variant = Literal["lag2", "lag1", "windows"]
+VARIANTS: tuple[Variant, ...] = ("lag2", "lag1", "windows")
+
+_MOST_TILE = 64  # positions of a tile
 
 
 def line(axis: ConvAxis, phase: int) -> tuple[int, int]:
@@ -167,3 +172,43 @@ def flat_shift(axis: ConvAxis, term: Term, lag: int, rows: int) -> tuple[int, in
 def tap_pairs(kernel: int, symmetric: bool) -> list[tuple[int, int]]:
     """The pairs of taps of which the others are mirror images, or all."""
     return [(tap, tap_2) for tap in range(kernel) for tap_2 in range(tap if symmetric else 0, kernel)]
+
+
+def lag_axes(variant: Variant, count: int) -> tuple[int, ...]:
+    """The axes that go by lag, of so many; the last is along the lines, if there are two."""
+    return {"lag2": (count - 2, count - 1), "lag1": (max(0, count - 2),), "windows": ()}[variant]
+
+
+def fits_axes(variant: str, axes: tuple[ConvAxis, ...]) -> bool:
+    """Whether a variant takes these axes."""
+    return variant != "lag2" or (len(axes) > 1 and axes[-1].stride == 1 == axes[-2].stride)
+
+
+def _takes(variant: str, tile: int, axes: tuple[ConvAxis, ...]) -> bool:
+    """Whether a variant takes tiles of so many positions along the last axis."""
+    if variant == "lag2" or (variant == "lag1" and len(axes) == 1):
+        return tile == 1
+    return tile >= 1 and axes[-1].positions % tile == 0
+
+
+def tiles_of(variant: str, axes: tuple[ConvAxis, ...]) -> list[int]:
+    """The tiles that a variant takes, and that may be worth it."""
+    most = min(axes[-1].positions, _MOST_TILE)
+    return [tile for tile in range(1, max(1, most) + 1) if _takes(variant, tile, axes)]
+
+
+def check_scheme(variant: str, tile: int, axes: tuple[ConvAxis, ...]) -> None:
+    """Refuse what does not take these axes, with the reason."""
+    if variant not in VARIANTS:
+        raise ValueError(f"no variant {variant!r}; pass one of {', '.join(VARIANTS)}")
+    if not fits_axes(variant, axes):
+        stride = tuple(a.stride for a in axes)
+        raise ValueError(
+            f"variant {variant!r} needs two axes, the last two of stride 1, but the stride is {stride}; "
+            "pass 'lag1', or what choose() returns"
+        )
+    if not _takes(variant, tile, axes):
+        raise ValueError(
+            f"variant {variant!r} with {axes[-1].positions} positions along the last of {len(axes)} axes "
+            f"takes no tile of {tile}; pass one of {tiles_of(variant, axes)}, or what choose() returns"
+        )

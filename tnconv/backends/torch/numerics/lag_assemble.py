@@ -7,9 +7,9 @@ from math import prod
 import torch
 from torch import Tensor
 
-from tnconv.backends.torch.huge_pages import new_empty
-from tnconv.backends.torch.into import add_into
-from tnconv.backends.torch.lag_schedule import tile_cells
+from tnconv.backends.torch.numerics.huge_pages import new_empty
+from tnconv.backends.torch.numerics.into import add_into
+from tnconv.backends.torch.numerics.lag_schedule import tile_cells
 from tnconv.ir.shapes import ConvAxis, covered
 
 CHANNELS = -1  # beside the numbers of axes

@@ -42,21 +42,22 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tnconv.backends.torch.context import may_write
-from tnconv.backends.torch.gram import gram
-from tnconv.backends.torch.into import add_into
-from tnconv.backends.torch.lag_assemble import CHANNELS, Made, Taps, assemble, at_taps, place_blocks
-from tnconv.backends.torch.lag_schedule import (
+from tnconv.backends.torch.numerics.gram import gram
+from tnconv.backends.torch.numerics.into import add_into
+from tnconv.backends.torch.numerics.lag_assemble import CHANNELS, Made, Taps, assemble, at_taps, place_blocks
+from tnconv.backends.torch.numerics.lag_schedule import (
     Block,
     Shift,
     Term,
     block_list,
+    check_scheme,
     flat_shift,
+    lag_axes,
     line,
     shifts,
     tile_cells,
     zero_gap,
 )
-from tnconv.backends.torch.lag_scheme import check_scheme, inputs_last, lag_axes
 from tnconv.ir.shapes import ConvAxis, covered
 
 _LEAST_PIECE = 1024  # elements of a pair of taps that are worth a copy of their own
@@ -73,6 +74,7 @@ def correlate(
     positions: Sequence[int],
     variant: str = "lag1",
     tile: int = 1,
+    inputs_last: bool = False,
     scale: float = 1.0,
     out: Tensor | None = None,
     beta: float = 0.0,
@@ -90,6 +92,7 @@ def correlate(
         variant: `"lag2"` (last two strides 1), `"lag1"` (the last axis but one) or `"windows"`;
             `choose` says which is fast, the result is the same.
         tile: positions that are taken together along the last axis, a divisor of their number; not for lag2.
+        inputs_last: whether a copy of x with the inputs innermost is unfolded, so that what is copied is in long runs.
         scale: of the result.
         out: of the shape of the result, to which it is added: `beta · out + scale · S`; only where nothing records
             what happens.
@@ -108,7 +111,7 @@ def correlate(
         low, high = axis.used()
         x = x.narrow(dim, low, high - low)
     axes = tuple(axis.cropped() for axis in axes)
-    scheme = _Scheme(groups, axes, variant, tile, scale)
+    scheme = _Scheme(groups, axes, variant, tile, inputs_last and tile == 1, scale)
     if (
         len(x) == 0 and scale != 1
     ):  # a product of nothing is zero whatever its scale, but a mean over nothing is no number
@@ -125,6 +128,7 @@ class _Scheme:
     axes: tuple[ConvAxis, ...]
     variant: str
     tile: int
+    inputs_last: bool
     scale: float
 
 
@@ -141,7 +145,7 @@ def _windows(x: Tensor, scheme: _Scheme, out: Tensor | None, beta: float) -> Ten
     """One product of all windows, or of all tiles, with themselves."""
     axes, tile = scheme.axes, scheme.tile
     order = (CHANNELS, *range(len(axes)))
-    (matrix,) = _matrices(x, scheme.groups, axes, tile, order, None)
+    (matrix,) = _matrices(x, scheme, order, None)
     if tile == 1:
         return gram(matrix.mT[:, None], scheme.scale, out, beta)
     return assemble({(0, 0): gram(matrix.mT[:, None], scheme.scale)}, axes, tile, order, None, out, beta)
@@ -153,7 +157,7 @@ def _lag1(x: Tensor, scheme: _Scheme, out: Tensor | None, beta: float) -> Tensor
     (place,) = lag_axes("lag1", len(axes))
     others = tuple(n for n in range(len(axes)) if n != place)
     order = (*others, CHANNELS) if tile == 1 else (CHANNELS, *others)
-    lines = _matrices(x, groups, axes, tile, order, place)
+    lines = _matrices(x, scheme, order, place)
     rows = x.shape[0] * prod([axes[n].positions for n in others]) // tile
 
     def add(total: Tensor | None, term: Term, square: bool = False) -> Tensor:
@@ -189,9 +193,7 @@ def _lag1(x: Tensor, scheme: _Scheme, out: Tensor | None, beta: float) -> Tensor
 
 def _matrices(
     x: Tensor,
-    groups: int,
-    axes: tuple[ConvAxis, ...],
-    tile: int,
+    scheme: _Scheme,
     order: tuple[int, ...],
     lag: int | None,
 ) -> list[Tensor]:
@@ -200,7 +202,7 @@ def _matrices(
     They lie in memory so that the runs of what is copied are long: with the columns outermost where the last axis
     is unfolded, else its tiles' cells innermost; rows in the order (cells, tiles, n) where that has longer runs.
     """
-    last = tile == 1 and inputs_last(x.shape[0], [axes[n].positions for n in range(len(axes)) if n != lag])
+    groups, axes, tile, last = scheme.groups, scheme.axes, scheme.tile, scheme.inputs_last
     view = _view(x, groups, axes, tile, () if lag is None else (lag,), last=last)
     others = [n for n in range(len(axes)) if n != lag]
     taps = {n: 3 + len(axes) + count for count, n in enumerate(others)} | {CHANNELS: 2}

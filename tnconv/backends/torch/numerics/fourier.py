@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tnconv.backends.torch.depthwise import NATIVE
+from tnconv.backends.torch.numerics.depthwise import NATIVE
 
 _SINGLE = 4  # bytes of a cell; no transform is as exact in fewer
 

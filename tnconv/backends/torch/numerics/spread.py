@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tnconv.backends.torch.depthwise import NATIVE, TRANSPOSED
-from tnconv.backends.torch.huge_pages import HALF, HOST
+from tnconv.backends.torch.numerics.depthwise import NATIVE, TRANSPOSED
+from tnconv.backends.torch.numerics.huge_pages import HALF, HOST
 from tnconv.ir.shapes import covered
 
 Sizes = tuple[int, ...]

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tnconv.backends.torch.huge_pages import HOST
+from tnconv.backends.torch.numerics.huge_pages import HOST
 from tnconv.ir.shapes import window_count
 
 # The native code for a row holds so many positions at once; padding beyond them is not foreseen there.

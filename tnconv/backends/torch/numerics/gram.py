@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from tnconv.backends.torch.context import may_write
-from tnconv.backends.torch.huge_pages import HALF, new_empty
-from tnconv.backends.torch.into import add_into
+from tnconv.backends.torch.numerics.huge_pages import HALF, new_empty
+from tnconv.backends.torch.numerics.into import add_into
 
 # Measured on one and two CPU cores in float32.
 _LEAST_ROWS, _LEAST_SUM = 112, 64  # from here on the half may pay

@@ -1,0 +1,66 @@
+"""The kernels there are, and which of those that accept a step is taken: the one that is predicted to be fastest."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+
+from tnconv import plugins
+from tnconv.backends.torch.kernels.kernel import ACCURACIES, Kernel, Problem
+from tnconv.backends.torch.kernels.window_views import Cells
+from tnconv.errors import LoweringError, PluginError
+
+COMPONENTWISE = "componentwise"  # what kernels promise at least unless somebody asks for more, or less
+
+
+def kernel_table(accuracy: str = ACCURACIES[0]) -> dict[str, Kernel]:
+    """The kernels by name: the built-in ones in their order, then those of plug-ins.
+
+    Args:
+        accuracy: the least that kernels promise; see `ACCURACIES`. The last resort is there in any case.
+
+    Raises:
+        PluginError: an entry is not a kernel.
+    """
+    found = {name: _kernel(name, kernel) for name, kernel in plugins.load(plugins.KERNELS).items()}
+    enough = ACCURACIES[ACCURACIES.index(accuracy) :]
+    return {name: k for name, k in found.items() if k.accuracy in enough or isinstance(k, Cells)}
+
+
+def _kernel(name: str, found: object) -> Kernel:
+    made = found() if isinstance(found, type) else found
+    if not isinstance(made, Kernel):
+        raise PluginError(
+            f"kernel {name!r} is {made!r}, which is not a Kernel; subclass tnconv.backends.torch.kernels.Kernel"
+        )
+    return made
+
+
+def cheapest(
+    problem: Problem, kernels: Mapping[str, Kernel], prefer: Collection[str] = ()
+) -> tuple[Kernel, tuple[tuple[str, float], ...]]:
+    """The kernel for a problem, and the predicted microseconds of each that accepts it.
+
+    Args:
+        problem: a step.
+        kernels: by name.
+        prefer: names of kernels that are taken wherever they accept, whatever they cost.
+
+    Raises:
+        LoweringError: no kernel accepts.
+    """
+    apart = _without_conj(problem)
+    seen = ((k, problem if k.takes_conj else apart) for k in kernels.values())
+    costs = [(k, k.cost(view)) for k, view in seen if k.accepts(view)]
+    if not costs:
+        raise LoweringError(
+            "no kernel accepts this step; the table needs 'gather and scatter', which accepts all"
+        )
+    kernel, _ = min(costs, key=lambda c: (c[0].name not in prefer, c[1]))
+    return kernel, tuple((k.name, cost) for k, cost in costs)
+
+
+def _without_conj(problem: Problem) -> Problem:
+    """A problem as it is for kernels that know no conjugates: a variable and its conjugate are two."""
+    if len({v.name for v in problem.operands}) == len({(v.name, v.conj) for v in problem.operands}):
+        return problem
+    operands = tuple(replace(v, name=f"{v.name}_conj") if v.conj else v for v in problem.operands)
+    return replace(problem, operands=operands)

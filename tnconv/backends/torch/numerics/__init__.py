@@ -1,0 +1,1 @@
+"""What generated source calls: tensors in, tensors out; no plans, no kernels, no prices."""

@@ -1,0 +1,81 @@
+"""What generated source calls besides torch, as `rt`; nothing here chooses between kernels.
+
+Programs say which of these computes a step; what is decided here is what only a call knows: the dtype, the device, an
+empty batch, and whether something records what happens.
+"""
+
+from tnconv.backends.torch.numerics import depthwise, fourier, spread
+from tnconv.backends.torch.numerics.arithmetic import (
+    add,
+    batched_product,
+    plain,
+    ratio,
+    real,
+    transposed,
+    undefined,
+    zeros,
+)
+from tnconv.backends.torch.numerics.gram import gram
+from tnconv.backends.torch.numerics.into import add_into, scale_into
+from tnconv.backends.torch.numerics.lag import correlate
+from tnconv.backends.torch.numerics.places import (
+    added,
+    apart,
+    picked,
+    rows_at,
+    selected,
+    spread_rows,
+    table,
+    unwrapped,
+)
+from tnconv.backends.torch.numerics.reductions import axis_sums, dot, slice_sum, squares, window_sums
+from tnconv.backends.torch.numerics.strips import strip, strips
+from tnconv.backends.torch.numerics.weight_gradients import (
+    depthwise_weight_gradient,
+    depthwise_weight_gradients,
+    grouped,
+    merged_weight_gradient,
+    mirrored_weight_gradient,
+    weight_gradient,
+    weight_gradients,
+)
+
+__all__ = [
+    "add",
+    "add_into",
+    "added",
+    "apart",
+    "axis_sums",
+    "batched_product",
+    "correlate",
+    "depthwise",
+    "depthwise_weight_gradient",
+    "depthwise_weight_gradients",
+    "dot",
+    "fourier",
+    "gram",
+    "grouped",
+    "merged_weight_gradient",
+    "mirrored_weight_gradient",
+    "picked",
+    "plain",
+    "ratio",
+    "real",
+    "rows_at",
+    "scale_into",
+    "selected",
+    "slice_sum",
+    "spread",
+    "spread_rows",
+    "squares",
+    "strip",
+    "strips",
+    "table",
+    "transposed",
+    "undefined",
+    "unwrapped",
+    "weight_gradient",
+    "weight_gradients",
+    "window_sums",
+    "zeros",
+]

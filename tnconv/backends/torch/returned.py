@@ -1,0 +1,129 @@
+"""What a program returns: sums of results, laid out as the output says, in memory of their own."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from tnconv.backends.torch.emit import Emitter, Value, call, singles
+from tnconv.backends.torch.numerics.huge_pages import LARGEST_REUSED
+from tnconv.backends.torch.padded_views import broadcast, window_view
+from tnconv.ir import Axis, Index, Pattern, Relational, Size, product, symbol
+from tnconv.ir.index import symbol_names
+from tnconv.planner.plan import Step
+from tnconv.program.statements import flatten
+
+_LARGEST_ITEM = 16  # bytes
+
+
+def divisors(step: Step) -> set[str]:
+    """The size symbols that the scale of a step divides by."""
+    return set(symbol_names(step.scale.as_numer_denom()[1]))
+
+
+def cell_of(place: int, axis: Axis) -> Index:
+    """The index of the cells of an axis, whether its indices reach them or not."""
+    return Index(f"cell{place}", axis.size)
+
+
+@dataclass(frozen=True, slots=True)
+class Returned:
+    """The results of steps, and how they are handed over.
+
+    Args:
+        em: the statements.
+        steps: of the plan.
+        values: each result with its axes.
+        arguments: Python names of the arguments.
+        divided: results that were multiplied by their scale as a whole.
+    """
+
+    em: Emitter
+    steps: Sequence[Step]
+    values: Mapping[str, tuple[Value, tuple[Axis, ...]]]
+    arguments: Collection[str]
+    divided: Collection[str]
+
+    def owned(self, result: Value, others: Sequence[Value] = ()) -> Value:
+        """A result with memory of its own: none of an argument, of what is kept, of another result, no cell twice."""
+        owners = {self.em.owner(other.name) for other in others}
+        if not self._borrowed(result) and self.em.owner(result.name) not in owners:
+            return result
+        return self.em.make("result", call("clone", result), result.dims, memo=False, fresh=True)
+
+    def _borrowed(self, value: Value) -> bool:
+        """Whether a value has, or may have, memory of an argument or of what is kept, or several cells at one place."""
+        given = self.em.owner(value.name) in self.arguments
+        return given or self.em.overlaps(value) or self.em.is_constant(value)
+
+    def mean(self, results: Sequence[str]) -> Value:
+        """The sum of some results; not a number in every cell where a scale divides by the size of an empty batch."""
+        total, sizes = self.total(results), self.divided_by()
+        if not sizes or (len(results) == 1 and self.divides_all(results[0])):
+            return total
+        made = call("unless_empty", total, *sizes)
+        return self.em.derive(total, "result", made, total.dims, contiguous=total.contiguous)
+
+    def divided_by(self) -> list[Size]:
+        """The size symbols that some scale divides by."""
+        return [symbol(n) for n in sorted({n for step in self.steps for n in divisors(step)})]
+
+    def divides_all(self, result: str) -> bool:
+        """Whether every cell of a result was multiplied by a scale that is not a number for an empty batch."""
+        return result in self.divided and all(axis.is_group for axis in self.values[result][1])
+
+    def total(self, results: Sequence[str]) -> Value:
+        """The sum of some results, laid out as the output says."""
+        first, *others = results
+        total = self._laid_out(first, wide=not others)
+        axes = self.values[first][1]
+        for name in others:
+            axes = self.values[name][1]
+            value = self._laid_out(name, wide=False)
+            dims = tuple(a or b for a, b in zip(total.dims, value.dims, strict=True))
+            total = self.em.make("result", call("add", total, value), dims, fresh=True)
+        if all(dim or not axis.indices for dim, axis in zip(total.dims, axes, strict=True)):
+            return total
+        dims = tuple(axis.indices for axis in axes)  # no term has a leg on some axis
+        return self.em.derive(
+            total,
+            "result",
+            call("expand", total, self.em.sizes(dims)),
+            dims,
+            contiguous=False,
+            overlaps=True,
+        )
+
+    def _laid_out(self, name: str, *, wide: bool) -> Value:
+        """A result with the dimensions of its output axes; size 1 where it is broadcast, unless `wide`."""
+        value, axes = self.values[name]
+        em = self.em
+        indices = tuple(i for axis in axes for i in axis.indices)
+        if wide or any(set(a.indices) & set(value.legs) not in (set(), set(a.indices)) for a in axes):
+            value = broadcast(em, value, indices)
+        if not all(axis.is_group for axis in axes):
+            value = self._embedded(broadcast(em, value, indices), axes)
+        dims = tuple(axis.indices if axis.is_group else (cell_of(p, axis),) for p, axis in enumerate(axes))
+        dims = tuple(tuple(i for i in dim if i in value.legs) for dim in dims)
+        return em.arrange(value, dims, "result", own=self._borrowed(value))
+
+    def _embedded(self, value: Value, axes: tuple[Axis, ...]) -> Value:
+        """Write a value into zeros at the cells of its affine axes."""
+        em = self.em
+        writes: list[Relational] = []
+        dims: list[tuple[Index, ...]] = []
+        for place, axis in enumerate(axes):
+            if axis.is_group:
+                dims += singles(axis.indices)
+                continue
+            cell = cell_of(place, axis)
+            dims.append((cell,))
+            writes.append(
+                Pattern("axis", cell, tuple(zip(axis.strides, axis.indices, strict=True)), axis.start)
+            )
+        cells = product(i.size for dim in dims for i in dim)
+        large = isinstance(cells, int) and cells > LARGEST_REUSED // _LARGEST_ITEM
+        made = call("zeros" if large else "new_zeros", value, em.sizes(tuple(dims)))
+        target = em.make("result", made, tuple(dims), memo=False, fresh=True)
+        view = window_view(em, target, writes)
+        ordered = em.order(value, flatten(view.dims))
+        em.do(call("copy_", view, ordered), [target.name], "the other cells stay zero")
+        return target
