@@ -1,6 +1,7 @@
 """The pictures of the results: every layer's ratio to the strongest peer, by operation, or by compression."""
 
 import statistics
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -128,4 +129,25 @@ def plot_models(rows: list[dict[str, Any]], path: Path) -> None:
         figure.legend(
             *grid[0].get_legend_handles_labels(), loc="outside upper center", ncols=len(names), frameon=False
         )
+        figure.savefig(path, format="svg", metadata={"Date": None, "Creator": None})
+
+
+def plot_predictions(rows: Sequence[dict[str, Any]], path: Path) -> None:
+    """Write the picture of predicted against measured times as SVG, a colour a kind of operation."""
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(6.5, 5.5), facecolor="white", layout="constrained")
+        axes = figure.add_subplot()
+        ops = [op for op in OPERATIONS if any(r["op"] == op for r in rows)]
+        colours = matplotlib.colormaps["tab20"]
+        for place, op in enumerate(ops):
+            programs = [p for r in rows if r["op"] == op for p in r["programs"]]
+            times = zip(*((p["measured"], p["predicted"]) for p in programs), strict=True)
+            axes.scatter(*times, s=10, color=colours(place), alpha=0.7, linewidths=0, label=op)
+        axes.axline((1e2, 1e2), slope=1, color="black", linewidth=0.8, linestyle="--")
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        axes.set_xlabel("measured, microseconds on one core")
+        axes.set_ylabel("predicted")
+        axes.set_title("Predicted and measured times of the programs of each row", fontsize=10)
+        axes.legend(frameon=False, fontsize=7, loc="upper left")
         figure.savefig(path, format="svg", metadata={"Date": None, "Creator": None})

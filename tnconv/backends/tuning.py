@@ -23,7 +23,7 @@ FILE = "autotune.json"  # in the cache folder
 _ROUNDS = 7
 _LEAST_SECONDS = 2e-3
 _MOST_PROGRAMS = 6
-_NEAR = 4.0  # a kernel that is predicted to take more than this times the best is not tried
+NEAR = 4.0  # a kernel that is predicted to take more than this times the best is not tried
 
 
 class Timed(Protocol):
@@ -118,20 +118,19 @@ def digest(task: str, hints: Mapping[str, int], device: str, dtype: torch.dtype)
 def _measured(
     plans: Sequence[Plan], lower: Lower, hints: Mapping[str, int], device: str, dtype: torch.dtype
 ) -> list[Trial]:
-    candidates = sorted(_candidates(plans, lower), key=lambda made: made[2].predicted)[:_MOST_PROGRAMS]
+    tried = sorted(candidates(plans, lower), key=lambda made: made[2].predicted)[:_MOST_PROGRAMS]
     arguments = _arguments(plans[0], hints, device, dtype)
     calls = [
-        (lambda p=program: p.function(*(arguments[name] for name in p.arguments)))
-        for _, _, program in candidates
+        (lambda p=program: p.function(*(arguments[name] for name in p.arguments))) for _, _, program in tried
     ]
     times = interleaved(calls, device)
     return [
         Trial(plan, prefer, program.predicted, seconds * 1e6)
-        for (plan, prefer, program), seconds in zip(candidates, times, strict=True)
+        for (plan, prefer, program), seconds in zip(tried, times, strict=True)
     ]
 
 
-def _candidates(plans: Sequence[Plan], lower: Lower) -> Iterable[tuple[int, tuple[str, ...], Timed]]:
+def candidates(plans: Sequence[Plan], lower: Lower) -> Iterable[tuple[int, tuple[str, ...], Timed]]:
     """Each plan with the kernels chosen by cost, and with one kernel preferred that comes near; no source twice."""
     seen: set[str] = set()
     for number, plan in enumerate(plans):
@@ -140,7 +139,7 @@ def _candidates(plans: Sequence[Plan], lower: Lower) -> Iterable[tuple[int, tupl
             name
             for choice in program.choices
             for name, predicted in choice.candidates
-            if predicted <= _NEAR * choice.predicted and name != choice.kernel
+            if predicted <= NEAR * choice.predicted and name != choice.kernel
         }
         variants = [((), program), *(((name,), lower(plan, (name,))) for name in sorted(near))]
         for prefer, made in variants:
