@@ -12,7 +12,7 @@ from tnconv import ConvSpec
 from tnconv.backends.torch import streaming
 from tnconv.backends.torch.kernels.kernel_table import kernel_table
 from tnconv.backends.torch.lower import lower_with
-from tnconv.backends.torch.numerics import runtime
+from tnconv.backends.torch.numerics import reductions, runtime, weight_gradients
 from tnconv.planner import parse_plan, rival_plans
 from tnconv.testing import conv_specs
 
@@ -23,9 +23,9 @@ KERNELS = ("matmul", "window_matmul", "gather_scatter")
 def everything(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small products are streamed too, and small slices added one by one."""
     monkeypatch.setattr(streaming, "LEAST", 1)
-    monkeypatch.setattr(runtime, "_LEAST_SLICE", 1)
-    monkeypatch.setattr(runtime, "_LEAST_CALL", 1)
-    monkeypatch.setattr(runtime, "_LARGE", 1)
+    monkeypatch.setattr(reductions, "_LEAST_SLICE", 1)
+    monkeypatch.setattr(weight_gradients, "_LEAST_CALL", 1)
+    monkeypatch.setattr(weight_gradients, "_LARGE", 1)
 
 
 @pytest.mark.usefixtures("everything")
@@ -100,7 +100,7 @@ def test_streaming_takes_one_example_at_a_time() -> None:
 def test_dot_and_slice_sum(
     places: tuple[int, ...], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runtime, "_LEAST_SLICE", 1)
+    monkeypatch.setattr(reductions, "_LEAST_SLICE", 1)
     a, b = (torch.randn(3, 4, 5).to(dtype) for _ in range(2))
     tolerance = 3e-2 if dtype == torch.bfloat16 else 1e-12
     torch.testing.assert_close(
