@@ -244,7 +244,7 @@ def test_bind_symbols(sizes, shapes, values):
         (((2 * N + 1,),), ((6,),), r"has size 6 but the network says 2\*N \+ 1, which needs N = 5/2"),
         (((N + 3,),), ((2,),), r"which needs N = -1"),
         (((N,),), ((3, 1),), r"argument 'x' has 2 axes, shape \(3, 1\), but the network reads 1, \[N\]"),
-        (((sympy.floor(N / 2), N),), ((3, 5),), r"has size 3 but the network says 2 \(floor\(N/2\) with N = 5"),
+        (((sympy.floor(N / 2), N),), ((3, 5),), r"has size 3 but the network says 2 \(N//2 with N = 5"),
     ],
 )  # fmt: skip
 def test_wrong_shapes_name_the_argument_and_both_sizes(sizes, shapes, message):

@@ -20,6 +20,7 @@ from typing import Any
 from tnconv.errors import NetworkError
 from tnconv.ir.integers import as_integer
 from tnconv.ir.monomial import Monomial, is_expression, is_sympy, monomial_of, sympy
+from tnconv.ir.quotient import is_quotient, quotient, without_floors
 
 Size = Any  # int | Monomial | sympy.Expr; sympy is untyped, so the union would collapse to Any all the same
 
@@ -68,7 +69,7 @@ def as_size(value: object) -> Size:
     """
     if isinstance(value, str):
         value = parse_expression(value)
-    size = normal(value)
+    size = normal(without_floors(value) if is_sympy(value) else value)
     if is_expression(size):
         return _checked(size)
     number = as_integer(size)
@@ -85,7 +86,7 @@ def _checked(size: Size) -> Size:
     """An expression that is a size."""
     if size.is_nonpositive:
         raise NetworkError(f"size {size} is never positive; every index needs at least one value")
-    if not size.is_integer:
+    if size.is_integer is False or not all(map(_is_own, size.free_symbols)):
         raise NetworkError(
             f"size {size} is not known to be an integer; build its symbols with tnconv.ir.symbol"
         )
@@ -93,12 +94,17 @@ def _checked(size: Size) -> Size:
     return size
 
 
+def _is_own(name: Any) -> bool:
+    """Whether a symbol is a positive integer, as those of this package are."""
+    return bool(name.is_integer)
+
+
 @lru_cache(maxsize=4096)
 def check_readable(value: Size, what: str) -> None:
     """Refuse an expression whose text would not be read back as the same value.
 
     Raises:
-        NetworkError: it holds another function than `floor`, a symbol that `symbol` did not make, or it is
+        NetworkError: it holds another function than a floor, a symbol that `symbol` did not make, or it is
             too long or too large.
     """
     if value.is_Symbol and value == symbol(value.name):
@@ -109,7 +115,7 @@ def check_readable(value: Size, what: str) -> None:
         same = False
     if not same:
         raise NetworkError(
-            f"{what} {value} cannot be written in the text of a network; use integers, + - * / **, floor and "
+            f"{what} {value} cannot be written in the text of a network; use integers, + - * / // ** and "
             "symbols made with tnconv.ir.symbol"
         )
 
@@ -155,7 +161,10 @@ def evaluate(size: Size, values: Mapping[str, int]) -> int:
 def _compiled(size: Size) -> Callable[[Mapping[str, int]], int]:
     """A function of exact integer arithmetic: floats would make `floor(N/49)` wrong at 49 and above 2**53."""
     names = symbol_names(size)
-    source = _source(size, {name: f"a{place}" for place, name in enumerate(names)})
+    source = _source(
+        size if isinstance(size, Monomial) else without_floors(size),
+        {name: f"a{place}" for place, name in enumerate(names)},
+    )
     parameters = ", ".join(f"a{place}" for place in range(len(names)))
     # The text holds integers, operators and a0, a1, ...: no name of the user reaches it.
     function = eval(f"lambda {parameters}: {source}", {"Fraction": Fraction})
@@ -193,16 +202,14 @@ def _source(size: Size, names: Mapping[str, str]) -> str:
     if size.is_Pow and size.exp.is_Integer:
         power = f"({_source(size.base, names)}**{abs(int(size.exp))})"
         return power if size.exp > 0 else f"Fraction(1, {power})"
-    if isinstance(size, sympy.floor):
-        # One integer division where the terms have integer denominators, the usual case.
-        terms = sympy.Add.make_args(size.args[0])
-        divisor = math.lcm(*(int(c.q) for c in (term.as_coeff_Mul()[0] for term in terms) if c.is_Rational))
-        return f"({_source(sympy.Add(*(term * divisor for term in terms)), names)} // {divisor})"
+    if is_quotient(size):
+        top, bottom = size.args
+        return f"({_source(top, names)} // {_source(bottom, names)})"
     if isinstance(size, sympy.Max):
         return f"max({', '.join(_source(part, names) for part in size.args)})"
     if size.is_Add or size.is_Mul:
         return f"({(' + ' if size.is_Add else '*').join(_source(part, names) for part in size.args)})"
-    raise NetworkError(f"size holds {size}, which has no exact integer value; use + - * / **, floor and Max")
+    raise NetworkError(f"size holds {size}, which has no exact integer value; use + - * / // ** and Max")
 
 
 def symbol_names(size: Size) -> tuple[str, ...]:
@@ -213,7 +220,7 @@ def symbol_names(size: Size) -> tuple[str, ...]:
 
 
 def parse_expression(text: str) -> Any:
-    """Read an arithmetic text (integers, names, `+ - * / **`, `floor`) as a number or an expression, without eval.
+    """Read an arithmetic text (integers, names, `+ - * / // **`, `floor`) as a number or an expression, without eval.
 
     Raises:
         NetworkError: the text holds anything else.
@@ -230,7 +237,7 @@ def parse_expression(text: str) -> Any:
         if isinstance(error, NetworkError):
             raise
         raise NetworkError(
-            f"{text!r} is not an arithmetic expression; use integers, names, + - * / ** and floor(...)"
+            f"{text!r} is not an arithmetic expression; use integers, names and + - * / // **"
         ) from error
 
 
@@ -256,9 +263,13 @@ def _degrees(node: ast.AST) -> tuple[Counter[str], Counter[str]]:
             top, low = (top, low) if power > 0 else (low, top)
         case ast.BinOp(left=left, op=op, right=right):
             (a, b), (c, d) = _degrees(left), _degrees(right)
-            if isinstance(op, ast.Div):
+            if isinstance(op, ast.Div | ast.FloorDiv):
                 c, d = d, c
-            top, low = (a + c, b + d) if isinstance(op, ast.Mult | ast.Div) else ((a + d) | (c + b), b + d)
+            top, low = (
+                (a + c, b + d)
+                if isinstance(op, ast.Mult | ast.Div | ast.FloorDiv)
+                else ((a + d) | (c + b), b + d)
+            )
     if max((top + low).values(), default=0) > _MAX_DEGREE:
         raise ValueError(f"its degree in one symbol is above {_MAX_DEGREE}")
     return top, low
@@ -285,9 +296,7 @@ def _walk(node: ast.AST) -> Any:
         case ast.BinOp(left=left, op=op, right=right):
             return _binary(op, _walk(left), _walk(right))
         case ast.Call(func=ast.Name(id="floor"), args=[argument], keywords=[]):
-            inner = _walk(argument)
-            whole = isinstance(inner, Monomial) and inner.is_integer
-            return inner if whole else sympy.floor(inner)
+            return quotient(_walk(argument))
         case _:
             raise ValueError("not arithmetic")
 
@@ -310,6 +319,8 @@ def _combined(op: ast.operator, left: Any, right: Any) -> Any:
             return left * right
         case ast.Div() if right != 0:
             return left / right
+        case ast.FloorDiv() if right != 0:
+            return quotient(left, right)
         case ast.Pow() if left != 0:  # _exponent has checked the right side
             return left**right
         case _:
