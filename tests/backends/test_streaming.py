@@ -13,9 +13,11 @@ from tnconv.backends.torch import streaming
 from tnconv.backends.torch.kernels.kernel_table import kernel_table
 from tnconv.backends.torch.lower import lower_with
 from tnconv.backends.torch.numerics import reductions, runtime, weight_gradients
+from tnconv.backends.torch.profile import Profile
 from tnconv.planner import parse_plan, rival_plans
 from tnconv.testing import conv_specs
 
+FREE_CALLS = Profile(call=1e-3)  # so that what is small is worth streaming
 KERNELS = ("matmul", "window_matmul", "gather_scatter")
 
 
@@ -42,7 +44,7 @@ def test_streams_what_is_squared(op: str, bias: str) -> None:
         both = [values_of(spec, dtype=dtype) for dtype in (torch.float64, torch.complex128)]
         network = tnconv.compile(spec, op, bias=bias).network
         for plan in rival_plans(network):
-            program = lower_with(plan, table, {})
+            program = lower_with(plan, table, {}, profile=FREE_CALLS)
             seen.update(choice.kernel for choice in program.choices)
             for values in both:
                 want = wanted(spec, op, values, bias == "joint")
@@ -66,7 +68,7 @@ def test_streams_squares_with_and_without_conjugates(second: str, output: str) -
       result[{output}] = t1[n, c, d] * {"conj(t1)" if second else "t1"}[n, c, d]
       return result
     }}""")
-    program = lower_with(plan, kernel_table(), {})
+    program = lower_with(plan, kernel_table(), {}, profile=FREE_CALLS)
     assert "rt.squares(" in program.source
     x, y = torch.randn(2, 3, 4, dtype=torch.complex128), torch.randn(2, 4, 5, dtype=torch.complex128)
     product = x @ y.conj()
@@ -130,3 +132,17 @@ def test_gradients_of_examples_one_by_one(groups: int) -> None:
         return function(x, leaves[1].detach())
 
     assert_close(torch.func.vmap(mapped)(stacked[0]), torch.stack([mapped(x) for x in stacked[0]]), 1e-11)
+
+
+@pytest.mark.parametrize(
+    ("spec", "op", "hints"),
+    [
+        (ConvSpec(256, 512, 3, (8, 8), stride=2, padding=1), "ggn_diagonal", {"N": 4, "V": 4}),
+        (ConvSpec(3, 192, 16, (224, 224), stride=16), "gradient_norm", {"N": 8}),
+    ],
+)
+def test_what_is_streamed_is_not_priced_as_written(spec: ConvSpec, op: str, hints: dict[str, int]) -> None:
+    """Products of positions win where a product must be written to be squared, not where it is streamed."""
+    chosen = tnconv.compile(spec, op, hints=hints, device="cpu").program.choices
+    assert [choice.kernel for choice in chosen][-1] == "streamed squares"
+    assert len(chosen) == 2

@@ -13,16 +13,15 @@ from tnconv.backends.backend import Choice, Program
 from tnconv.backends.define import define
 from tnconv.backends.operand_axes import untied
 from tnconv.backends.torch.emit import Emitter, Value, call
-from tnconv.backends.torch.kernels.contract import Contract
 from tnconv.backends.torch.kernels.kernel import Kernel, Problem
-from tnconv.backends.torch.kernels.kernel_table import cheapest
+from tnconv.backends.torch.kernels.kernel_table import cheapest, priced
 from tnconv.backends.torch.kernels.window_views import Windows
 from tnconv.backends.torch.numerics import runtime
 from tnconv.backends.torch.profile import Profile
 from tnconv.backends.torch.python import RESERVED, format_python, symbol_variables
 from tnconv.backends.torch.returned import Returned, divisors
 from tnconv.backends.torch.step_problems import After, applied, problem_of
-from tnconv.backends.torch.streaming import emit_squares, square_of, squares, worth_streaming
+from tnconv.backends.torch.streaming import emit_squares, square_of, squares, streamed
 from tnconv.backends.torch.windows import gather
 from tnconv.errors import LoweringError
 from tnconv.ir import Axis, Size, fresh
@@ -47,13 +46,15 @@ class SlowerError(Exception):
 class _Ready(NamedTuple):
     """A step as kernels see it, what is done behind it, and the kernel that was chosen with all that were asked.
 
-    What is done behind it is a relation with the legs that the result has then.
+    What is done behind it is a relation with the legs that the result has then. `squares` is what the squares of the
+    result are predicted to take where it is streamed into them; None where it is written.
     """
 
     problem: Problem
     after: list[After]
     kernel: Kernel
     candidates: tuple[tuple[str, float], ...]
+    squares: float | None = None
 
 
 class Lowering:
@@ -223,8 +224,8 @@ class Lowering:
         for step in self.plan.steps:
             if step.result in streamed:
                 continue
-            ready = self._ready(step)
             user = square_of(self.plan, step)
+            ready = self._ready(step, user)
             value = self._squared(step, user, ready) if user else None
             if user is not None and value is not None:
                 streamed.add(user.result)
@@ -236,14 +237,22 @@ class Lowering:
             self.workspace += [(step.result, what, size) for what, size in self.em.workspace]
             self.em.workspace.clear()
 
-    def _ready(self, step: Step) -> "_Ready":
-        """A step as a problem, and the kernel that was chosen for it."""
+    def _ready(self, step: Step, user: Step | None) -> "_Ready":
+        """A step as a problem, and the kernel that was chosen for it; `user` squares the result, if any does."""
         operands = list(map(self._operand, step.operands)) or [self._one()]
         problem, after = problem_of(step, operands, self.em, self.profile)
-        return _Ready(problem, after, *cheapest(problem, self.kernels, self.prefer))
+        made = priced(problem, self.kernels)
+        squared = {} if user is None or after else streamed(problem, [k for k, _ in made], user)
+        if not squared:
+            return _Ready(problem, after, *cheapest(made, self.prefer))
+        made = [(k, squared[k.name][0] if k.name in squared else cost) for k, cost in made]
+        passes = self.profile.copying(problem.count(problem.output) / 2)  # over what is in memory
+        behind = {k.name: squared[k.name][1] if k.name in squared else passes for k, _ in made}
+        kernel, candidates = cheapest(made, self.prefer, behind)
+        return _Ready(problem, after, kernel, candidates, squared.get(kernel.name, (0.0, None))[1])
 
     def _step(self, step: Step, ready: "_Ready") -> Value:
-        problem, after, kernel, candidates = ready
+        problem, after, kernel, candidates, _ = ready
         made = kernel.multiplications(problem)
         self.choices.append(Choice(step.result, kernel.name, candidates, made))
         scale = _scale(step.scale) if step.scale != 1 else None
@@ -272,8 +281,8 @@ class Lowering:
 
     def _squared(self, step: Step, user: Step, ready: "_Ready") -> Value | None:
         """The sum of the squares of a product that is never in memory as a whole; None where it had better be."""
-        problem, after, kernel, candidates = ready
-        if after or not isinstance(kernel, Windows | Contract) or not worth_streaming(problem):
+        problem, _, kernel, candidates, price = ready
+        if price is None:
             return None
         if isinstance(kernel, Windows):
             problem = kernel.opened(problem, self.em)
@@ -281,11 +290,8 @@ class Lowering:
         if found is None:
             return None
         value = emit_squares(found, user, self.em)
-        cells = problem.count(problem.output)
         self.choices.append(Choice(step.result, kernel.name, candidates))
-        self.choices.append(
-            Choice(user.result, "streamed squares", (("streamed squares", self.profile.copying(cells / 4)),))
-        )
+        self.choices.append(Choice(user.result, "streamed squares", (("streamed squares", price),)))
         # The plan counts the product as a whole, while it is made and while it is read.
         self.workspace += [
             (name, "all but one example", normal(-1 * step.elements)) for name in (step.result, user.result)

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tnconv.backends.torch.emit import Emitter, Value, call
-from tnconv.backends.torch.kernels.contract import Candidate, best_layout
-from tnconv.backends.torch.kernels.kernel import Problem
+from tnconv.backends.torch.kernels.contract import Candidate, Contract, best_layout
+from tnconv.backends.torch.kernels.kernel import Kernel, Problem
+from tnconv.backends.torch.kernels.window_views import Windows
 from tnconv.ir import Index, Size, product
 from tnconv.ir.index import normal
 from tnconv.planner.plan import Plan, Step
@@ -56,11 +57,6 @@ def square_of(plan: Plan, step: Step) -> Step | None:
     return user if alone and user.operands[0].axes == step.output else None
 
 
-def worth_streaming(problem: Problem) -> bool:
-    """Whether a product is so large that it is quicker not to have it in memory."""
-    return problem.count(problem.output) >= LEAST
-
-
 def squares(problem: Problem, user: Step) -> Squares | None:
     """How a product is streamed into the sum of its squares; None where it has no examples in front."""
     if problem.relations or len(problem.operands) != 2:
@@ -78,6 +74,38 @@ def squares(problem: Problem, user: Step) -> Squares | None:
     dims = tuple(run for legs in groups for run in _runs(legs, opened))
     every = {i for dim in dims for i in dim} | set(examples)
     return Squares(layout, examples, rest, keep, dims, frozenset(every - opened))
+
+
+def streamed(problem: Problem, kernels: Sequence[Kernel], user: Step) -> dict[str, tuple[float, float]]:
+    """Predicted microseconds of a product and of its squares, by the name of each kernel that streams it.
+
+    The product of one example is written and squared at a time, never copied into another order. None does where the
+    whole is so small that it had better be written.
+    """
+    found: dict[str, tuple[float, float]] = {}
+    for kernel in kernels if problem.count(problem.output) >= LEAST else ():
+        if isinstance(kernel, Windows):
+            opening, product = kernel.product(problem)
+        elif isinstance(kernel, Contract):
+            opening, product = 0.0, problem
+        else:
+            continue
+        how = squares(product, user)
+        if how is not None:
+            made, squared = _prices(product, how)
+            found[kernel.name] = opening + made, squared
+    return found
+
+
+def _prices(problem: Problem, found: Squares) -> tuple[float, float]:
+    profile, layout = problem.profile, found.layout
+    every = problem.count(dict.fromkeys(i for value in problem.operands for i in value.legs))
+    examples = problem.count(found.examples)
+    passed = profile.streaming(*(problem.count(value.legs) for value in problem.operands))
+    passed += examples * profile.streaming(problem.count(i for dim in found.dims for i in dim))
+    copied = profile.copying(layout.copied - layout.turned)
+    made = profile.call + every / profile.matmul + copied + passed
+    return made, 2 * profile.call * examples + profile.copying(problem.count(problem.output) / 4)
 
 
 def _runs(legs: Sequence[Index], opened: set[Index]) -> list[tuple[Index, ...]]:

@@ -169,6 +169,7 @@ class Candidate:
     expand: str  # "", "a" or "b": the operand that is expanded over the batch legs it lacks
     sum_batch: int  # so many batch legs are summed behind the product
     copied: float
+    turned: float  # cells of these that are copied because the result is in another order than the output
 
     def disorder(self, output: Legs) -> int:
         """Number of pairs of legs of the result that stand in another order than in the output."""
@@ -271,17 +272,14 @@ def _make(
     if expand:
         copied += _packed(problem, a if expand == "a" else b, batch, left if expand == "a" else summed)
     result = (*batch, *left, *right)
-    if extra:
-        copied += 2 * problem.count(result)
-    else:
-        wanted = tuple(i for i in problem.output if i in result)
-        if wanted != result:
-            copied += problem.count(result)
+    wanted = tuple(i for i in problem.output if i in result)
+    turned = problem.count(result) if wanted != result and not extra else 0
+    copied += 2 * problem.count(result) if extra else turned
     # Products of narrow matrices run slower: by a third at 48 columns, which is worth a copy; less so with few rows.
     narrow = NARROW / problem.count(right) + NARROW / (4 * problem.count(left))
     narrow = min(NARROWEST, max(narrow, narrow**SLOWER))
     copied += narrow * problem.count((*batch, *summed, *left, *right)) / profile.matmul * profile.copy
-    return Candidate(a, b, batch, summed, left, right, expand, extra, copied)
+    return Candidate(a, b, batch, summed, left, right, expand, extra, copied, turned)
 
 
 def _packed(problem: Problem, value: Value, batch: Legs, rows: Legs) -> float:

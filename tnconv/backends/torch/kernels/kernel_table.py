@@ -1,6 +1,6 @@
 """The kernels there are, and which of those that accept a step is taken: the one that is predicted to be fastest."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from tnconv import plugins
@@ -34,15 +34,12 @@ def _kernel(name: str, found: object) -> Kernel:
     return made
 
 
-def cheapest(
-    problem: Problem, kernels: Mapping[str, Kernel], prefer: Collection[str] = ()
-) -> tuple[Kernel, tuple[tuple[str, float], ...]]:
-    """The kernel for a problem, and the predicted microseconds of each that accepts it.
+def priced(problem: Problem, kernels: Mapping[str, Kernel]) -> list[tuple[Kernel, float]]:
+    """The kernels that accept a problem, each with the microseconds that it is predicted to take.
 
     Args:
         problem: a step.
         kernels: by name.
-        prefer: names of kernels that are taken wherever they accept, whatever they cost.
 
     Raises:
         LoweringError: no kernel accepts.
@@ -54,7 +51,21 @@ def cheapest(
         raise LoweringError(
             "no kernel accepts this step; the table needs 'gather and scatter', which accepts all"
         )
-    kernel, _ = min(costs, key=lambda c: (c[0].name not in prefer, c[1]))
+    return costs
+
+
+def cheapest(
+    costs: Sequence[tuple[Kernel, float]], prefer: Collection[str] = (), behind: Mapping[str, float] | None = None
+) -> tuple[Kernel, tuple[tuple[str, float], ...]]:
+    """The kernel for a problem, and the predicted microseconds of each by name.
+
+    Args:
+        costs: the kernels that accept it, with predicted microseconds.
+        prefer: names of kernels that are taken wherever they accept, whatever they cost.
+        behind: microseconds of the step behind it, by kernel, where that depends on it.
+    """
+    behind = behind or {}
+    kernel, _ = min(costs, key=lambda c: (c[0].name not in prefer, c[1] + behind.get(c[0].name, 0.0)))
     return kernel, tuple((k.name, cost) for k, cost in costs)
 
 

@@ -63,6 +63,13 @@ class Windows(Kernel):
 
     def cost(self, problem: Problem) -> float:
         """The padding, the sums over positions, and the product of the windows, which copies them."""
+        opening, product = self.product(problem)
+        if len(product.operands) == 1:
+            return opening + problem.profile.copying(product.count(product.operands[0].legs))
+        return opening + Contract().cost(product)
+
+    def product(self, problem: Problem) -> tuple[float, Problem]:
+        """Microseconds until windows can be read, and the product of the windows, before statements are written."""
         profile = problem.profile
         total, operands = 3 * profile.call, []
         for place, (value, made) in enumerate(zip(problem.operands, self._legs(problem), strict=True)):
@@ -73,9 +80,7 @@ class Windows(Kernel):
             total += profile.copying(problem.count(value.legs) / 2) + self._added(problem, value, lonely)
             legs = tuple(i for i in made if i not in lonely)
             operands.append(Value(value.name, singles(legs), contiguous=bool(lonely)))
-        if len(operands) == 1:
-            return total + profile.copying(problem.count(operands[0].legs))
-        return total + Contract().cost(replace(problem, operands=tuple(operands), relations=()))
+        return total, replace(problem, operands=tuple(operands), relations=())
 
     def emit(self, problem: Problem, em: Emitter) -> Value:
         """Write the window views and the product."""
