@@ -20,7 +20,7 @@ from tnconv.backends.torch.numerics import runtime
 from tnconv.errors import LoweringError, PluginError
 from tnconv.ir import Expression, Index, Network, Sum, Tensor, group, parse, parse_network, pattern, symbol
 from tnconv.passes import Pipeline
-from tnconv.planner import make_plan
+from tnconv.planner import format_plan, make_plan, parse_plan
 from tnconv.plugins import KERNELS, register, unregister
 from tnconv.program import parse_program
 from tnconv.testing import networks, seeds, sums
@@ -374,3 +374,21 @@ def test_kernels_of_every_pipeline() -> None:
     rewritten, _ = Pipeline.parse("default").run(network)
     for plan in (plain, make_plan(rewritten)):
         assert_program(lower(plan, network, {}), network)
+
+
+def test_an_outer_product_is_in_the_order_of_the_output() -> None:
+    """So that it is not copied behind; an operand lacks an index in front, between its own, or behind."""
+    plan = parse_plan("""plan outer {
+      argument x [N, 3, 4]
+      argument y [N, 5]
+      index [n=N, c=3, d=5, o=4]
+      result[n, c, d, o] = x[n, c, o] * y[n, d]
+      return result
+    }""")
+    program = lower_with(plan, kernel_table(), {}, ("matmul",))
+    assert "permute" not in program.source
+    x, y = torch.randn(2, 3, 4), torch.randn(2, 5)
+    torch.testing.assert_close(program.function(x, y), torch.einsum("nco,nd->ncdo", x, y))
+    turned = parse_plan(format_plan(plan).replace("result[n, c, d, o] =", "result[d, o, c, n] ="))
+    program = lower_with(turned, kernel_table(), {}, ("matmul",))
+    torch.testing.assert_close(program.function(x, y), torch.einsum("nco,nd->docn", x, y))

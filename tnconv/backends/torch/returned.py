@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from tnconv.backends.torch.emit import Emitter, Value, call, singles
 from tnconv.backends.torch.numerics.huge_pages import LARGEST_REUSED
 from tnconv.backends.torch.padded_views import broadcast, window_view
-from tnconv.ir import Axis, Index, Pattern, Relational, Size, product, symbol
+from tnconv.ir import Axis, Index, Pattern, Relational, Size, symbol
 from tnconv.ir.index import symbol_names
 from tnconv.planner.plan import Step
 from tnconv.program.statements import flatten
@@ -119,8 +119,7 @@ class Returned:
             writes.append(
                 Pattern("axis", cell, tuple(zip(axis.strides, axis.indices, strict=True)), axis.start)
             )
-        cells = product(i.size for dim in dims for i in dim)
-        large = isinstance(cells, int) and cells > LARGEST_REUSED // _LARGEST_ITEM
+        large = em.count(flatten(tuple(dims))) > LARGEST_REUSED // _LARGEST_ITEM
         made = call("zeros" if large else "new_zeros", value, em.sizes(tuple(dims)))
         target = em.make("result", made, tuple(dims), memo=False, fresh=True)
         view = window_view(em, target, writes)

@@ -128,7 +128,7 @@ def contract(problem: Problem, em: Emitter) -> Value:
     problem = replace(problem, operands=(a, b), relations=())
     split = split_legs(a, b, problem.open)
     if not split.summed:
-        return _multiply(em, a, b, split)
+        return _multiply(em, a, b, problem.output)
     if not (split.left or split.right):
         return dot(em, a, b, split.summed)
     best = best_layout(problem)
@@ -145,15 +145,26 @@ def dot(em: Emitter, a: Value, b: Value, summed: Legs) -> Value:
     return em.make("dot", call("dot", left, right, places), dims, fresh=True)
 
 
-def _multiply(em: Emitter, a: Value, b: Value, split: Split) -> Value:
-    order = singles((*split.batch, *split.left, *split.right))
-    left = em.conj(em.arrange(a, singles((*split.batch, *split.left))))
-    right = em.conj(em.arrange(b, singles((*split.batch, *split.right))))
-    x, y = Var(left.name), Var(right.name)
-    one = call(INSERT, x, ("...", *("None" for _ in split.right))) if split.right else x
-    places = (*(":" for _ in split.batch), *("None" for _ in split.left), "...")
-    other = call(INSERT, y, places) if split.left else y
-    return em.make("product", call("mul", one, other), order, fresh=True)
+def _multiply(em: Emitter, a: Value, b: Value, output: Legs) -> Value:
+    """Write the product of each cell with each, in the order of the output where the operands are in that order."""
+    order = tuple(i for i in output if i in a.legs or i in b.legs)
+    for value in (a, b):
+        if value.legs != tuple(i for i in order if i in value.legs):
+            split = split_legs(a, b, frozenset(output))
+            order = (*split.batch, *split.left, *split.right)
+    left, right = (em.conj(em.arrange(v, singles([i for i in order if i in v.legs]))) for v in (a, b))
+    return em.make(
+        "product", call("mul", _beside(left, order), _beside(right, order)), singles(order), fresh=True
+    )
+
+
+def _beside(value: Value, order: Legs) -> Var | Call:
+    """A value with an axis of one cell for each index that it lacks, where it does not broadcast as it is."""
+    first = next((place for place, i in enumerate(order) if i in value.legs), len(order))
+    keys = tuple(":" if i in value.legs else "None" for i in order[first:])
+    while keys[-1:] == (":",):
+        keys = keys[:-1]
+    return call(INSERT, Var(value.name), keys) if keys else Var(value.name)
 
 
 @dataclass(frozen=True, slots=True)

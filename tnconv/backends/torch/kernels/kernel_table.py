@@ -55,7 +55,9 @@ def priced(problem: Problem, kernels: Mapping[str, Kernel]) -> list[tuple[Kernel
 
 
 def cheapest(
-    costs: Sequence[tuple[Kernel, float]], prefer: Collection[str] = (), behind: Mapping[str, float] | None = None
+    costs: Sequence[tuple[Kernel, float]],
+    prefer: Collection[str] = (),
+    behind: Mapping[str, float] | None = None,
 ) -> tuple[Kernel, tuple[tuple[str, float], ...]]:
     """The kernel for a problem, and the predicted microseconds of each by name.
 
