@@ -9,7 +9,7 @@ PEERS := $(VENV)/.peers
 DOCS := $(VENV)/.docs
 CHECKED := tnconv tests benchmarks examples
 
-.PHONY: help setup demo test suites fuzz plugin pages docs lint format types bench bench-quick bench-compare bench-tensorised bench-models bench-sampled clean
+.PHONY: help setup demo test suites fuzz distributed plugin pages docs lint format types bench bench-quick bench-compare bench-tensorised bench-models bench-sampled clean
 .DEFAULT_GOAL := help
 
 help: ## say what the targets do
@@ -33,6 +33,9 @@ suites: $(STAMP) ## run PyTorch's own tables of operators and modules, with tnco
 
 fuzz: $(STAMP) ## compile and check 10,000 random (layer, operation, options), about 40 minutes; `make fuzz ARGS="--seed 1"`
 	$(BIN)/python -m tests.fuzz $(ARGS)
+
+distributed: $(STAMP) ## all operations by all indices in two and four processes (about 20 minutes)
+	$(BIN)/python -m tests.distributed
 
 plugin: $(STAMP) ## install examples/plugin into a folder of its own, as a distribution, and run its tests there
 	rm -rf build/plugin examples/plugin/build

@@ -1,7 +1,7 @@
-"""Work in two processes that talk by gloo, with a deadline: what waits for the other for ever is stopped and said."""
+"""Work in processes that talk by gloo, with a deadline: what waits for another for ever is stopped and said."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -15,33 +15,50 @@ DEADLINE = 120  # seconds; alone it takes about five
 
 
 def in_two(folder: Path, work: Callable[..., Any], *arguments: Any) -> list[Any]:
-    """What `work(rank, *arguments)` returns in each of two processes with a common process group.
+    """What `work(rank, *arguments)` returns in each of two processes with a common process group; see `in_processes`."""
+    return in_processes(PROCESSES, folder, work, *arguments)
+
+
+def in_processes(
+    count: int,
+    folder: Path,
+    work: Callable[..., Any],
+    *arguments: Any,
+    lost: Collection[int] = (),
+    deadline: float = DEADLINE,
+) -> list[Any]:
+    """What `work(rank, *arguments)` returns in each of some processes with a common process group.
 
     Args:
+        count: how many.
         folder: an empty one, where the processes meet and leave their results.
         work: of a module, so that another process finds it.
         arguments: of the work, behind the rank.
+        deadline: seconds.
+        lost: the ranks that end in the midst of it, with `os._exit(0)`; what they return is left out.
     """
-    context = mp.spawn(_process, (str(folder), work, arguments), nprocs=PROCESSES, join=False)
-    results = [folder / f"{rank}.pt" for rank in range(PROCESSES)]
-    end = time.monotonic() + DEADLINE
+    context = mp.spawn(_process, (str(folder), count, deadline, work, arguments), nprocs=count, join=False)
+    results = [folder / f"{rank}.pt" for rank in range(count) if rank not in lost]
+    end = time.monotonic() + deadline
     while not context.join(timeout=1) and time.monotonic() < end:
         pass
     for process in context.processes:
         process.kill()  # also one that has left its result and does not come to its end
     if not all(path.exists() for path in results):
-        raise TimeoutError(f"{work.__module__}.{work.__name__} in two processes took over {DEADLINE} s")
+        raise TimeoutError(f"{work.__module__}.{work.__name__} in {count} processes took over {deadline} s")
     return [torch.load(path) for path in results]
 
 
-def _process(rank: int, folder: str, work: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+def _process(
+    rank: int, folder: str, count: int, deadline: float, work: Callable[..., Any], arguments: tuple[Any, ...]
+) -> None:
     torch.set_num_threads(1)
     dist.init_process_group(
         "gloo",
         init_method=f"file://{folder}/meeting",
         rank=rank,
-        world_size=PROCESSES,
-        timeout=timedelta(seconds=DEADLINE / 2),
+        world_size=count,
+        timeout=timedelta(seconds=deadline / 2),
     )
     result = Path(folder) / f"{rank}.pt"
     torch.save(work(rank, *arguments), result.with_suffix(".part"))

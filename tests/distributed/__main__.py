@@ -1,0 +1,37 @@
+"""All operations of all layers by all indices, in two and four processes: `make distributed`."""
+
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from tests.distributed.sharding_cases import LAYERS, every_index
+from tests.processes import in_processes
+
+MESHES = ((2,), (4,), (2, 2))
+HOUR = 3600
+
+
+def main() -> int:
+    """Print what is wrong; the number of faults."""
+    count = 0
+    for shape in MESHES:
+        for layer in LAYERS:
+            begin = time.monotonic()
+            ranks = 1
+            for size in shape:
+                ranks *= size
+            with tempfile.TemporaryDirectory() as folder:
+                found = in_processes(ranks, Path(folder), every_index, shape, [layer], deadline=HOUR)
+            faults = [fault for each in found for fault in each]
+            count += len(faults)
+            print(
+                f"{shape} {layer}: {len(faults)} faults, {time.monotonic() - begin:.0f} s",
+                *faults,
+                sep="\n  ",
+            )
+    return count
+
+
+if __name__ == "__main__":
+    sys.exit(1 if main() else 0)

@@ -1,0 +1,163 @@
+"""Sharded functions over processes: values, placements, gradients, what is sent, and what is refused."""
+
+import re
+from typing import Any
+
+import pytest
+import torch
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor
+
+from tests.distributed.sharding_cases import (
+    CLOSE,
+    GROUPED,
+    compiled,
+    distance,
+    every_index,
+    gradients,
+    values_of,
+)
+from tests.processes import in_two
+from tnconv.distributed import shard
+from tnconv.errors import TnconvError
+
+DIFFERENTIATED = (
+    ("forward", "n"),
+    ("forward", "c"),
+    ("forward", "g"),
+    ("forward", "d"),
+    ("forward", "i1"),
+    ("forward", "k1"),
+    ("weight_vjp", "i1"),
+    ("input_vjp", "o1"),
+    ("kfac_expand", "n"),
+    ("kfac_expand", "i1"),
+    ("ggn_gram", "n"),
+)
+
+
+def halo(mesh: DeviceMesh) -> dict[str, Any]:
+    fn = compiled(GROUPED, "forward")
+    given = values_of(fn)
+    sharded = shard(fn, mesh, {"i1": "data"})
+    tensors = sharded.distribute(*given)
+    found = sharded(*tensors)
+    explained = sharded.explain(*tensors)
+    return {
+        "error": distance(found.full_tensor(), fn(*given)),
+        "placements": [t.placements for t in tensors],
+        "result": found.placements,
+        "bytes": explained.bytes,
+        "text": str(explained),
+    }
+
+
+def mean(mesh: DeviceMesh) -> dict[str, Any]:
+    """A factor of a batch that lies on both, of which the scale is 1/N of all."""
+    fn = compiled(GROUPED, "kfac_grad_expand")
+    given = values_of(fn)
+    sharded = shard(fn, mesh, {"batch": "data"})
+    found = sharded(*sharded.distribute(*given))
+    return {"error": distance(found.full_tensor(), fn(*given)), "placements": found.placements}
+
+
+def few(mesh: DeviceMesh) -> dict[str, Any]:
+    """More ranks than examples."""
+    fn = compiled(GROUPED, "forward")
+    given = [each[:1] if n == 0 else each for n, each in enumerate(values_of(fn))]
+    sharded = shard(fn, mesh, {"n": "data"})
+    found = sharded(*sharded.distribute(*given))
+    return {"error": distance(found.full_tensor(), fn(*given)), "mine": tuple(found.to_local().shape)}
+
+
+def refusals(mesh: DeviceMesh) -> list[str]:
+    fn = compiled(GROUPED, "forward")
+    x, weight, bias = values_of(fn)
+    lain = [distribute_tensor(each, mesh, [Replicate()], src_data_rank=None) for each in (x, weight, bias)]
+    other = init_device_mesh("cpu", (1, 2), mesh_dim_names=("a", "b"))
+    there = distribute_tensor(x, other, [Replicate(), Replicate()], src_data_rank=None)
+    found = []
+    for call in (
+        lambda: shard(fn, mesh, {"n": "model"}),
+        lambda: shard(fn, mesh, {"n": "data"})(x, *lain[1:]),
+        lambda: shard(fn, mesh, {"n": "data"})(there, *lain[1:]),
+        lambda: shard(fn, mesh, {"n": "data"})(lain[1], *lain[1:]),
+        lambda: shard(fn, mesh, {"n": "data"})(lain[0][:0], *lain[1:]),
+        lambda: shard(compiled(GROUPED, "forward", backend="reference"), mesh, {"n": "data"}),
+    ):
+        try:
+            call()
+            found.append("nothing")
+        except TnconvError as error:
+            found.append(str(error))
+    return found
+
+
+def named(mesh: DeviceMesh) -> float:
+    """Arguments by name, one of them a partial sum."""
+    fn = compiled(GROUPED, "forward")
+    x, weight, bias = values_of(fn)
+    halves = [DTensor.from_local(each / 2, mesh, [Partial()], run_check=False) for each in (weight, bias)]
+    x_there = distribute_tensor(x, mesh, [Shard(1)], src_data_rank=None)
+    found = shard(fn, mesh, {"n": "data"})(x_there, bias=halves[1], weight=halves[0])
+    return distance(found.full_tensor(), fn(x, weight, bias))
+
+
+def work(rank: int) -> dict[str, Any]:
+    faults = every_index(rank, (2,), [GROUPED], step=4)
+    mesh = init_device_mesh("cpu", (2,), mesh_dim_names=("data",))
+    for op, index in DIFFERENTIATED:
+        faults += gradients(rank, mesh, GROUPED, op, {index: "data"})
+    parts = {"halo": halo, "mean": mean, "few": few, "refusals": refusals, "named": named}
+    return {"faults": faults} | {name: part(mesh) for name, part in parts.items()}
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    """What two processes found: started once."""
+    torch.serialization.add_safe_globals([Shard, Partial, Replicate])
+    return in_two(tmp_path_factory.mktemp("pair"), work)
+
+
+def test_every_operation_by_every_index(found):
+    assert [fault for each in found for fault in each["faults"]] == []
+
+
+def test_positions_are_sharded_with_a_halo(found):
+    for each in found:
+        assert each["halo"]["error"] <= CLOSE
+        x, weight, bias = each["halo"]["placements"]
+        assert (x, weight, bias) == ((Shard(2),), (Replicate(),), (Replicate(),))
+        assert each["halo"]["result"] == (Shard(2),)
+        # Rank 0 has the cells 0 to 4 of 9 and reads 0 to 5 for o = 0, 1, 2; rank 1 has 5 to 8 and reads 5 to 8.
+        assert each["halo"]["bytes"] == {"exchange": 5 * 4 * 8}
+        assert "x: S(2); exchange along 'data', 160 bytes" in each["halo"]["text"]
+
+
+def test_a_mean_is_that_of_all_examples(found):
+    assert all(each["mean"]["error"] <= CLOSE for each in found)
+    assert {each["mean"]["placements"] for each in found} == {(Partial(),)}
+
+
+def test_more_ranks_than_cells(found):
+    assert all(each["few"]["error"] <= CLOSE for each in found)
+    assert [each["few"]["mine"] for each in found] == [(1, 6, 5), (0, 6, 5)]
+
+
+def test_arguments_by_name_and_in_any_placement(found):
+    assert all(each["named"] <= CLOSE for each in found)
+
+
+@pytest.mark.parametrize(
+    ("number", "message"),
+    [
+        (0, "index 'n' is to be sharded along 'model', but the mesh has ['data']"),
+        (1, "argument 'x' is a Tensor, not a DTensor; make it one"),
+        (2, "argument 'x' lies on DeviceMesh((a=1, b=2)"),
+        (3, "axis 1 (index (g c)) but 4 is needed"),
+        (4, "size 'N' of 'conv1d.forward' is 0, of which no rank gets a part"),
+        (5, "backend 'reference' has no DTensors"),
+    ],
+)
+def test_what_is_refused(found, number, message):
+    assert all(re.search(re.escape(message), each["refusals"][number]) for each in found)

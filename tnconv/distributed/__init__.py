@@ -1,0 +1,5 @@
+"""Beyond one process: a function over the ranks of a mesh, by indices of its network, on `torch.distributed`."""
+
+from tnconv.distributed.sharded import Sharded, shard
+
+__all__ = ["Sharded", "shard"]

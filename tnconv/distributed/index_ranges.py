@@ -1,0 +1,126 @@
+"""Which values of an index each part of a mesh has, and what that says of the indices that a relation ties to it.
+
+An index of size `I` over `R` ranks has the values that `torch.chunk` would give: `ceil(I / R)` each, the last ones
+fewer or none. A relation such as `i = 2*o + k - 1` then leaves `i` the values that some `o` of the range and some `k`
+reach: the range of the rank and its halo.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from tnconv.ir import Expression, Index, Kind, Network
+from tnconv.ir.nodes import Delta, Pattern, Relational, Select
+
+Range = tuple[int, int]  # the first value, and one behind the last
+Ranges = Mapping[str, Range]
+
+
+def chunks(size: int, count: int) -> tuple[Range, ...]:
+    """The cells that each of `count` ranks has of an axis that is sharded, as `torch.chunk` and DTensor cut it."""
+    length = -(-size // count)
+    return tuple((min(size, length * n), min(size, length * (n + 1))) for n in range(count))
+
+
+@dataclass(frozen=True, slots=True)
+class Division:
+    """One index over one dimension of a mesh.
+
+    Args:
+        dim: the dimension of the mesh.
+        index: name of the index whose values are shared out.
+        parts: the range of the index at each coordinate.
+        terms: for each term and coordinate, the ranges of the indices that this changes; None where the term has
+            no value there, as nothing that it reads is reached.
+    """
+
+    dim: int
+    index: str
+    parts: tuple[Range, ...]
+    terms: tuple[tuple[Ranges | None, ...], ...]
+
+    def changes(self, term: int) -> frozenset[str]:
+        """The indices of a term that are narrowed at some coordinate."""
+        return frozenset(name for ranges in self.terms[term] for name in ranges or ())
+
+    def slabs(self, term: int, name: str, size: int) -> tuple[Range, ...]:
+        """The values of an index of a term at each coordinate."""
+        return tuple((0, 0) if each is None else each.get(name, (0, size)) for each in self.terms[term])
+
+
+def divide(expression: Expression, index: str, dim: int, count: int) -> Division:
+    """Share out an index of a network, or a sum, without size symbols over `count` ranks.
+
+    Args:
+        expression: the network.
+        index: name of the index.
+        dim: the dimension of the mesh.
+        count: its size.
+    """
+    size = next(i.size for term in expression.terms for i in term.indices if i.name == index)
+    parts = chunks(size, count)
+    return Division(dim, index, parts, tuple(_of_term(term, index, parts) for term in expression.terms))
+
+
+def _of_term(term: Network, name: str, parts: Sequence[Range]) -> tuple[Ranges | None, ...]:
+    index = next((i for i in term.indices if i.name == name), None)
+    if index is None:  # one rank has the term: it is added once
+        return tuple({} if place == 0 else None for place in range(len(parts)))
+    whole = _reached(term, index, (0, index.size)) or {}
+    found = [_reached(term, index, part) for part in parts]
+    changed = {
+        i.name
+        for i in term.indices
+        if i == index or any(each is not None and each[i.name] != whole[i.name] for each in found)
+    }
+    return tuple(None if each is None else {n: each[n] for n in each if n in changed} for each in found)
+
+
+def _reached(term: Network, index: Index, part: Range) -> dict[str, Range] | None:
+    """The values of all indices that take part where one of them is in a range; None where none do."""
+    ranges: dict[str, Range] = {i.name: (0, i.size) for i in term.indices}
+    if index.name in ranges:
+        ranges[index.name] = part
+    if part[0] >= part[1]:
+        return None
+    fixed = {*term.open_indices, index, *(i for p in term.patterns for i in _folded(p))}
+    free = {i for i in term.indices if i not in fixed and i.kind is not Kind.KERNEL}
+    relations = [p for p in term.patterns if isinstance(p, Pattern | Delta) and p.modulus is None]
+    for _ in range(len(relations) + 1):  # a chain of layers is as long as it has relations
+        before = dict(ranges)
+        for relation in relations:
+            for each in relation.indices:
+                if each in free:
+                    low, high = _bounds(relation, each, ranges)
+                    here = ranges[each.name]
+                    ranges[each.name] = max(low, here[0]), min(high, here[1])
+                    if ranges[each.name][0] >= ranges[each.name][1]:
+                        return None
+        if before == ranges:
+            break
+    return ranges
+
+
+def _folded(relation: Relational) -> tuple[Index, ...]:
+    """The indices of a relation that have no range of their own: a folded one, and those of a table."""
+    if isinstance(relation, Select):
+        return relation.indices
+    return () if relation.modulus is None else (relation.left,)
+
+
+def _bounds(relation: Relational, index: Index, ranges: Ranges) -> Range:
+    """The values of an index that a relation leaves for the ranges of the others."""
+    form = relation.zero_form
+    low = high = relation.offset
+    for other, factor in form.items():
+        if other != index:
+            ends = [factor * ranges[other.name][0], factor * (ranges[other.name][1] - 1)]
+            low, high = low + min(ends), high + max(ends)
+    own = form[index]  # own·index = -(the rest)
+    least, most = (-high, -low) if own > 0 else (low, high)
+    return -(-least // abs(own)), most // abs(own) + 1
+
+
+def selected(expression: Expression) -> dict[str, str]:
+    """The indices that a table of rows ties to others, each with the name of the table."""
+    selects = [p for term in expression.terms for p in term.patterns if isinstance(p, Select)]
+    return {i.name: s.table for s in selects for i in s.indices}

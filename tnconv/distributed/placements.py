@@ -1,0 +1,234 @@
+"""From the placements that tensors have to the parts that ranks need, and from parts of a result to its placements."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.tensor import DTensor, Partial, Placement, Replicate, Shard
+
+from tnconv.distributed.exchange import Exchange
+from tnconv.distributed.index_ranges import Range, chunks
+from tnconv.distributed.local_network import Slab
+
+Placements = tuple[Placement, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """What goes over the wire.
+
+    Args:
+        tensor: name of the argument, or "result".
+        collective: what it is done by.
+        dimension: of the mesh.
+        bytes: that one rank receives, at most.
+    """
+
+    tensor: str
+    collective: str
+    dimension: str
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Fetch:
+    """How a rank gets the part of an argument that it needs.
+
+    Args:
+        argument: its place in a call.
+        target: the placements that it is redistributed to.
+        gradients: those of its gradient.
+        best: the placements from which nothing but halos is sent.
+        moves: then, cells of other ranks, or a range of the cells that it has.
+        traffic: all that this sends.
+    """
+
+    argument: int
+    target: Placements
+    gradients: Placements
+    best: Placements
+    moves: tuple["Exchange | Narrow", ...]
+    traffic: tuple[Traffic, ...]
+
+    def __call__(self, tensor: DTensor) -> Tensor:
+        """The part of a tensor."""
+        if tensor.placements != self.target:
+            tensor = tensor.redistribute(placements=self.target)
+        part: Tensor = tensor.to_local(grad_placements=self.gradients)
+        for move in self.moves:
+            part = move(part)
+        return part
+
+
+@dataclass(frozen=True, slots=True)
+class Narrow:
+    """A range of the cells of an axis."""
+
+    axis: int
+    cells: Range
+
+    def __call__(self, tensor: Tensor) -> Tensor:
+        """These cells, side by side in memory."""
+        low, high = self.cells
+        return tensor.narrow(self.axis, low, high - low).contiguous()
+
+
+def fetch(
+    name: str,
+    argument: int,
+    tensor: DTensor,
+    slabs: Sequence[Slab | None],
+    mesh: DeviceMesh,
+    split: Sequence[int],
+) -> Fetch:
+    """How a rank gets what it needs of a tensor.
+
+    Args:
+        name: of the argument.
+        argument: its place in a call.
+        tensor: or one that is laid out like it.
+        slabs: what is needed, for each dimension of the mesh.
+        mesh: of the ranks.
+        split: the dimensions of the mesh along which work is divided.
+    """
+    target: list[Placement] = []
+    moves: list[Exchange | Narrow] = []
+    at = coordinate(mesh)
+    for dim, slab in enumerate(slabs):
+        if slab is None:
+            target.append(Replicate())
+            continue
+        has = chunks(tensor.shape[slab.axis], mesh.size(dim))
+        if slab.cells == has:
+            target.append(Shard(slab.axis))
+        elif tensor.placements[dim].is_replicate():
+            target.append(Replicate())
+            moves.append(Narrow(slab.axis, slab.cells[at[dim]]))
+        else:
+            target.append(Shard(slab.axis))
+            moves.append(Exchange(slab.axis, has, slab.cells, at[dim], mesh.get_group(dim)))
+    gradients = [Partial() if dim in split and to.is_replicate() else to for dim, to in enumerate(target)]
+    itemsize = tensor.dtype.itemsize
+    traffic = list(redistribution(name, itemsize * prod(tensor.shape), tensor.placements, target, mesh))
+    for move in moves:
+        if isinstance(move, Exchange):
+            traffic += exchanged(name, tensor.shape, itemsize, target, mesh, move)
+    best = tuple(Replicate() if slab is None else Shard(slab.axis) for slab in slabs)
+    return Fetch(argument, tuple(target), tuple(gradients), best, tuple(moves), tuple(traffic))
+
+
+@dataclass(frozen=True, slots=True)
+class Laid:
+    """How the parts that ranks compute make up the result.
+
+    Args:
+        placements: of the result.
+        moves: cells that are exchanged before, where the parts are not cut as DTensor cuts.
+        shape: of the whole.
+        stride: in memory, of a tensor of that shape.
+    """
+
+    placements: Placements
+    moves: tuple[Exchange, ...]
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+
+    def __call__(self, part: Tensor, mesh: DeviceMesh) -> DTensor:
+        """The result, of the part of this rank."""
+        for move in self.moves:
+            part = move(part)
+        return DTensor.from_local(
+            part, mesh, self.placements, run_check=False, shape=torch.Size(self.shape), stride=self.stride
+        )
+
+    def traffic(self, itemsize: int, mesh: DeviceMesh) -> tuple[Traffic, ...]:
+        """What the exchanges send."""
+        found = (
+            exchanged("result", self.shape, itemsize, self.placements, mesh, move) for move in self.moves
+        )
+        return tuple(each for traffic in found for each in traffic)
+
+
+def laid(shape: Sequence[int], slabs: Sequence[Slab | None], mesh: DeviceMesh, split: Sequence[int]) -> Laid:
+    """How the parts that ranks compute make up the result.
+
+    Args:
+        shape: of the whole.
+        slabs: what each rank computes, for each dimension of the mesh.
+        mesh: of the ranks.
+        split: the dimensions of the mesh along which work is divided: without a slab, results are added up.
+    """
+    placements: list[Placement] = []
+    moves = []
+    at = coordinate(mesh)
+    for dim, slab in enumerate(slabs):
+        if slab is None:
+            placements.append(Partial() if dim in split else Replicate())
+            continue
+        placements.append(Shard(slab.axis))
+        cut = chunks(shape[slab.axis], mesh.size(dim))
+        if cut != slab.cells:
+            moves.append(Exchange(slab.axis, slab.cells, cut, at[dim], mesh.get_group(dim)))
+    stride = tuple(prod(max(size, 1) for size in shape[n + 1 :]) for n in range(len(shape)))
+    return Laid(tuple(placements), tuple(moves), tuple(shape), stride)
+
+
+def redistribution(
+    name: str, size: int, here: Sequence[Placement], there: Sequence[Placement], mesh: DeviceMesh
+) -> Iterator[Traffic]:
+    """What DTensor sends to change placements, by the usual algorithms: rings, halving.
+
+    Args:
+        name: of the tensor.
+        size: its bytes.
+        here: the placements that it has.
+        there: those that it is to have.
+        mesh: of the ranks.
+    """
+    for dim, (old, new) in enumerate(zip(here, there, strict=True)):
+        if old == new or old.is_replicate():
+            continue
+        ranks = mesh.size(dim)
+        kept = [n for n, p in enumerate(here) if n != dim and p.is_shard() and p == there[n]]
+        block = -(-size // prod(mesh.size(n) for n in kept))
+        share = block * (ranks - 1) // ranks
+        if old.is_partial():
+            what = ("all-reduce", 2 * share) if new.is_replicate() else ("reduce-scatter", share)
+        else:
+            what = ("all-gather", share) if new.is_replicate() else ("all-to-all", -(-share // ranks))
+        if what[1]:
+            yield Traffic(name, what[0], _name(mesh, dim), what[1])
+
+
+def exchanged(
+    name: str,
+    shape: Sequence[int],
+    itemsize: int,
+    lies: Sequence[Placement],
+    mesh: DeviceMesh,
+    move: Exchange,
+) -> Iterator[Traffic]:
+    """What an exchange sends of a tensor that lies in a mesh in some way."""
+    dim = next(n for n, p in enumerate(lies) if isinstance(p, Shard) and p.dim == move.axis)
+    rest = itemsize * prod(size for axis, size in enumerate(shape) if axis != move.axis)
+    for n, placement in enumerate(lies):
+        if isinstance(placement, Shard) and n != dim:
+            rest = -(-rest // mesh.size(n))
+    received = move.most_received(rest)
+    if received:
+        yield Traffic(name, "exchange", _name(mesh, dim), received)
+
+
+def coordinate(mesh: DeviceMesh) -> list[int]:
+    """Where this process is in a mesh."""
+    found = mesh.get_coordinate()
+    return [0] * mesh.ndim if found is None else list(found)
+
+
+def _name(mesh: DeviceMesh, dim: int) -> str:
+    names: Any = mesh.mesh_dim_names
+    return str(names[dim])
