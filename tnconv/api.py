@@ -1,28 +1,14 @@
 """`tnconv.compile`: from a layer, or a network, to a function on tensors, with everything in between kept."""
 
-from collections.abc import Collection, Hashable, Mapping
-from dataclasses import replace
-from functools import partial
-from typing import Any
+from collections.abc import Collection, Mapping
 
 import torch
 
-from tnconv import ops, plugins
-from tnconv.backends import cache_files, reference
-from tnconv.backends.backend import backend_of
-from tnconv.backends.tuning import FILE
-from tnconv.compiler.batches import BatchAxes
-from tnconv.compiler.check_program import check_program
-from tnconv.compiler.choose import Builder, Built
-from tnconv.compiler.compile_cache import COMPILED, as_key
-from tnconv.compiler.dtypes import Arithmetic
-from tnconv.compiler.function import CompiledFunction, Second
-from tnconv.compiler.options import Options
-from tnconv.compiler.source import Source, source_of
-from tnconv.errors import PlanError
-from tnconv.ir import Expression, Network, Sum
-from tnconv.passes import Pipeline, Stage, exact_check
-from tnconv.passes.sample import Sample
+from tnconv import ops
+from tnconv.compiler.driver import compiled, read_options
+from tnconv.compiler.function import CompiledFunction
+from tnconv.compiler.source import source_of
+from tnconv.passes import Pipeline
 
 
 def compile(
@@ -145,156 +131,6 @@ def compile(
         "sampling": sampling,
         "preselect": preselect,
     }
-    options, key = _options(given)
+    options = read_options(given)
     operation = ops.get(op)
-    read = source_of(source, input_size, batch_size)
-    chosen = ops.Options(options.bias == "joint", options.groups == "average", sampling=options.sampled)
-    made = _compiled(read, operation, options, chosen, wrt, key)
-    if ops.OTHER in operation.options:
-        other = replace(chosen, other=True)
-        made.second = Second(partial(_compiled, read, operation, options, other, wrt, key))
-    return made
-
-
-def _options(given: Mapping[str, Any]) -> tuple[Options, Hashable]:
-    """Options as they were given, checked, and as a part of a key."""
-
-    def read() -> tuple[Options, Hashable]:
-        options = Options.read(**given)
-        return options, options.key
-
-    written = tuple([as_key(value) for value in given.values()])
-    return COMPILED.get(("options", written, plugins.state()), read)
-
-
-def _compiled(
-    source: Source,
-    operation: ops.Operation,
-    options: Options,
-    chosen: ops.Options,
-    wrt: str | None,
-    key: Hashable,
-) -> CompiledFunction:
-    """The function of an operation, once all options are known to be right; what it takes is looked up or made.
-
-    Args:
-        source: what is compiled.
-        operation: of it.
-        options: how.
-        chosen: those of the operation.
-        wrt: name of the argument that it is by.
-        key: of the options.
-    """
-    forward = source.forward(_bias(operation, chosen, wrt))
-    layer = source.spec is not None or operation.name != "forward"
-    whole = (forward, layer, operation, chosen, wrt, key, _surroundings(options))
-    make = partial(_made, forward, layer, operation, options, chosen, wrt)
-    made = (
-        make() if options.verify else COMPILED.get(whole, make)
-    )  # who asks for a check is not told of an old one
-    network, stages, built, batch, arithmetic, samples = made
-    axes = batch if source.single else None
-    return CompiledFunction(
-        operation.name, network, stages, built.apart(), axes, source.spec, arithmetic, samples
-    )
-
-
-def _surroundings(options: Options) -> Hashable:
-    """What a compilation depends on besides its arguments."""
-    rates = backend_of(options.backend).rates(options.device)
-    measured = cache_files.path_of(FILE) if options.autotune else None
-    return (plugins.state(), rates, measured, torch.get_default_dtype(), torch.get_num_threads())
-
-
-def _made(
-    forward: Expression,
-    layer: bool,
-    operation: ops.Operation,
-    options: Options,
-    chosen: ops.Options,
-    wrt: str | None,
-) -> tuple[Expression, tuple[Stage, ...], Built, BatchAxes | None, Arithmetic, tuple[Sample, ...]]:
-    """Compile.
-
-    Args:
-        forward: the network.
-        layer: whether the network is called as that of an operation.
-        operation: of it.
-        options: how.
-        chosen: those of the operation.
-        wrt: name of the argument that it is by.
-
-    Returns:
-        The network and the stages it went through, plan and program, the batch axes of a layer, dtypes, what
-        is sampled.
-    """
-    check = exact_check(reference.evaluate) if options.verify else None
-    derivation = ops.derive(operation, forward, chosen, wrt, options.convention)
-    derived, first = derivation.run(check)
-    if layer:
-        derived = _named(derived, operation.name)
-    if chosen.other:
-        options = _of_both(options, derived)
-    unknown = sorted(set(options.hints) - set(derived.symbols))
-    if unknown:
-        raise PlanError(
-            f"hint for {unknown[0]!r}, which is no size symbol of {derived.name!r}; it has {list(derived.symbols)}"
-        )
-    builder = Builder(
-        options.passes,
-        options.planner,
-        options.backend,
-        dict(options.hints),
-        options.device,
-        options.objective,
-        options.accuracy,
-    )
-    network, second = options.passes.run(derived, check)
-    try:
-        if options.memory_limit is not None:
-            built = builder.within(network, options.memory_limit)
-        elif options.autotune:
-            built = builder.tuned(network)
-        else:
-            built = builder.fastest(network)
-    except OverflowError as error:  # the sizes of one tensor multiply to more than a float holds
-        raise PlanError(
-            f"{derived.name!r} has too many cells to be priced ({error}); give smaller sizes, or hints for symbols"
-        ) from error
-    if options.verify:
-        check_program(derived, network, builder, built)
-    axes, arithmetic = (
-        BatchAxes.of(derived, derivation.batch),
-        Arithmetic.of(network, operation, options.dtype),
-    )
-    samples = tuple(each for each in derivation.pipeline.passes if isinstance(each, Sample))
-    return network, (*first, *second), built, axes, arithmetic, samples
-
-
-def _of_both(options: Options, network: Expression) -> Options:
-    """The options of two batches: what is said of the first holds for the second."""
-
-    def named(arguments: Collection[str]) -> frozenset[str]:
-        others = (f"{name}_other" for name in arguments)
-        return frozenset((*arguments, *(name for name in others if name in network.arguments)))
-
-    hints = {f"{name}_other": hint for name, hint in options.hints.items()} | dict(options.hints)
-    return replace(
-        options,
-        hints={name: hint for name, hint in hints.items() if name in network.symbols},
-        frozen=named(options.frozen),
-        constant=named(options.constant),
-    )
-
-
-def _bias(operation: ops.Operation, chosen: ops.Options, wrt: str | None) -> bool | None:
-    """Whether the forward network of a layer has the bias term; None for what the layer has."""
-    if wrt == "bias" or (chosen.joint and operation.joins):
-        return True
-    return operation.bias
-
-
-def _named(network: Expression, op: str) -> Expression:
-    stem = network.name.split(".")[0]
-    name = f"{stem}.{op}"
-    return network.rename(name) if isinstance(network, Network) else Sum(name, network.terms)
+    return compiled(source_of(source, input_size, batch_size), operation, options, wrt)

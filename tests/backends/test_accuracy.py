@@ -13,7 +13,8 @@ from tests.backends.test_kernels import single_step
 from tests.bounds import dependence, error_bound
 from tnconv import ConvSpec, ConvTransposeSpec
 from tnconv.backends import reference
-from tnconv.backends.torch.kernels.kernel import ACCURACIES, Kernel
+from tnconv.backends.backend import ACCURACIES
+from tnconv.backends.torch.kernels.kernel import Kernel
 from tnconv.backends.torch.kernels.kernel_table import kernel_table
 from tnconv.backends.torch.lower import lower_with
 from tnconv.errors import OperationError, TnconvError

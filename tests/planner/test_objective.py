@@ -9,7 +9,8 @@ from test_search import conv_chain, random_problem
 
 import tnconv
 from tnconv.backends.torch.training import TrainedProgram
-from tnconv.compiler.choose import Builder
+from tnconv.compiler.candidate import Task
+from tnconv.compiler.choose import choose
 from tnconv.errors import PlanError
 from tnconv.ir import evaluate, parse_network
 from tnconv.notation import convolution_network
@@ -157,12 +158,9 @@ def test_every_rival_has_the_value_of_the_network():
     tensors = {
         name: torch.randn(shape, dtype=torch.float64, generator=generator) for name, shape in shapes.items()
     }
-    lower = Builder(Pipeline.parse("default"), "auto", "torch", {}, "cpu", Objective.of("time")).lowering(
-        network
-    )
     values = []
-    for plan in rival_plans(network):
-        program = lower(plan, ())
+    for candidate in Task(network).candidates():
+        program = candidate.program
         values.append(program.function(*(tensors[name] for name in program.arguments)))
     for value in values[1:]:
         torch.testing.assert_close(value, values[0])
@@ -193,14 +191,11 @@ def test_compile_takes_an_objective_and_training():
 
 
 def test_training_takes_the_plan_whose_passes_together_are_predicted_to_be_fastest():
-    builder = Builder(
-        Pipeline.parse("default"), "auto", "torch", {}, "cpu", Objective.of("time", training=True)
-    )
-    network = LAYERS["tt"]
-    built = builder.fastest(network)
-    both = [TrainedProgram(plan, plan.arguments, {}).predicted for plan in builder.rivals(network)]
-    assert built.function.made.predicted == min(both)
-    assert built.program.predicted < min(both)
+    task = Task(LAYERS["tt"], objective=Objective.of("time", training=True))
+    chosen = choose(task)
+    both = [TrainedProgram(each.plan, each.plan.arguments, {}).predicted for each in task.candidates()]
+    assert chosen.executable.backward.made.predicted == min(both)
+    assert chosen.program.predicted < min(both)
 
 
 def test_random_trees_never_beat_the_best():

@@ -13,13 +13,11 @@ import tnconv
 from tnconv.backends import available
 from tnconv.backends.available import check_memory, memory_of
 from tnconv.backends.reference import evaluate_plan
-from tnconv.compiler.choose import Builder
+from tnconv.compiler.candidate import Candidate, Task
 from tnconv.errors import ArgumentError, ParseError, PlanError
 from tnconv.ir import evaluate, parse, parse_network
-from tnconv.passes import Pipeline
 from tnconv.planner import make_plan, parse_plan
 from tnconv.planner.memory_limit import format_memory, program_peak
-from tnconv.planner.objective import Objective
 from tnconv.planner.plan import Slice
 from tnconv.planner.slicing import cut, sliceable
 
@@ -215,12 +213,7 @@ def test_a_sliced_program_maps_over_examples(op):
     part, symbol_name, scale = cut(network, "n")
     plan = make_plan(part, hints={"N": 4, symbol_name: 2})
     plan = replace(plan, slices=(Slice(symbol_name, network.terms[0].index("n").size, 2),), scale=scale)
-    builder = Builder(Pipeline.parse("default"), "auto", "torch", {}, "cpu", Objective.of("time"))
-    from tnconv.backends.torch.sliced import loop_over_chunks  # noqa: PLC0415 - its only use here
-    from tnconv.planner.slicing import of_one_chunk  # noqa: PLC0415
-
-    inner = builder.lowering(part)(of_one_chunk(plan), ())
-    function = loop_over_chunks(inner, plan, network.arguments).function
+    function = Candidate(Task(network), plan, chunk=part).program.function
     x = torch.randn(5, 4, 3, 6, 6, dtype=torch.float64)
     rest = [layer.weight.double().detach()] if op == "forward" else []
     mapped = torch.func.vmap(function, in_dims=(0, *[None for _ in rest]))(x, *rest)

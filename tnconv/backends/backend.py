@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import lru_cache
+from math import inf
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -20,6 +21,14 @@ from tnconv.ir import Expression, Size
 from tnconv.planner.plan import Plan
 from tnconv.program import ProgramText
 from tnconv.program.passes.program_pass import ProgramStage
+
+# What is promised about each cell of its result, from the least on; all are right to rounding in norm.
+#   norm: errors are of the size of rounding errors of the largest cell, so that small ones may be lost beside it.
+#   componentwise: at most n·eps·Σ|terms| for a cell that sums n terms. What is not finite makes every cell so whose
+#     sum has it, and may make those so that a sum over all positions and kernel cells in place of the related would.
+#   local: componentwise, and no cell that does not depend on it, where the zeros of padding are terms: as in PyTorch.
+ACCURACIES = ("norm", "componentwise", "local")
+COMPONENTWISE = "componentwise"  # unless somebody asks for more, or less
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,13 +125,32 @@ class How:
         hints: an integer that each size symbol counts as.
         prefer: names of kernels to take wherever they accept: the exact check makes small instances use them.
         device: whose rates decide between kernels, or these; see `Backend.rates`.
-        accuracy: the least that kernels promise.
+        accuracy: the least that kernels promise, one of `ACCURACIES`.
+        below: microseconds: what is predicted to take as long may be given up with `Slower`.
     """
 
     hints: Mapping[str, int] = field(default_factory=dict)
     prefer: tuple[str, ...] = ()
     device: Any = "cpu"
-    accuracy: str = "componentwise"
+    accuracy: str = COMPONENTWISE
+    below: float = inf
+
+
+class Slower(Exception):
+    """A program is given up because it is predicted to take as long as another."""
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """What a program is predicted to take, and what writes it once it is chosen.
+
+    Args:
+        predicted: microseconds, or what else a backend compares plans by.
+        program: writes it.
+    """
+
+    predicted: float
+    program: Callable[[], Program]
 
 
 class Backend(ABC):
@@ -151,10 +179,14 @@ class Backend(ABC):
             LoweringError: the backend cannot compute a step; the message says which and what to do.
         """
 
-    def fastest(self, plans: Sequence[Plan], network: Expression, how: How) -> tuple[Plan, Program]:
-        """Of several plans the one whose program is predicted to take least time, and that; the first of equals."""
-        made = [(plan, self.lower(plan, network, how)) for plan in plans]
-        return min(made, key=lambda pair: pair[1].predicted)
+    def draft(self, plan: Plan, network: Expression, how: How) -> Draft:
+        """What decides between plans: the one whose draft has the least `predicted`, the first of equals, is taken.
+
+        Raises:
+            Slower: it is not below `how.below`.
+        """
+        made = self.lower(plan, network, how)
+        return Draft(made.predicted, lambda: made)
 
     def rates(self, device: Any) -> Hashable:
         """What a choice between kernels depends on, which may be given in place of the device."""

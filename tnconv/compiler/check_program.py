@@ -11,7 +11,8 @@ from tnconv.backends import reference
 from tnconv.backends.arrays import Arrays
 from tnconv.backends.backend import Program
 from tnconv.backends.torch.training import WithBackward
-from tnconv.compiler.choose import Builder, Built
+from tnconv.compiler.candidate import Candidate, Task
+from tnconv.compiler.choose import fastest
 from tnconv.errors import LoweringError, PassError
 from tnconv.ir import Expression
 from tnconv.passes.shrink import largest, shrink, whole
@@ -23,7 +24,7 @@ _ALIKE_CELLS = 20_000
 _LARGEST = 200_000  # cells of a tensor of the layer itself, where that is checked
 
 
-def check_program(derived: Expression, network: Expression, builder: Builder, built: Built) -> None:
+def check_program(derived: Expression, candidate: Candidate) -> None:
     """Compare the program, and those of small instances, with the reference: lowering is where mistakes hide.
 
     The program itself runs where the layer is small. The instances use its kernels where these accept them. They are
@@ -33,34 +34,31 @@ def check_program(derived: Expression, network: Expression, builder: Builder, bu
 
     Args:
         derived: the network before it is rewritten.
-        network: what the program computes.
-        builder: writes the programs of instances.
-        built: what is checked.
+        candidate: what is checked.
 
     Raises:
         LoweringError: a value differs, or a kernel was used by no instance: what is not checked is not passed.
     """
-    with builder.made_by.arrays.exactly():
-        _check(derived, network, builder, built, np.random.default_rng(0))
+    with candidate.task.made_by.arrays.exactly():
+        _check(derived, candidate, np.random.default_rng(0))
 
 
-def _check(
-    derived: Expression, network: Expression, builder: Builder, built: Built, rng: np.random.Generator
-) -> None:
-    kernels, telling = built.program.kernels, 0
-    missing = kernels - _used(network, built, rng)
+def _check(derived: Expression, candidate: Candidate, rng: np.random.Generator) -> None:
+    kernels, telling = candidate.program.kernels, 0
+    missing = kernels - _used(candidate, rng)
     for small, alike in _instances(derived, rng):
         try:
-            rewritten, _ = builder.passes.run(small)
-            made = builder.fastest(rewritten, missing if alike else kernels)
+            rewritten, _ = candidate.task.passes.run(small)
+            task = replace(candidate.task, network=rewritten)
+            made = fastest(task.candidates(missing if alike else kernels))
         except (PassError, LoweringError):  # a pass or a backend may refuse what a small instance has
             continue
-        arrays, want = _compare_all(rewritten, made, rng)
+        arrays, want = _compare_all(made, rng)
         if np.any(want):
             telling += 1
             missing -= made.program.kernels
-            for other in builder.with_one_of(missing, rewritten) if alike else ():
-                _compare(rewritten, other, builder.made_by.arrays, arrays, want)
+            for other in _with_one_of(missing, task) if alike else ():
+                _compare(rewritten, other, task.made_by.arrays, arrays, want)
                 missing -= other.kernels
         if telling >= _INSTANCES and not missing:
             return
@@ -72,23 +70,36 @@ def _check(
         )
 
 
-def _used(network: Expression, built: Built, rng: np.random.Generator) -> set[str]:
+def _with_one_of(kernels: set[str], task: Task) -> Iterator[Program]:
+    """The programs of all candidates that use one of some kernels."""
+    if kernels:
+        made = (candidate.program for candidate in task.candidates(sorted(kernels)))
+        yield from (program for program in made if program.kernels & kernels)
+
+
+def _used(candidate: Candidate, rng: np.random.Generator) -> set[str]:
     """The kernels that are right in the program itself, also where its value is zero; none where it is too large."""
-    itself = whole(network, _LARGEST, largest)
+    itself = whole(candidate.task.network, _LARGEST, largest)
     if itself is None:
         return set()
-    _compare_all(itself[0], built, rng)
-    return built.program.kernels
+    _compare_all(candidate, rng, itself[0])
+    return candidate.program.kernels
 
 
 def _compare_all(
-    network: Expression, built: Built, rng: np.random.Generator
+    candidate: Candidate, rng: np.random.Generator, instance: Expression | None = None
 ) -> tuple[dict[str, np.ndarray[Any, Any]], np.ndarray[Any, Any]]:
-    """Compare all programs of a network, for integers and Gaussian integers.
+    """Compare all programs of a candidate, for integers and Gaussian integers.
+
+    Args:
+        candidate: what is compared.
+        rng: of the integers.
+        instance: its network with ints in place of size symbols; left out where it has none.
 
     Returns:
         The integers, and the value that they give.
     """
+    network = instance or candidate.task.network
     arrays = _integers(network, rng)  # the passes were checked; they may change the value
     want = np.asarray(reference.evaluate(network, arrays), dtype=np.float64)
     imaginary = _integers(network, rng)
@@ -96,16 +107,16 @@ def _compare_all(
         name: array if name in network.tables else np.asarray(array + 1j * imaginary[name])
         for name, array in arrays.items()
     }
-    adding, of = built.recipe.accumulating(network), built.recipe.builder.made_by.arrays
+    adding, of, made = candidate.accumulating, candidate.task.made_by.arrays, candidate.executable
     for given, value in ((arrays, want), (gaussian, reference.evaluate(network, gaussian))):
-        _compare(network, built.program, of, given, value)
+        _compare(network, made.forward, of, given, value)
         if adding is not None:
-            _compare(network, replace(adding, arguments=built.program.arguments), of, given, value, adds=True)
-        if isinstance(built.function, WithBackward):
-            _compare_backward(network, built.function, given)
-        elif built.function is not None:
+            _compare(network, replace(adding, arguments=made.forward.arguments), of, given, value, adds=True)
+        if made.backward is not None:
+            _compare_backward(network, made.backward, given)
+        if made.prologue is not None:
             for _ in range(2):  # what is made, and what is kept
-                _compare(network, replace(built.program, function=built.function), of, given, value)
+                _compare(network, replace(made.forward, function=made.prologue), of, given, value)
     return arrays, want
 
 

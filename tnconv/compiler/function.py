@@ -13,11 +13,11 @@ from tnconv import ops
 from tnconv.backends.backend import Capability, Program
 from tnconv.backends.peak import peak_elements
 from tnconv.backends.signature import Signature
-from tnconv.backends.torch.constants import KeptProgram, WithConstants
-from tnconv.backends.torch.training import TrainedProgram, WithBackward
+from tnconv.backends.torch.constants import KeptProgram
+from tnconv.backends.torch.training import TrainedProgram
 from tnconv.compiler.accumulate import Added, Target, accumulating_peak, check_beta, check_context, target_of
 from tnconv.compiler.batches import BatchAxes
-from tnconv.compiler.choose import Built, Recipe
+from tnconv.compiler.candidate import Candidate, Executable
 from tnconv.compiler.dtypes import Arithmetic, chosen
 from tnconv.compiler.sampled_rows import Cut, cuts_of, draws_of, sizes_of
 from tnconv.errors import ArgumentError, OperationError
@@ -122,7 +122,7 @@ class CompiledFunction:
         program: how, with the kernel of each step.
         trials: what `autotune=True` has timed.
         spec: the layer; None where a network was given.
-        built: plan and program, and the planned backward pass.
+        built: what is called, in its parts, and the candidate that was chosen.
         second: what computes the pairs between two batches, of `ntk` and `ggn_gram`; see `pairs`.
     """
 
@@ -133,7 +133,7 @@ class CompiledFunction:
         op: str,
         network: Expression,
         stages: tuple[Stage, ...],
-        built: Built,
+        built: Executable,
         batch: BatchAxes | None = None,
         spec: Layer | None = None,
         arithmetic: Arithmetic | None = None,
@@ -147,17 +147,16 @@ class CompiledFunction:
         self._batch = batch
         self._take(built)
 
-    def _take(self, built: Built) -> None:
-        """Compute by a plan and a program."""
-        self.built = built
-        self.plan, self.program, self.trials = built.plan, built.program, built.trials
-        self._backend = built.recipe.builder.made_by
+    def _take(self, built: Executable) -> None:
+        """Compute by what was chosen."""
+        self.built, chosen = built, built.candidate
+        self.plan, self.program, self.trials = chosen.plan, built.forward, chosen.trials
+        self._backend = chosen.task.made_by
         self._arrays = self._backend.arrays
         self._key = self._arrays.key
-        self._function: Callable[..., Tensor] = built.function or built.program.function
+        self._function: Callable[..., Tensor] = built.function
         self._known: dict[Any, Callable[..., Tensor]] = {}
         self._targets: dict[Any, Target] = {}
-        self.__dict__.pop("accumulating", None)
 
     def __call__(
         self,
@@ -205,7 +204,7 @@ class CompiledFunction:
                 return self(*tensors)
         beta = check_beta(beta, out)
         if Capability.OUT not in self._backend.capabilities:
-            raise ArgumentError(Capability.OUT.refused(self.built.recipe.builder.backend))
+            raise ArgumentError(Capability.OUT.refused(self.built.candidate.task.backend))
         if self.second is not None and len(tensors) + len(named) > len(self.arguments):
             return self.second.call(self.arguments, tensors, named | {"out": out, "beta": beta})
         if named or len(tensors) != len(self.arguments):
@@ -230,13 +229,13 @@ class CompiledFunction:
             self._targets[key] = made
         return made
 
-    @cached_property
+    @property
     def accumulating(self) -> Program | None:
         """The program of a call with `out=`, which takes `out` and `beta` behind the arguments, once one was asked for.
 
         None where what the function returns is added: of a plan in chunks, with `constant=`, by the backend.
         """
-        return self.built.recipe.accumulating(self.network)
+        return self.built.candidate.accumulating
 
     @property
     def accumulating_cost(self) -> Cost:
@@ -372,15 +371,15 @@ class CompiledFunction:
 
     def __getstate__(self) -> dict[str, Any]:
         """What went into the compilation and what it chose: no program, which is written anew from these."""
-        made = {"built", "plan", "program", "trials", "accumulating"}
+        made = {"built", "plan", "program", "trials"}
         made |= {"_function", "_known", "_targets", "_backend", "_arrays", "_key"}
         state = {name: value for name, value in self.__dict__.items() if name not in made}
-        return state | {"recipe": self.built.recipe.pinned()}
+        return state | {"candidate": self.built.candidate}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        recipe: Recipe = state.pop("recipe")
+        candidate: Candidate = state.pop("candidate")
         self.__dict__.update(state)
-        self._take(recipe.built(self.network))
+        self._take(candidate.executable)
 
     def __repr__(self) -> str:
         return f"<tnconv {self.network.name}({', '.join(self.arguments)}): {self.cost}>"
@@ -396,7 +395,7 @@ class CompiledFunction:
 
         None without `training=True`, and where the backward pass is left to autograd.
         """
-        return self.built.function.made if isinstance(self.built.function, WithBackward) else None
+        return None if self.built.backward is None else self.built.backward.made
 
     @property
     def kept(self) -> KeptProgram | None:
@@ -404,7 +403,7 @@ class CompiledFunction:
 
         None without, and where nothing can be kept.
         """
-        return self.built.function.kept if isinstance(self.built.function, WithConstants) else None
+        return None if self.built.prologue is None else self.built.prologue.kept
 
     @cached_property
     def cost(self) -> Cost:

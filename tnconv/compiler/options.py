@@ -12,9 +12,7 @@ import numpy as np
 import torch
 
 from tnconv import plugins
-from tnconv.backends.backend import Capability, backend_of
-from tnconv.backends.torch.kernels.kernel import ACCURACIES
-from tnconv.backends.torch.kernels.kernel_table import COMPONENTWISE
+from tnconv.backends.backend import ACCURACIES, COMPONENTWISE, Capability, backend_of
 from tnconv.compiler.compile_cache import as_key
 from tnconv.errors import LoweringError, OperationError, PlanError
 from tnconv.ops.conventions import check_convention

@@ -11,6 +11,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Replicate, distribute_tensor
 
 from tnconv.backends.signature import Signature
+from tnconv.compiler.choose import choose
 from tnconv.compiler.function import CompiledFunction
 from tnconv.distributed.choice import chosen_indices
 from tnconv.distributed.index_ranges import divide
@@ -110,7 +111,7 @@ class Sharded:
                     f"index {name!r} is to be sharded along {dimension!r}, but the mesh has {list(names)}; "
                     "take one of them, named by mesh_dim_names= of init_device_mesh"
                 )
-        backend = fn.built.recipe.builder.backend
+        backend = fn.built.candidate.task.backend
         if backend != "torch":
             raise OperationError(f"backend {backend!r} has no DTensors; compile with backend='torch'")
         self.fn, self.mesh, self._limit = fn, mesh, memory_limit
@@ -265,7 +266,7 @@ def bound(network: Expression, values: Mapping[str, int]) -> Expression:
 
 def derived_network(fn: CompiledFunction) -> Expression:
     """The network of an operation as it was derived, before it was rewritten: indices have the names of a layer."""
-    count = len(fn.built.recipe.builder.passes.passes)
+    count = len(fn.built.candidate.task.passes.passes)
     return fn.stages[-count].before if count else fn.network
 
 
@@ -285,10 +286,9 @@ def compiled_like(
         found = (name for argument in arguments for name in names.get(argument, ()))
         return frozenset(name for name in found if name in network.arguments)
 
-    builder = fn.built.recipe.builder
-    judged = builder.objective
+    task = fn.built.candidate.task
+    judged = task.objective
     objective = replace(judged, frozen=renamed(judged.frozen), constant=renamed(judged.constant))
-    rewritten, stages = builder.passes.run(network)
-    builder = replace(builder, hints={}, objective=objective)
-    built = builder.fastest(rewritten) if limit is None else builder.within(rewritten, limit)
-    return CompiledFunction(fn.op, rewritten, stages, built, None, None, fn.arithmetic)
+    rewritten, stages = task.passes.run(network)
+    chosen = choose(replace(task, network=rewritten, hints={}, objective=objective), limit)
+    return CompiledFunction(fn.op, rewritten, stages, chosen.executable, None, None, fn.arithmetic)

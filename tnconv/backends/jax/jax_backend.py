@@ -1,6 +1,5 @@
 """The backend that writes JAX: generated source under `jax.jit`, on whatever devices JAX has."""
 
-from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -8,7 +7,7 @@ import numpy as np
 import torch
 
 from tnconv.backends.arrays import Arrays, name_of
-from tnconv.backends.backend import Backend, How, Program
+from tnconv.backends.backend import Backend, Draft, How, Program
 from tnconv.errors import ArgumentError, PluginError
 from tnconv.ir import Expression, evaluate
 from tnconv.planner.objective import ELEMENTS
@@ -68,12 +67,8 @@ class JaxBackend(Backend):
         """The program of a plan."""
         return lower(plan, how.hints)
 
-    def fastest(self, plans: Sequence[Plan], network: Expression, how: How) -> tuple[Plan, Program]:
-        """The plan with the least `multiplications + 32·elements`, the planner's measure: XLA tells no times."""
-
-        def price(plan: Plan) -> int:
-            elements = sum(step.elements_at(how.hints) for step in plan.steps)
-            return evaluate(plan.multiplications, how.hints) + ELEMENTS * elements
-
-        plan = min(plans, key=price)
-        return plan, self.lower(plan, network, how)
+    def draft(self, plan: Plan, network: Expression, how: How) -> Draft:
+        """`multiplications + 32·elements`, the planner's measure, decides: XLA tells no times."""
+        elements = sum(step.elements_at(how.hints) for step in plan.steps)
+        price = evaluate(plan.multiplications, how.hints) + ELEMENTS * elements
+        return Draft(price, lambda: self.lower(plan, network, how))

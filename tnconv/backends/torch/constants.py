@@ -10,9 +10,9 @@ from copy import copy
 import torch
 from torch import Tensor
 
-from tnconv.backends.backend import Choice, Program
+from tnconv.backends.backend import COMPONENTWISE, Choice, Program
 from tnconv.backends.torch.context import are_plain, aside
-from tnconv.backends.torch.kernels.kernel_table import COMPONENTWISE, kernel_table
+from tnconv.backends.torch.kernels.kernel_table import kernel_table
 from tnconv.backends.torch.lowering import Lowering
 from tnconv.backends.torch.profile import Profile, profile_of
 from tnconv.ir import evaluate, product

@@ -1,12 +1,11 @@
-"""Plan → program by the kernels that are there: of one plan, or of the fastest of several."""
+"""Plan → program by the kernels that are there."""
 
-from collections.abc import Collection, Mapping, Sequence
-from math import inf
+from collections.abc import Collection, Mapping
 
-from tnconv.backends.backend import Program
+from tnconv.backends.backend import COMPONENTWISE, Program
 from tnconv.backends.torch.kernels.kernel import Kernel
-from tnconv.backends.torch.kernels.kernel_table import COMPONENTWISE, kernel_table
-from tnconv.backends.torch.lowering import Lowering, SlowerError
+from tnconv.backends.torch.kernels.kernel_table import kernel_table
+from tnconv.backends.torch.lowering import Lowering
 from tnconv.backends.torch.profile import DEFAULT, Profile, profile_of
 from tnconv.ir import Expression
 from tnconv.planner.plan import Plan
@@ -26,31 +25,6 @@ def lower(
         LoweringError: a size symbol is on no argument, or a size is not a polynomial.
     """
     return lower_with(plan, kernel_table(accuracy), hints, prefer, profile_of(device))
-
-
-def fastest_of(
-    plans: Sequence[Plan],
-    hints: Mapping[str, int],
-    prefer: Collection[str] = (),
-    device: str | Profile = "cpu",
-    accuracy: str = COMPONENTWISE,
-) -> tuple[Plan, Program]:
-    """The plan whose program is predicted to be fastest, and that; the others are written until they are slower.
-
-    Raises:
-        LoweringError: as for `lower`.
-    """
-    table, profile = kernel_table(accuracy), profile_of(device)
-    best: Lowering | None = None
-    for plan in plans:
-        lowering = Lowering(plan, table, hints, prefer, profile, limit=best.predicted if best else inf)
-        try:
-            lowering.run()
-        except SlowerError:
-            continue
-        best = lowering
-    assert best is not None
-    return best.plan, best.program()
 
 
 def lower_with(

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 
-from tnconv.backends.backend import Choice, Program
+from tnconv.backends.backend import Choice, Program, Slower
 from tnconv.backends.define import define
 from tnconv.backends.operand_axes import untied
 from tnconv.backends.torch.emit import Emitter, Value, call
@@ -37,10 +37,6 @@ from tnconv.program.passes.reuse import Reuse
 from tnconv.program.passes.share import Share
 from tnconv.program.size_symbols import readable, symbols_used
 from tnconv.program.statements import Argument, reads, writes
-
-
-class SlowerError(Exception):
-    """A program is predicted to take longer than was allowed."""
 
 
 class _Ready(NamedTuple):
@@ -233,7 +229,7 @@ class Lowering:
             else:
                 self.values[step.result] = (self._step(step, ready), step.output)
             if self.predicted >= self.limit:
-                raise SlowerError
+                raise Slower
             self.workspace += [(step.result, what, size) for what, size in self.em.workspace]
             self.em.workspace.clear()
 

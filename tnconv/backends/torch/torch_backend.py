@@ -3,11 +3,12 @@
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from tnconv.backends.backend import Backend, Capability, How, Program
+from tnconv.backends.backend import Backend, Capability, Draft, How, Program
 from tnconv.backends.torch.accumulating import Accumulating
 from tnconv.backends.torch.constants import KeptProgram
 from tnconv.backends.torch.kernels.kernel_table import kernel_table
-from tnconv.backends.torch.lower import fastest_of, lower
+from tnconv.backends.torch.lower import lower
+from tnconv.backends.torch.lowering import Lowering
 from tnconv.backends.torch.profile import Profile, profile_of
 from tnconv.backends.torch.sliced import loop_over_chunks
 from tnconv.backends.torch.tensors import TENSORS
@@ -34,9 +35,12 @@ class TorchBackend(Backend):
         """The program of a plan."""
         return lower(plan, network, how.hints, how.prefer, how.device, how.accuracy)
 
-    def fastest(self, plans: Sequence[Plan], network: Expression, how: How) -> tuple[Plan, Program]:
-        """The plan that is predicted to take least time; programs of others are written until they are slower."""
-        return fastest_of(plans, how.hints, how.prefer, how.device, how.accuracy)
+    def draft(self, plan: Plan, network: Expression, how: How) -> Draft:
+        """The kernels, and what they are predicted to take; they are chosen until that is too long."""
+        table, profile = kernel_table(how.accuracy), profile_of(how.device)
+        lowering = Lowering(plan, table, how.hints, how.prefer, profile, limit=how.below)
+        lowering.run()
+        return Draft(lowering.predicted, lowering.program)
 
     def rates(self, device: Any) -> Profile:
         """The rates of a device."""
@@ -46,7 +50,9 @@ class TorchBackend(Backend):
         self, plan: Plan, needed: Collection[str], how: How, recomputed: Collection[str] = ()
     ) -> TrainedProgram:
         """The programs of both passes."""
-        return TrainedProgram(plan, needed, how.hints, how.prefer, how.device, recomputed, how.accuracy)
+        return TrainedProgram(
+            plan, needed, how.hints, how.prefer, how.device, recomputed, how.accuracy, how.below
+        )
 
     def kept(self, plan: Plan, constant: Collection[str], how: How) -> KeptProgram:
         """The program in two parts."""

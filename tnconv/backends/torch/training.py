@@ -7,15 +7,16 @@ other tracers, and derivatives of derivatives.
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property
+from math import inf
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from tnconv.backends.backend import Choice, Program
+from tnconv.backends.backend import COMPONENTWISE, Choice, Program
 from tnconv.backends.meter import in_elements, measured_at
 from tnconv.backends.torch.context import are_plain, autocast_dtype
-from tnconv.backends.torch.kernels.kernel_table import COMPONENTWISE, kernel_table
+from tnconv.backends.torch.kernels.kernel_table import kernel_table
 from tnconv.backends.torch.lowering import Lowering
 from tnconv.backends.torch.profile import Profile, profile_of
 from tnconv.errors import LoweringError
@@ -39,6 +40,7 @@ class TrainedProgram:
         device: whose rates decide between kernels; or these.
         recomputed: intermediates that are computed again instead of being saved.
         accuracy: the least that kernels promise.
+        below: microseconds: both passes are given up, with `Slower`, where they are predicted to take as long.
 
     Raises:
         LoweringError: the backward pass cannot be planned, or not be written.
@@ -53,14 +55,15 @@ class TrainedProgram:
         device: str | Profile = "cpu",
         recomputed: Collection[str] = (),
         accuracy: str = COMPONENTWISE,
+        below: float = inf,
     ) -> None:
         self.plan, self.recomputed = plan, tuple(recomputed)
         self._how = kernel_table(accuracy), hints, prefer, profile_of(device)
         self.trained = self._with_backward(needed)
-        self._forward = Lowering(self.trained.forward, *self._how)
+        self._forward = Lowering(self.trained.forward, *self._how, limit=below)
         self._forward.run()
         self._given = self._forward.handed_over(self.trained.saved)
-        self._backward = self._lowering(self.trained)
+        self._backward = self._lowering(self.trained, below - self._forward.predicted)
         self._backward.run()
         self._backwards: dict[tuple[str, ...], Program | None] = {}
 
@@ -171,9 +174,9 @@ class TrainedProgram:
             )
         return made
 
-    def _lowering(self, trained: Trained) -> Lowering:
+    def _lowering(self, trained: Trained, below: float = inf) -> Lowering:
         given = {name: value for name, value in self._given.items() if name in trained.saved}
-        return Lowering(trained.backward, *self._how, given=given)
+        return Lowering(trained.backward, *self._how, given=given, limit=below)
 
 
 class WithBackward:

@@ -12,17 +12,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
 
+from tnconv.backends.backend import COMPONENTWISE
 from tnconv.backends.torch.emit import Emitter, Value
 from tnconv.backends.torch.profile import DEFAULT, Profile
 from tnconv.ir import Index, Relational, Size, evaluate
 from tnconv.program.statements import Argument
-
-# What a kernel promises about each cell of its result, from the least on; all are right to rounding in norm.
-#   norm: errors are of the size of rounding errors of the largest cell, so that small ones may be lost beside it.
-#   componentwise: at most n·eps·Σ|terms| for a cell that sums n terms. What is not finite makes every cell so whose
-#     sum has it, and may make those so that a sum over all positions and kernel cells in place of the related would.
-#   local: componentwise, and no cell that does not depend on it, where the zeros of padding are terms: as in PyTorch.
-ACCURACIES = ("norm", "componentwise", "local")
 
 
 @dataclass(frozen=True)
@@ -96,15 +90,15 @@ class Kernel(ABC):
         applies_scale: whether `emit` multiplies its result by `problem.scale`, where that costs nothing.
         takes_conj: whether `emit` takes operands that are meant conjugated (`Value.conj`); the others are given the
             conjugate as a variable of its own, so that both operands are one only where neither is conjugated.
-        accuracy: what it promises about each cell, one of `ACCURACIES`; `tnconv.compile` takes kernels with less
-            only when asked to.
+        accuracy: what it promises about each cell, one of `ACCURACIES` of `backends/backend.py`; `tnconv.compile`
+            takes kernels with less only when asked to.
     """
 
     name: ClassVar[str]
     takes_scaled: ClassVar[bool] = True
     applies_scale: ClassVar[bool] = False
     takes_conj: ClassVar[bool] = False
-    accuracy: ClassVar[str] = "componentwise"
+    accuracy: ClassVar[str] = COMPONENTWISE
 
     @abstractmethod
     def accepts(self, problem: Problem) -> bool:

@@ -4,11 +4,10 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from tnconv import plugins
-from tnconv.backends.torch.kernels.kernel import ACCURACIES, Kernel, Problem
+from tnconv.backends.backend import ACCURACIES
+from tnconv.backends.torch.kernels.kernel import Kernel, Problem
 from tnconv.backends.torch.kernels.window_views import Cells
 from tnconv.errors import LoweringError, PluginError
-
-COMPONENTWISE = "componentwise"  # what kernels promise at least unless somebody asks for more, or less
 
 
 def kernel_table(accuracy: str = ACCURACIES[0]) -> dict[str, Kernel]:

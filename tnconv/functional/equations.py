@@ -17,7 +17,7 @@ from tnconv.backends.backend import backend_of
 from tnconv.backends.signature import Signature
 from tnconv.backends.torch.context import fixed, is_open, is_traced, takes_over
 from tnconv.backends.torch.tensors import TENSORS
-from tnconv.compiler.choose import Built
+from tnconv.compiler.candidate import Executable
 from tnconv.compiler.function import CompiledFunction
 from tnconv.compiler.options import OPTIONS
 from tnconv.errors import ArgumentError, TnconvError
@@ -48,7 +48,7 @@ class EinsumFunction(CompiledFunction):
         axes = Signature.of(network).axes  # before passes: with the names of the equation
         self._signature = Signature({name: axes[name] for name in self.arguments})
 
-    def _take(self, built: Built) -> None:
+    def _take(self, built: Executable) -> None:
         super()._take(built)
         names = [operand_name(number) for number in range(len(self.network.arguments))]
         places = [names.index(name) for name in self.network.arguments]

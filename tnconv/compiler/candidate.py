@@ -1,0 +1,260 @@
+"""A way to compute a network, as a value: a plan, and the kernels that are preferred; its programs follow from these.
+
+Nothing is written before somebody asks for it, so that of many candidates only what their price needs is.
+"""
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
+from math import inf
+from typing import Any
+
+from torch import Tensor
+
+from tnconv.backends.backend import COMPONENTWISE, Backend, Draft, How, Program, backend_of
+from tnconv.backends.peak import peak_at
+from tnconv.backends.torch.constants import KeptProgram, WithConstants
+from tnconv.backends.torch.training import TrainedProgram, WithBackward
+from tnconv.backends.tuning import Timed, Trial
+from tnconv.compiler.options import Options
+from tnconv.errors import LoweringError
+from tnconv.ir import Expression
+from tnconv.passes import Pipeline
+from tnconv.planner import DEFAULT_HINT, Plan, make_plan, rival_plans
+from tnconv.planner.objective import Objective
+from tnconv.planner.plan import moving_operands
+from tnconv.planner.slicing import of_one_chunk
+
+_RIVALS = 6  # plans for which a program is written; each takes some milliseconds
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is to be computed and what is asked of it: what all candidates have in common.
+
+    Args:
+        network: what is computed, after the passes.
+        planner: name of a planner.
+        backend: name of a backend.
+        hints: integers that size symbols count as; 32 for those not named.
+        device: whose rates decide between kernels; or these.
+        objective: what candidates are judged by; where it counts time, that of their programs decides.
+        accuracy: the least that kernels promise.
+        passes: that rewrote the network, for others that are compiled alike.
+    """
+
+    network: Expression
+    planner: str = "auto"
+    backend: str = "torch"
+    hints: dict[str, int] = field(default_factory=dict)
+    device: Any = "cpu"
+    objective: Objective = field(default_factory=lambda: Objective.of("time"))
+    accuracy: str = COMPONENTWISE
+    passes: Pipeline = field(default_factory=Pipeline)
+
+    @classmethod
+    def of(cls, network: Expression, options: Options) -> "Task":
+        """That of a network and the options of `tnconv.compile`."""
+        asked = (options.device, options.objective, options.accuracy, options.passes)
+        return cls(network, options.planner, options.backend, dict(options.hints), *asked)
+
+    @property
+    def made_by(self) -> Backend:
+        """The backend."""
+        return backend_of(self.backend)
+
+    @cached_property
+    def sizes(self) -> dict[str, int]:
+        """An integer for every size symbol of the network."""
+        return {name: self.hints.get(name, DEFAULT_HINT) for name in self.network.symbols}
+
+    def how(self, prefer: Collection[str] = (), below: float = inf) -> How:
+        """What the backend is told besides a plan: kernels to prefer, microseconds to stay below."""
+        return How(self.sizes, tuple(prefer), self.device, self.accuracy, below)
+
+    def candidates(self, prefer: Collection[str] = ()) -> "list[Candidate]":
+        """Those among which time decides; one where multiplications do."""
+        judged = self.objective
+        options: dict[str, Any] = {
+            "planner": self.planner,
+            "hints": self.sizes,
+            "training": judged.training,
+            "frozen": judged.frozen,
+            "constant": judged.constant,
+        }
+        if judged.elements:
+            plans = rival_plans(self.network, most=_RIVALS, **options)
+        else:
+            plans = [make_plan(self.network, minimize="multiplications", **options)]
+        return [Candidate(self, plan, tuple(prefer)) for plan in plans]
+
+    def __str__(self) -> str:
+        """What is computed, as autotuning remembers it."""
+        judged = self.objective
+        accuracy = "" if self.accuracy == COMPONENTWISE else f" {self.accuracy}"
+        constant = f" but for {sorted(judged.constant)}" if judged.constant else ""
+        training = f" trained but for {sorted(judged.frozen)}" if judged.training else ""
+        return f"{self.network}{accuracy}{constant}{training}"
+
+
+@dataclass(frozen=True)
+class Executable:
+    """What is called, in its parts.
+
+    Args:
+        candidate: what it was written for, and what it takes to write it once more.
+        forward: the program of the value; `forward.chunk` is that of one chunk where it runs in a loop.
+        backward: calls the forward program, and planned backward passes where gradients are asked for.
+        prologue: calls the program without what depends on constant arguments alone, which is kept.
+    """
+
+    candidate: "Candidate"
+    forward: Program
+    backward: WithBackward | None = None
+    prologue: WithConstants | None = None
+
+    @property
+    def function(self) -> Callable[..., Tensor]:
+        """What takes the arguments in order."""
+        return self.prologue or self.backward or self.forward.function
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A plan and the programs that compute by it. A pickle has neither programs nor passes, and rates for a device.
+
+    Args:
+        task: what is computed.
+        plan: the order.
+        prefer: kernels that are taken wherever they accept.
+        recomputed: intermediates that the backward pass computes again.
+        chunk: the network of one chunk of a plan with slices.
+        trials: what autotuning has timed.
+    """
+
+    task: Task
+    plan: Plan
+    prefer: tuple[str, ...] = ()
+    recomputed: tuple[str, ...] = ()
+    chunk: Expression | None = None
+    trials: tuple[Trial, ...] = ()
+
+    def __getstate__(self) -> dict[str, Any]:
+        task = replace(self.task, device=self.task.made_by.rates(self.task.device), passes=Pipeline())
+        return {each.name: getattr(self, each.name) for each in fields(self)} | {"task": task}
+
+    @cached_property
+    def program(self) -> Program:
+        """The program of the value."""
+        backend, how = self.task.made_by, self.task.how(self.prefer)
+        if self.chunk is None:
+            draft: Draft | None = self.__dict__.pop("_draft", None)
+            return backend.lower(self.plan, self.task.network, how) if draft is None else draft.program()
+        hints = self.task.sizes | {each.part: each.chunk for each in self.plan.slices}
+        inner = backend.lower(of_one_chunk(self.plan), self.chunk, replace(how, hints=hints))
+        return backend.looped(inner, self.plan, self.task.network.arguments)
+
+    @cached_property
+    def moving(self) -> tuple[str, ...]:
+        """In training, the arguments that are expected to need a gradient."""
+        still = {*self.task.objective.frozen, *self.plan.tables}
+        return tuple(name for name in self.plan.arguments if name not in still)
+
+    @cached_property
+    def both(self) -> TrainedProgram:
+        """In training, the programs of both passes.
+
+        Raises:
+            LoweringError: the backward pass cannot be planned.
+        """
+        return self._trained(self.moving)
+
+    @cached_property
+    def kept(self) -> KeptProgram | None:
+        """With constant arguments, the program in two parts; None where nothing can be kept."""
+        task = self.task
+        try:
+            made: KeptProgram = task.made_by.kept(self.plan, task.objective.constant, task.how(self.prefer))
+        except LoweringError:
+            return None
+        return made
+
+    @property
+    def timed(self) -> Timed:
+        """What autotuning times.
+
+        Raises:
+            LoweringError: for training, the backward pass cannot be planned.
+        """
+        if self.task.objective.training:
+            return self.both
+        return (self.kept or self.program) if self.task.objective.constant else self.program
+
+    def predicted(self, below: float = inf) -> float:
+        """Microseconds of a call, in training of both passes.
+
+        Where the backward pass is left to autograd, a step takes once more what it takes for each operand that needs a
+        gradient.
+
+        Args:
+            below: microseconds; a candidate that takes as long is given up.
+
+        Raises:
+            Slower: it was.
+        """
+        task, how = self.task, self.task.how(self.prefer, below)
+        if task.objective.constant:
+            return self.timed.predicted
+        if not task.objective.training:
+            draft = self.__dict__["_draft"] = task.made_by.draft(self.plan, task.network, how)
+            return draft.predicted
+        try:
+            self.__dict__["both"] = both = self._trained(self.moving, below)
+        except LoweringError:
+            moving = moving_operands(self.plan.steps, task.objective.frozen)
+            return sum(each.predicted * (1 + moving.get(each.step, 2)) for each in self.program.choices)
+        return both.predicted
+
+    def recomputing(self, result: str) -> "Candidate":
+        """The same with one more intermediate that the backward pass computes again."""
+        made = replace(self, recomputed=(*self.recomputed, result))
+        made.__dict__["program"] = self.program
+        return made
+
+    @cached_property
+    def peak(self) -> int:
+        """Most elements alive at once besides the arguments while the value is computed, sizes at the hints."""
+        values = self.task.sizes | {each.part: each.chunk for each in self.plan.slices}
+        return peak_at(self.plan, self.program, values)
+
+    @cached_property
+    def accumulating(self) -> Program | None:
+        """The program that adds to a tensor that is there, which it takes with a factor behind the arguments.
+
+        None where what the function returns is added: of chunks, of what is kept of constants, by the backend.
+        """
+        if self.chunk is not None or self.task.objective.constant:
+            return None
+        return self.task.made_by.accumulating(self.plan, self.task.how(self.prefer))
+
+    @cached_property
+    def backward(self) -> WithBackward | None:
+        """In training, what plans backward passes; one for all callers, for it changes no value."""
+        if not self.task.objective.training:
+            return None
+        return WithBackward(self.program, self._trained_for, self.moving)
+
+    @property
+    def executable(self) -> Executable:
+        """What is called, for one caller: what calls keep of their constant arguments is shared with no other."""
+        kept = self.kept if self.task.objective.constant else None
+        prologue = WithConstants(self.program, kept.apart()) if kept is not None else None
+        return Executable(self, self.program, self.backward, prologue)
+
+    def _trained(self, needed: Collection[str], below: float = inf) -> TrainedProgram:
+        how = self.task.how(self.prefer, below)
+        made: TrainedProgram = self.task.made_by.trained(self.plan, needed, how, self.recomputed)
+        return made
+
+    def _trained_for(self, needed: Collection[str]) -> TrainedProgram:
+        return self.both if set(needed) == set(self.moving) else self._trained(needed)

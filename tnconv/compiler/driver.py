@@ -1,0 +1,197 @@
+"""The way from a source and options to a compiled function, or to one that was compiled before.
+
+source -> forward network -> derived network -> rewritten network -> candidate -> executable -> function
+"""
+
+from collections.abc import Collection, Hashable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import torch
+
+from tnconv import ops, plugins
+from tnconv.backends import cache_files, reference
+from tnconv.backends.backend import backend_of
+from tnconv.backends.tuning import FILE
+from tnconv.compiler.batches import BatchAxes
+from tnconv.compiler.candidate import Candidate, Task
+from tnconv.compiler.check_program import check_program
+from tnconv.compiler.choose import choose
+from tnconv.compiler.compile_cache import COMPILED, as_key
+from tnconv.compiler.dtypes import Arithmetic
+from tnconv.compiler.function import CompiledFunction, Second
+from tnconv.compiler.options import Options
+from tnconv.compiler.source import Source
+from tnconv.errors import PlanError
+from tnconv.ir import Expression, Network, Sum
+from tnconv.passes import Stage, exact_check
+from tnconv.passes.sample import Sample
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What is compiled, once all options are known to be right.
+
+    Args:
+        forward: the network.
+        layer: whether the network is called as that of an operation.
+        operation: of it.
+        options: how.
+        chosen: options of the operation.
+        wrt: name of the argument that the operation is by.
+    """
+
+    forward: Expression
+    layer: bool
+    operation: ops.Operation
+    options: Options
+    chosen: ops.Options
+    wrt: str | None
+
+    @property
+    def key(self) -> Hashable:
+        """All that the result depends on."""
+        options = self.options
+        rates = backend_of(options.backend).rates(options.device)
+        measured = cache_files.path_of(FILE) if options.autotune else None
+        around = (plugins.state(), rates, measured, torch.get_default_dtype(), torch.get_num_threads())
+        return (self.forward, self.layer, self.operation, self.chosen, self.wrt, options.key, around)
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """What compiling makes.
+
+    Args:
+        network: what is computed.
+        stages: that it went through.
+        candidate: plan and programs.
+        axes: of the batch, of a layer.
+        arithmetic: in which dtype.
+        samples: what is sampled.
+    """
+
+    network: Expression
+    stages: tuple[Stage, ...]
+    candidate: Candidate
+    axes: BatchAxes | None
+    arithmetic: Arithmetic
+    samples: tuple[Sample, ...]
+
+
+def read_options(given: Mapping[str, Any]) -> Options:
+    """Options as `tnconv.compile` was given them, checked.
+
+    Raises:
+        TnconvError: one has another type or value than it may have, or two contradict each other.
+    """
+    written = tuple([as_key(value) for value in given.values()])
+    return COMPILED.get(("options", written, plugins.state()), lambda: Options.read(**given))
+
+
+def compiled(
+    source: Source, operation: ops.Operation, options: Options, wrt: str | None = None
+) -> CompiledFunction:
+    """The function of an operation; what it takes is looked up or made.
+
+    Args:
+        source: what is compiled.
+        operation: of it.
+        options: how.
+        wrt: name of the argument that the operation is by.
+
+    Raises:
+        TnconvError: as `tnconv.compile` says.
+    """
+    chosen = ops.Options(options.bias == "joint", options.groups == "average", sampling=options.sampled)
+    made = _function(source, operation, options, chosen, wrt)
+    if ops.OTHER in operation.options:
+        other = replace(chosen, other=True)
+        made.second = Second(partial(_function, source, operation, options, other, wrt))
+    return made
+
+
+def _function(
+    source: Source, operation: ops.Operation, options: Options, chosen: ops.Options, wrt: str | None
+) -> CompiledFunction:
+    """The function of one batch, or of two."""
+    layer = source.spec is not None or operation.name != "forward"
+    forward = source.forward(_bias(operation, chosen, wrt))
+    job = Job(forward, layer, operation, options, chosen, wrt)
+    # Who asks for a check is not told of an old one.
+    made = _made(job) if options.verify else COMPILED.get(job.key, partial(_made, job))
+    axes, executable = made.axes if source.single else None, made.candidate.executable
+    return CompiledFunction(
+        operation.name,
+        made.network,
+        made.stages,
+        executable,
+        axes,
+        source.spec,
+        made.arithmetic,
+        made.samples,
+    )
+
+
+def _made(job: Job) -> Compiled:
+    """Compile."""
+    operation, options = job.operation, job.options
+    check = exact_check(reference.evaluate) if options.verify else None
+    derivation = ops.derive(operation, job.forward, job.chosen, job.wrt, options.convention)
+    derived, first = derivation.run(check)
+    if job.layer:
+        derived = _named(derived, operation.name)
+    if job.chosen.other:
+        options = _of_both(options, derived)
+    unknown = sorted(set(options.hints) - set(derived.symbols))
+    if unknown:
+        raise PlanError(
+            f"hint for {unknown[0]!r}, which is no size symbol of {derived.name!r}; it has {list(derived.symbols)}"
+        )
+    network, second = options.passes.run(derived, check)
+    try:
+        candidate = choose(Task.of(network, options), options.memory_limit, options.autotune)
+    except OverflowError as error:  # the sizes of one tensor multiply to more than a float holds
+        raise PlanError(
+            f"{derived.name!r} has too many cells to be priced ({error}); give smaller sizes, or hints for symbols"
+        ) from error
+    if options.verify:
+        check_program(derived, candidate)
+    return Compiled(
+        network,
+        (*first, *second),
+        candidate,
+        BatchAxes.of(derived, derivation.batch),
+        Arithmetic.of(network, operation, options.dtype),
+        tuple(each for each in derivation.pipeline.passes if isinstance(each, Sample)),
+    )
+
+
+def _of_both(options: Options, network: Expression) -> Options:
+    """The options of two batches: what is said of the first holds for the second."""
+
+    def named(arguments: Collection[str]) -> frozenset[str]:
+        others = (f"{name}_other" for name in arguments)
+        return frozenset((*arguments, *(name for name in others if name in network.arguments)))
+
+    hints = {f"{name}_other": hint for name, hint in options.hints.items()} | dict(options.hints)
+    return replace(
+        options,
+        hints={name: hint for name, hint in hints.items() if name in network.symbols},
+        frozen=named(options.frozen),
+        constant=named(options.constant),
+    )
+
+
+def _bias(operation: ops.Operation, chosen: ops.Options, wrt: str | None) -> bool | None:
+    """Whether the forward network of a layer has the bias term; None for what the layer has."""
+    if wrt == "bias" or (chosen.joint and operation.joins):
+        return True
+    return operation.bias
+
+
+def _named(network: Expression, op: str) -> Expression:
+    stem = network.name.split(".")[0]
+    name = f"{stem}.{op}"
+    return network.rename(name) if isinstance(network, Network) else Sum(name, network.terms)
