@@ -1,6 +1,6 @@
 """The rooms of the package and the direction between them, read from the imports of every file.
 
-    errors, plugins <- ir <- passes <- ops <- planner <- program <- backends <- inspect, testing <- api <- equations, functional <- nn, curvature, … <- optim <- tnconv <- cli
+    errors, plugins <- ir <- passes <- ops <- planner <- program <- backends <- inspect, testing <- api <- functional <- nn, curvature, … <- optim <- tnconv <- cli
 
 A room imports from itself and from rooms on its left. Layer specs and notation import errors and `ir` only.
 """
@@ -29,7 +29,6 @@ LAYERS = (
     ("testing", "inspect"),
     ("compiler",),
     ("api",),
-    ("equations",),
     ("functional",),
     ("nn", "curvature", "distributed"),
     ("optim", "integrations"),

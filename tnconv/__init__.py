@@ -9,7 +9,6 @@ from tnconv import curvature, functional, nn, ops, optim, passes
 from tnconv.api import compile
 from tnconv.backends.einsum_export import to_einsum
 from tnconv.compiler.function import CompiledFunction, Cost
-from tnconv.equations import conv_einsum, conv_einsum_expression, einsum, einsum_expression
 from tnconv.errors import (
     ArgumentError,
     CacheWarning,
@@ -24,6 +23,7 @@ from tnconv.errors import (
     SpecError,
     TnconvError,
 )
+from tnconv.functional.einsum import conv_einsum, conv_einsum_expression, einsum, einsum_expression
 from tnconv.ir import Index, Network, Sum, parse
 from tnconv.passes import register_pass
 from tnconv.spec import (

@@ -18,7 +18,8 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 import tnconv
-from tnconv import ArgumentError, ParseError, PlanError, TnconvError, equations
+from tnconv import ArgumentError, ParseError, PlanError, TnconvError
+from tnconv.functional import einsum, equations
 from tnconv.ir import parse_network
 from tnconv.notation import affine_network
 
@@ -368,7 +369,7 @@ def test_one_tensor_twice():
 def test_dtypes_share_one_program(dtype, monkeypatch):
     a, b = randn(2, 3), randn(3, 4, seed=1)
     tnconv.einsum("i j, j k -> i k", a, b)
-    monkeypatch.setattr(equations, "compile", None)  # nothing is compiled from here on
+    monkeypatch.setattr(einsum, "compile", None)  # nothing is compiled from here on
     got = tnconv.einsum("i j, j k -> i k", a.to(dtype), b.to(dtype))
     assert got.dtype == dtype
     torch.testing.assert_close(got, a.to(dtype) @ b.to(dtype))
@@ -380,10 +381,10 @@ def test_kept_equations_depend_on_options(monkeypatch):
         len(tnconv.einsum("h+r, r -> h", x, w, **options)) for options in ({}, {"mode": "full"}, {"h": 4})
     }
     assert shapes == {3, 7, 4}
-    monkeypatch.setattr(equations, "_MOST_KEPT", 2)
+    monkeypatch.setattr(equations.KEPT, "most", 2)
     for size in (2, 3, 4, 5):
         tnconv.einsum("q -> q", randn(size))
-    assert len(equations._kept) == 2
+    assert len(equations.KEPT) == 2
 
 
 def test_vmap():

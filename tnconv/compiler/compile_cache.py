@@ -43,16 +43,24 @@ class CompileCache:
             key: all that the value depends on; where it is not hashable the value is made anew.
             make: makes the value; what it raises is raised, and nothing is kept.
         """
+        found = self.find(key, _NOTHING)
+        return self.keep(key, make()) if found is _NOTHING else cast(Made, found)
+
+    def find(self, key: Hashable, default: Any = None) -> Any:
+        """What was made for a key; the default where nothing was, or the key is not hashable."""
+        try:
+            found = self._made[key]
+            self._made.move_to_end(key)
+        except (KeyError, TypeError):  # maybe forgotten meanwhile
+            return default
+        return found
+
+    def keep(self, key: Hashable, made: Made) -> Made:
+        """Keep a value, unless there is one for the key or that is not hashable; returns what is kept."""
         try:
             hash(key)
         except TypeError:
-            return make()
-        with self._lock:
-            if key in self._made:
-                self._made.move_to_end(key)
-                found: Made = self._made[key]
-                return found
-        made = make()
+            return made
         with self._lock:
             made = self._made.setdefault(key, made)
             self._made.move_to_end(key)
@@ -69,6 +77,7 @@ class CompileCache:
         return len(self._made)
 
 
+_NOTHING = object()
 COMPILED = CompileCache(512)  # of the process; some 40 kB each
 
 
