@@ -8,7 +8,8 @@ print(fn.network, fn.plan, fn.source)
 from tnconv import curvature, functional, nn, ops, optim, passes
 from tnconv.api import compile
 from tnconv.backends.einsum_export import to_einsum
-from tnconv.compiler.function import CompiledFunction, Cost
+from tnconv.compiler.cost_of_call import Cost
+from tnconv.compiler.function import CompiledFunction
 from tnconv.errors import (
     ArgumentError,
     CacheWarning,

@@ -1,10 +1,11 @@
-"""Batch axes of a layer's operation, so that one example needs none."""
+"""Batches of a layer's operation: where their axes are, so that one example needs none; a second one."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from tnconv.backends.arrays import Arrays
+from tnconv.errors import ArgumentError
 from tnconv.ir import Axis, Expression, Kind
 
 
@@ -51,3 +52,29 @@ def _batches(axes: Sequence[Axis], batch: Sequence[str]) -> Iterator[int]:
     for place, axis in enumerate(axes):
         if batch and [i.kind for i in axis.indices] == [Kind.BATCH]:
             yield place
+
+
+def of_two_batches(
+    first: tuple[str, ...], both: tuple[str, ...], given: Sequence[Any], named: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The arguments of two batches by name: those of the first in order, then those of the second.
+
+    Args:
+        first: names of the arguments of the function of one batch.
+        both: of that of two, where an argument of the second is called as in the first, with `_other` behind.
+        given: arguments by place.
+        named: by name.
+
+    Raises:
+        ArgumentError: there are too many, or one is given twice.
+    """
+    order = (*first, *(f"{name}_other" for name in first if f"{name}_other" in both))
+    if len(given) > len(order):
+        raise ArgumentError(
+            f"{len(given)} arguments were given but the function takes {len(first)}, or {len(order)} for two "
+            f"batches: {', '.join(order)}"
+        )
+    twice = [name for name in order[: len(given)] if name in named]
+    if twice:
+        raise ArgumentError(f"argument {twice[0]!r} is given twice, by place and by name; give it once")
+    return dict(zip(order, given, strict=False)) | dict(named)

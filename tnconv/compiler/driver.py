@@ -20,7 +20,7 @@ from tnconv.compiler.check_program import check_program
 from tnconv.compiler.choose import choose
 from tnconv.compiler.compile_cache import COMPILED, as_key
 from tnconv.compiler.dtypes import Arithmetic
-from tnconv.compiler.function import CompiledFunction, Second
+from tnconv.compiler.function import CompiledFunction
 from tnconv.compiler.options import Options
 from tnconv.compiler.source import Source
 from tnconv.errors import PlanError
@@ -108,7 +108,7 @@ def compiled(
     made = _function(source, operation, options, chosen, wrt)
     if ops.OTHER in operation.options:
         other = replace(chosen, other=True)
-        made.second = Second(partial(_function, source, operation, options, other, wrt))
+        made.second = partial(_function, source, operation, options, other, wrt)
     return made
 
 

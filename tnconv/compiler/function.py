@@ -1,7 +1,6 @@
 """What `tnconv.compile` returns: a function on tensors, with everything that it came from."""
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -11,97 +10,26 @@ from torch import Tensor
 
 from tnconv import ops
 from tnconv.backends.backend import Capability, Program
-from tnconv.backends.peak import peak_elements
 from tnconv.backends.signature import Signature
 from tnconv.backends.torch.constants import KeptProgram
 from tnconv.backends.torch.training import TrainedProgram
 from tnconv.compiler.accumulate import Added, Target, accumulating_peak, check_beta, check_context, target_of
-from tnconv.compiler.batches import BatchAxes
+from tnconv.compiler.batches import BatchAxes, of_two_batches
 from tnconv.compiler.candidate import Candidate, Executable
+from tnconv.compiler.cost_of_call import Cost, cost_of
 from tnconv.compiler.dtypes import Arithmetic, chosen
 from tnconv.compiler.sampled_rows import Cut, cuts_of, draws_of, sizes_of
 from tnconv.errors import ArgumentError, OperationError
 from tnconv.inspect.draw import draw, to_svg
 from tnconv.inspect.explain import Explanation, explain
 from tnconv.inspect.report import report
-from tnconv.ir import Expression, Size, evaluate
-from tnconv.ir.index import integers_of, normal
+from tnconv.ir import Expression
 from tnconv.passes import Stage
 from tnconv.passes.sample import Sample
 from tnconv.spec import Layer
 
 _MOST_KNOWN = 1000  # shapes of arguments that are known to fit
 _any_autocast: Callable[[], bool] = torch._C._is_any_autocast_enabled
-
-
-@dataclass(frozen=True, slots=True)
-class Cost:
-    """What a call does, in exact counts.
-
-    Args:
-        multiplications: by the cost model of the planner, less what kernels leave out; an int, or an expression of the
-            size symbols. `plan.multiplications` has those of the plan.
-        peak_elements: most elements alive at once besides the arguments, as the program makes them: results,
-            intermediates, copies and other buffers, measured on the meta device with contiguous arguments; one that
-            lies otherwise in memory may be copied besides, and so may what is made of it. An expression of symbols is
-            compared with measurements at small and large sizes. Four bytes of an integer count as one element. What
-            native calls take for themselves does not count.
-    """
-
-    multiplications: Size
-    peak_elements: Size
-
-    def at(self, **sizes: int) -> "Cost":
-        """The counts for integers in place of the size symbols: `cost.at(N=32)`.
-
-        Raises:
-            NetworkError: a symbol of the counts is not named, or given no integer.
-        """
-        values = integers_of(sizes)
-        return Cost(evaluate(self.multiplications, values), evaluate(self.peak_elements, values))
-
-    def __str__(self) -> str:
-        return f"{self.multiplications} multiplications, {self.peak_elements} elements at the peak"
-
-
-class Second:
-    """The function of two batches that belongs to one of a single batch; compiled when it is first asked for.
-
-    Args:
-        build: what compiles it.
-    """
-
-    def __init__(self, build: "Callable[[], CompiledFunction]") -> None:
-        self.build = build
-
-    @cached_property
-    def function(self) -> "CompiledFunction":
-        """The function; an argument of the second batch is called as in the first, with `_other` behind."""
-        return self.build()
-
-    def call(self, first: tuple[str, ...], tensors: tuple[Tensor, ...], named: Mapping[str, Any]) -> Tensor:
-        """Compute a call with the arguments of the first batch, then those of the second.
-
-        Args:
-            first: names of the arguments of the function of one batch.
-            tensors: as they are given by place.
-            named: by name.
-
-        Raises:
-            ArgumentError: there are too many.
-        """
-        function = self.function
-        order = (*first, *(f"{name}_other" for name in first if f"{name}_other" in function.arguments))
-        if len(tensors) > len(order):
-            raise ArgumentError(
-                f"{len(tensors)} arguments were given but the function takes {len(first)}, or {len(order)} for two "
-                f"batches: {', '.join(order)}"
-            )
-        twice = [name for name in order[: len(tensors)] if name in named]
-        if twice:
-            raise ArgumentError(f"argument {twice[0]!r} is given twice, by place and by name; give it once")
-        every: dict[str, Any] = dict(zip(order, tensors, strict=False)) | dict(named)
-        return function(**every)
 
 
 class CompiledFunction:
@@ -123,10 +51,10 @@ class CompiledFunction:
         trials: what `autotune=True` has timed.
         spec: the layer; None where a network was given.
         built: what is called, in its parts, and the candidate that was chosen.
-        second: what computes the pairs between two batches, of `ntk` and `ggn_gram`; see `pairs`.
+        second: what compiles the function of two batches, of `ntk` and `ggn_gram`; see `pairs`.
     """
 
-    second: Second | None = None
+    second: "Callable[[], CompiledFunction] | None" = None
 
     def __init__(
         self,
@@ -182,7 +110,7 @@ class CompiledFunction:
             return self._with_keywords(tensors, out, beta, named)
         if named or len(tensors) != len(self.arguments):
             if self.second is not None and len(tensors) + len(named) > len(self.arguments):
-                return self.second.call(self.arguments, tensors, named)
+                return self._of_two_batches(tensors, named)
             tensors = tuple(self._signature.collect(tensors, named))  # type: ignore[arg-type]
         if torch.compiler.is_compiling():  # shapes are guarded there
             return self._chosen(tensors)(*tensors)
@@ -206,7 +134,7 @@ class CompiledFunction:
         if Capability.OUT not in self._backend.capabilities:
             raise ArgumentError(Capability.OUT.refused(self.built.candidate.task.backend))
         if self.second is not None and len(tensors) + len(named) > len(self.arguments):
-            return self.second.call(self.arguments, tensors, named | {"out": out, "beta": beta})
+            return self._of_two_batches(tensors, named | {"out": out, "beta": beta})
         if named or len(tensors) != len(self.arguments):
             tensors = tuple(self._signature.collect(tensors, named))
         check_context(self.program.name, (out, *tensors))
@@ -242,7 +170,7 @@ class CompiledFunction:
         """Exact counts of a call with `out=`, which is no memory of the call."""
         if self.accumulating is None:
             return self.cost
-        return Cost(self._multiplications(), accumulating_peak(self.plan, self.accumulating))
+        return Cost(self.cost.multiplications, accumulating_peak(self.plan, self.accumulating))
 
     def draw_rows(
         self,
@@ -299,7 +227,7 @@ class CompiledFunction:
     def _cuts(self) -> tuple[Cut, ...] | None:
         return cuts_of(self.stages)
 
-    @property
+    @cached_property
     def pairs(self) -> "CompiledFunction":
         """Of `ntk` and `ggn_gram`, what computes a call with a second batch; compiled when it is first asked for.
 
@@ -310,7 +238,10 @@ class CompiledFunction:
         """
         if self.second is None:
             raise OperationError(f"operation {self.op!r} takes one batch only; 'ntk' and 'ggn_gram' take two")
-        return self.second.function
+        return self.second()
+
+    def _of_two_batches(self, tensors: tuple[Any, ...], named: Mapping[str, Any]) -> Tensor:
+        return self.pairs(**of_two_batches(self.arguments, self.pairs.arguments, tensors, named))
 
     def _admitted(self, key: Any, tensors: tuple[Any, ...]) -> Callable[..., Tensor]:
         """What computes tensors of these shapes, once they are checked."""
@@ -408,17 +339,7 @@ class CompiledFunction:
     @cached_property
     def cost(self) -> Cost:
         """Exact counts of a call."""
-        return Cost(self._multiplications(), peak_elements(self.plan, self.program))
-
-    def _multiplications(self) -> Size:
-        """Those of the plan, with what kernels leave out: by symmetry, or by going from one lag to the next."""
-        planned = {step.result: step.multiplications for step in self.plan.steps}
-        saved = (
-            planned[choice.step] - choice.multiplications
-            for choice in self.program.choices
-            if choice.multiplications is not None and not self.plan.slices
-        )
-        return normal(self.plan.multiplications - sum(saved))
+        return cost_of(self.plan, self.program)
 
     def explain(self) -> Explanation:
         """What each pass did, the plan with its costs, the kernels: print it."""
