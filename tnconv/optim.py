@@ -192,8 +192,8 @@ class KFACPreconditioner:
         if (
             self.fisher.kind == "empirical" and self.reduction == "mean"
         ):  # gradients are of the mean over a pass
-            for output in sums.outputs.values():
-                output.mul_((sums.n / len(passes)) ** 2)
+            for key in sums.outputs:
+                sums.output_units[key] *= (sums.n / len(passes)) ** 2
         new = sums.factors(None, None, "mean", self.fisher, self.process_group)
         self.factors = new if self.factors is None else merged(self.factors, new, self.decay)
 

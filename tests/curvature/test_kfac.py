@@ -271,6 +271,7 @@ def test_batches_do_not_matter(reduction: str) -> None:
     other = kfac(model, loss, [(x, y)], num_data=12, num_per_example_loss_terms=2)
     factor = 0.5 * (0.25 if reduction == "mean" else 1)
     close(other.blocks["3.weight",].A, whole.blocks["3.weight",].A / 2)
+    assert whole.blocks["3.bias",].G is whole.blocks["3.weight",].G  # in memory once
     close(other.dense()[:4, :4], whole.dense()[:4, :4] * factor)
 
 

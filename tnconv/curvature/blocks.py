@@ -125,7 +125,7 @@ class Block(AnyBlock):
     Args:
         place: of the parameters.
         A: `[g, a, a]`, of the input; None for a bias alone, where it is 1.
-        G: `[g, d, d]`, of the gradient at the output.
+        G: `[g, d, d]`, of the gradient at the output; a weight and a bias with a block of its own have one tensor.
     """
 
     place: Place

@@ -122,10 +122,12 @@ def merged(into: KroneckerFactors, new: KroneckerFactors, decay: float | None) -
             "model and options"
         )
     n, terms = into.num_data + new.num_data, into.loss_terms + new.loss_terms
+    done: set[int] = set()  # a weight and its bias share G
     for key, block in into.blocks.items():
         for name, tensor in block.tensors.items():
-            if tensor is new.blocks[key].tensors[name]:  # written already
+            if tensor is new.blocks[key].tensors[name] or id(tensor) in done:  # written already
                 continue
+            done.add(id(tensor))
             if decay is not None:
                 old, share = decay, 1 - decay
             elif name == "A":

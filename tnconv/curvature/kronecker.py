@@ -264,8 +264,12 @@ class KroneckerFactors:
         total = counts.clone()
         dist.all_reduce(total, group=group)
         shares = (counts / total).tolist()
+        done: set[int] = set()  # a weight and its bias share G
         for block in self.blocks.values():
             for name, tensor in block.tensors.items():
+                if id(tensor) in done:
+                    continue
+                done.add(id(tensor))
                 share = shares[0] if name == "A" else shares[1] if self.reduction == "mean" else 1.0
                 tensor.mul_(share)
                 dist.all_reduce(tensor, group=group)

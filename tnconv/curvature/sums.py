@@ -38,6 +38,7 @@ class Sums:
     Attributes:
         units: by block, what its input factor is to be multiplied with, so that it is the sum over examples of the
             means over positions: a sum over batches is added in place without another pass over the factor.
+        output_units: likewise, what its gradient factor is to be multiplied with, so that it is the raw sum.
         shared: of a bias, the block of its weight, which has the same gradient factor.
     """
 
@@ -49,6 +50,7 @@ class Sums:
     into: KroneckerFactors | None = None
     decay: float | None = None
     units: dict[tuple[str, ...], float] = field(default_factory=dict)
+    output_units: dict[tuple[str, ...], float] = field(default_factory=dict)
     places: dict[tuple[str, ...], Place] = field(default_factory=dict)
     inputs: dict[tuple[str, ...], Tensor] = field(default_factory=dict)
     outputs: dict[tuple[str, ...], Tensor] = field(default_factory=dict)
@@ -242,17 +244,21 @@ class Sums:
     def _add_output(
         self, layers: Layers, key: tuple[str, ...], calls: tuple[int, ...], z: list[Tensor]
     ) -> None:
-        """Add the raw sum of the gradient factor over a batch."""
+        """Add the sum of the gradient factor over a batch."""
         uses, there = _matrices(layers, calls), self.outputs.get(key)
-        if len(uses) == 1 and uses[0].images == 1:
+        n, unit = uses[0].n, self.output_units.get(key, 1.0)
+        if n and len(uses) == 1 and uses[0].images == 1:
             op = "kfac_grad_reduce" if self.reduce else "kfac_grad_expand"
-            function = uses[0].function(op, convention="sum", groups=self.groups)
+            function = uses[0].function(op, convention="kfac", groups=self.groups)  # the sum over 1/n
             if there is None:
                 self.outputs[key] = function(z[calls[0]])
             else:
-                function(z[calls[0]], out=there, beta=1.0)
+                function(z[calls[0]], out=there, beta=unit / n)
+            self.output_units[key] = n
             return
-        _accumulate(self.outputs, key, self._output(uses, calls, z))
+        found = self._output(uses, calls, z)
+        self.outputs[key] = found if there is None else found.add_(there, alpha=unit)
+        self.output_units[key] = 1.0
 
     def _output(self, uses: list[Matrix], calls: tuple[int, ...], z: list[Tensor]) -> Tensor:
         """The raw sum of the gradient factor over a batch, of several calls or images."""
@@ -292,36 +298,36 @@ class Sums:
             self._reduce(group)
         if not self.n:
             raise ArgumentError("data has no examples; give at least one")
-        for key, owner in self.shared.items():
-            self.outputs[key] = self.outputs[owner].clone()
         total = self.n_into + (self.n if num_data is None else float(num_data))
         n = self.n if num_data is None else float(num_data)
         terms = n * (self.terms / self.n if per_example is None else per_example)
-        by_output = (1 / terms if terms else float("nan")) if reduction == "mean" else 1.0
-        by_output /= fisher.samples
-        if fisher.kind == "forward-only":
-            by_output = 1.0
+        over = (terms if terms else float("nan")) if reduction == "mean" else 1.0
+        over = 1.0 if fisher.kind == "forward-only" else over * fisher.samples
+        for key, G in self.outputs.items():
+            if self.output_units.get(key, 1.0) != over:
+                G.mul_(self.output_units.get(key, 1.0) / over)
         blocks: dict[tuple[str, ...], AnyBlock] = {}
         for key, place in self.places.items():
             A = self.inputs.get(key)
             if A is not None and self.units[key] != total:
                 A.mul_(self.units[key] / total)
-            blocks[key] = Block(place, A, self.outputs[key].mul_(by_output))
+            blocks[key] = Block(place, A, self.outputs[self.shared.get(key, key)])
         for name, values in self.diagonals.items():
             place = Place((name,), (tuple(values.shape),))
-            blocks[(name,)] = DiagonalBlock(place, values.mul_(by_output))
+            blocks[(name,)] = DiagonalBlock(place, values.div_(over))
         names = tuple(name for name in self.model.parameters if name not in self.left)
         return KroneckerFactors(blocks, names, n, terms, reduction, self.left)
 
     def _reduce(self, group: Any) -> None:
         """Sum over processes."""
-        for key, tensor in self.inputs.items():
-            tensor.mul_(self.units[key])
-            self.units[key] = 1.0
-        tensors = (*self.inputs.values(), *self.outputs.values(), *self.diagonals.values())
-        for tensor in tensors:
+        for tensors, units in ((self.inputs, self.units), (self.outputs, self.output_units)):
+            for key, tensor in tensors.items():
+                tensor.mul_(units.get(key, 1.0))
+                units[key] = 1.0
+        summed = (*self.inputs.values(), *self.outputs.values(), *self.diagonals.values())
+        for tensor in summed:
             dist.all_reduce(tensor, group=group)
-        like = tensors[0]
+        like = summed[0]
         counts = torch.tensor([self.n, self.terms], dtype=torch.float64, device=like.device)
         dist.all_reduce(counts, group=group)
         self.n, self.terms = counts.tolist()
