@@ -22,12 +22,25 @@ from tnconv.curvature.layer_calls import LayerCall, MatrixSpec
 from tnconv.spec import ConvTransposeSpec, LinearSpec
 
 
-@lru_cache(maxsize=1024)
-def compiled(spec: MatrixSpec | Factor, op: str, **options: Any) -> CompiledFunction:
-    """The function of a layer or of a factor; to look it up here takes 1 us, in `tnconv.compile` 70."""
+@lru_cache(maxsize=4096)
+def compiled(spec: MatrixSpec | Factor, op: str, size: int, **options: Any) -> CompiledFunction:
+    """The function of a layer or of a factor; to look it up here takes 1 us, in `tnconv.compile` 70.
+
+    Args:
+        spec: of the layer.
+        op: what it computes.
+        size: of the batch, for choices by cost; see `rounded`.
+        options: of `tnconv.compile`.
+    """
+    options["hints"] = {"N": size}
     if isinstance(spec, Factor):
         return compile(spec.network, op, wrt=spec.name, **options)
     return compile(spec, op, **options)
+
+
+def rounded(n: int) -> int:
+    """2, 8, 32, 128 or 512, the nearest to the size of a batch, so that few functions serve batches of all sizes."""
+    return 2 << (min(max(n, 1), 256).bit_length() - 1) // 2 * 2
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -103,7 +116,7 @@ class Matrix:
 
     def function(self, op: str, **options: Any) -> Callable[..., Tensor]:
         """An operation of the layer, of its input and gradients alone."""
-        found = compiled(self.spec, op, **options)
+        found = compiled(self.spec, op, rounded(len(self.x)), **options)
         others = self.call.read.others
         if not others:
             return found
@@ -152,7 +165,9 @@ class Matrix:
             shape = (*self.x.shape[:-1], 1)
         else:
             shape = (len(self.x), self.groups, *self.spec.output_sizes)
-        found = compiled(single, "per_example_weight_vjp")(self.x, self.x.new_ones(shape))
+        found = compiled(single, "per_example_weight_vjp", rounded(len(self.x)))(
+            self.x, self.x.new_ones(shape)
+        )
         rows = torch.stack([as_matrix(single, each, self.groups)[:, 0] for each in found])
         rows = split(rows, 0, (self.n, self.images)).sum(1) if self.images > 1 else rows
         return rows.mean(1, keepdim=True) if average else rows
