@@ -224,8 +224,6 @@ def test_unknown_options() -> None:
 
 def test_input_size() -> None:
     conv = nn.Conv2d(2, 3, 3)
-    with pytest.raises(SpecError, match="input_size"):
-        tnconv.compile(conv)
     with pytest.raises(
         OperationError, match="input_size is given with a network, which has its sizes already"
     ):

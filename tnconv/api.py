@@ -5,8 +5,10 @@ from collections.abc import Collection, Mapping
 import torch
 
 from tnconv import ops
+from tnconv.compiler.any_size import of_any_size
 from tnconv.compiler.driver import compiled, read_options
 from tnconv.compiler.function import CompiledFunction
+from tnconv.compiler.open_source import open_of
 from tnconv.compiler.source import source_of
 from tnconv.passes import Pipeline
 
@@ -48,7 +50,7 @@ def compile(
         source: a spec such as `ConvSpec`, a module of torch or of `tnconv.nn` that one represents, a factorised
             convolution of `tnconv.nn`, or a `Network` or `Sum`.
         op: name of the operation; see `tnconv.ops.list()`.
-        input_size: spatial size of the input, needed for a module.
+        input_size: spatial size of the input, of a module. If left out, the function takes every size: see `Returns`.
         passes: rewriting passes, as `"default | my_pass"`; `"none"` for none.
         planner: `"auto"`, `"dp"`, `"cotengra"`, `"left-to-right"`, or that of a plug-in.
         backend: `"torch"`; `"jax"`, of the extra of that name, whose functions take and return JAX arrays;
@@ -63,7 +65,8 @@ def compile(
             chunks (`plan.slices`). With `training=True` what is saved for the backward pass counts, and what does not
             fit is computed again there (checkpointing).
         verify: `"exact"` compares small integer instances before and after every pass, and of the program.
-        hints: representative integers for size symbols, for choices by cost; 32 if left out.
+        hints: representative integers for size symbols, for choices by cost; 32 if left out. Of a function for any
+            size also those that are expected, as `{"H": 56, "W": 56}`: it has their `plan`, `source` and so on.
         device: whose rates decide between kernels, `"cpu"`, `"cuda"` or a `torch.device`; see `tnconv calibrate`.
             Tensors may be on any device.
         autotune: time the programs that are predicted to be fastest once, on this device with sizes at the hints,
@@ -97,8 +100,11 @@ def compile(
             see `CompiledFunction.preselected`.
 
     Returns:
-        A callable that takes tensors in torch's layout. That of `ntk` and `ggn_gram` also takes a second batch behind
-        the first, as `ntk(x, x_other)` and `ggn_gram(x, z, x_other, z_other)`.
+        A callable that takes tensors in torch's layout. That of a module without `input_size` takes every size: it
+        plans once for each class of sizes, writes the program of a size when it first meets it, and keeps those used
+        most recently; `at(H=56, W=56)` gives the function of a size, and `variants` shows what was made. That of
+        `ntk` and `ggn_gram` also takes a second batch behind the first, as `ntk(x, x_other)` and
+        `ggn_gram(x, z, x_other, z_other)`.
 
     Raises:
         SpecError: the layer is invalid or not supported.
@@ -133,4 +139,7 @@ def compile(
     }
     options = read_options(given)
     operation = ops.get(op)
+    opened = open_of(source, batch_size) if input_size is None else None
+    if opened is not None:
+        return of_any_size(opened, operation, options, wrt)
     return compiled(source_of(source, input_size, batch_size), operation, options, wrt)

@@ -41,6 +41,10 @@ class ArgumentError(TnconvError, ValueError):
     """A tensor handed to a compiled function has the wrong shape, dtype or device."""
 
 
+class UnknownSizeError(ArgumentError, AttributeError):
+    """What is asked of a function for any size depends on the size; the message says how to give one."""
+
+
 class CaptureError(TnconvError, ValueError):
     """A parameter of a model is used in a way that its curvature cannot be told from; the message names it."""
 

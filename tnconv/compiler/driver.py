@@ -60,24 +60,39 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
+class Derived:
+    """What is computed.
+
+    Args:
+        before: the network of the operation, before it is rewritten.
+        network: what is computed.
+        options: with hints for its symbols.
+        stages: that it went through.
+        axes: of the batch, of a layer.
+        samples: what is sampled.
+    """
+
+    before: Expression
+    network: Expression
+    options: Options
+    stages: tuple[Stage, ...]
+    axes: BatchAxes | None
+    samples: tuple[Sample, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Compiled:
     """What compiling makes.
 
     Args:
-        network: what is computed.
-        stages: that it went through.
+        derived: what is computed.
         candidate: plan and programs.
-        axes: of the batch, of a layer.
         arithmetic: in which dtype.
-        samples: what is sampled.
     """
 
-    network: Expression
-    stages: tuple[Stage, ...]
+    derived: Derived
     candidate: Candidate
-    axes: BatchAxes | None
     arithmetic: Arithmetic
-    samples: tuple[Sample, ...]
 
 
 def read_options(given: Mapping[str, Any]) -> Options:
@@ -104,38 +119,59 @@ def compiled(
     Raises:
         TnconvError: as `tnconv.compile` says.
     """
-    chosen = ops.Options(options.bias == "joint", options.groups == "average", sampling=options.sampled)
-    made = _function(source, operation, options, chosen, wrt)
+    made = _function(source, operation, options, chosen_of(options), wrt)
+    return with_pairs(made, source, operation, options, wrt)
+
+
+def chosen_of(options: Options) -> ops.Options:
+    """Those of the operation."""
+    return ops.Options(options.bias == "joint", options.groups == "average", sampling=options.sampled)
+
+
+def with_pairs(
+    made: CompiledFunction, source: Source, operation: ops.Operation, options: Options, wrt: str | None
+) -> CompiledFunction:
+    """The function of one batch with that of two, where the operation has one: that is compiled when it is called."""
     if ops.OTHER in operation.options:
-        other = replace(chosen, other=True)
+        other = replace(chosen_of(options), other=True)
         made.second = partial(_function, source, operation, options, other, wrt)
     return made
+
+
+def job_of(
+    source: Source, operation: ops.Operation, options: Options, chosen: ops.Options, wrt: str | None
+) -> Job:
+    """What is compiled of a source."""
+    layer = source.spec is not None or operation.name != "forward"
+    return Job(source.forward(_bias(operation, chosen, wrt)), layer, operation, options, chosen, wrt)
 
 
 def _function(
     source: Source, operation: ops.Operation, options: Options, chosen: ops.Options, wrt: str | None
 ) -> CompiledFunction:
     """The function of one batch, or of two."""
-    layer = source.spec is not None or operation.name != "forward"
-    forward = source.forward(_bias(operation, chosen, wrt))
-    job = Job(forward, layer, operation, options, chosen, wrt)
+    job = job_of(source, operation, options, chosen, wrt)
     # Who asks for a check is not told of an old one.
     made = _made(job) if options.verify else COMPILED.get(job.key, partial(_made, job))
-    axes, executable = made.axes if source.single else None, made.candidate.executable
+    derived, executable = made.derived, made.candidate.executable
     return CompiledFunction(
         operation.name,
-        made.network,
-        made.stages,
+        derived.network,
+        derived.stages,
         executable,
-        axes,
+        derived.axes if source.single else None,
         source.spec,
         made.arithmetic,
-        made.samples,
+        derived.samples,
     )
 
 
-def _made(job: Job) -> Compiled:
-    """Compile."""
+def derived_of(job: Job) -> Derived:
+    """What is computed: the network of the operation after all passes.
+
+    Raises:
+        TnconvError: the operation is not defined for the network, a pass fails, a hint is for no symbol.
+    """
     operation, options = job.operation, job.options
     check = exact_check(reference.evaluate) if options.verify else None
     derivation = ops.derive(operation, job.forward, job.chosen, job.wrt, options.convention)
@@ -150,22 +186,29 @@ def _made(job: Job) -> Compiled:
             f"hint for {unknown[0]!r}, which is no size symbol of {derived.name!r}; it has {list(derived.symbols)}"
         )
     network, second = options.passes.run(derived, check)
+    return Derived(
+        derived,
+        network,
+        options,
+        (*first, *second),
+        BatchAxes.of(derived, derivation.batch),
+        tuple(each for each in derivation.pipeline.passes if isinstance(each, Sample)),
+    )
+
+
+def _made(job: Job) -> Compiled:
+    """Compile."""
+    derived = derived_of(job)
+    network, options = derived.network, derived.options
     try:
         candidate = choose(Task.of(network, options), options.memory_limit, options.autotune)
     except OverflowError as error:  # the sizes of one tensor multiply to more than a float holds
         raise PlanError(
-            f"{derived.name!r} has too many cells to be priced ({error}); give smaller sizes, or hints for symbols"
+            f"{network.name!r} has too many cells to be priced ({error}); give smaller sizes, or hints for symbols"
         ) from error
     if options.verify:
-        check_program(derived, candidate)
-    return Compiled(
-        network,
-        (*first, *second),
-        candidate,
-        BatchAxes.of(derived, derivation.batch),
-        Arithmetic.of(network, operation, options.dtype),
-        tuple(each for each in derivation.pipeline.passes if isinstance(each, Sample)),
-    )
+        check_program(derived.before, candidate)
+    return Compiled(derived, candidate, Arithmetic.of(network, job.operation, options.dtype))
 
 
 def _of_both(options: Options, network: Expression) -> Options:

@@ -75,6 +75,14 @@ class CompiledFunction:
         self._batch = batch
         self._take(built)
 
+    def resized(
+        self, network: Expression, stages: tuple[Stage, ...], built: Executable, spec: Layer | None
+    ) -> "CompiledFunction":
+        """The same operation of a network that differs in sizes alone."""
+        return CompiledFunction(
+            self.op, network, stages, built, self._batch, spec, self.arithmetic, self.samples
+        )
+
     def _take(self, built: Executable) -> None:
         """Compute by what was chosen."""
         self.built, chosen = built, built.candidate
@@ -85,6 +93,24 @@ class CompiledFunction:
         self._function: Callable[..., Tensor] = built.function
         self._known: dict[Any, Callable[..., Tensor]] = {}
         self._targets: dict[Any, Target] = {}
+
+    @property
+    def sizes(self) -> tuple[str, ...]:
+        """Names of the sizes that were left open, in the order of the axes; none, but of a function for any size."""
+        return ()
+
+    def at(self, *given: int, **sizes: int) -> "CompiledFunction":
+        """The function of a size, of one for any size: `at(H=56, W=56)`; without sizes itself, of one that has its own.
+
+        Raises:
+            ArgumentError: a size is given, but none is open.
+        """
+        if given or sizes:
+            raise ArgumentError(
+                f"sizes {given or sizes} are given, but {self.op!r} was compiled for a size; call at(), or compile it "
+                "without input_size"
+            )
+        return self
 
     def __call__(
         self,

@@ -1,0 +1,227 @@
+"""A function for every size: what `tnconv.compile` returns where the input size is left open."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tnconv import ops
+from tnconv.compiler.function import CompiledFunction
+from tnconv.compiler.open_job import OpenJob
+from tnconv.compiler.open_source import OpenSource, Probe, Sizes
+from tnconv.compiler.options import Options
+from tnconv.compiler.size_reader import SizeReader
+from tnconv.compiler.variants import Programs, Variants
+from tnconv.errors import ArgumentError, PlanError, UnknownSizeError
+from tnconv.ir.integers import as_integer
+
+_MOST_KNOWN = 1000  # shapes of arguments whose function is known
+
+
+class AnySizeFunction(CompiledFunction):
+    """A function on tensors of any size.
+
+    A call reads the sizes off its tensors. Sizes of one class share a plan, which is chosen for the first of them; for
+    the others it is written anew with their sizes, which takes a few milliseconds. The functions of the 128 sizes that
+    were used last are kept, and at most 8 plans. What a size has to be known for, such as `plan`, `source` and `cost`,
+    `at` has: `function.at(H=56, W=56).plan`; with `hints=` for all sizes, the function itself has those of the hints.
+
+    Args:
+        op: name of the operation.
+        source: what is compiled.
+        job: how.
+        hints: the sizes that are expected, or None.
+    """
+
+    def __init__(  # it is made of others, one for each size  # pylint: disable=super-init-not-called
+        self, op: str, source: OpenSource, job: OpenJob, hints: Sizes | None = None
+    ) -> None:
+        self.op, self._source, self._job = op, source, job
+        self._backend = job.backend
+        self._arrays = self._backend.arrays
+        self._ranks: dict[int, tuple[SizeReader, Programs]] = {}
+        self._known: dict[Any, tuple[Sizes, Programs, CompiledFunction]] = {}  # type: ignore[assignment]
+        reader, _ = self._of_rank(len(source.any_size))
+        self.arguments = tuple(reader.signature.axes)
+        self._default = () if source.any_rank and hints is None else hints
+        if hints is not None:
+            self.at(*hints)
+
+    # -- calls ---------------------------------------------------------------------------------------
+
+    def __call__(
+        self, /, *tensors: Tensor, out: Tensor | None = None, beta: float | None = None, **named: Tensor
+    ) -> Tensor:
+        """Compute the operation, as the function of the tensors' size does: see `CompiledFunction.__call__`.
+
+        Raises:
+            ArgumentError: as there; or the tensors do not tell a size.
+            TnconvError: the layer does not have the size, such as one below its kernel's.
+        """
+        if named or out is not None or beta is not None or torch.compiler.is_compiling():
+            return self._of_call(tensors, named)(*tensors, out=out, beta=beta, **named)
+        try:
+            found = self._known.get(tuple([tensor.shape for tensor in tensors]))
+        except (AttributeError, TypeError):  # no tensor, or sizes that are symbols
+            found = None
+        if found is None:
+            return self._of_call(tensors, named)(*tensors)
+        sizes, programs, function = found
+        programs.used(sizes)
+        return function(*tensors)
+
+    def _of_call(self, tensors: tuple[Any, ...], named: Mapping[str, Any]) -> CompiledFunction:
+        """The function of the size of some tensors."""
+        first = self._first_batch(tensors, named)
+        try:
+            key = tuple([tensor.shape for tensor in first])
+            known = self._known.get(key)
+        except (AttributeError, TypeError):
+            key, known = None, None
+        if known is not None:
+            return known[2]
+        rank = self._rank(first)
+        reader, programs = self._of_rank(rank)
+        sizes = reader.read(first, self._arrays)
+        function = programs.at(sizes)
+        if key is not None and tensors == first and not named:
+            self._remember(key, sizes, programs, function)
+        return function
+
+    def _remember(self, key: Any, sizes: Sizes, programs: Programs, function: CompiledFunction) -> None:
+        """Know the function of some shapes; forget those whose functions are not kept any more."""
+        if len(self._known) >= _MOST_KNOWN:
+            self._known.clear()
+        known = {k: each for k, each in self._known.items() if each[0] in each[1]}
+        self._known = known | {key: (sizes, programs, function)}
+
+    def _first_batch(self, tensors: tuple[Any, ...], named: Mapping[str, Any]) -> tuple[Any, ...]:
+        """The arguments in order, without those of a second batch."""
+        others = {f"{name}_other" for name in self.arguments}
+        mine = {name: value for name, value in named.items() if name not in others}
+        count = len(self.arguments)
+        if len(tensors) > count and self._job.pairs:
+            tensors = tensors[:count]
+        reader, _ = self._of_rank(len(self._source.any_size))
+        return tuple(reader.signature.collect(tensors, mine))
+
+    def _rank(self, tensors: tuple[Any, ...]) -> int:
+        """How many open sizes tensors have, of a source that takes any number."""
+        least = len(self._source.any_size)
+        if not self._source.any_rank:
+            return least
+        reader, _ = self._of_rank(least)
+        more = [
+            getattr(tensor, "ndim", 0) - len(axes)
+            for tensor, axes in zip(tensors, reader.signature.axes.values(), strict=True)
+        ]
+        return least + max([0, *more])
+
+    def _of_rank(self, rank: int) -> tuple[SizeReader, Programs]:
+        """What reads so many sizes, and what keeps their functions."""
+        found = self._ranks.get(rank)
+        if found is None:
+            source, job = self._source.of_rank(rank), self._job
+            probe = Probe.of(source, source.any_size, job.forward)
+            opened = probe.independent()
+            assert opened is not None
+            derived = job.derived(opened.network, source.at(source.any_size))
+            reader = SizeReader(self.op, source, probe, opened, derived.network, derived.axes, job.forward)
+            found = self._ranks[rank] = reader, Programs(source, job, probe.moving)
+        return found
+
+    # -- as a value ----------------------------------------------------------------------------------
+
+    @property
+    def __name__(self) -> str:
+        """What tracers call it."""
+        return self.op
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A pickle makes its plans anew: they follow from what it is of."""
+        return AnySizeFunction, (self.op, self._source, self._job, self._default)
+
+    def __repr__(self) -> str:
+        arguments, sizes = ", ".join(self.arguments), ", ".join(self.sizes)
+        return f"<tnconv {self.op}({arguments}) for any {sizes}: {len(self.variants)} plans>"
+
+    # -- what belongs to a size ----------------------------------------------------------------------
+
+    def at(self, *given: int, **sizes: int) -> CompiledFunction:
+        """The function of a size.
+
+        Args:
+            given: the sizes in order, as `at(56, 56)`.
+            sizes: or by name, as `at(H=56, W=56)`; see `sizes`.
+
+        Raises:
+            ArgumentError: a size is missing, or is none.
+            TnconvError: the layer does not have that size.
+        """
+        source = self._source.of_rank(len(given)) if self._source.any_rank and given else self._source
+        if sizes and self._source.any_rank:
+            source = self._source.of_rank(len(sizes))
+        names = source.names
+        values = dict(zip(names, given, strict=False)) | sizes
+        numbers = [as_integer(values.get(name)) for name in names]
+        if len(given) > len(names) or set(values) != set(names) or None in numbers or (given and sizes):
+            wanted = ", ".join(f"{name}=56" for name in names)
+            raise ArgumentError(
+                f"sizes {given or sizes} are given but {', '.join(names) or 'none'} are needed; call at({wanted})"
+            )
+        return self._of_rank(len(names))[1].at(tuple([number for number in numbers if number is not None]))
+
+    @property
+    def sizes(self) -> tuple[str, ...]:
+        """Names of the sizes that are open, in the order of the axes."""
+        return self._source.names
+
+    @property
+    def variants(self) -> Variants:
+        """The plans that were made, for which sizes, by which kernels: print it."""
+        every = [programs.variants for _, programs in self._ranks.values()]
+        made = tuple(variant for each in every for variant in each.made)
+        kept = tuple(sizes for each in every for sizes in each.kept)
+        return Variants(made, kept, sum(each.plannings for each in every))
+
+    def __getattr__(self, name: str) -> Any:
+        """What the function of the expected sizes has; of no size, only that of all."""
+        if name.startswith("__") or name in ("_default", "_source", "_ranks", "_job"):
+            raise AttributeError(name)
+        if self._default is not None:
+            return getattr(self.at(*self._default), name)
+        sizes = ", ".join(f"{each}=56" for each in self.sizes)
+        hints = ", ".join(f"{each!r}: 56" for each in self.sizes)
+        raise UnknownSizeError(
+            f"{name!r} of {self.op!r} depends on {', '.join(self.sizes)}, which is left open; take it of at({sizes}), "
+            f"or compile with hints={{{hints}}} for that of the size that you expect"
+        )
+
+
+def of_any_size(
+    source: OpenSource, operation: ops.Operation, options: Options, wrt: str | None = None
+) -> AnySizeFunction:
+    """The function of a source with open sizes.
+
+    Args:
+        source: what is compiled.
+        operation: of it.
+        options: how; their hints may have all open sizes, or none.
+        wrt: name of the argument that the operation is by.
+
+    Raises:
+        PlanError: there are hints for some of these sizes only.
+        TnconvError: the operation is not defined for the source.
+    """
+    hints = dict(options.hints)
+    given = {name: hints.pop(name) for name in source.names if name in hints}
+    missing = [name for name in source.names if name not in given]
+    if given and missing:
+        raise PlanError(
+            f"hints are given for {', '.join(given)} but not for {missing[0]}; give hints for all of "
+            f"{', '.join(source.names)}, or none"
+        )
+    job = OpenJob(operation, replace(options, hints=hints), wrt)
+    return AnySizeFunction(operation.name, source, job, None if missing else tuple(given.values()))

@@ -1,0 +1,130 @@
+"""Which input size a call has, read off the shapes of its tensors."""
+
+from collections.abc import Callable, Sequence
+from functools import cached_property, lru_cache
+from typing import Any
+
+from tnconv.backends.arrays import Arrays
+from tnconv.backends.signature import Signature
+from tnconv.compiler.batches import BatchAxes
+from tnconv.compiler.open_source import Opened, OpenSource, Probe, Sizes, sizes_of
+from tnconv.compiler.source import Source
+from tnconv.errors import ArgumentError, TnconvError
+from tnconv.ir import Expression
+from tnconv.program.size_symbols import bindings
+
+
+class SizeReader:
+    """Reads the open sizes of a source off tensors.
+
+    A size that no argument has, but the size of an output, is found by trying: at most a period of sizes has one
+    output size. Where several could be meant and the value depends on which, a call is refused.
+
+    Args:
+        op: name of the operation.
+        source: what has open sizes.
+        probe: how its forward network depends on them.
+        opened: that with symbols.
+        network: of the operation, with these symbols.
+        batch: the batch axes of the arguments.
+        forward_of: the forward network of the source with sizes.
+    """
+
+    def __init__(
+        self,
+        op: str,
+        source: OpenSource,
+        probe: Probe,
+        opened: Opened,
+        network: Expression,
+        batch: BatchAxes | None,
+        forward_of: Callable[[Source], Expression],
+    ) -> None:
+        self.op, self.source, self.probe, self.opened, self.forward_of = op, source, probe, opened, forward_of
+        self.network, self.batch = network, batch
+        self.signature = Signature.of(network)
+        self._candidates = lru_cache(maxsize=1024)(self._search)
+
+    @cached_property
+    def _read(self) -> frozenset[str]:
+        """The symbols that shapes give away."""
+        sizes = {name: tuple(axis.size for axis in axes) for name, axes in self.signature.axes.items()}
+        return frozenset(each.symbol for each in bindings(sizes))
+
+    @cached_property
+    def _meant(self) -> tuple[tuple[str | None, str | None, bool], ...]:
+        """For each size: its symbol if shapes give it away, another that they do, whether the value depends on it."""
+        found = []
+        for changes, first in zip(self.probe.changes, self.probe.inputs, strict=True):
+            mine = [s for s, index in self.opened.symbols.items() if index in changes]
+            own = next((s for s in mine if self.opened.symbols[s] == first), None)
+            other = next((s for s in mine if s in self._read), None)
+            needed = any(s in self.network.symbols for s in mine if s != other)
+            found.append((own if own in self._read else None, other, needed))
+        return tuple(found)
+
+    def read(self, tensors: Sequence[Any], arrays: Arrays) -> Sizes:
+        """The open sizes of a call.
+
+        Args:
+            tensors: all arguments, in order.
+            arrays: what they should be.
+
+        Raises:
+            ArgumentError: an argument has another number of axes or of channels, or no size or several fit.
+        """
+        single = self.batch is not None and self.batch.missing(tensors)
+        whole = self.batch.added(tensors, arrays) if single and self.batch is not None else tensors
+        unread = [
+            n
+            for n, (own, other, needed) in zip(self.source.names, self._meant, strict=True)
+            if not (own or other)
+        ]
+        if unread:
+            raise ArgumentError(
+                f"size {unread[0]} of {self.op!r} cannot be read off its arguments ({self.signature}); call "
+                f"{self.example} for the function of a size"
+            )
+        values = self.signature.check(whole, arrays, mixed=True)
+        return tuple([self._size(place, values) for place in range(len(self.source.names))])
+
+    @property
+    def example(self) -> str:
+        """How to ask for the function of a size."""
+        return f"at({', '.join(f'{name}=56' for name in self.source.names)})"
+
+    def _size(self, place: int, values: dict[str, int]) -> int:
+        own, other, needed = self._meant[place]
+        if own is not None:
+            return values[own]
+        assert other is not None
+        found = self._candidates(place, other, values[other])
+        name = self.source.names[place]
+        if not found:
+            raise ArgumentError(
+                f"no {name} gives {self.op!r} the size {other}={values[other]} that its arguments have; give others"
+            )
+        if needed and len(found) > 1:
+            raise ArgumentError(
+                f"{name} of {self.op!r} may be {' or '.join(map(str, found))}: the arguments have "
+                f"{other}={values[other]} for each; call {self.example} for the function of a size"
+            )
+        return found[0]
+
+    def _search(self, place: int, symbol: str, value: int) -> tuple[int, ...]:
+        """The sizes at a place for which an index of a symbol has a value."""
+        probe, index = self.probe, self.opened.symbols[symbol]
+        period = probe.periods[place]
+        base, change = sizes_of(probe.forward)[index], probe.changes[place][index]
+        near = probe.sizes[place] + (value - base) * period // change
+        tried = range(max(1, near - 2 * period), near + 2 * period + 1)
+        return tuple([size for size in tried if self._of(place, size, index) == value])
+
+    def _of(self, place: int, size: int, index: str) -> int | None:
+        """The size of an index where one open size is another."""
+        sizes = (*self.probe.sizes[:place], size, *self.probe.sizes[place + 1 :])
+        try:
+            found = sizes_of(self.forward_of(self.source.at(sizes)))[index]
+        except TnconvError:
+            return None
+        return found if isinstance(found, int) else None

@@ -1,0 +1,86 @@
+"""What one compilation leaves for other sizes: network and plan with symbols, which sizes are put into."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+from tnconv.compiler.bind_sizes import Binding
+from tnconv.compiler.candidate import Candidate
+from tnconv.compiler.driver import Derived
+from tnconv.compiler.function import CompiledFunction
+from tnconv.compiler.open_source import Opened, Probe
+from tnconv.errors import TnconvError
+from tnconv.ir import Expression
+from tnconv.spec import Layer
+
+
+@dataclass(frozen=True)
+class Template:
+    """A compiled function with symbols in place of sizes.
+
+    Args:
+        opened: the forward network.
+        derived: the network that is computed.
+        candidate: the plan for it, and what else was chosen.
+        like: the function that it was made from.
+    """
+
+    opened: Opened
+    derived: Derived
+    candidate: Candidate
+    like: CompiledFunction
+
+    def function(self, forward: Expression, spec: Layer | None) -> CompiledFunction | None:
+        """The function for the sizes of a forward network, by the same plan; None where that is another network."""
+        values = self.opened.values(forward)
+        if values is None:
+            return None
+        binding = Binding(values)
+        network = binding.expression(self.derived.network)
+        task = replace(self.candidate.task, network=network)
+        chosen = replace(self.candidate, task=task, plan=binding.plan(self.candidate.plan))
+        return self.like.resized(network, self.derived.stages, chosen.executable, spec)
+
+    def same_network(self, forward: Expression, network: Expression) -> bool:
+        """Whether this is what passes make of a forward network."""
+        values = self.opened.values(forward)
+        return values is not None and Binding(values).gives(self.derived.network, network)
+
+
+def template_of(
+    function: CompiledFunction, probe: Probe, derive: Callable[[Expression], Derived]
+) -> Template | None:
+    """What a compiled function leaves for other sizes; None where its network cannot be written with symbols.
+
+    Args:
+        function: for the sizes of the probe.
+        probe: how its forward network depends on them.
+        derive: the network of the operation, after all passes, of a forward network.
+    """
+    chosen = function.built.candidate
+    if chosen.chunk is not None or chosen.recomputed or function.samples:
+        return None
+    for opened in _opened(probe):
+        values = opened.values(probe.forward)
+        if values is None:
+            continue
+        try:
+            derived = derive(opened.network)
+            if not Binding(values).gives(derived.network, function.network):
+                continue
+            hints = {**chosen.task.hints, **values}
+            task = replace(chosen.task, network=derived.network, hints=hints)
+            plans = [each.plan for each in task.candidates()]
+        except TnconvError:
+            continue
+        plan = next((each for each in plans if Binding(values).plan(each) == function.plan), None)
+        if plan is not None:
+            return Template(opened, derived, replace(chosen, plan=plan), function)
+    return None
+
+
+def _opened(probe: Probe) -> Iterator[Opened]:
+    """Networks with symbols, those that need least of symbols first."""
+    for made in (probe.independent, probe.affine):
+        found = made()
+        if found is not None:
+            yield found
