@@ -1,5 +1,6 @@
 """Integers in place of some size symbols, in networks and plans: what was made once serves many sizes."""
 
+import operator
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
@@ -36,7 +37,7 @@ class Binding:
         self.values = dict(values)
         self._sizes: dict[Size, Size] = {}
         self._indices: dict[Index, Index] = {}
-        self._axes: dict[Axis, Axis] = {}
+        self._axes: dict[int, tuple[Axis, Axis]] = {}  # by identity: hashing one takes as long as binding it
 
     @cached_property
     def _numbers(self) -> dict[Monomial, int]:
@@ -75,15 +76,15 @@ class Binding:
 
     def axis(self, axis: Axis) -> Axis:
         """An axis with these values."""
-        found = self._axes.get(axis)
+        found = self._axes.get(id(axis))
         if found is None:
-            found = self._axes[axis] = self._axis(axis)
-        return found
+            found = self._axes[id(axis)] = axis, self._axis(axis)
+        return found[1]
 
     def _axis(self, axis: Axis) -> Axis:
-        indices = tuple(map(self.index, axis.indices))
+        indices = tuple([self.index(index) for index in axis.indices])
         if axis.is_group:
-            return axis if indices == axis.indices else Axis(indices)
+            return axis if all(map(operator.is_, indices, axis.indices)) else Axis(indices)
         return Axis(indices, tuple(map(self.size, axis.strides)), axis.start, self.size(axis.size))
 
     def relation(self, relation: Relational) -> Relational:
