@@ -304,8 +304,12 @@ def test_a_group_stays_a_group_under_substitution():
 
 def test_axes_bind():
     n = Index("n", N)
-    assert group(A, n).bind({"N": 3}) == group(A, Index("n", 3))
-    assert Axis((n,), (1,), 2, N + 2).bind({"N": 3}) == Axis((Index("n", 3),), (1,), 2, 5)
+
+    def three(size):
+        return evaluate(size, {"N": 3})
+
+    assert group(A, n).resized(three) == group(A, Index("n", 3))
+    assert Axis((n,), (1,), 2, N + 2).resized(three) == Axis((Index("n", 3),), (1,), 2, 5)
 
 
 def test_one_stride_an_index():

@@ -117,7 +117,15 @@ KEYS = (
 def test_what_is_no_integer_is_refused(place: str) -> None:
     for value in NONE:
         if isinstance(value, str) and place in (
+            "module input_size",
             "spec batch_size",
+            "spec channels",
+            "spec groups",
+            "spec input_size",
+            "spec kernel_size",
+            "spec kernel_size in a list",
+            "spec kernel_size in a tuple",
+            "spec out_channels",
             "linear spec",
             "pooling spec",
             "unfolding spec",

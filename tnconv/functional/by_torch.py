@@ -18,6 +18,7 @@ from tnconv.errors import ArgumentError
 from tnconv.functional.compiled_calls import over_groups
 from tnconv.ir.shapes import covered
 from tnconv.spec import ConvSpec, ConvTransposeSpec, PoolSpec, UnfoldSpec
+from tnconv.spec.layer_spec import of_numbers
 
 Pairs = Sequence[tuple[int, int]]
 _POOL: dict[int, Any] = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
@@ -75,7 +76,9 @@ def avg_pool(dims: int, input: Tensor, options: tuple[Any, ...]) -> Tensor:
     """`tnconv.functional.avg_poolNd`; options are those behind the input."""
     native = _of(_POOL, dims, "average pooling")
     kernel_size, stride, padding, ceil_mode, counted, divisor = options
-    spec = PoolSpec(1, kernel_size, (_LARGE,) * dims, stride=stride, padding=padding, divisor=divisor)
+    spec = of_numbers(
+        PoolSpec(1, kernel_size, (_LARGE,) * dims, stride=stride, padding=padding, divisor=divisor)
+    )
     if ceil_mode or not counted:
         if not _even(spec.paddings) or (dims == 1 and divisor is not None):
             raise _unknown(dims, "average pooling with such windows")
@@ -91,7 +94,7 @@ def unfold(dims: int, input: Tensor, options: tuple[Any, ...]) -> Tensor:
     """`tnconv.functional.unfoldNd`; options are kernel_size, dilation, padding, stride."""
     kernel_size, dilation, padding, stride = options
     fields = {"stride": stride, "padding": padding, "dilation": dilation}
-    spec = UnfoldSpec(1, kernel_size, (_LARGE,) * dims, **fields)
+    spec = of_numbers(UnfoldSpec(1, kernel_size, (_LARGE,) * dims, **fields))
     single = input.dim() == dims + 1
     x = _padded(input[None] if single else input, spec.paddings, dims)
     for place, (k, d, s) in enumerate(zip(spec.kernel_sizes, spec.dilations, spec.strides, strict=True), 2):
@@ -108,7 +111,7 @@ def fold(input: Tensor, output_size: tuple[int, ...], options: tuple[Any, ...]) 
         raise _unknown(dims, "fold")
     kernel_size, dilation, padding, stride = options
     fields = {"stride": stride, "padding": padding, "dilation": dilation}
-    spec = UnfoldSpec(1, kernel_size, output_size, **fields)
+    spec = of_numbers(UnfoldSpec(1, kernel_size, output_size, **fields))
     lines = (1,) * (2 - dims)  # one dimension is a plane of one row
     wide = [size + sum(ends) for size, ends in zip(spec.input_sizes, spec.paddings, strict=True)]
     kernel, apart, steps = ((*lines, *each) for each in (spec.kernel_sizes, spec.dilations, spec.strides))

@@ -25,6 +25,7 @@ from tnconv.functional.compiled_calls import (
 from tnconv.functional.types import Ints, NumericPadding
 from tnconv.spec import PoolSpec
 from tnconv.spec.fields import typed
+from tnconv.spec.layer_spec import of_numbers
 
 
 def avg_poolNd(
@@ -138,7 +139,7 @@ def _pool(
     """The sums over the windows, divided by the divisor, or by the number of kernel cells."""
     check_axes(sizes, spatial_axes(dims))
     over, _ = typed("ceil_mode", ceil_mode, bool), typed("count_include_pad", count_include_pad, bool)
-    spec = PoolSpec(
+    made = PoolSpec(
         sizes[0],
         kernel_size,
         tuple(sizes[1:]),
@@ -147,6 +148,7 @@ def _pool(
         divisor=1 if over and divisor is None else divisor,
         ceil_mode=over,
     )
+    spec = of_numbers(made)
     if over and divisor is None:
         spec = replace(spec, divisor=math.prod(spec.kernel_sizes))
     return compile(spec.spelled_out())

@@ -25,6 +25,7 @@ from tnconv.functional.types import Ints, NumericPadding
 from tnconv.spec import UnfoldSpec
 from tnconv.spec.fields import Ints as SpecInts
 from tnconv.spec.fields import shown, spread, typed
+from tnconv.spec.layer_spec import of_numbers
 
 
 def unfoldNd(
@@ -141,4 +142,4 @@ def _spec(
     channels: int, input_size: Shape, kernel_size: Any, dilation: Any, padding: Any, stride: Any
 ) -> UnfoldSpec:
     spec = UnfoldSpec(channels, kernel_size, input_size, stride=stride, padding=padding, dilation=dilation)
-    return spec.spelled_out()
+    return of_numbers(spec).spelled_out()

@@ -157,6 +157,19 @@ def evaluate(size: Size, values: Mapping[str, int]) -> int:
     return _compiled(size)(values)
 
 
+def put(size: Size, values: Mapping[str, int]) -> Size:
+    """A size with integers in place of some of its symbols; an int where none is left.
+
+    Raises:
+        NetworkError: none is left and it is no integer.
+    """
+    names = symbol_names(size)
+    if all(name in values for name in names):
+        return evaluate(size, values)
+    known = {symbol(name): values[name] for name in names if name in values}
+    return normal(size.subs(known)) if known else size
+
+
 @lru_cache(maxsize=4096)
 def _compiled(size: Size) -> Callable[[Mapping[str, int]], int]:
     """A function of exact integer arithmetic: floats would make `floor(N/49)` wrong at 49 and above 2**53."""
@@ -483,11 +496,10 @@ class Axis:
         indices = tuple(mapping.get(i, i) for i in self.indices)
         return Axis(indices) if self.is_group else replace(self, indices=indices)
 
-    def bind(self, values: Mapping[str, int]) -> "Axis":
-        """The same axis with integers in place of the size symbols."""
-        indices = tuple(i.sized(evaluate(i.size, values)) for i in self.indices)
-        strides = tuple(evaluate(s, values) for s in self.strides)
-        return Axis(indices, strides, self.start, evaluate(self.size, values))
+    def resized(self, change: Callable[[Size], Size]) -> "Axis":
+        """The same axis with all sizes changed, those of its indices too."""
+        indices = tuple(i.sized(change(i.size)) for i in self.indices)
+        return Axis(indices, tuple(map(change, self.strides)), self.start, change(self.size))
 
     def __str__(self) -> str:
         if not self.is_group:

@@ -20,6 +20,7 @@ from tnconv.ir.index import (
     check_name,
     evaluate,
     integers_of,
+    put,
     symbol,
     symbol_names,
 )
@@ -231,23 +232,38 @@ class Network:
             NetworkError: a size has a symbol that is not named, or a value is no integer.
         """
         values = integers_of(values)
+        return self._resized(values, lambda size: evaluate(size, values))
+
+    def at(self, **sizes: int) -> "Network":
+        """The network with integers in place of some symbols: `network.at(H=56, W=56)`; those not named stay.
+
+        Raises:
+            NetworkError: there is no such symbol, a value is no integer, or a size is not one at these values.
+        """
+        values = check_symbols(self, sizes)
+        return self._resized(values, lambda size: put(size, values))
+
+    def _resized(self, values: Mapping[str, int], change: Callable[[Size], Size]) -> "Network":
+        """The network with every size changed, and with integers in place of the symbols of its scales."""
         numbers = {symbol(name): value for name, value in values.items()}
+
+        def sized(index: Index) -> Index:
+            return index.sized(change(index.size))
+
         nodes: list[Node] = []
         for node in self.nodes:
             match node:
                 case Tensor():
-                    nodes.append(replace(node, axes=tuple(axis.bind(values) for axis in node.axes)))
+                    nodes.append(replace(node, axes=tuple(axis.resized(change) for axis in node.axes)))
                 case Scale():
                     nodes.append(replace(node, value=node.value.subs(numbers)))
                 case Select():
-                    left, right = _bound(node.left, values), _bound(node.right, values)
-                    nodes.append(replace(node, left=left, right=right))
+                    nodes.append(replace(node, left=sized(node.left), right=sized(node.right)))
                 case Pattern() | Delta():
-                    modulus = None if node.modulus is None else evaluate(node.modulus, values)
-                    terms = tuple((a, _bound(x, values)) for a, x in node.terms)
-                    left = _bound(node.left, values)
-                    nodes.append(pattern(node.name, left, terms, node.offset, modulus, node.mode))
-        return self.with_nodes(nodes, (axis.bind(values) for axis in self.output))
+                    modulus = None if node.modulus is None else change(node.modulus)
+                    terms = tuple((a, sized(x)) for a, x in node.terms)
+                    nodes.append(pattern(node.name, sized(node.left), terms, node.offset, modulus, node.mode))
+        return self.with_nodes(nodes, (axis.resized(change) for axis in self.output))
 
     def fresh_name(self, base: str) -> str:
         """`base`, or `base_2`, `base_3`, …: a name that no node and no index has."""
@@ -265,8 +281,19 @@ def _canonical(node: Node) -> Node:
     return node
 
 
-def _bound(index: Index, values: Mapping[str, int]) -> Index:
-    return index.sized(evaluate(index.size, values))
+def check_symbols(expression: "Expression", sizes: Mapping[str, object]) -> dict[str, int]:
+    """Integers for some symbols of a network.
+
+    Raises:
+        NetworkError: there is no such symbol, or a value is no integer.
+    """
+    unknown = sorted(sizes.keys() - set(expression.symbols))
+    if unknown:
+        raise NetworkError(
+            f"{unknown[0]}={sizes[unknown[0]]!r} is given, but {expression.name!r} has no such symbol; it has "
+            f"{', '.join(expression.symbols) or 'none'}"
+        )
+    return integers_of(sizes)
 
 
 def fresh(base: str, taken: set[str]) -> str:
@@ -371,6 +398,17 @@ class Sum:
     def symbols(self) -> tuple[str, ...]:
         """Names of the symbols of all terms, sorted."""
         return tuple(sorted({n for term in self.terms for n in term.symbols}))
+
+    def at(self, **sizes: int) -> "Sum":
+        """The sum with integers in place of some symbols; those not named stay.
+
+        Raises:
+            NetworkError: there is no such symbol, a value is no integer, or a size is not one at these values.
+        """
+        check_symbols(self, sizes)
+        return self.map_terms(
+            lambda term: term.at(**{name: size for name, size in sizes.items() if name in term.symbols})
+        )
 
     def map_terms(self, change: Callable[[Network], Network]) -> "Sum":
         """The sum of the changed terms."""

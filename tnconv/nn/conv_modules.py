@@ -10,6 +10,7 @@ from tnconv import functional
 from tnconv.functional.types import Ints, Padding
 from tnconv.nn.modules import CopiedConv, OfConv, any_input, check_dims, kernel, symmetric
 from tnconv.spec import ConvSpec
+from tnconv.spec.layer_spec import of_numbers
 
 
 class ConvNd(_ConvNd, OfConv, CopiedConv):
@@ -64,8 +65,8 @@ class ConvNd(_ConvNd, OfConv, CopiedConv):
         # Without input channels there is no network, but torch's own function, as torch has it.
         none = type(in_channels) is int and in_channels == 0
         inside = groups if none else in_channels
-        spec = ConvSpec(
-            inside, out_channels, extent, any_input(dims), groups=groups, bias=bool(bias), **fields
+        spec = of_numbers(
+            ConvSpec(inside, out_channels, extent, any_input(dims), groups=groups, bias=bool(bias), **fields)
         )
         named = isinstance(spec.padding, str)
         super().__init__(

@@ -14,7 +14,7 @@ from tnconv.ir.shapes import covered
 from tnconv.nn.modules import CopiedConv, any_input, check_dims, kernel, symmetric
 from tnconv.spec import ConvTransposeSpec
 from tnconv.spec.fields import Symbolic, shown, typed
-from tnconv.spec.layer_spec import KnowsSpec, module_fields
+from tnconv.spec.layer_spec import KnowsSpec, module_fields, of_numbers
 
 
 class ConvTransposeNd(_ConvTransposeNd, KnowsSpec, CopiedConv):
@@ -72,8 +72,11 @@ class ConvTransposeNd(_ConvTransposeNd, KnowsSpec, CopiedConv):
             "dilation": dilation,
         }
         extent = kernel(kernel_size, dims)
-        spec = ConvTransposeSpec(
-            in_channels, out_channels, extent, any_input(dims), groups=groups, bias=bool(bias), **fields
+        size = any_input(dims)
+        spec = of_numbers(
+            ConvTransposeSpec(
+                in_channels, out_channels, extent, size, groups=groups, bias=bool(bias), **fields
+            )
         )
         super().__init__(
             spec.in_channels,

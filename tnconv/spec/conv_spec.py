@@ -10,10 +10,11 @@ from torch import nn
 
 from tnconv.errors import SpecError
 from tnconv.ir import Index, Network, Role, Sum, Tensor, group
+from tnconv.ir.guards import refuted
 from tnconv.ir.nodes import MODES
-from tnconv.spec.fields import HELP, Ints, Padding, Symbolic, shown
+from tnconv.spec.fields import HELP, Extent, Extents, Ints, Padding, Symbolic, shown
 from tnconv.spec.layer_spec import positions, size_of, with_bias
-from tnconv.spec.window import WindowLayer, check_groups
+from tnconv.spec.window import WindowLayer, check_groups, per_group
 
 
 @dataclass(frozen=True)
@@ -21,19 +22,20 @@ class ConvSpec(WindowLayer):
     """A convolution layer with all its hyper-parameters, for any number of spatial dimensions.
 
     Sizes are in cells. The number of spatial dimensions is the length of `kernel_size` or `input_size`;
-    two ints make one dimension. An int stands for the same value in every dimension.
+    two ints make one dimension. An int stands for the same value in every dimension. A size may be the name of a
+    symbol, which stands for any size: `ConvSpec("C", "D", 3, ("H", "W"), padding=1)`; `at` puts integers there.
 
     Args:
-        in_channels: channels of the input, over all groups.
-        out_channels: channels of the output, over all groups.
-        kernel_size: extent of the kernel.
-        input_size: extent of the input without padding.
+        in_channels: channels of the input, over all groups, an int or a symbol.
+        out_channels: channels of the output, over all groups, an int or a symbol.
+        kernel_size: extent of the kernel, ints or symbols.
+        input_size: extent of the input without padding, ints or symbols.
         batch_size: an int, or the name of a symbol that stands for any batch size.
         stride: step of the kernel.
         padding: an int, a tuple of ints, a tuple of (left, right) pairs, `"same"` (stride 1, the odd cell on
             the right) or `"valid"` (none).
         dilation: distance between kernel cells.
-        groups: number of channel groups; divides both channel counts.
+        groups: number of channel groups, an int or a symbol; divides both channel counts.
         bias: whether the layer has a bias.
         padding_mode: `"zeros"`, `"circular"`, `"reflect"` or `"replicate"`.
 
@@ -45,16 +47,16 @@ class ConvSpec(WindowLayer):
     modules = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
     rewritable = ("forward", "_conv_forward")
 
-    in_channels: int
-    out_channels: int
-    kernel_size: Ints
-    input_size: Ints
+    in_channels: Extent
+    out_channels: Extent
+    kernel_size: Extents
+    input_size: Extents
     _: KW_ONLY
     batch_size: Symbolic = "N"
     stride: Ints = 1
     padding: Padding = 0
     dilation: Ints = 1
-    groups: int = 1
+    groups: Extent = 1
     bias: bool = False
     padding_mode: str = "zeros"
 
@@ -63,8 +65,11 @@ class ConvSpec(WindowLayer):
         _check_geometry(self)
 
     def _network(self, bias: bool) -> Network | Sum:
-        n, g = Index("n", size_of(self.batch_size)), Index("g", self.groups)
-        c, d = Index("c", self.in_channels // self.groups), Index("d", self.out_channels // self.groups)
+        n, g = Index("n", size_of(self.batch_size)), Index("g", size_of(self.groups))
+        c, d = (
+            Index(name, per_group(n, self.groups))
+            for name, n in (("c", self.in_channels), ("d", self.out_channels))
+        )
         i, k = positions("i", self.input_sizes), positions("k", self.kernel_sizes)
         o = positions("o", self.output_sizes)
         x = Tensor("x", Role.INPUT, (group(n), group(g, c), *map(group, i)))
@@ -82,12 +87,12 @@ def _check_geometry(spec: ConvSpec) -> None:
     if spec.padding_mode not in ("zeros", *MODES):
         raise SpecError(f"padding_mode {shown(spec.padding_mode)} is not known; {HELP['padding_mode']}")
     for place, (size, pair) in enumerate(zip(spec.input_sizes, spec.paddings, strict=True), 1):
-        if spec.padding_mode == "circular" and max(pair) > size:
+        if spec.padding_mode == "circular" and refuted(max(pair), size):
             raise SpecError(
                 f"circular padding {pair} of dimension {place} wraps around more than once: input size is "
                 f"{size}; give at most the input size"
             )
-        if spec.padding_mode == "reflect" and max(pair) >= size:
+        if spec.padding_mode == "reflect" and refuted(max(pair) + 1, size):
             raise SpecError(
                 f"reflecting padding {pair} of dimension {place} reaches beyond the input: input size is "
                 f"{size}; give less than the input size"

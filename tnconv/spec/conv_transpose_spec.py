@@ -6,11 +6,12 @@ from functools import cached_property
 from torch import nn
 
 from tnconv.errors import SpecError
-from tnconv.ir import Index, Network, Node, Role, Sum, Tensor, group, pattern
-from tnconv.ir.shapes import covered
-from tnconv.spec.fields import MAX_SIZE, NUMERIC_HELP, Ints, NumericPadding, Symbolic
+from tnconv.ir import Index, Network, Node, Role, Size, Sum, Tensor, group, pattern
+from tnconv.ir.guards import refuted
+from tnconv.ir.index import normal
+from tnconv.spec.fields import MAX_SIZE, NUMERIC_HELP, Extent, Extents, Ints, NumericPadding, Symbolic
 from tnconv.spec.layer_spec import positions, size_of, with_bias
-from tnconv.spec.window import WindowLayer, check_groups
+from tnconv.spec.window import WindowLayer, cells, check_groups, per_group
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,8 @@ class ConvTransposeSpec(WindowLayer):
     """A transposed convolution layer with all its hyper-parameters, for any number of spatial dimensions.
 
     Sizes are in cells. The number of spatial dimensions is the length of `kernel_size` or `input_size`;
-    two ints make one dimension. An int stands for the same value in every dimension.
+    two ints make one dimension. An int stands for the same value in every dimension. A size may be the name of a
+    symbol.
 
     Args:
         in_channels: channels of the input, over all groups.
@@ -30,7 +32,7 @@ class ConvTransposeSpec(WindowLayer):
         padding: cells cut off the output: an int, a tuple of ints or a tuple of (left, right) pairs.
         output_padding: cells added on the right of the output, below the larger of stride and dilation.
         dilation: distance between kernel cells.
-        groups: number of channel groups; divides both channel counts.
+        groups: number of channel groups, an int or a symbol; divides both channel counts.
         bias: whether the layer has a bias.
 
     Raises:
@@ -42,17 +44,17 @@ class ConvTransposeSpec(WindowLayer):
     rewritable = ("forward", "_output_padding")
     advice = NUMERIC_HELP
 
-    in_channels: int
-    out_channels: int
-    kernel_size: Ints
-    input_size: Ints
+    in_channels: Extent
+    out_channels: Extent
+    kernel_size: Extents
+    input_size: Extents
     _: KW_ONLY
     batch_size: Symbolic = "N"
     stride: Ints = 1
     padding: NumericPadding = 0
     output_padding: Ints = 0
     dilation: Ints = 1
-    groups: int = 1
+    groups: Extent = 1
     bias: bool = False
 
     @cached_property
@@ -61,15 +63,17 @@ class ConvTransposeSpec(WindowLayer):
         return self._spread("output_padding")
 
     @cached_property
-    def full_sizes(self) -> tuple[int, ...]:
+    def full_sizes(self) -> tuple[Size, ...]:
         """Extents of the output before the padding is cut off: `stride*(I-1) + reach + output_padding`."""
-        sizes = map(covered, self.kernel_sizes, self.dilations, self.input_sizes, self.strides)
-        return tuple(size + extra for size, extra in zip(sizes, self.output_paddings, strict=True))
+        sizes = map(cells, self.kernel_sizes, self.dilations, self.input_sizes, self.strides)
+        return tuple(normal(size + extra) for size, extra in zip(sizes, self.output_paddings, strict=True))
 
     @cached_property
-    def output_sizes(self) -> tuple[int, ...]:
+    def output_sizes(self) -> tuple[Size, ...]:
         """Extents of the output: `stride*(I-1) + dilation*(K-1) + 1 + output_padding - left - right`."""
-        return tuple(full - sum(pair) for full, pair in zip(self.full_sizes, self.paddings, strict=True))
+        return tuple(
+            normal(full - sum(pair)) for full, pair in zip(self.full_sizes, self.paddings, strict=True)
+        )
 
     def _check(self) -> None:
         check_groups(self)
@@ -82,16 +86,20 @@ class ConvTransposeSpec(WindowLayer):
                 )
         sizes = zip(self.full_sizes, self.paddings, self.output_sizes, strict=True)
         for place, (full, pair, size) in enumerate(sizes, 1):
-            if not 1 <= size <= MAX_SIZE:
-                need = "at least 1" if size < 1 else "at most 2**62"
+            large = isinstance(size, int) and size > MAX_SIZE
+            if large or refuted(1, size):
+                need = "at most 2**62" if large else "at least 1"
                 raise SpecError(
                     f"the output has {full} cells in spatial dimension {place} and padding {pair} leaves {size}, "
                     f"not {need}; give another padding, or another input_size, kernel_size or stride"
                 )
 
     def _network(self, bias: bool) -> Network | Sum:
-        n, g = Index("n", size_of(self.batch_size)), Index("g", self.groups)
-        c, d = Index("c", self.in_channels // self.groups), Index("d", self.out_channels // self.groups)
+        n, g = Index("n", size_of(self.batch_size)), Index("g", size_of(self.groups))
+        c, d = (
+            Index(name, per_group(n, self.groups))
+            for name, n in (("c", self.in_channels), ("d", self.out_channels))
+        )
         i, k = positions("i", self.input_sizes), positions("k", self.kernel_sizes)
         o = positions("o", self.output_sizes)
         nodes: list[Node] = [

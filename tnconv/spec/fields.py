@@ -2,39 +2,45 @@
 
 import keyword
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
 from tnconv.errors import NetworkError, SpecError
-from tnconv.ir import as_integer, symbol
+from tnconv.ir import Size, as_integer, symbol
 
 Ints = int | tuple[int, ...]
 Pairs = tuple[tuple[int, int], ...]
 NumericPadding = int | tuple[int | tuple[int, int], ...]
 Padding = int | str | tuple[int | tuple[int, int], ...]
 Symbolic = int | str  # an int, or the name of a size symbol
+if TYPE_CHECKING:  # what modules have is a number, what networks have a size: whoever reads a field knows
+    Extent = Any
+    Extents = Any
+else:
+    Extent = int | str
+    Extents = int | str | tuple[int | str, ...]
 
-T = TypeVar("T", int, int | tuple[int, int])
+T = TypeVar("T")
 
 MAX_SIZE = 2**62
 _MAX_COEFFICIENT = 2**31 - 1
 MAX_DIMS = 16
 HELP = {
-    "in_channels": "give an int of at least 1",
-    "out_channels": "give an int of at least 1",
-    "in_features": "give an int of at least 1",
-    "out_features": "give an int of at least 1",
+    "in_channels": 'give an int of at least 1, or the name of a symbol such as "C"',
+    "out_channels": 'give an int of at least 1, or the name of a symbol such as "C"',
+    "in_features": 'give an int of at least 1, or the name of a symbol such as "C"',
+    "out_features": 'give an int of at least 1, or the name of a symbol such as "C"',
     "channels": 'give an int of at least 1, or the name of a symbol such as "C"',
-    "kernel_size": "give an int of at least 1, or a tuple with one for each spatial dimension",
-    "input_size": "give an int of at least 1, or a tuple with one for each spatial dimension",
+    "kernel_size": "give an int of at least 1 or the name of a symbol, or a tuple with one for each spatial dimension",
+    "input_size": "give an int of at least 1 or the name of a symbol, or a tuple with one for each spatial dimension",
     "batch_size": 'give an int of at least 1, or the name of a symbol such as "N"',
     "output_size": "give an int of at least 1, or a tuple with one for each spatial dimension",
     "stride": "give an int of at least 1, or a tuple with one for each spatial dimension",
     "padding": 'give an int of at least 0, a tuple of ints or of (left, right) pairs, "same" or "valid"',
     "output_padding": "give an int of at least 0, or a tuple with one for each spatial dimension",
     "dilation": "give an int of at least 1, or a tuple with one for each spatial dimension",
-    "groups": "give an int of at least 1",
+    "groups": 'give an int of at least 1, or the name of a symbol such as "G"',
     "bias": "give true or false",
     "ceil_mode": "give true or false",
     "count_include_pad": "give true or false",
@@ -67,8 +73,10 @@ def typed(name: str, value: object, annotation: Any, advice: Mapping[str, str] =
         if not low <= number <= high:
             limit = f"at least {low}" if number < low else f"at most {high}"
             raise SpecError(f"{name} is {shown(value)} but {shown(number)} is not {limit}; {advice[name]}")
-    if annotation == Symbolic and isinstance(found, str):
-        _check_symbol(name, found, advice[name])
+    if annotation in (Symbolic, Extents):
+        for text in found if isinstance(found, tuple) else (found,):
+            if isinstance(text, str):
+                _check_symbol(name, text, advice[name])
     return found
 
 
@@ -106,7 +114,7 @@ def shown(value: object) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
-def spatial_dims(kernel_size: Ints, input_size: Ints) -> int:
+def spatial_dims(kernel_size: Extents, input_size: Extents) -> int:
     """The number of spatial dimensions: the length of either field, 1 if both are ints.
 
     Raises:
@@ -127,14 +135,14 @@ def spatial_dims(kernel_size: Ints, input_size: Ints) -> int:
 
 
 def spread(name: str, value: T | tuple[T, ...], dims: int) -> tuple[T, ...]:
-    """One value for each spatial dimension; as in torch, an int alone or in a tuple of its own is for all.
+    """One value for each spatial dimension; as in torch, one alone or in a tuple of its own is for all.
 
     Raises:
         SpecError: there are more or fewer values than dimensions.
     """
     if not isinstance(value, tuple):
         return (value,) * dims
-    if len(value) == 1 and isinstance(value[0], int):
+    if len(value) == 1 and not isinstance(value[0], tuple):
         return value * dims
     check_length(name, value, dims)
     return value
@@ -153,7 +161,7 @@ def check_length(name: str, value: object, dims: int) -> None:
         )
 
 
-def paddings(padding: Padding, strides: Sequence[int], reaches: Sequence[int]) -> Pairs:
+def paddings(padding: Padding, strides: Sequence[int], reaches: Sequence[Size]) -> Pairs:
     """(left, right) padding of every spatial dimension.
 
     Args:
@@ -179,10 +187,11 @@ def paddings(padding: Padding, strides: Sequence[int], reaches: Sequence[int]) -
             f"padding {padding} has length 2 but the layer has 1 spatial dimension(s); "
             f"write ({padding},) for left and right"
         )
-    return tuple((p, p) if isinstance(p, int) else p for p in spread("padding", padding, dims))
+    each: Any = spread("padding", padding, dims)
+    return tuple((p, p) if isinstance(p, int) else p for p in each)
 
 
-def _named_paddings(name: str, strides: Sequence[int], reaches: Sequence[int]) -> Pairs:
+def _named_paddings(name: str, strides: Sequence[int], reaches: Sequence[Size]) -> Pairs:
     if name == "valid":
         return ((0, 0),) * len(strides)
     if name != "same":
@@ -190,5 +199,10 @@ def _named_paddings(name: str, strides: Sequence[int], reaches: Sequence[int]) -
     if any(s != 1 for s in strides):
         raise SpecError(
             f"padding 'same' needs stride 1 but stride is {tuple(strides)}; give the padding as numbers"
+        )
+    symbolic = [reach for reach in reaches if not isinstance(reach, int)]
+    if symbolic:
+        raise SpecError(
+            f"padding 'same' depends on the kernel, which covers {symbolic[0]} cells; give the padding as numbers"
         )
     return tuple(((reach - 1) // 2, reach - 1 - (reach - 1) // 2) for reach in reaches)

@@ -6,18 +6,21 @@ one value per spatial dimension.
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, asdict, fields
+from dataclasses import MISSING, asdict, fields, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any, ClassVar, Self, get_type_hints
+from typing import Any, ClassVar, Self, TypeVar, get_type_hints
 
 from torch import nn
 from torch.nn.modules.lazy import LazyModuleMixin
 
 from tnconv.errors import SpecError
 from tnconv.ir import Axis, Index, Network, Role, Size, Sum, Tensor, symbol
-from tnconv.spec.fields import HELP, Ints, Symbolic, typed
+from tnconv.ir.guards import Guards, assuming
+from tnconv.spec.fields import HELP, Extents, Symbolic, shown, typed
 from tnconv.spec.files import write_file
+
+LayerType = TypeVar("LayerType", bound="Layer")
 
 
 class Layer(ABC):
@@ -49,14 +52,45 @@ class Layer(ABC):
         """Build the forward network."""
 
     @cached_property
-    def input_sizes(self) -> tuple[int, ...]:
+    def input_sizes(self) -> tuple[Size, ...]:
         """Extents of the input, without channels and without padding."""
         layer: Any = self  # a field of every subclass
         return self.sizes_of(layer.input_size)
 
     @abstractmethod
-    def sizes_of(self, input_size: Ints) -> tuple[int, ...]:
-        """An input size as the layer reads it: one int an axis."""
+    def sizes_of(self, input_size: Extents) -> tuple[Size, ...]:
+        """An input size as the layer reads it: one size an axis."""
+
+    @cached_property
+    def symbols(self) -> tuple[str, ...]:
+        """Names of the size symbols in the fields, sorted."""
+        found = (getattr(self, name) for name, kind in field_types(type(self)).items() if kind in _SIZES)
+        return tuple(sorted({text for value in found for text in _texts(value)}))
+
+    @cached_property
+    def guards(self) -> Guards:
+        """What has to hold for the sizes that symbols stand for, such as `K <= H + 2` and `C % G == 0`."""
+        with assuming() as found:
+            self._check()
+        return found.guards
+
+    def at(self, **sizes: int) -> Self:
+        """The same layer with integers in place of symbols: `spec.at(H=56, W=56)`; those not named stay.
+
+        Raises:
+            SpecError: the layer has no such symbol, or the sizes do not fit together.
+        """
+        unknown = sorted(sizes.keys() - set(self.symbols))
+        if unknown:
+            raise SpecError(
+                f"{unknown[0]}={shown(sizes[unknown[0]])} is given, but the layer has no such symbol; it has "
+                f"{', '.join(self.symbols) or 'none'}"
+            )
+        layer: Any = self
+        kinds = field_types(type(self))
+        changed = {name: _with(getattr(self, name), sizes) for name, kind in kinds.items() if kind in _SIZES}
+        made: Self = replace(layer, **changed)
+        return made
 
     def network(self, bias: bool | None = None) -> Network | Sum:
         """The forward network, the same object every time.
@@ -90,12 +124,12 @@ class Layer(ABC):
         write_file(Path(path), {"kind": self.kind} | given)  # TOML has no null; None is always the default
 
     @classmethod
-    def from_module(cls, module: nn.Module, input_size: Ints, batch_size: Symbolic = "N") -> Self:
+    def from_module(cls, module: nn.Module, input_size: Extents, batch_size: Symbolic = "N") -> Self:
         """The spec of a torch module of one of the types in `modules`.
 
         Args:
             module: whose attributes have the names of the fields.
-            input_size: extent of the input, an int or one per spatial dimension.
+            input_size: extent of the input, ints or names of symbols, one or one per spatial dimension.
             batch_size: an int, or the name of a symbol.
 
         Raises:
@@ -125,6 +159,34 @@ class Layer(ABC):
             raise SpecError(
                 f"{name} computes something else than {base.__name__}; give a {spec} of what it computes"
             )
+
+
+_SIZES = (Symbolic, Extents)  # the types of fields that may hold symbols
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    """The symbols in a field."""
+    return tuple(v for v in (value if isinstance(value, tuple) else (value,)) if isinstance(v, str))
+
+
+def _with(value: Any, sizes: Mapping[str, int]) -> Any:
+    """A field with integers in place of symbols."""
+    if isinstance(value, tuple):
+        return tuple(_with(v, sizes) for v in value)
+    return sizes.get(value, value) if isinstance(value, str) else value
+
+
+def of_numbers(layer: LayerType) -> LayerType:
+    """A layer whose sizes, but for that of the batch, are numbers, as those of tensors and modules are.
+
+    Raises:
+        SpecError: one is a symbol.
+    """
+    for name, kind in field_types(type(layer)).items():
+        texts = _texts(getattr(layer, name)) if kind in _SIZES and name != "batch_size" else ()
+        if texts:
+            raise SpecError(f"{name} is {shown(getattr(layer, name))}, which has a symbol; give ints here")
+    return layer
 
 
 class KnowsSpec:
@@ -177,7 +239,7 @@ def size_of(value: int | str) -> Size:
     return symbol(value) if isinstance(value, str) else value
 
 
-def positions(letter: str, sizes: Sequence[int]) -> list[Index]:
+def positions(letter: str, sizes: Sequence[Size]) -> list[Index]:
     """The indices `i1 i2 …` of a letter, one for each spatial dimension."""
     return [Index(f"{letter}{place}", size) for place, size in enumerate(sizes, 1)]
 

@@ -9,7 +9,7 @@ from torch import nn
 from tnconv.errors import SpecError
 from tnconv.spec.conv_spec import ConvSpec
 from tnconv.spec.conv_transpose_spec import ConvTransposeSpec
-from tnconv.spec.fields import Ints, Symbolic, shown, typed
+from tnconv.spec.fields import Extents, Symbolic, shown, typed
 from tnconv.spec.files import read_file
 from tnconv.spec.layer_spec import KnowsSpec, Layer, field_types, module_names, required_fields
 from tnconv.spec.linear_spec import LinearSpec
@@ -40,7 +40,7 @@ def load_spec(path: str | Path) -> LayerSpec:
 
 
 def spec_from_module(
-    module: nn.Module, input_size: Ints | None = None, batch_size: Symbolic = "N"
+    module: nn.Module, input_size: Extents | None = None, batch_size: Symbolic = "N"
 ) -> LayerSpec:
     """The spec of a module of torch or of `tnconv.nn`.
 
@@ -88,7 +88,7 @@ def _check_forward(module: KnowsSpec) -> None:
         )
 
 
-def as_spec(source: object, input_size: Ints | None = None) -> Layer:
+def as_spec(source: object, input_size: Extents | None = None) -> Layer:
     """The spec that a user means by a spec or a module.
 
     Args:
@@ -105,7 +105,7 @@ def as_spec(source: object, input_size: Ints | None = None) -> Layer:
         specs = ", ".join(layer.__name__ for layer in LAYERS)
         raise SpecError(f"{type(source).__name__!r} is not a layer; give a {specs}, or {_MODULES}")
     if input_size is not None:
-        sizes = source.sizes_of(typed("input_size", input_size, Ints, source.advice))
+        sizes = source.sizes_of(typed("input_size", input_size, Extents, source.advice))
         if sizes != source.input_sizes:
             raise SpecError(
                 f"input_size is {sizes} but the spec has {source.input_sizes}; give it in the spec alone"

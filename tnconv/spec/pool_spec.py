@@ -1,19 +1,18 @@
 """PoolSpec: average pooling as a validated value."""
 
-import math
 from dataclasses import KW_ONLY, dataclass
-from fractions import Fraction
 from functools import cached_property
 from typing import Any
 
 from torch import nn
 
 from tnconv.errors import SpecError
-from tnconv.ir import Index, Network, Role, Scale, Sum, Tensor, group
-from tnconv.ir.shapes import covered, window_count
-from tnconv.spec.fields import MAX_SIZE, NUMERIC_HELP, Ints, NumericPadding, Symbolic, shown
+from tnconv.ir import Index, Network, Role, Scale, Size, Sum, Tensor, group, product
+from tnconv.ir.guards import at_most, refuted
+from tnconv.ir.monomial import ONE
+from tnconv.spec.fields import MAX_SIZE, NUMERIC_HELP, Extents, Ints, NumericPadding, Symbolic, shown
 from tnconv.spec.layer_spec import positions, size_of
-from tnconv.spec.window import WindowLayer, check_names, module_kernel
+from tnconv.spec.window import WindowLayer, cells, check_names, module_kernel, windows
 
 
 @dataclass(frozen=True)
@@ -44,8 +43,8 @@ class PoolSpec(WindowLayer):
     advice = NUMERIC_HELP
 
     channels: Symbolic
-    kernel_size: Ints
-    input_size: Ints
+    kernel_size: Extents
+    input_size: Extents
     _: KW_ONLY
     batch_size: Symbolic = "N"
     stride: Ints | None = None
@@ -55,8 +54,19 @@ class PoolSpec(WindowLayer):
 
     @cached_property
     def strides(self) -> tuple[int, ...]:
-        """Steps of the window."""
-        return self.kernel_sizes if self.stride is None else self._spread("stride")
+        """Steps of the window.
+
+        Raises:
+            SpecError: they are those of the kernel, which is a symbol.
+        """
+        if self.stride is not None:
+            return self._spread("stride")
+        for size in self.kernel_sizes:
+            if not isinstance(size, int):
+                raise SpecError(
+                    f"the stride is that of the kernel, {size}, which is a symbol; give stride an int"
+                )
+        return self.kernel_sizes
 
     @cached_property
     def dilations(self) -> tuple[int, ...]:
@@ -64,7 +74,7 @@ class PoolSpec(WindowLayer):
         return (1,) * self.spatial_dims
 
     @cached_property
-    def output_sizes(self) -> tuple[int, ...]:
+    def output_sizes(self) -> tuple[Size, ...]:
         """Extents of the output."""
         full = super().output_sizes
         return _ceil_sizes(self) if self.ceil_mode else full
@@ -73,12 +83,12 @@ class PoolSpec(WindowLayer):
     def reaches_over(self) -> bool:
         """Whether a window reaches beyond the padded input, under `ceil_mode=True`."""
         sizes = zip(self.output_sizes, self.strides, self.reaches, self.padded_sizes, strict=True)
-        return any(covered(reach, 1, outputs, stride) > padded for outputs, stride, reach, padded in sizes)
+        return not all(at_most(cells(r, 1, outputs, s), padded) for outputs, s, r, padded in sizes)
 
     def _check(self) -> None:
         check_names(self)
         for place, (pair, size) in enumerate(zip(self.paddings, self.kernel_sizes, strict=True), 1):
-            if 2 * max(pair) > size:
+            if refuted(2 * max(pair), size):
                 raise SpecError(
                     f"padding {max(pair)} of spatial dimension {place} is more than half of kernel size {size}; "
                     "give less padding, or a larger kernel_size"
@@ -89,10 +99,10 @@ class PoolSpec(WindowLayer):
                 f"ceil_mode=True adds windows that reach beyond the padded input {self.padded_sizes} to make the "
                 f"output {self.output_sizes}; they have fewer cells, so give a divisor, or ceil_mode=False"
             )
-        cells = math.prod(self.kernel_sizes)
-        if self.divisor is None and cells > MAX_SIZE:
+        count = product(self.kernel_sizes)
+        if self.divisor is None and isinstance(count, int) and count > MAX_SIZE:
             raise SpecError(
-                f"the kernel has {shown(cells)} cells, more than 2**62; give a smaller kernel_size"
+                f"the kernel has {shown(count)} cells, more than 2**62; give a smaller kernel_size"
             )
 
     def _network(self, _bias: bool) -> Network | Sum:
@@ -101,8 +111,8 @@ class PoolSpec(WindowLayer):
         i, k = positions("i", self.input_sizes), positions("k", self.kernel_sizes)
         o = positions("o", self.output_sizes)
         x = Tensor("x", Role.INPUT, (group(n), group(g, c), *map(group, i)))
-        divisor = math.prod(self.kernel_sizes) if self.divisor is None else self.divisor
-        scale = Scale("scale", Fraction(1, divisor))
+        divisor = product(self.kernel_sizes) if self.divisor is None else self.divisor
+        scale = Scale("scale", ONE / divisor)
         output = (group(n), group(g, d), *map(group, o))
         name = f"avg_pool{self.spatial_dims}d.forward"
         return Network(name, (x, *self.window_patterns(k, o), scale), output)
@@ -111,7 +121,7 @@ class PoolSpec(WindowLayer):
     def from_module(
         cls,
         module: nn.Module,
-        input_size: Ints,
+        input_size: Extents,
         batch_size: Symbolic = "N",
         channels: Symbolic = "C",
     ) -> "PoolSpec":
@@ -153,11 +163,17 @@ def _check_counting(spec: PoolSpec, layer: Any) -> None:
         )
 
 
-def _ceil_sizes(spec: PoolSpec) -> tuple[int, ...]:
+def _ceil_sizes(spec: PoolSpec) -> tuple[Size, ...]:
     """Output sizes under `ceil_mode=True`: a last window that starts within the input or the left padding counts."""
     sizes = zip(spec.input_sizes, spec.paddings, spec.padded_sizes, spec.reaches, spec.strides, strict=True)
     found = []
     for size, (left, _), padded, reach, stride in sizes:
-        outputs = window_count(padded + stride - 1, reach, stride)
-        found.append(outputs - 1 if (outputs - 1) * stride >= size + left else outputs)
+        outputs = windows(padded + stride - 1, reach, stride)
+        started = windows(size + left + stride - 1, stride, stride)  # within the input or the left padding
+        if not (at_most(outputs, started) or at_most(started, outputs)):
+            raise SpecError(
+                f"ceil_mode=True makes {outputs} or {started} windows of input size {size}, whichever is less; give "
+                "the input size as a number, or ceil_mode=False"
+            )
+        found.append(outputs if at_most(outputs, started) else started)
     return tuple(found)

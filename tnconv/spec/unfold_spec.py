@@ -6,7 +6,7 @@ from typing import Any
 from torch import nn
 
 from tnconv.ir import Index, Network, Role, Sum, Tensor, group
-from tnconv.spec.fields import NUMERIC_HELP, Ints, NumericPadding, Symbolic
+from tnconv.spec.fields import NUMERIC_HELP, Extents, Ints, NumericPadding, Symbolic
 from tnconv.spec.layer_spec import positions, size_of
 from tnconv.spec.window import WindowLayer, check_names, module_kernel
 
@@ -38,8 +38,8 @@ class UnfoldSpec(WindowLayer):
     advice = NUMERIC_HELP
 
     channels: Symbolic
-    kernel_size: Ints
-    input_size: Ints
+    kernel_size: Extents
+    input_size: Extents
     _: KW_ONLY
     batch_size: Symbolic = "N"
     stride: Ints = 1
@@ -62,7 +62,7 @@ class UnfoldSpec(WindowLayer):
     def from_module(
         cls,
         module: nn.Module,
-        input_size: Ints,
+        input_size: Extents,
         batch_size: Symbolic = "N",
         channels: Symbolic = "C",
     ) -> "UnfoldSpec":

@@ -6,11 +6,14 @@ from functools import cached_property
 from typing import Any, Self, cast
 
 from tnconv.errors import SpecError
-from tnconv.ir import Index, Node, pattern
+from tnconv.ir import Index, Node, Size, pattern
+from tnconv.ir.guards import refuted, whole
+from tnconv.ir.index import normal
 from tnconv.ir.nodes import MODES
-from tnconv.ir.shapes import covered, window_count
-from tnconv.spec.fields import MAX_SIZE, Ints, Pairs, paddings, shown, spatial_dims, spread, typed
-from tnconv.spec.layer_spec import Layer, positions
+from tnconv.ir.quotient import quotient
+from tnconv.ir.shapes import covered
+from tnconv.spec.fields import MAX_SIZE, Extents, Ints, Pairs, paddings, shown, spatial_dims, spread, typed
+from tnconv.spec.layer_spec import Layer, positions, size_of
 
 _PLURAL = ("kernel_size", "stride", "padding", "output_padding", "dilation")  # with a property in the plural
 
@@ -18,9 +21,9 @@ _PLURAL = ("kernel_size", "stride", "padding", "output_padding", "dilation")  # 
 class WindowLayer(Layer):
     """A layer with a kernel that moves over the input, in any number of spatial dimensions."""
 
-    def sizes_of(self, input_size: Ints) -> tuple[int, ...]:
-        """One int for each spatial dimension; an int is the same in all."""
-        return spread("input_size", input_size, self.spatial_dims)
+    def sizes_of(self, input_size: Extents) -> tuple[Size, ...]:
+        """One size for each spatial dimension; one alone is the same in all."""
+        return tuple(map(size_of, spread("input_size", input_size, self.spatial_dims)))
 
     @cached_property
     def spatial_dims(self) -> int:
@@ -29,9 +32,9 @@ class WindowLayer(Layer):
         return spatial_dims(layer.kernel_size, layer.input_size)
 
     @cached_property
-    def kernel_sizes(self) -> tuple[int, ...]:
+    def kernel_sizes(self) -> tuple[Size, ...]:
         """Extents of the kernel."""
-        return self._spread("kernel_size")
+        return tuple(map(size_of, self._spread("kernel_size")))
 
     @cached_property
     def strides(self) -> tuple[int, ...]:
@@ -50,27 +53,30 @@ class WindowLayer(Layer):
         return paddings(layer.padding, self.strides, self.reaches)
 
     @cached_property
-    def reaches(self) -> tuple[int, ...]:
+    def reaches(self) -> tuple[Size, ...]:
         """Cells that the dilated kernel covers: `dilation*(K-1) + 1`."""
-        return tuple(map(covered, self.kernel_sizes, self.dilations))
+        return tuple(map(cells, self.kernel_sizes, self.dilations))
 
     @cached_property
-    def padded_sizes(self) -> tuple[int, ...]:
+    def padded_sizes(self) -> tuple[Size, ...]:
         """Extents of the input with its padding."""
-        return tuple(i + sum(pair) for i, pair in zip(self.input_sizes, self.paddings, strict=True))
+        return tuple(normal(i + sum(pair)) for i, pair in zip(self.input_sizes, self.paddings, strict=True))
 
     @cached_property
-    def output_sizes(self) -> tuple[int, ...]:
+    def output_sizes(self) -> tuple[Size, ...]:
         """Extents of the output: `floor((I + left + right - dilation*(K-1) - 1) / stride) + 1`."""
-        return tuple(map(window_count, self.padded_sizes, self.reaches, self.strides))
+        return tuple(map(windows, self.padded_sizes, self.reaches, self.strides))
 
-    def _spread(self, name: str) -> tuple[int, ...]:
+    def _spread(self, name: str) -> tuple[Any, ...]:
         return spread(name, getattr(self, name), self.spatial_dims)
 
     def spelled_out(self) -> Self:
         """The same layer with one value for each spatial dimension, however its fields were written."""
         written: Any = self
-        fields = {name: getattr(self, f"{name}s") for name in _PLURAL if hasattr(self, name)}
+        fields = {name: self._spread(name) for name in _PLURAL if hasattr(self, name)}
+        fields["padding"] = self.paddings
+        if fields.get("stride") == (None,) * self.spatial_dims:
+            fields["stride"] = self.strides
         return cast(Self, replace(written, **fields))
 
     def window_patterns(self, k: Sequence[Index], o: Sequence[Index], mode: str = "zeros") -> list[Node]:
@@ -102,16 +108,33 @@ class WindowLayer(Layer):
             self.input_sizes, self.paddings, self.padded_sizes, self.reaches, self.output_sizes, strict=True
         )
         for place, (size, pair, padded, reach, outputs) in enumerate(sizes, 1):
-            if padded > MAX_SIZE:
+            if isinstance(padded, int) and padded > MAX_SIZE:
                 raise SpecError(
                     f"input size {size} with padding {pair} of spatial dimension {place} makes {padded} cells, "
                     "more than 2**62; give smaller sizes"
                 )
-            if reach > padded and not (partial and outputs >= 1):
+            if refuted(reach, padded) and not (partial and not refuted(1, outputs)):
                 raise SpecError(
                     f"the dilated kernel has {reach} cells in spatial dimension {place} but the padded input has "
                     f"{padded}; make the input or the padding larger, or the kernel or the dilation smaller"
                 )
+
+
+def cells(kernel: Size, dilation: int, positions: Size = 1, stride: int = 1) -> Size:
+    """`covered` of sizes that may be symbols."""
+    return normal(covered(kernel, dilation, positions, stride))
+
+
+def windows(padded: Size, reach: Size, stride: int) -> Size:
+    """How many windows of `reach` cells lie within `padded` cells."""
+    return normal(quotient(normal(padded - reach), stride) + 1)
+
+
+def per_group(channels: int | str, groups: int | str) -> Size:
+    """Channels of one group."""
+    if isinstance(channels, int) and isinstance(groups, int):
+        return channels // groups
+    return normal(size_of(channels) / size_of(groups))
 
 
 def check_groups(layer: Any) -> None:
@@ -122,7 +145,9 @@ def check_groups(layer: Any) -> None:
     """
     for name in ("in_channels", "out_channels"):
         channels = getattr(layer, name)
-        if channels % layer.groups:
+        if isinstance(channels, str) or isinstance(layer.groups, str):
+            whole(per_group(channels, layer.groups))
+        elif channels % layer.groups:
             raise SpecError(
                 f"groups {layer.groups} does not divide {name} {channels}; choose a divisor of both channels"
             )

@@ -33,7 +33,7 @@ from tnconv.nn.tensorised.ranks import Rank, resolve_ranks
 from tnconv.spec import ConvSpec
 from tnconv.spec.fields import Ints as SpecInts
 from tnconv.spec.fields import Symbolic, typed
-from tnconv.spec.layer_spec import module_fields
+from tnconv.spec.layer_spec import module_fields, of_numbers
 
 Shape = tuple[int, ...]
 SampledBy = Callable[..., Tensor | None] | None
@@ -173,7 +173,8 @@ class TensorisedConv(nn.Module, KnowsNetwork):
             "groups": groups,
             "bias": bool(bias),
         }
-        spec = ConvSpec(in_channels, out_channels, kernel(kernel_size, dims), any_input(dims), **fields)
+        extent = kernel(kernel_size, dims)
+        spec = of_numbers(ConvSpec(in_channels, out_channels, extent, any_input(dims), **fields))
         family = _with_blocks(self.family, blocks)
         outs = channel_shape("out_shape", out_shape, spec.out_channels)
         ins = channel_shape("in_shape", in_shape, spec.in_channels // spec.groups, spec.groups)
@@ -366,12 +367,12 @@ class TensorisedConv(nn.Module, KnowsNetwork):
     @property
     def in_channels(self) -> int:
         """Channels of the input."""
-        return self.description.spec.in_channels
+        return int(self.description.spec.in_channels)
 
     @property
     def out_channels(self) -> int:
         """Channels of the output."""
-        return self.description.spec.out_channels
+        return int(self.description.spec.out_channels)
 
     @property
     def kernel_size(self) -> Shape:
@@ -396,7 +397,7 @@ class TensorisedConv(nn.Module, KnowsNetwork):
     @property
     def groups(self) -> int:
         """Number of channel groups."""
-        return self.description.spec.groups
+        return int(self.description.spec.groups)
 
     @property
     def padding_mode(self) -> str:
