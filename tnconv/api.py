@@ -115,29 +115,7 @@ def compile(
         PluginError: the backend is unknown.
         LoweringError: the device is none, or the plan cannot be written as a program.
     """
-    given = {
-        "passes": passes,
-        "planner": planner,
-        "backend": backend,
-        "convention": convention,
-        "groups": groups,
-        "bias": bias,
-        "memory_limit": memory_limit,
-        "verify": verify,
-        "hints": hints,
-        "device": device,
-        "autotune": autotune,
-        "minimize": minimize,
-        "training": training,
-        "frozen": frozen,
-        "constant": constant,
-        "dtype": dtype,
-        "accuracy": accuracy,
-        "sample": sample,
-        "sampling": sampling,
-        "preselect": preselect,
-    }
-    options = read_options(given)
+    options = read_options(locals())
     operation = ops.get(op)
     opened = open_of(source, batch_size) if input_size is None else None
     if opened is not None:

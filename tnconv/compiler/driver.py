@@ -21,7 +21,7 @@ from tnconv.compiler.choose import choose
 from tnconv.compiler.compile_cache import COMPILED, as_key
 from tnconv.compiler.dtypes import Arithmetic
 from tnconv.compiler.function import CompiledFunction
-from tnconv.compiler.options import Options
+from tnconv.compiler.options import OPTIONS, Options
 from tnconv.compiler.source import Source
 from tnconv.errors import PlanError
 from tnconv.ir import Expression, Network, Sum
@@ -98,11 +98,15 @@ class Compiled:
 def read_options(given: Mapping[str, Any]) -> Options:
     """Options as `tnconv.compile` was given them, checked.
 
+    Args:
+        given: its arguments by name, among them all options.
+
     Raises:
         TnconvError: one has another type or value than it may have, or two contradict each other.
     """
-    written = tuple([as_key(value) for value in given.values()])
-    return COMPILED.get(("options", written, plugins.state()), lambda: Options.read(**given))
+    asked = {name: given[name] for name in OPTIONS}
+    written = tuple([as_key(value) for value in asked.values()])
+    return COMPILED.get(("options", written, plugins.state()), lambda: Options.read(**asked))
 
 
 def compiled(

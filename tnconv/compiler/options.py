@@ -31,6 +31,11 @@ def _read(reader: Reader) -> dict[str, Reader]:
     return {"read": reader}
 
 
+def _by(check: Callable[[Any], Any]) -> Reader:
+    """What checks a value without its name, as a reader."""
+    return lambda _, value: check(value)
+
+
 def _or_none(read: Reader) -> Reader:
     """A reader that leaves None as it is."""
     return lambda name, value: None if value is None else read(name, value)
@@ -66,36 +71,12 @@ def _torch_device(value: object) -> torch.device:
     return value
 
 
-def _pipeline(_: str, value: Any) -> Pipeline:
-    return Pipeline.parse(value)
-
-
 def _backend(name: str, value: object) -> str:
     if not isinstance(value, str):
         known = ", ".join(map(repr, plugins.names(plugins.BACKENDS)))
         raise PlanError(f"{name}={value!r} is a {type(value).__name__}; give the name of a backend: {known}")
     backend_of(value)
     return value
-
-
-def _memory(_: str, value: Any) -> int:
-    return parse_memory(value)
-
-
-def _hints(_: str, value: Any) -> dict[str, int]:
-    return check_hints({} if value is None else value)
-
-
-def _planner(_: str, value: object) -> str:
-    return check_planner(value)
-
-
-def _convention(_: str, value: object) -> str:
-    return check_convention(value)
-
-
-def _minimize(_: str, value: object) -> str:
-    return check_minimize(value)
 
 
 def _dtype(name: str, value: object) -> torch.dtype:
@@ -110,18 +91,20 @@ def _dtype(name: str, value: object) -> torch.dtype:
 class Options:
     """The options of `tnconv.compile`, checked: see there for what they mean."""
 
-    passes: Pipeline = field(metadata=_read(_pipeline))
-    planner: str = field(metadata=_read(_planner))
+    passes: Pipeline = field(metadata=_read(_by(Pipeline.parse)))
+    planner: str = field(metadata=_read(_by(check_planner)))
     backend: str = field(metadata=_read(_backend))
-    convention: str | None = field(metadata=_read(_or_none(_convention)))
+    convention: str | None = field(metadata=_read(_or_none(_by(check_convention))))
     groups: str = field(metadata=_read(_one_of("block", "average")))
     bias: str = field(metadata=_read(_one_of("separate", "joint")))
-    memory_limit: int | None = field(metadata=_read(_or_none(_memory)))
+    memory_limit: int | None = field(metadata=_read(_or_none(_by(parse_memory))))
     verify: str | None = field(metadata=_read(_or_none(_one_of("exact", also=" or None"))))
-    hints: Mapping[str, int] = field(metadata=_read(_hints))
+    hints: Mapping[str, int] = field(
+        metadata=_read(_by(lambda value: check_hints({} if value is None else value)))
+    )
     device: str = field(metadata=_read(_device))
     autotune: bool = field(metadata=_read(_flag))
-    minimize: str = field(metadata=_read(_minimize))
+    minimize: str = field(metadata=_read(_by(check_minimize)))
     training: bool = field(metadata=_read(_flag))
     frozen: frozenset[str] = field(metadata=_read(argument_names))
     constant: frozenset[str] = field(metadata=_read(argument_names))

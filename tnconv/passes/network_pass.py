@@ -27,7 +27,7 @@ import numpy as np
 from tnconv import plugins
 from tnconv.errors import PassError, PluginError
 from tnconv.ir import Expression, Network
-from tnconv.passes.pass_text import check_value, format_value, read_value, split_pass
+from tnconv.passes.pass_text import check_value, format_pass, read_value, split_pass
 
 Array = np.ndarray[Any, Any]
 Evaluate = Callable[[Expression, dict[str, Array]], Array]
@@ -115,12 +115,7 @@ class Pass:
         return evaluate(before, arguments) if self.preserves_value else None
 
     def __str__(self) -> str:
-        given = [
-            f"{field.name}={format_value(getattr(self, field.name))}"
-            for field in dataclasses.fields(self)  # type: ignore[arg-type]
-            if getattr(self, field.name) != field.default
-        ]
-        return f"{self.name}{{{', '.join(given)}}}" if given else self.name
+        return format_pass(self.name, self)
 
 
 PassClass = TypeVar("PassClass", bound=type[Pass])

@@ -1,5 +1,6 @@
 """The text of a pass, `batch{index=v, over=[x]}`: splitting, printing and checking of option values."""
 
+import dataclasses
 import re
 import types
 import typing
@@ -76,6 +77,16 @@ def format_value(value: object) -> str:
             return f'"{value}"'
         case _:
             return str(value)
+
+
+def format_pass(name: str, options: Any) -> str:
+    """The text of a pass: its name, and those of its options, fields of a dataclass, that are no defaults."""
+    given = [
+        f"{each.name}={format_value(getattr(options, each.name))}"
+        for each in dataclasses.fields(options)
+        if getattr(options, each.name) != each.default
+    ]
+    return f"{name}{{{', '.join(given)}}}" if given else name
 
 
 def _needs_quotes(value: str) -> bool:

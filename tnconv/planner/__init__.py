@@ -59,37 +59,24 @@ def make_plan(
 
 
 def candidate_plans(
-    expression: Expression,
-    *,
-    planner: str = "auto",
-    hints: Mapping[str, int] | None = None,
-    minimize: str = "multiplications",
-    training: bool = False,
-    frozen: Collection[str] = (),
-    constant: Collection[str] = (),
+    expression: Expression, *, planner: str = "auto", hints: Mapping[str, int] | None = None
 ) -> Iterator[Plan]:
     """Plans for less and less memory: `make_plan`'s first, then each with smaller intermediates.
 
-    Each is the best under a cap on the elements of an intermediate: one less than the largest of the plan
-    before. "dp", and so "auto" up to 12 tensors, is the best by the objective under the cap and ends when
-    no order is left; "cotengra" ends when it finds none. Results do not count, for every order has them,
-    and neither does a tensor that is reduced by itself. A planner that knows one tree ends after it.
+    Each has the fewest multiplications under a cap on the elements of an intermediate: one less than the largest of
+    the plan before. "dp", and so "auto" up to 12 tensors, is the best under the cap and ends when no order is left;
+    "cotengra" ends when it finds none. Results do not count, for every order has them, and neither does a tensor that
+    is reduced by itself. A planner that knows one tree ends after it.
 
     Args:
         expression: what to compute.
         planner: as for `make_plan`.
         hints: as for `make_plan`; sizes are compared there.
-        minimize: as for `make_plan`.
-        training: as for `make_plan`.
-        frozen: as for `make_plan`.
-        constant: as for `make_plan`.
 
     Raises:
         PlanError: as for `make_plan`.
     """
-    return build_plans(
-        expression, planner, dict(hints or {}), Objective.of(minimize, training, frozen, constant)
-    )
+    return build_plans(expression, planner, dict(hints or {}), Objective())
 
 
 def rival_plans(

@@ -19,6 +19,7 @@ from typing import ClassVar
 
 from tnconv import plugins
 from tnconv.errors import PassError, PluginError
+from tnconv.passes.pass_text import format_pass
 from tnconv.program.program import ProgramText, verify
 from tnconv.program.statements import Statement, lines
 
@@ -37,9 +38,7 @@ class ProgramPass:
         raise NotImplementedError(f"pass {self.name!r} has no apply")
 
     def __str__(self) -> str:
-        fields = dataclasses.fields(self)  # type: ignore[arg-type]
-        given = [f"{each.name}={getattr(self, each.name)}" for each in fields]
-        return f"{self.name}{{{', '.join(given)}}}" if given else self.name
+        return format_pass(self.name, self)
 
 
 @dataclass(frozen=True, slots=True)
