@@ -90,11 +90,11 @@ def as_key(value: Any) -> Hashable:
     if kind in _PLAIN:
         return (kind, value)
     if isinstance(value, Mapping):
-        return (dict, frozenset((as_key(name), as_key(each)) for name, each in value.items()))
+        return _unordered(dict, [(as_key(name), as_key(each)) for name, each in value.items()])
     if kind is list or kind is tuple:
         return (kind, tuple(map(as_key, value)))
     if kind is set or kind is frozenset:
-        return (kind, frozenset(map(as_key, value)))
+        return _unordered(kind, [as_key(each) for each in value])
     if kind is Pipeline:
         return (kind, tuple(map(as_key, value.passes)))
     return _pass_key(value) if isinstance(value, Pass) else _NO_KEY
@@ -116,3 +116,10 @@ _PLAIN = frozenset(
     (type(None), bool, int, float, Fraction, str, np.bool_, np.int32, np.int64, torch.dtype, torch.device)
 )
 _NO_KEY = cast(Hashable, [])  # which it is not
+
+
+def _unordered(kind: type, parts: list[Hashable]) -> Hashable:
+    try:
+        return (kind, frozenset(parts))
+    except TypeError:  # one of the parts has no key
+        return _NO_KEY
