@@ -8,6 +8,7 @@ from tnconv import ops
 from tnconv.compiler.any_size import of_any_size
 from tnconv.compiler.driver import compiled, read_options
 from tnconv.compiler.function import CompiledFunction
+from tnconv.compiler.joint import compiled_together
 from tnconv.compiler.open_source import open_of
 from tnconv.compiler.source import source_of
 from tnconv.passes import Pipeline
@@ -15,7 +16,7 @@ from tnconv.passes import Pipeline
 
 def compile(
     source: object,
-    op: str = "forward",
+    op: str | tuple[str, ...] | list[str] = "forward",
     *,
     input_size: int | tuple[int, ...] | None = None,
     passes: str | Pipeline = "default",
@@ -49,7 +50,11 @@ def compile(
     Args:
         source: a spec such as `ConvSpec`, a module of torch or of `tnconv.nn` that one represents, a factorised
             convolution of `tnconv.nn`, or a `Network` or `Sum`.
-        op: name of the operation; see `tnconv.ops.list()`.
+        op: name of the operation; see `tnconv.ops.list()`. A tuple or list of names gives one function of several
+            operations of the layer, a `JointFunction`, which computes once what they have in common: it takes the
+            arguments of all, each once, in the order in which they first occur in those of the operations, and returns
+            the tuple of their values in the order of the names. `convention`, `groups="average"`, `bias="joint"` and
+            `wrt` are then for the operations that take them; `training`, `constant`, `sample` and `out=` are of one.
         input_size: spatial size of the input, of a module. If left out, the function takes every size: see `Returns`.
         passes: rewriting passes, as `"default | my_pass"`; `"none"` for none.
         planner: `"auto"`, `"dp"`, `"cotengra"`, `"left-to-right"`, or that of a plug-in.
@@ -116,6 +121,8 @@ def compile(
         LoweringError: the device is none, or the plan cannot be written as a program.
     """
     options = read_options(locals())
+    if isinstance(op, tuple | list):
+        return compiled_together(source_of(source, input_size, batch_size), op, options, wrt)
     operation = ops.get(op)
     opened = open_of(source, batch_size) if input_size is None else None
     if opened is not None:

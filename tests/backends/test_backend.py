@@ -21,6 +21,7 @@ ASKED = {
     Capability.CONSTANT: {"constant": ("weight",)},
     Capability.DEVICE: {"device": "cuda"},
     Capability.MEMORY_LIMIT: {"memory_limit": "1GiB"},
+    Capability.SEVERAL: {"op": ("forward", "weight_vjp")},
     Capability.TRAINING: {"training": True},
 }
 # The method that a backend with a capability writes.

@@ -188,7 +188,7 @@ def test_a_device_is_taken() -> None:
     torch.testing.assert_close(tnconv.compile(SPEC, device=torch.device("cpu"))(x, weight), want)
 
 
-@pytest.mark.parametrize("op", [None, 3, ["forward"], "", ("forward",), {}])
+@pytest.mark.parametrize("op", [None, 3, ["forward", 3], "", (None,), {}])
 def test_an_operation_of_another_type_is_refused(op: Any) -> None:
     with pytest.raises(OperationError, match=r"is not known; the operations are forward"):
         tnconv.compile(SPEC, op)

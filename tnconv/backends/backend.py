@@ -103,6 +103,7 @@ class Capability(Enum):
     DEVICE = "device=", "it has no rates of devices to choose by, and arrays may be on any"
     MEMORY_LIMIT = "memory_limit=", "it does not say what a call takes"
     OUT = "out=", "it writes into no array that is there"
+    SEVERAL = "function of several operations", "its programs compute one value"
     TRAINING = "training=True", "it plans no backward pass, and derivatives are its library's, if it has any"
 
     @property
@@ -158,7 +159,8 @@ class Backend(ABC):
 
     Attributes:
         arrays: the library whose arrays programs take and return.
-        capabilities: what else it does; each but `ACCURACY`, `AUTOTUNE`, `DEVICE` and `OUT` is a method to write.
+        capabilities: what else it does; each but `ACCURACY`, `AUTOTUNE`, `DEVICE`, `OUT` and `SEVERAL` is a method
+            to write.
         frugal: names of kernels that take no memory besides what they return, for plans within a limit.
     """
 
@@ -168,11 +170,11 @@ class Backend(ABC):
 
     @abstractmethod
     def lower(self, plan: Plan, network: Expression, how: How) -> Program:
-        """The program of a plan.
+        """The program of a plan, which with `SEVERAL` returns the tuple of all values where the plan has further ones.
 
         Args:
             plan: the steps, in order; each is a small network of its own, `step.network`.
-            network: what the plan computes.
+            network: what the plan computes; of several values, the first.
             how: for which sizes and device.
 
         Raises:

@@ -5,6 +5,11 @@ from collections.abc import Sequence
 from tnconv.ir import Axis, Index, Pattern, fresh
 
 
+def renaming(made: Sequence[Axis], read: Sequence[Axis]) -> dict[Index, Index]:
+    """The names that a step gives to the indices of an earlier result, by those that this was made with."""
+    return {i: j for a, b in zip(made, read, strict=True) for i, j in zip(a.indices, b.indices, strict=True)}
+
+
 def untied(axes: Sequence[Axis], taken: set[str]) -> tuple[list[tuple[Index, ...]], list[Pattern]]:
     """The indices of each dimension, and the patterns of those that are made for it.
 

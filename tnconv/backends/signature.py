@@ -41,6 +41,15 @@ class Signature:
             {name: found[name] for name in expression.arguments}, real_only, frozenset(expression.tables)
         )
 
+    @classmethod
+    def union(cls, signatures: Sequence["Signature"]) -> "Signature":
+        """The arguments of several functions, each once, in the order in which they first occur."""
+        axes = {name: axes for each in reversed(signatures) for name, axes in each.axes.items()}
+        names = dict.fromkeys(name for each in signatures for name in each.axes)
+        real_only = next((each.real_only for each in signatures if each.real_only), "")
+        tables = frozenset(name for each in signatures for name in each.tables)
+        return cls({name: axes[name] for name in names}, real_only, tables)
+
     def __str__(self) -> str:
         shapes = (f"{name} [{', '.join(str(a.size) for a in axes)}]" for name, axes in self.axes.items())
         return ", ".join(shapes)

@@ -16,6 +16,13 @@ Source = Annotated[
     Path, typer.Argument(help="A layer as .toml or .json (the fields of its spec), or a network text as .tn.")
 ]
 Op = Annotated[str, typer.Option(help="The operation; `tnconv ops` lists them.")]
+Ops = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--op",
+        help="The operation; `tnconv ops` lists them. Given again: several in one function, which share work.",
+    ),
+]
 Sizes = Annotated[
     list[str] | None,
     typer.Option("--size", help="What a size symbol counts as for choices by cost, as N=32."),
@@ -61,7 +68,9 @@ class Bias(StrEnum):
     JOINT = "joint"
 
 
-def compiled(path: Path, op: str, size: list[str] | None = None, **options: Any) -> tnconv.CompiledFunction:
+def compiled(
+    path: Path, op: str | list[str], size: list[str] | None = None, **options: Any
+) -> tnconv.CompiledFunction:
     """The compiled operation of a layer or a network in a file.
 
     Raises:
@@ -81,7 +90,7 @@ def compiled(path: Path, op: str, size: list[str] | None = None, **options: Any)
 )
 def compile_spec(
     spec: Source,
-    op: Op = "forward",
+    op: Ops = None,
     show: Annotated[
         Show | None, typer.Option(help="What to print; explain, unless only a file is asked for.")
     ] = None,
@@ -141,7 +150,7 @@ def compile_spec(
     """Compile an operation of a layer and print what became of it."""
     function = compiled(
         spec,
-        op,
+        op[0] if op and len(op) == 1 else op or "forward",
         size,
         convention=convention,
         groups=groups.value,
@@ -186,7 +195,7 @@ def _sampled(text: str) -> tuple[str, tuple[str, ...]]:
 def _print(function: tnconv.CompiledFunction, show: Show | None) -> None:
     match show:
         case Show.NETWORK:
-            typer.echo(str(function.network))
+            typer.echo("\n\n".join(str(each.network) for each in function.functions))
         case Show.PLAN:
             typer.echo(str(function.plan))
         case Show.SOURCE:

@@ -21,6 +21,7 @@ from tnconv.errors import LoweringError
 from tnconv.ir import Expression
 from tnconv.passes import Pipeline
 from tnconv.planner import DEFAULT_HINT, Plan, make_plan, rival_plans
+from tnconv.planner.near import FAR
 from tnconv.planner.objective import Objective
 from tnconv.planner.plan import moving_operands
 from tnconv.planner.slicing import of_one_chunk
@@ -72,8 +73,16 @@ class Task:
         """What the backend is told besides a plan: kernels to prefer, microseconds to stay below."""
         return How(self.sizes, tuple(prefer), self.device, self.accuracy, below)
 
-    def candidates(self, prefer: Collection[str] = ()) -> "list[Candidate]":
-        """Those among which time decides; one where multiplications do."""
+    def candidates(
+        self, prefer: Collection[str] = (), most: int = _RIVALS, far: float = FAR
+    ) -> "list[Candidate]":
+        """Those among which time decides; one where multiplications do.
+
+        Args:
+            prefer: kernels that are taken wherever they accept.
+            most: number of candidates.
+            far: what a plan may cost, as a multiple of the best.
+        """
         judged = self.objective
         options: dict[str, Any] = {
             "planner": self.planner,
@@ -83,7 +92,7 @@ class Task:
             "constant": judged.constant,
         }
         if judged.elements:
-            plans = rival_plans(self.network, most=_RIVALS, **options)
+            plans = rival_plans(self.network, most=most, far=far, **options)
         else:
             plans = [make_plan(self.network, minimize="multiplications", **options)]
         return [Candidate(self, plan, tuple(prefer)) for plan in plans]

@@ -52,11 +52,15 @@ class Job:
     @property
     def key(self) -> Hashable:
         """All that the result depends on."""
-        options = self.options
-        rates = backend_of(options.backend).rates(options.device)
-        measured = cache_files.path_of(FILE) if options.autotune else None
-        around = (plugins.state(), rates, measured, torch.get_default_dtype(), torch.get_num_threads())
-        return (self.forward, self.layer, self.operation, self.chosen, self.wrt, options.key, around)
+        asked = (self.operation, self.chosen, self.wrt, self.options.key)
+        return (self.forward, self.layer, *asked, surroundings(self.options))
+
+
+def surroundings(options: Options) -> Hashable:
+    """What a compilation depends on besides what it is given."""
+    rates = backend_of(options.backend).rates(options.device)
+    measured = cache_files.path_of(FILE) if options.autotune else None
+    return (plugins.state(), rates, measured, torch.get_default_dtype(), torch.get_num_threads())
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,11 +188,7 @@ def derived_of(job: Job) -> Derived:
         derived = _named(derived, operation.name)
     if job.chosen.other:
         options = _of_both(options, derived)
-    unknown = sorted(set(options.hints) - set(derived.symbols))
-    if unknown:
-        raise PlanError(
-            f"hint for {unknown[0]!r}, which is no size symbol of {derived.name!r}; it has {list(derived.symbols)}"
-        )
+    check_hints(options.hints, derived.symbols, repr(derived.name))
     network, second = options.passes.run(derived, check)
     return Derived(
         derived,
@@ -198,6 +198,17 @@ def derived_of(job: Job) -> Derived:
         BatchAxes.of(derived, derivation.batch),
         tuple(each for each in derivation.pipeline.passes if isinstance(each, Sample)),
     )
+
+
+def check_hints(hints: Collection[str], known: Collection[str], what: str) -> None:
+    """Refuse hints for what is no size symbol.
+
+    Raises:
+        PlanError: there is one.
+    """
+    unknown = sorted(set(hints) - set(known))
+    if unknown:
+        raise PlanError(f"hint for {unknown[0]!r}, which is no size symbol of {what}; it has {sorted(known)}")
 
 
 def _made(job: Job) -> Compiled:

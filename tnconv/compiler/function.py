@@ -362,6 +362,11 @@ class CompiledFunction:
         """
         return None if self.built.prologue is None else self.built.prologue.kept
 
+    @property
+    def functions(self) -> "tuple[CompiledFunction, ...]":
+        """Those of several operations, each alone; the function itself of one."""
+        return (self,)
+
     @cached_property
     def cost(self) -> Cost:
         """Exact counts of a call."""
@@ -372,7 +377,14 @@ class CompiledFunction:
         made = self.backward
         backward = (made.trained.backward, made.backward) if made else None
         return explain(
-            self.op, self.network, self.stages, self.plan, self.program, self.cost, self.trials, backward
+            self.op,
+            self.network.name,
+            {"passes": self.stages},
+            self.plan,
+            self.program,
+            self.cost,
+            self.trials,
+            backward,
         )
 
     def draw(

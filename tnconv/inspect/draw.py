@@ -6,7 +6,8 @@ A line is thicker for a larger index; lines of one axis, such as groups and chan
 selectable, and colours follow the reader's light or dark theme.
 """
 
-from collections.abc import Collection, Mapping
+import re
+from collections.abc import Collection, Mapping, Sequence
 from html import escape
 from pathlib import Path
 
@@ -90,6 +91,26 @@ def draw(
         TnconvError: the suffix is another, or the file cannot be written.
     """
     write_text(path, to_svg(network, pos, highlight), "diagram", ".svg")
+
+
+def draw_all(networks: Sequence[Expression], path: str | Path) -> None:
+    """Write the diagrams of several networks, one below the other, as an SVG file; errors as of `draw`."""
+    write_text(path, below(networks), "diagram", ".svg")
+
+
+def below(networks: Sequence[Expression]) -> str:
+    """The diagrams of several networks, one below the other, as SVG text."""
+    parts, width, total = [], 0.0, 0.0
+    for network in networks:
+        picture = to_svg(network, style=False)
+        size = re.search(r'width="([\d.]+)" height="([\d.]+)"', picture)
+        assert size is not None
+        parts.append(picture.replace("<svg ", f'<svg y="{number(total)}" ', 1))
+        width, total = max(width, float(size[1])), total + float(size[2])
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" class="tnconv" width="{number(width)}" height="{number(total)}" '
+        f'viewBox="0 0 {number(width)} {number(total)}" role="img">\n<style>{STYLE}</style>\n{"".join(parts)}</svg>\n'
+    )
 
 
 def write_text(path: str | Path, text: str, what: str, suffix: str) -> None:

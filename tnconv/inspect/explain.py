@@ -1,7 +1,7 @@
 """Tables for people: what each pass did, the plan with its costs, and the kernels."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -42,8 +42,8 @@ class Explanation:
 
 def explain(
     op: str,
-    network: Expression,
-    stages: Sequence[Stage],
+    name: str,
+    stages: Mapping[str, Sequence[Stage]],
     plan: Plan,
     program: Program,
     cost: object,
@@ -54,8 +54,8 @@ def explain(
 
     Args:
         op: name of the operation.
-        network: after the passes.
-        stages: what each pass did.
+        name: of what is computed.
+        stages: what each pass did, by title.
         plan: the steps.
         program: the kernel of each step.
         cost: printed as the first line.
@@ -64,9 +64,9 @@ def explain(
     """
     from rich.text import Text  # noqa: PLC0415 - see _table
 
-    title = Text(f"{network.name} ({op}): {cost}", style="bold")
-    tables: list[Table | Text] = [title, _stages(stages), _plan("plan", plan, program), _kernels(program)]
-    tables += _passes(program)
+    title = Text(f"{name} ({op}): {cost}", style="bold")
+    tables: list[Table | Text] = [title, *(_stages(title, each) for title, each in stages.items())]
+    tables += [_plan("plan", plan, program), _kernels(program), *_passes(program)]
     if backward is not None:
         tables += [_plan("backward plan", *backward), _kernels(backward[1]), *_passes(backward[1])]
     if trials:
@@ -74,8 +74,8 @@ def explain(
     return Explanation(tuple(tables))
 
 
-def _stages(stages: Sequence[Stage]) -> "Table":
-    table = _table("passes")
+def _stages(title: str, stages: Sequence[Stage]) -> "Table":
+    table = _table(title)
     table.add_column("pass")
     table.add_column("nodes", justify="right")
     table.add_column("indices", justify="right")

@@ -12,7 +12,8 @@ from tnconv.spec import Layer
 
 def origin(function: Compiled) -> str:
     """What a function was compiled from, as HTML."""
-    given = str(function.stages[0].before if function.stages else function.network)
+    first = function.functions[0]
+    given = str(first.stages[0].before if first.stages else first.network)
     if function.spec is not None:
         return _layer(function.spec) + details("the forward network of the layer", given)
     equation = equation_of(function)

@@ -51,8 +51,8 @@ def report(function: Compiled, path: str | Path) -> None:
 
 def to_html(function: Compiled) -> str:
     """The report as HTML text; the same function gives the same text."""
-    title = escape(function.network.name)
-    parts = (origin, _operation, _stages, _tree, _memory, _kernels, _statements, _source)
+    title = escape(function.plan.name)
+    parts = (origin, _operations, _stages, _tree, _memory, _kernels, _statements, _source)
     sections = "".join(
         f'<section id="{key}"><h2>{name}</h2>{make(function)}</section>'
         for (key, name), make in zip(SECTIONS.items(), parts, strict=True)
@@ -100,6 +100,10 @@ def _at_hints(function: Compiled) -> str:
     return f" at {', '.join(f'{k}={v}' for k, v in hints.items())}" if hints else ""
 
 
+def _operations(function: Compiled) -> str:
+    return "".join(map(_operation, function.functions))
+
+
 def _operation(function: Compiled) -> str:
     shapes = table(
         ("argument", "shape"),
@@ -127,7 +131,8 @@ def _formula(function: Compiled) -> str:
 
 def _stages(function: Compiled) -> str:
     if not function.stages:
-        return f'<p class="hint">No pass was run.</p>{to_svg(function.network, style=False)}'
+        pictures = "".join(to_svg(each.network, style=False) for each in function.functions)
+        return f'<p class="hint">No pass was run.</p>{pictures}'
     chosen = next((n for n, s in enumerate(function.stages) if s.changed), 0)
     tabs = "".join(_tab(n, s, n == chosen) for n, s in enumerate(function.stages))
     panels = "".join(_stage(n, s, n == chosen, len(function.stages)) for n, s in enumerate(function.stages))

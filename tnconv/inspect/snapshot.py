@@ -28,16 +28,22 @@ def snapshot(of: Compiled | Expression) -> dict[str, Any]:
     Returns:
         For a network its `name`, `text` and `terms`, each with its `nodes`, `indices`, `output` and positions. For a
         function that under `network`, and `op`, `spec`, `equation`, `stages`, `plan`, `kernels`, `trials` and
-        `source`; `spec` has the fields that a spec file has, and is None where the function is of no layer.
+        `source`; `spec` has the fields that a spec file has, and is None where the function is of no layer. Several
+        operations have `functions` in place of `network`, what is known of each alone.
     """
     if isinstance(of, Network | Sum):
         return {"format": FORMAT, **_expression(of)}
+    alone = of.functions[0] is of
     return {
         "format": FORMAT,
         "op": of.op,
         "spec": None if of.spec is None else _spec(of.spec),
         "equation": equation_of(of),
-        "network": _expression(of.network),
+        **(
+            {"network": _expression(of.network)}
+            if alone
+            else {"functions": list(map(snapshot, of.functions))}
+        ),
         "stages": [_stage(s) for s in of.stages],
         "plan": _plan(of),
         "kernels": _kernels(of),

@@ -1,6 +1,7 @@
 """What the views of a compiled function are given: its parts, without the room that makes them."""
 
 import re
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from tnconv.backends.backend import Program
@@ -25,6 +26,10 @@ class Compiled(Protocol):
     program: Program
     trials: tuple[Trial, ...]
     spec: Layer | None
+
+    @property
+    def functions(self) -> "Sequence[Compiled]":
+        """Those of several operations, each alone; the function itself of one."""
 
     @property
     def cost(self) -> Any:

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterator, Mapping
 
 from tnconv.ir import Expression
+from tnconv.planner.near import FAR
 from tnconv.planner.objective import Objective
 from tnconv.planner.plan import DEFAULT_HINT, Operand, Plan, Step
 from tnconv.planner.plan_parser import parse_plan
@@ -85,6 +86,7 @@ def rival_plans(
     planner: str = "auto",
     hints: Mapping[str, int] | None = None,
     most: int = 8,
+    far: float = FAR,
     training: bool = False,
     frozen: Collection[str] = (),
     constant: Collection[str] = (),
@@ -94,13 +96,14 @@ def rival_plans(
     Multiplications are not time: a Gram matrix of positions may multiply less than the gradients that it
     saves and take longer, and three small convolutions in a row may be slower than one with a merged kernel. The
     others are, in turn, the best ones by `make_plan(minimize="time")`, and those with the fewest multiplications for
-    another last step; none that costs more than three times the best by that. Whoever can predict times chooses.
+    another last step; none that costs more than `far` times the best by that. Whoever can predict times chooses.
 
     Args:
         expression: what to compute.
         planner: as for `make_plan`; only "auto" and "dp" have rivals, for 3 to 12 tensors in a term.
         hints: as for `make_plan`.
         most: number of plans.
+        far: what a plan may cost, as a multiple of the best.
         training: as for `make_plan`.
         frozen: as for `make_plan`.
         constant: as for `make_plan`.
@@ -109,4 +112,4 @@ def rival_plans(
         PlanError: as for `make_plan`.
     """
     objective = Objective.of("multiplications", training, frozen, constant)
-    return build_rivals(expression, planner, dict(hints or {}), most, objective)
+    return build_rivals(expression, planner, dict(hints or {}), most, objective, far)

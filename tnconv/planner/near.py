@@ -18,23 +18,24 @@ class Near:
 
     Args:
         model: prices, with at least two leaves.
+        far: trees that cost more than this times the best are too far away.
     """
 
-    def __init__(self, model: Model) -> None:
-        self.model = model
-        self.table: Table = fill(model, FAR)
+    def __init__(self, model: Model, far: float = FAR) -> None:
+        self.model, self.far = model, far
+        self.table: Table = fill(model, far)
         self.best = self.table.costs[model.everything]
         self._ways: dict[int, list[tuple[float, int]]] = {}
 
     def last_steps(self) -> list[tuple[float, Nested]]:
-        """The best tree for each last step, the cheapest first, up to three times the cost of the best."""
+        """The best tree for each last step, the cheapest first, none too far away."""
         whole = self.model.everything
         return [
             (cost, (self.table.tree(left), self.table.tree(whole ^ left))) for cost, left in self.ways(whole)
         ]
 
     def trees(self, most: int) -> list[tuple[float, Nested]]:
-        """The cheapest trees of all, up to three times the cost of the best.
+        """The cheapest trees of all, none too far away.
 
         Every tree but the best comes from a cheaper one by another split of one set whose parts are then put
         together in the best way: so from the best, each in turn gives the next ones.
@@ -48,14 +49,14 @@ class Near:
             cost, _, tree = heappop(waiting)
             found.append((cost, tree))
             for more, other in self._others(cost, tree):
-                if more <= self.best * FAR and _key(other) not in seen:
+                if more <= self.best * self.far and _key(other) not in seen:
                     seen.add(_key(other))
                     number += 1
                     heappush(waiting, (more, number, other))
         return found
 
     def ways(self, chosen: int) -> list[tuple[float, int]]:
-        """The splits of a set, each with its cost and the left half, that three times the best allow."""
+        """The splits of a set, each with its cost and the left half, that are not too far away."""
         if chosen not in self._ways:
             self._ways[chosen] = sorted(self._splits(chosen))
         return self._ways[chosen]
@@ -64,7 +65,7 @@ class Near:
         model, costs = self.model, self.table.costs
         state = model.state(chosen)
         passing = model.passing_cost(chosen, model.elements(chosen))
-        room = self.best * FAR - (self.best - costs[chosen]) - passing
+        room = self.best * self.far - (self.best - costs[chosen]) - passing
         rest = chosen & (chosen - 1)
         right = rest
         while right:

@@ -145,6 +145,7 @@ class Plan:
             are those of a chunk; counts of the plan are those of the whole.
         scale: a number that the total of the chunks is multiplied by.
         real: whether the value is real by construction: the real part of what the steps make of complex arguments.
+        also_real: the same of each further value; empty where none is.
         tables: the arguments that are tables of integers, each with the size of what it selects from.
 
     Raises:
@@ -161,6 +162,7 @@ class Plan:
     also: tuple[tuple[str, ...], ...] = ()
     real: bool = False
     tables: Mapping[str, Size] = field(default_factory=dict)
+    also_real: tuple[bool, ...] = ()
 
     def __post_init__(self) -> None:
         known: dict[str, tuple[Size, ...]] = dict(self.arguments)
@@ -183,6 +185,20 @@ class Plan:
     def returned(self) -> tuple[str, ...]:
         """The names of all steps whose results are returned, or part of what is."""
         return (*self.results, *(name for names in self.also for name in names))
+
+    @property
+    def reals(self) -> tuple[bool, ...]:
+        """Whether each of what is returned is real."""
+        return (self.real, *(self.also_real or (False,) * len(self.also)))
+
+    def leading_to(self, results: Collection[str]) -> tuple[Step, ...]:
+        """The steps that some results depend on, in order."""
+        needed, found = set(results), list[Step]()
+        for step in reversed(self.steps):
+            if step.result in needed:
+                needed.update(operand.source for operand in step.operands)
+                found.append(step)
+        return tuple(reversed(found))
 
     @cached_property
     def indices(self) -> tuple[Index, ...]:

@@ -68,19 +68,21 @@ def parse_plan(text: str) -> Plan:
         steps.append(lines.guard(lambda line=line: _step(line, indices, values)))  # type: ignore[misc]
     value, *others = lines.next().removeprefix("return ").split(", ")
     total, _, number = value.partition(" * scale(")
-    declared = _REAL.match(total)
     scale = lines.guard(lambda: as_scalar(parse_expression(number.removesuffix(")") or "1")))
     lines.expect("}")
     lines.end()
-    also = tuple(map(_sum, others))
-    results = _sum(declared[1] if declared else total)
-    return Plan(
-        name, arguments, tuple(steps), results, hints, slices, scale, also, declared is not None, tables
-    )
+    (results, real), *more = map(_sum, (total, *others))
+    also, reals = tuple(names for names, _ in more), tuple(real for _, real in more)
+    reals = reals if any(reals) else ()
+    return Plan(name, arguments, tuple(steps), results, hints, slices, scale, also, real, tables, reals)
 
 
-def _sum(text: str) -> tuple[str, ...]:
-    return tuple(part.strip() for part in text.split("+"))
+def _sum(text: str) -> tuple[tuple[str, ...], bool]:
+    """The names of steps that are added, and whether the sum is real."""
+    declared = _REAL.match(text)
+    return tuple(
+        part.strip() for part in (declared[1] if declared else text).split("+")
+    ), declared is not None
 
 
 def _arguments(lines: Lines) -> tuple[dict[str, tuple[Size, ...]], dict[str, Size]]:

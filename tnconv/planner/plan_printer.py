@@ -1,5 +1,6 @@
 """The text of a plan: what people read, tests compare and the parser reads back."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tnconv.ir.network_printer import format_axes, format_index_line
@@ -28,6 +29,11 @@ def _argument(plan: "Plan", name: str) -> str:
     return f"table {sizes} of {plan.tables[name]}" if name in plan.tables else f"argument {sizes}"
 
 
+def _sum(names: Sequence[str], real: bool) -> str:
+    total = " + ".join(names)
+    return f"real({total})" if real else total
+
+
 def format_plan(plan: "Plan") -> str:
     """The text of a plan; comments have the counts."""
     lines = [_argument(plan, name) for name in plan.arguments]
@@ -40,7 +46,6 @@ def format_plan(plan: "Plan") -> str:
         counts = f"{step.multiplications} multiplications, {step.elements} elements"
         lines.append(f"{format_step(step)}   # {counts}")
     scale = f" * scale({plan.scale})" if plan.scale != 1 else ""
-    others = "".join(f", {' + '.join(names)}" for names in plan.also)
-    total = " + ".join(plan.results)
-    lines.append(f"return {f'real({total})' if plan.real else total}{scale}{others}")
+    value, *others = map(_sum, (plan.results, *plan.also), plan.reals)
+    lines.append(f"return {value}{scale}{''.join(f', {each}' for each in others)}")
     return "\n".join([f"plan {plan.name} {{", *(f"  {line}" for line in lines), "}"])

@@ -12,7 +12,7 @@ from tnconv.ir import Axis, Expression, Index, Network, Relational, Select, fres
 from tnconv.ir.monomial import Scalar
 from tnconv.planner.cost import Model, Row, State, bits, models_of
 from tnconv.planner.count import count_factors
-from tnconv.planner.near import FAR, Near
+from tnconv.planner.near import Near
 from tnconv.planner.objective import ELEMENTS, Objective
 from tnconv.planner.plan import Operand, Plan, Step, moving_operands
 from tnconv.planner.prepare import Linear, Preparation, extent_of, hint_values
@@ -43,7 +43,12 @@ def build_plans(
 
 
 def build_rivals(
-    expression: Expression, planner: str, hints: Mapping[str, int], most: int, objective: Objective
+    expression: Expression,
+    planner: str,
+    hints: Mapping[str, int],
+    most: int,
+    objective: Objective,
+    far: float,
 ) -> list[Plan]:
     """Plans that may be the fastest, as `rival_plans` says.
 
@@ -59,7 +64,7 @@ def build_rivals(
         found = find_orders(models, planner) if models[0].count_leaves else []
         best.append([(int(model.late), tree) for model, tree in found])
         if planner in ("auto", "dp") and 3 <= models[0].count_leaves <= EXACT:
-            others += [list(lane) for lane in _rivals(models, term, most)]
+            others += [list(lane) for lane in _rivals(models, term, most, far)]
     chosen = {
         (rival.term, rival.model, rival.tree): rival
         for turn in zip_longest(*others)
@@ -103,11 +108,11 @@ class _Rival:
     tree: Nested
 
 
-def _rivals(models: Sequence[Model], term: int, most: int) -> Iterator[list[_Rival]]:
+def _rivals(models: Sequence[Model], term: int, most: int, far: float) -> Iterator[list[_Rival]]:
     """The best trees with traffic counted, and the best for each last step by multiplications, none far behind."""
-    timed = [Near(model.judged(replace(model.objective, elements=ELEMENTS))) for model in models]
-    counted = [Near(model) for model in models]
-    limit = min(near.best for near in timed) * FAR
+    timed = [Near(model.judged(replace(model.objective, elements=ELEMENTS)), far) for model in models]
+    counted = [Near(model, far) for model in models]
+    limit = min(near.best for near in timed) * far
     lanes = [
         [(near, near.trees(most)) for near in timed],
         [(near, near.last_steps()[:most]) for near in counted],
@@ -236,11 +241,11 @@ class _Builder:
         Where the first operand is a conjugate, what is made is the conjugate of all, which is read as one: so both
         halves of a Hermitian product are one step.
         """
-        operands, conj = _first_plain(operands)
-        numbers = _numbers(operands, relations)
+        operands, conj = first_plain(operands)
+        numbers = numbers_of(operands, relations)
         ordered = self._in_output_order(sorted(legs, key=lambda i: (i.kind.rank, numbers[i])))
         axes = tuple(group(i) for i in ordered)
-        key = _key(operands, relations, ordered, numbers)
+        key = step_key(operands, relations, ordered, numbers)
         name = self.shared.get(key)
         if name is None:
             self.number += 1
@@ -252,7 +257,7 @@ class _Builder:
     ) -> str:
         """The step whose result is the value of a term; never shared, for it may be scaled."""
         if self.real:
-            operands, _ = _first_plain(operands)
+            operands, _ = first_plain(operands)
         return self._append("result", operands, relations, axes)
 
     def _append(
@@ -291,14 +296,14 @@ class _Builder:
         self.steps[place] = replace(self.steps[place], scale=scale)
 
 
-def _first_plain(operands: Sequence[Operand]) -> tuple[Sequence[Operand], bool]:
+def first_plain(operands: Sequence[Operand]) -> tuple[Sequence[Operand], bool]:
     """The operands, or their conjugates where the first of them would be one; and whether they are conjugates."""
     if not operands or not operands[0].conj:
         return operands, False
     return [replace(o, conj=not o.conj) for o in operands], True
 
 
-def _numbers(operands: Sequence[Operand], relations: Sequence[Relational]) -> dict[Index, int]:
+def numbers_of(operands: Sequence[Operand], relations: Sequence[Relational]) -> dict[Index, int]:
     """The indices of a step by first occurrence."""
     numbers: dict[Index, int] = {}
     for part in (*operands, *relations):
@@ -307,7 +312,7 @@ def _numbers(operands: Sequence[Operand], relations: Sequence[Relational]) -> di
     return numbers
 
 
-def _key(
+def step_key(
     operands: Sequence[Operand],
     relations: Sequence[Relational],
     legs: Sequence[Index],

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from tnconv.backends.arrays import Arrays, name_of
-from tnconv.backends.backend import Backend, Draft, How, Program
+from tnconv.backends.backend import Backend, Capability, Draft, How, Program
 from tnconv.errors import ArgumentError, PluginError
 from tnconv.ir import Expression, evaluate
 from tnconv.planner.objective import ELEMENTS
@@ -62,6 +62,7 @@ class JaxBackend(Backend):
     """Write the program of a plan for JAX: native convolutions, einsums and gathers under `jax.jit`."""
 
     arrays = JaxArrays()
+    capabilities = frozenset({Capability.SEVERAL})
 
     def lower(self, plan: Plan, network: Expression, how: How) -> Program:
         """The program of a plan."""

@@ -13,7 +13,7 @@ from tnconv.backends.jax import numerics
 from tnconv.backends.jax.exchange import matched, read, write
 from tnconv.backends.jax.steps import StepWriter
 from tnconv.backends.jax.writer import RESERVED, Value, Writer
-from tnconv.backends.operand_axes import untied
+from tnconv.backends.operand_axes import renaming, untied
 from tnconv.ir import Axis as Layout
 from tnconv.ir import Index, Pattern, fresh
 from tnconv.ir.index import symbol_names
@@ -68,7 +68,8 @@ class _Lowering:
             choices.append(Choice(step.result, kernel))
             workspace += [(step.result, what, size) for what, size in self.w.buffers]
             self.w.buffers.clear()
-        result = self._total()
+        values = zip((self.plan.results, *self.plan.also), self.plan.reals, strict=True)
+        result = ", ".join([self._total(names, real) for names, real in values])
         name = fresh(re.sub(r"\W", "_", self.plan.name), {*RESERVED})
         heads = [f"def {name}({', '.join(self.python.values())}):", *map(self._binding, self.bindings)]
         body = "\n".join([*heads, *self.w.lines, f"    return {result}"]) + "\n"
@@ -95,9 +96,7 @@ class _Lowering:
         w = self.w
         if operand.source in self.values:
             made, axes = self.values[operand.source]
-            value = made.rename(
-                {a.indices[0]: b.indices[0] for a, b in zip(axes, operand.axes, strict=True) if a.indices}
-            )
+            value = made.rename(renaming(axes, operand.axes))
         else:
             value = self._argument(operand)
         if operand.conj:
@@ -122,13 +121,13 @@ class _Lowering:
 
     # -- the result ------------------------------------------------------------------------------
 
-    def _total(self) -> str:
-        """The name of the sum of all results, laid out as the output says."""
-        names = [self._laid_out(*self.values[name]) for name in self.plan.results]
-        text = " + ".join(names)
-        if self.plan.real:
+    def _total(self, results: Sequence[str], real: bool) -> str:
+        """The sum of some results, laid out as the output says."""
+        text = " + ".join([self._laid_out(*self.values[name]) for name in results])
+        if real:
             text = f"jnp.real({text})"
-        divisors = {n for s in self.plan.steps for n in symbol_names(s.scale.as_numer_denom()[1])}
+        steps = self.plan.leading_to(results)
+        divisors = {n for s in steps for n in symbol_names(s.scale.as_numer_denom()[1])}
         if not divisors:
             return text
         result = text

@@ -60,7 +60,9 @@ class Accumulating(Lowering):
         """Add the result as a whole, in the layout that it has where the target has that as a view."""
         names, em = self.plan.results, self.em
         target = Value(out, tuple(axis.indices for axis in self.values[names[0]][1]))
-        if len(names) == 1 and not (self.returns.divided_by() and not self.returns.divides_all(names[0])):
+        if len(names) == 1 and not (
+            self.returns.divided_by(names) and not self.returns.divides_all(names[0])
+        ):
             value = self.values[names[0]][0]
             if set(value.legs) == set(target.legs) and em.is_view(target, value.dims):
                 self._into(self._viewed(target, value.dims), value, out, beta)
@@ -94,7 +96,7 @@ class Accumulating(Lowering):
                 legs = flatten(view.dims)
                 view, value = em.order(view, legs), em.order(broadcast(em, value, legs), legs)
             self._into(view, value, out)
-        if sizes := self.returns.divided_by():
+        if sizes := self.returns.divided_by(self.plan.results):
             em.do(call("undefined_if_empty", Var(out), *sizes), [out])
 
     def _place(self, out: str, axes: tuple[Axis, ...]) -> Value:

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from tnconv.backends.backend import Choice, Program, Slower
 from tnconv.backends.define import define
-from tnconv.backends.operand_axes import untied
+from tnconv.backends.operand_axes import renaming, untied
 from tnconv.backends.torch.emit import Emitter, Value, call
 from tnconv.backends.torch.kernels.kernel import Kernel, Problem
 from tnconv.backends.torch.kernels.kernel_table import cheapest, priced
@@ -104,7 +104,7 @@ class Lowering:
         self.choices: list[Choice] = []
         self.workspace: list[tuple[str, str, Size]] = []
         self._divided: set[str] = set()  # results that were multiplied by their scale as a whole
-        self.returns = Returned(self.em, plan.steps, self.values, self.python.values(), self._divided)
+        self.returns = Returned(self.em, plan, self.values, self.python.values(), self._divided)
 
     def program(self, as_they_are: Collection[str] = (), *, gradients: bool = False) -> Program:
         """The program.
@@ -126,8 +126,8 @@ class Lowering:
 
     def _returned(self, results: Sequence[Value]) -> tuple[Var | Call, ...]:
         """What is returned, the value first."""
-        value, *others = (Var(result.name) for result in results)
-        return (Call("real", (value,)) if self.plan.real else value, *others)
+        pairs = zip((Var(result.name) for result in results), self.plan.reals, strict=True)
+        return tuple([Call("real", (each,)) if real else each for each, real in pairs])
 
     def in_two_parts(self, moving: Collection[str]) -> tuple[Program, Program]:
         """The program that makes what depends on constants alone, and that which takes it behind the arguments.
@@ -313,7 +313,7 @@ class Lowering:
     def _operand(self, operand: Operand) -> Value:
         if operand.source in self.values:
             value, axes = self.values[operand.source]
-            mapping = {a.indices[0]: b.indices[0] for a, b in zip(axes, operand.axes, strict=True)}
+            mapping = renaming(axes, operand.axes)
             return replace(value.rename(mapping), fresh=False, conj=operand.conj)
         python = self.python[operand.source]
         dims, reads = untied(operand.axes, {i.name for i in operand.indices})

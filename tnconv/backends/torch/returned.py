@@ -8,7 +8,7 @@ from tnconv.backends.torch.numerics.huge_pages import LARGEST_REUSED
 from tnconv.backends.torch.padded_views import broadcast, window_view
 from tnconv.ir import Axis, Index, Pattern, Relational, Size, symbol
 from tnconv.ir.index import symbol_names
-from tnconv.planner.plan import Step
+from tnconv.planner.plan import Plan, Step
 from tnconv.program.statements import flatten
 
 _LARGEST_ITEM = 16  # bytes
@@ -30,14 +30,14 @@ class Returned:
 
     Args:
         em: the statements.
-        steps: of the plan.
+        plan: with the steps.
         values: each result with its axes.
         arguments: Python names of the arguments.
         divided: results that were multiplied by their scale as a whole.
     """
 
     em: Emitter
-    steps: Sequence[Step]
+    plan: Plan
     values: Mapping[str, tuple[Value, tuple[Axis, ...]]]
     arguments: Collection[str]
     divided: Collection[str]
@@ -56,15 +56,16 @@ class Returned:
 
     def mean(self, results: Sequence[str]) -> Value:
         """The sum of some results; not a number in every cell where a scale divides by the size of an empty batch."""
-        total, sizes = self.total(results), self.divided_by()
+        total, sizes = self.total(results), self.divided_by(results)
         if not sizes or (len(results) == 1 and self.divides_all(results[0])):
             return total
         made = call("unless_empty", total, *sizes)
         return self.em.derive(total, "result", made, total.dims, contiguous=total.contiguous)
 
-    def divided_by(self) -> list[Size]:
-        """The size symbols that some scale divides by."""
-        return [symbol(n) for n in sorted({n for step in self.steps for n in divisors(step)})]
+    def divided_by(self, results: Sequence[str]) -> list[Size]:
+        """The size symbols that some scale on the way to results divides by."""
+        steps = self.plan.leading_to(results)
+        return [symbol(n) for n in sorted({n for step in steps for n in divisors(step)})]
 
     def divides_all(self, result: str) -> bool:
         """Whether every cell of a result was multiplied by a scale that is not a number for an empty batch."""
