@@ -182,7 +182,10 @@ def compiled_together(
         TnconvError: as `tnconv.compile` says.
     """
     pairs = parts_of(names, options)
-    functions = tuple(compiled(source, operation, own, wrt, part=True) for operation, own in pairs)
+    by = {each.name for each, _ in pairs if each.needs.about is not None} or set(names)
+    functions = tuple(
+        compiled(source, each, own, wrt if each.name in by else None, part=True) for each, own in pairs
+    )
     known = {name for each in functions for name in each.plan.hints}
     check_hints(options.hints, known, ", ".join(each.op for each in functions))
     make = partial(_chosen, functions, options)
