@@ -15,10 +15,11 @@ from torch import Tensor
 import tnconv
 from tnconv.backends.reference import evaluate
 from tnconv.backends.torch.context import may_write
+from tnconv.backends.torch.gram_scheme import Ways, choose, computed, efficiency, first_halved, row_width
 from tnconv.backends.torch.kernels.kernel_table import kernel_table
 from tnconv.backends.torch.lower import lower_with
 from tnconv.backends.torch.numerics import huge_pages, reductions, runtime
-from tnconv.backends.torch.numerics.gram import efficiency, gram, multiplications, row_cuts
+from tnconv.backends.torch.numerics.gram import block_rows, gram
 from tnconv.ir import Network, parse_network
 
 
@@ -57,40 +58,67 @@ def test_every_way_is_one_product(name: str, order: str) -> None:
     x = torch.randn([sizes[i] for i in letters], dtype=torch.float64).permute(
         [letters.index(i) for i in "gnrt"]
     )
-    for scale in (1.0, -0.3):
-        want = plain(x, scale)
-        torch.testing.assert_close(gram(x, scale), want, rtol=1e-11, atol=1e-11)
-        recorded = gram(x.detach().requires_grad_(), scale)
-        assert recorded.requires_grad
-        torch.testing.assert_close(recorded.detach(), want, rtol=1e-11, atol=1e-11)
-        for beta in (0.0, 1.0, 0.5):  # into a matrix that is not Hermitian, in a part of another
-            there = torch.randn(len(want), *(n + 1 for n in want.shape[1:]), dtype=torch.float64)
-            out = there.clone()[:, 1:, 1:]
-            assert gram(x, scale, out, beta) is out
-            torch.testing.assert_close(out, want + beta * there[:, 1:, 1:], rtol=1e-11, atol=1e-11)
-    with Products() as products:
-        gram(x)
     groups, count, rows, length = x.shape
-    assert products.count == multiplications(groups, rows, count * length)
-    there = plain(x)
-    with Products() as products:
-        gram(x, out=there, beta=1.0)
-    assert products.count == multiplications(groups, rows, count * length)
+    for ways in {choose(*x.shape), *OTHERS}:
+        options = ways.options
+        for scale in (1.0, -0.3):
+            want = plain(x, scale)
+            torch.testing.assert_close(gram(x, scale, **options), want, rtol=1e-11, atol=1e-11)
+            recorded = gram(x.detach().requires_grad_(), scale, **options)
+            assert recorded.requires_grad
+            torch.testing.assert_close(recorded.detach(), want, rtol=1e-11, atol=1e-11)
+            for beta in (0.0, 1.0, 0.5):  # into a matrix that is not Hermitian, in a part of another
+                there = torch.randn(len(want), *(n + 1 for n in want.shape[1:]), dtype=torch.float64)
+                out = there.clone()[:, 1:, 1:]
+                assert gram(x, scale, out, beta, **options) is out
+                torch.testing.assert_close(out, want + beta * there[:, 1:, 1:], rtol=1e-11, atol=1e-11)
+        with Products() as products:
+            gram(x, **options)
+        assert products.count == groups * count * length * computed(rows, ways.block)
+        there = plain(x)
+        with Products() as products:
+            gram(x, out=there, beta=1.0, **options)
+        assert products.count == groups * count * length * computed(rows, ways.block)
+
+
+OTHERS = (Ways(), Ways(block=24), Ways(block=24, apart=True), Ways(apart=True), Ways(strip=16))
+
+
+def test_ways() -> None:
+    """Each shape is computed in the way that its name says."""
+    found = {name: choose(*shape) for name, shape in SHAPES.items()}
+    assert found["small"] == found["examples side by side"] == found["groups"] == Ways()
+    assert found["examples added up"] == found["groups, examples added up"] == Ways(apart=True)
+    assert found["blocks of rows"].block < 260
+    assert found["blocks of rows, examples added up"] == Ways(block=48, apart=True)
+    assert found["strips"] == Ways(strip=32)
+    assert found["large groups"] == Ways(block=48)
 
 
 def test_half_is_computed_and_the_other_half_is_its_mirror_image() -> None:
     x = torch.randn(1, 1, 576, 784)
-    got = gram(x, 0.1)
-    low = row_cuts(576, 784)[-2]
+    block = choose(*x.shape).block
+    got = gram(x, 0.1, block=block)
+    low = range(0, 576, block)[-1]
     assert torch.equal(got[0, :low, low:], got[0, low:, :low].T)
     torch.testing.assert_close(got, got.mT)
-    every = 576 * 576 * 784
-    assert every / 2 < multiplications(1, 576, 784) < 0.6 * every
-    cuts = row_cuts(576, 784)
-    assert (cuts[0], cuts[-1]) == (0, 576)
-    assert cuts == sorted(cuts)
-    assert row_cuts(64, 10**6) == [0, 64]
-    assert row_cuts(576, 8) == [0, 576]
+    every = 576 * 576
+    assert every / 2 < computed(576, block) < 0.6 * every
+    assert row_width(64, 10**6) == 64
+    assert row_width(576, 8) == 576
+
+
+def test_rows_of_a_block_by_a_formula() -> None:
+    """Where rows are known only in a call, blocks are taken from about the same number of rows on."""
+    first = first_halved(784)
+    assert first is not None
+    assert row_width(first - 16, 784) == first - 16
+    for rows in (first, 576, 3000):
+        assert block_rows(rows, first, 48, 256) == row_width(rows, 784)
+    assert block_rows(first - 1, first, 48, 256) == 0
+    assert first_halved(8) is None
+    function = tnconv.compile(tnconv.ConvSpec(16, 16, 3, (12, 12), padding=1), "ggn_gram", hints={"N": 8})
+    assert f"block=rt.block_rows(N*V, {first_halved(16 * 16 * 9)}, 48, 256)" in function.source
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.complex128])
@@ -101,7 +129,7 @@ def test_dtypes(dtype: torch.dtype) -> None:
     for shape in ((1, 3, 8, 40), (1, 1, 200, 600), (1, 4, 1024, 1), (3, 2, 8, 40)):
         x = torch.randn(shape, dtype=dtype)
         want = plain(x.to(wide), 0.5)
-        got = gram(x, 0.5)
+        got = gram(x, 0.5, **choose(*shape).options)
         assert got.dtype == dtype
         tolerance = {torch.bfloat16: 1e-2, torch.float32: 1e-5}.get(dtype, 1e-12)
         assert (got.to(wide) - want).abs().max() < tolerance * want.abs().max()
@@ -113,10 +141,10 @@ def test_hermitian(shape: tuple[int, ...]) -> None:
     x = torch.randn(shape, dtype=torch.complex128)
     want = plain(x, 0.5)
     for leaf in (x, x.clone().requires_grad_()):
-        got = gram(leaf, 0.5).detach()
+        got = gram(leaf, 0.5, **choose(*shape).options).detach()
         torch.testing.assert_close(got, want, rtol=1e-11, atol=1e-11)
         torch.testing.assert_close(got, got.mH, rtol=1e-12, atol=1e-12)
-    unconjugated = runtime.plain(gram, x, 0.5)
+    unconjugated = runtime.plain(gram, x, 0.5, **choose(*shape).options)
     torch.testing.assert_close(
         unconjugated, torch.einsum("gnrt,gnst->grs", x, x) * 0.5, rtol=1e-11, atol=1e-11
     )
@@ -129,7 +157,7 @@ def test_derivatives_and_transforms() -> None:
     assert torch.autograd.gradgradcheck(lambda x: gram(x, 0.5), (x,))
     y, tangent = torch.randn(2, 3, 1, 2, 130, 90, dtype=torch.float64)
     want = torch.stack([plain(one, 0.5) for one in y])
-    torch.testing.assert_close(torch.vmap(lambda one: gram(one, 0.5))(y), want)
+    torch.testing.assert_close(torch.vmap(lambda one: gram(one, 0.5, block=48))(y), want)
     _, pushed = torch.func.jvp(lambda y: gram(y[0], 0.5), (y,), (tangent,))
     cross = torch.einsum("gnrt,gnst->grs", y[0], tangent[0]) * 0.5
     torch.testing.assert_close(pushed, cross + cross.mT)
@@ -142,7 +170,7 @@ def test_derivatives_and_transforms() -> None:
 
 def test_stays_on_the_device() -> None:
     for shape in SHAPES.values():
-        got = gram(torch.empty(shape, device="meta"), 0.5)
+        got = gram(torch.empty(shape, device="meta"), 0.5, **choose(*shape).options)
         assert (got.device.type, got.shape) == ("meta", (shape[0], shape[2], shape[2]))
 
 
@@ -170,7 +198,7 @@ def test_large_results_have_memory_of_their_own() -> None:
     view = out[1:3]
     del out
     torch.testing.assert_close(view, kept)
-    got = gram(x.view(1, 3, rows, 1), 0.5)
+    got = gram(x.view(1, 3, rows, 1), 0.5, block=rows)
     torch.testing.assert_close(got[0], torch.mm(x.t(), x) * 0.5)
     got.add_(1).requires_grad_()
 
@@ -408,6 +436,6 @@ def peak_of(profile: Any) -> int:
 @pytest.mark.parametrize("rows", [1, 48, 111, 112, 113, 575, 576, 1000, 4097])
 @pytest.mark.parametrize("length", [1, 64, 5000])
 def test_counts_are_those_of_the_blocks(rows, length):
-    cuts = row_cuts(rows, length)
-    assert cuts[0] == 0 and cuts[-1] == rows and sorted(set(cuts)) == cuts
-    assert multiplications(1, rows, length) == length * sum((b - a) * b for a, b in itertools.pairwise(cuts))
+    block = row_width(rows, length)
+    cuts = [*range(0, rows, block), rows]
+    assert computed(rows, block) == sum((b - a) * b for a, b in itertools.pairwise(cuts))

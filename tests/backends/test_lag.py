@@ -20,6 +20,7 @@ from tnconv.backends.torch.lag_scheme import (
     inputs_last,
     multiplications,
     predicted,
+    ways,
 )
 from tnconv.backends.torch.numerics.lag import correlate
 from tnconv.ir.shapes import ConvAxis
@@ -127,7 +128,12 @@ def test_every_variant_is_unfolding(axes: Axes, batch: int, groups: int, width: 
     want = dense(x.detach(), groups, axes)
     numbers = numbers_of(batch, groups * width, groups, axes)
     for scheme in accepted(axes):
-        arguments = {**without_sizes(axes), **scheme._asdict(), "inputs_last": not gradient}
+        arguments = {
+            **without_sizes(axes),
+            **scheme._asdict(),
+            "inputs_last": not gradient,
+            **ways(scheme, numbers).options,
+        }
         with Products() if scheme.tile == 1 else nullcontext(Products()) as products:
             got = correlate(x, groups=groups, **arguments)
         assert got.requires_grad == gradient

@@ -9,25 +9,24 @@ import tnconv
 from tests.ops.layer_values import values_of, wanted
 from tests.ops.test_operations import assert_close, called
 from tnconv import ConvSpec
-from tnconv.backends.torch import streaming
+from tnconv.backends.torch import lower
 from tnconv.backends.torch.kernels.kernel_table import kernel_table
 from tnconv.backends.torch.lower import lower_with
-from tnconv.backends.torch.numerics import reductions, runtime, weight_gradients
+from tnconv.backends.torch.numerics import reductions, runtime
 from tnconv.backends.torch.profile import Profile
 from tnconv.planner import parse_plan, rival_plans
 from tnconv.testing import conv_specs
 
-FREE_CALLS = Profile(call=1e-3)  # so that what is small is worth streaming
+# What is small is worth streaming, and calls of its own.
+FREE_CALLS = Profile(call=1e-3, streamed=1, gradient_work=1, gradients_large=1)
 KERNELS = ("matmul", "window_matmul", "gather_scatter")
 
 
 @pytest.fixture
 def everything(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small products are streamed too, and small slices added one by one."""
-    monkeypatch.setattr(streaming, "LEAST", 1)
     monkeypatch.setattr(reductions, "_LEAST_SLICE", 1)
-    monkeypatch.setattr(weight_gradients, "_LEAST_CALL", 1)
-    monkeypatch.setattr(weight_gradients, "_LARGE", 1)
+    monkeypatch.setattr(lower, "profile_of", lambda _: FREE_CALLS)
 
 
 @pytest.mark.usefixtures("everything")
@@ -122,6 +121,7 @@ def test_gradients_of_examples_one_by_one(groups: int) -> None:
     layer = ConvSpec(4, 6, 3, (9, 8), padding=1, stride=2, groups=groups)
     values = values_of(layer, 3)
     function = tnconv.compile(layer, "per_example_weight_vjp")
+    assert "rt.weight_gradients(" in function.source
     got = called(function, values)
     assert_close(got, wanted(layer, "per_example_weight_vjp", values), 1e-11)
     leaves = [values[name].requires_grad_() for name in function.arguments]

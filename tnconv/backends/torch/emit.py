@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
+from tnconv.backends.torch.profile import DEFAULT, Profile
 from tnconv.backends.torch.python import RESERVED
 from tnconv.errors import LoweringError
 from tnconv.ir import Index, Select, Size, evaluate, fresh, product, symbol
@@ -76,6 +77,7 @@ class Emitter:
         symbols: Python name of each size symbol.
         constants: names of arguments that seldom change; what is made of them alone may be kept.
         tables: Python name of each argument that is a table of integers.
+        profile: rates of the machine, for choices by cost.
     """
 
     taken: set[str]
@@ -83,6 +85,7 @@ class Emitter:
     symbols: Mapping[str, str]
     constants: frozenset[str] = frozenset()
     tables: Mapping[str, str] = field(default_factory=dict)
+    profile: Profile = DEFAULT
     statements: list[Statement] = field(default_factory=list)
     workspace: list[tuple[str, Size]] = field(default_factory=list)
     _sizes: dict[str, Size] = field(default_factory=dict)

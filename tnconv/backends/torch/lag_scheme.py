@@ -8,7 +8,8 @@ from functools import lru_cache
 from math import prod
 from typing import NamedTuple
 
-from tnconv.backends.torch.numerics import gram
+from tnconv.backends.torch import gram_scheme
+from tnconv.backends.torch.gram_scheme import Ways
 from tnconv.backends.torch.numerics.lag_schedule import (
     VARIANTS,
     Block,
@@ -26,7 +27,7 @@ from tnconv.backends.torch.numerics.lag_schedule import (
     tiles_of,
     zero_gap,
 )
-from tnconv.backends.torch.profile import DEFAULT, Profile, beginnings
+from tnconv.backends.torch.profile import DEFAULT, Profile
 from tnconv.ir.shapes import ConvAxis
 
 _MOST_WIDTH = 768  # columns of a product of tiles
@@ -109,7 +110,21 @@ def predicted(scheme: Scheme, work: Work, profile: Profile = DEFAULT) -> float:
     return _seconds(scheme, work, work.cropped, profile)
 
 
-def multiplications(scheme: Scheme, work: Work) -> int:
+def ways(scheme: Scheme, work: Work, profile: Profile = DEFAULT) -> Ways:
+    """How the products of a matrix with itself are computed, all of which have as many rows.
+
+    Args:
+        scheme: how `correlate` goes about it.
+        work: the numbers of the call.
+        profile: rates of the machine.
+    """
+    squares = [p for p in _products(scheme, work, work.cropped) if p.symmetric]
+    if not squares:
+        return Ways()
+    return gram_scheme.choose(work.groups, 1, squares[0].width, max(p.rows for p in squares), profile)
+
+
+def multiplications(scheme: Scheme, work: Work, profile: Profile = DEFAULT) -> int:
     """The exact number of scalar multiplications in the products of `correlate` over cells, over all groups.
 
     What is done to the products afterwards, as summing diagonals of tiles, is not counted.
@@ -117,39 +132,42 @@ def multiplications(scheme: Scheme, work: Work) -> int:
     Args:
         scheme: how it goes about it.
         work: the numbers of the call.
+        profile: rates of the machine.
 
     Raises:
         ValueError: as `correlate` does, if there is no such variant or it does not take these axes.
     """
     axes = work.cropped
     check_scheme(*scheme, axes)
-    groups = work.groups
-    return sum(
-        gram.multiplications(groups, p.width, p.rows) if p.symmetric else groups * p.rows * p.width**2
+    block = ways(scheme, work, profile).block
+    cells = (
+        gram_scheme.computed(p.width, block if p.symmetric else 0) * p.rows
         for p in _products(scheme, work, axes)
     )
+    return work.groups * sum(cells)
 
 
-def inputs_last(scheme: Scheme, work: Work) -> bool:
+def inputs_last(scheme: Scheme, work: Work, profile: Profile = DEFAULT) -> bool:
     """Whether windows are copied faster with the inputs innermost; `rest` are the axes that are unfolded.
 
     That takes a copy of the inputs, which have fewer cells than their windows.
     """
     positions = [axis.positions for axis, _ in rest(scheme, work.cropped)]
-    return scheme.tile == 1 and scheme.variant != "lag2" and _turned(work.batch, positions)
+    return scheme.tile == 1 and scheme.variant != "lag2" and _turned(work.batch, positions, profile)
 
 
-def _turned(inputs: int, positions: Sequence[int]) -> bool:
+def _turned(inputs: int, positions: Sequence[int], profile: Profile) -> bool:
     """Whether windows of so many inputs, at so many positions along each axis, are copied faster so."""
     if not positions or not inputs:
         return False
-    return _beginnings(inputs, positions, last=True) < _beginnings(inputs, positions, last=False)
+    turned, plain = (_beginnings(inputs, positions, profile, last=last) for last in (True, False))
+    return turned < plain
 
 
-def _beginnings(inputs: int, positions: Sequence[int], *, last: bool) -> float:
+def _beginnings(inputs: int, positions: Sequence[int], profile: Profile, *, last: bool) -> float:
     """The beginnings of runs and rows of runs, as cells for each cell of a window, and the copy of the inputs."""
     order = [*positions, inputs] if last else [inputs, *positions]
-    return beginnings(order[-1], order[-2]) + (_TURNED if last else 0)
+    return profile.beginnings(order[-1], order[-2]) + (_TURNED if last else 0)
 
 
 def buffers(scheme: Scheme, work: Work) -> list[tuple[str, int, int]]:
@@ -238,7 +256,7 @@ def _grid_rows(other: ConvAxis, block: Block, rows: int) -> list[tuple[int, bool
     return found
 
 
-def _short_runs(scheme: Scheme, batch: int, axes: tuple[ConvAxis, ...]) -> float:
+def _short_runs(scheme: Scheme, batch: int, axes: tuple[ConvAxis, ...], profile: Profile) -> float:
     """How much longer a copy takes, a cell, because its runs are short: in cells."""
     if scheme.variant == "lag2":
         return 0.0
@@ -247,23 +265,20 @@ def _short_runs(scheme: Scheme, batch: int, axes: tuple[ConvAxis, ...]) -> float
     positions = [axis.positions for axis, _ in rest(scheme, axes)]
     if not positions:
         return 0.0
-    return _beginnings(max(1, batch), positions, last=_turned(batch, positions))
+    return _beginnings(max(1, batch), positions, profile, last=_turned(batch, positions, profile))
 
 
 def _seconds(scheme: Scheme, work: Work, axes: tuple[ConvAxis, ...], profile: Profile) -> float:
     """Predicted microseconds."""
     groups, by_lag = work.groups, lag_axes(scheme.variant, len(axes))
     per_group = work.channels // groups
-    products = _products(scheme, work, axes)
-    total = 8 * profile.call
-    for made in products:
-        count = (
-            gram.multiplications(groups, made.width, made.rows)
-            if made.symmetric
-            else groups * made.rows * made.width**2
-        )
+    total, block = 8 * profile.call, ways(scheme, work, profile).block
+    for made in _products(scheme, work, axes):
+        count = groups * made.rows * gram_scheme.computed(made.width, block if made.symmetric else 0)
         total += 2 * profile.call + (groups * _GROUP if groups > 1 else 0)
-        total += count / profile.matmul / gram.efficiency(made.width, made.rows, scheme.tile == 1)
+        total += (
+            count / profile.matmul / gram_scheme.efficiency(made.width, made.rows, scheme.tile == 1, profile)
+        )
         total += profile.copying(groups * made.width**2 / 4)
     cells = work.batch * work.channels
     for axis, positions in rest(scheme, axes):
@@ -271,7 +286,7 @@ def _seconds(scheme: Scheme, work: Work, axes: tuple[ConvAxis, ...], profile: Pr
     for place in by_lag:
         axis = axes[place]
         cells *= max(1, axis.size * min(axis.phases, axis.kernel) // axis.stride)
-    total += profile.copying(cells * (0.8 + _short_runs(scheme, work.batch, axes)))
+    total += profile.copying(cells * (0.8 + _short_runs(scheme, work.batch, axes, profile)))
     result = groups * (per_group * prod(a.kernel for a in axes)) ** 2
     if scheme.variant == "windows" and scheme.tile == 1:
         return _BETTER * total

@@ -92,7 +92,7 @@ class Lowering:
             taken.add(self.python[argument])
         constants = frozenset(self.python[name] for name in constant)
         tables = {name: self.python[name] for name in plan.tables}
-        self.em = Emitter(taken, self.hints, symbols, constants, tables)
+        self.em = Emitter(taken, self.hints, symbols, constants, tables, profile)
         self.values = {
             name: (replace(value, name=self.python[name], fresh=False), axes)
             for name, (value, axes) in given.items()

@@ -16,33 +16,81 @@ from tnconv.backends import cache_files
 from tnconv.backends.tuning import interleaved
 from tnconv.errors import LoweringError
 
-# Cells that take as long to be copied as it takes to begin a run of neighbours, or a row of such runs.
-_RUN, _ROW = 2.4, 14.0
-# Caches hold so many times the nearest one; cells that are read in order, against those that are written in another.
-_FAR, _STREAM = 3, 2.5
 _ROUNDS = 7  # of a measurement
 FILE = "profiles.json"  # of `tnconv calibrate`, in the cache folder
 _DEFAULTS = Path(__file__).with_name("profiles.json")
 
 
-Rate = Annotated[
-    float, msgspec.Meta(ge=1e-6, le=1e18)
-]  # times are quotients of these: none may be 0 or infinite
+# Times are quotients of these: none may be 0 or infinite.
+Rate = Annotated[float, msgspec.Meta(ge=1e-6, le=1e18)]
 
 
 class Profile(msgspec.Struct, frozen=True):
-    """Rates of one device in float32.
+    """How fast one device is in float32, and where one way to compute becomes faster than another.
+
+    All that prices and choices depend on besides exact counts stands here. The rates are measured by `calibrate`; the
+    others are shares, thresholds and sizes that were fitted to one and two cores of a CPU.
 
     Args:
         matmul: multiplications a microsecond of a large square matrix product.
         convolution: multiplications a microsecond of a native convolution with many channels.
         depthwise: multiplications a microsecond of a native convolution with one channel a group.
         reference: multiplications a microsecond of such a gradient where PyTorch has no fast code for it.
-        lanes: channels that a native convolution computes at once; fewer leave some of them idle.
         copy: elements a microsecond that a copy into another layout writes.
+        stream: elements a microsecond that are read or written in order, where no cache holds them.
+        mirror: elements a microsecond of a triangle that is copied, transposed, from another that is in a cache.
+        mirror_far: the same where the result is larger than `mirror_near` caches.
         gather: elements a microsecond that are read or written one by one at computed places.
         call: microseconds that a call into PyTorch takes by itself.
         cache: elements that fit in the cache which a worker works from, so that copying them is cheap.
+        lanes: channels that a native convolution computes at once; fewer leave some of them idle.
+
+        far: caches that are there together: an operand that is larger streams through memory.
+        run: cells that take as long to be copied as it takes to begin a run of neighbours.
+        row: cells that take as long to be copied as it takes to begin a row of such runs.
+        overlapping: of the time of another copy, that of windows: they overlap, so that most of what is read is in a
+            cache.
+        packed: of the time of a copy, that of bringing an expanded operand into the library's own layout, once a batch.
+        narrow: columns of a product at which it runs at half of the rate.
+        slower: the power by which products get slower still that are narrower than that.
+        narrowest_slower: times that the narrowest products take at most.
+        alike: share of the time of a product without copies by which layouts differ that are about as good.
+
+        half_rows: rows from which on half of a symmetric product may pay.
+        half_sum: products that a cell sums, from which on half of a symmetric product may pay.
+        half_worth: share of the time of the whole that half of a symmetric product may take.
+        block_least: rows of a block of a symmetric product, at least.
+        block_most: rows of a block of a symmetric product, at most.
+        block_calls: plain calls that take as long as one that computes a block and one that mirrors it.
+        mirror_near: caches that a result may fill whose triangle is mirrored at the rate `mirror`.
+        group_work: multiplications of one group of a symmetric product that are worth calls of their own.
+        strip_rows: rows of a symmetric product from which on writing it may be what takes long.
+        strip_sum: products that a cell sums, up to which writing the result is what takes long.
+        narrow_half: columns at which a symmetric product runs at half of its rate.
+        odd_half: the same for a number of columns that is not a multiple of 4.
+        short_half: products that a cell sums, at which a symmetric product of few columns runs at half of its rate.
+        narrowest: columns of a symmetric product that runs at a rate of its own.
+        searched: of the time of a product of two operands, that of one operand with itself in one piece, for which no
+            layout is searched and which takes a scale for nothing.
+
+        dense_rate: of the rate of a convolution with a large kernel, that of one without overlapping windows.
+        dense_transposed: of the rate of such a forward call, that of its transpose.
+        dense_image: positions from which on an image is worth a native call in place of a product.
+        narrow_groups: of the rate of a weight gradient, that with groups of few channels.
+        inverted: of the rate of a convolution, that whose kernel is larger than its result.
+        again: of the time of a copy, that of an image which is read once more.
+        turned: times a copy of a weight gradient that its result is copied: it is computed in another layout.
+        small_images: times as long takes a weight gradient of images with fewer positions than `dense_image`.
+        gradient_calls: plain calls that take as long as one of a weight gradient, with its copies of both operands.
+        inner: times the rate of a convolution, without what it takes to bring images into the library's own layout
+            and back.
+        images: times a copy of these images that it takes; half of that where channels are last.
+        gradient_work: multiplications of the weight gradient of one example that are worth a call of their own.
+        gradients_large: cells of the weight gradients of all examples that are worth a call for each.
+        few_channels: channels of a group that are slow where the examples are groups of one call.
+        few_channels_work: multiplications of the weight gradient of one example with so few channels that are worth a
+            call of their own.
+        streamed: cells of a product from which on it is quicker not to have it in memory before it is squared.
     """
 
     matmul: Rate = 40_000.0
@@ -54,6 +102,52 @@ class Profile(msgspec.Struct, frozen=True):
     cache: Rate = 2**18
     reference: Rate = 1_100.0
     lanes: Rate = 16.0
+    stream: Rate = 2_000.0
+    mirror: Rate = 3_000.0
+    mirror_far: Rate = 1_000.0
+
+    far: Rate = 3.0
+    run: Rate = 2.4
+    row: Rate = 14.0
+    overlapping: Rate = 0.6
+    packed: Rate = 0.35
+    narrow: Rate = 16.0
+    slower: Rate = 1.3
+    narrowest_slower: Rate = 6.5
+    alike: Rate = 0.1
+
+    half_rows: Rate = 112.0
+    half_sum: Rate = 64.0
+    half_worth: Rate = 0.93
+    block_least: Rate = 48.0
+    block_most: Rate = 256.0
+    block_calls: Rate = 3.5
+    mirror_near: Rate = 15.0
+    group_work: Rate = 2_000_000.0
+    strip_rows: Rate = 1_024.0
+    strip_sum: Rate = 24.0
+    narrow_half: Rate = 14.0
+    odd_half: Rate = 40.0
+    short_half: Rate = 40.0
+    narrowest: Rate = 10.0
+    searched: Rate = 0.9
+
+    dense_rate: Rate = 0.83
+    dense_transposed: Rate = 0.75
+    dense_image: Rate = 100.0
+    narrow_groups: Rate = 0.4
+    inverted: Rate = 0.4
+    again: Rate = 0.35
+    turned: Rate = 1.2
+    small_images: Rate = 1.6
+    gradient_calls: Rate = 12.0
+    inner: Rate = 1.2
+    images: Rate = 0.8
+    gradient_work: Rate = 1_000_000.0
+    gradients_large: Rate = 2**22
+    few_channels: Rate = 8.0
+    few_channels_work: Rate = 4_000_000.0
+    streamed: Rate = 2**20
 
     def copying(self, cells: float) -> float:
         """Predicted microseconds to write that many cells anew."""
@@ -61,17 +155,16 @@ class Profile(msgspec.Struct, frozen=True):
 
     def streaming(self, *cells: float) -> float:
         """Predicted microseconds to read or write operands of so many cells each, those that no cache holds."""
-        return sum(count for count in cells if count > _FAR * self.cache) / (_STREAM * self.copy)
+        return sum(count for count in cells if count > self.far * self.cache) / self.stream
 
+    def beginnings(self, run: float, runs: float) -> float:
+        """How much longer a copy takes, a cell, because of its beginnings: in cells.
 
-def beginnings(run: float, runs: float) -> float:
-    """How much longer a copy takes, a cell, because of its beginnings: in cells.
-
-    Args:
-        run: cells that are read and written at one distance from each other.
-        runs: such runs at one distance from each other.
-    """
-    return _RUN / run + _ROW / (run * runs)
+        Args:
+            run: cells that are read and written at one distance from each other.
+            runs: such runs at one distance from each other.
+        """
+        return self.run / run + self.row / (run * runs)
 
 
 DEFAULT = Profile()

@@ -16,8 +16,6 @@ from tnconv.ir.index import normal
 from tnconv.planner.plan import Plan, Step
 from tnconv.program import Dims
 
-LEAST = 1 << 20  # cells: below, the whole product stays in a cache
-
 
 @dataclass(frozen=True, slots=True)
 class Squares:
@@ -83,7 +81,7 @@ def streamed(problem: Problem, kernels: Sequence[Kernel], user: Step) -> dict[st
     whole is so small that it had better be written.
     """
     found: dict[str, tuple[float, float]] = {}
-    for kernel in kernels if problem.count(problem.output) >= LEAST else ():
+    for kernel in kernels if problem.count(problem.output) >= problem.profile.streamed else ():
         if isinstance(kernel, Windows):
             opening, product = kernel.product(problem)
         elif isinstance(kernel, Contract):

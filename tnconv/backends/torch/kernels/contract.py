@@ -10,21 +10,14 @@ from dataclasses import dataclass, replace
 
 from tnconv.backends.torch.emit import Emitter, Value, call, singles
 from tnconv.backends.torch.kernels.kernel import Kernel, Problem
-from tnconv.backends.torch.profile import beginnings
+from tnconv.backends.torch.profile import Profile
 from tnconv.ir import Index, product
 from tnconv.program import Call, Var
 from tnconv.program.program_text import INSERT
 from tnconv.program.statements import flatten
 
 Legs = tuple[Index, ...]
-NARROW = 16
-SLOWER, NARROWEST = 1.3, 6.5  # the narrower, the slower they get; at most so much
-ALIKE = 0.1  # of the time of a product without copies, by which layouts differ that are about as good
 FEW_CELLS = 8  # of each of several axes with others between them, which are summed one after another
-# Windows overlap, so that most of what a copy of them reads is in a cache: of the time of another copy.
-OVERLAPPING = 0.6
-# An expanded operand is brought into the library's own layout for each batch, faster than a copy.
-PACKED = 0.35
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +105,7 @@ def best_layout(problem: Problem) -> "Candidate | None":
     if lonely or not split.summed or not (split.left or split.right):
         return None
     found, profile = _candidates(problem), problem.profile
-    alike = ALIKE * problem.count(dict.fromkeys((*a.legs, *b.legs))) / profile.matmul * profile.copy
+    alike = profile.alike * problem.count(dict.fromkeys((*a.legs, *b.legs))) / profile.matmul * profile.copy
     most = min(c.copied for c in found) + alike
     return min((c for c in found if c.copied <= most), key=lambda c: (c.disorder(problem.output), c.copied))
 
@@ -218,7 +211,9 @@ def _transposed(em: Emitter, value: Value, dims: tuple[Legs, ...]) -> Value:
     swapped = (*dims[:-2], dims[-1], dims[-2])
     turned = value.legs == flatten(swapped)
     if not turned and value.legs != flatten(dims) and not all(_adjacent(value, d) for d in dims):
-        turned = _slowness(value, swapped, em.count) < _slowness(value, dims, em.count)
+        turned = _slowness(value, swapped, em.count, em.profile) < _slowness(
+            value, dims, em.count, em.profile
+        )
     if turned:
         flat = em.arrange(value, swapped)
         return em.derive(flat, "t", call("mT", flat), dims, contiguous=False)
@@ -278,7 +273,7 @@ def _make(
         own = [tuple(i for i in g if i in value.legs) for g in groups]
         if not all(_adjacent(value, g) for g in own):
             swapped = (own[0], own[2], own[1])
-            slowness = min(_slowness(value, dims, problem.count) for dims in (own, swapped))
+            slowness = min(_slowness(value, dims, problem.count, profile) for dims in (own, swapped))
             copied += problem.count(value.legs) * slowness
     if expand:
         copied += _packed(problem, a if expand == "a" else b, batch, left if expand == "a" else summed)
@@ -287,8 +282,8 @@ def _make(
     turned = problem.count(result) if wanted != result and not extra else 0
     copied += 2 * problem.count(result) if extra else turned
     # Products of narrow matrices run slower: by a third at 48 columns, which is worth a copy; less so with few rows.
-    narrow = NARROW / problem.count(right) + NARROW / (4 * problem.count(left))
-    narrow = min(NARROWEST, max(narrow, narrow**SLOWER))
+    narrow = profile.narrow / problem.count(right) + profile.narrow / (4 * problem.count(left))
+    narrow = min(profile.narrowest_slower, max(narrow, narrow**profile.slower))
     copied += narrow * problem.count((*batch, *summed, *left, *right)) / profile.matmul * profile.copy
     return Candidate(a, b, batch, summed, left, right, expand, extra, copied, turned)
 
@@ -298,10 +293,12 @@ def _packed(problem: Problem, value: Value, batch: Legs, rows: Legs) -> float:
     if problem.count(value.legs) < problem.profile.cache / 4:
         return 0.0
     turned = bool(value.legs) and value.legs[0] not in rows
-    return (2 if turned else 1) * PACKED * problem.count((*batch, *value.legs))
+    return (2 if turned else 1) * problem.profile.packed * problem.count((*batch, *value.legs))
 
 
-def _slowness(value: Value, dims: Sequence[Legs], count: Callable[[Iterable[Index]], int]) -> float:
+def _slowness(
+    value: Value, dims: Sequence[Legs], count: Callable[[Iterable[Index]], int], profile: Profile
+) -> float:
     """How long it takes to copy a cell of a value into a layout, against a copy in long runs."""
     wanted = [i for i in flatten(tuple(dims)) if count((i,)) > 1]
     runs: list[list[Index]] = []
@@ -311,7 +308,7 @@ def _slowness(value: Value, dims: Sequence[Legs], count: Callable[[Iterable[Inde
         else:
             runs.append([index])
     run, rows = (count(legs) for legs in (*runs, (), ())[:2])
-    return (1.0 if value.contiguous else OVERLAPPING) + beginnings(run, rows)
+    return (1.0 if value.contiguous else profile.overlapping) + profile.beginnings(run, rows)
 
 
 def _adjacent(value: Value, legs: Legs) -> bool:

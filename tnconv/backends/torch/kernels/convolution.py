@@ -7,7 +7,6 @@ from dataclasses import replace
 
 from tnconv.backends.torch.emit import Emitter, Value
 from tnconv.backends.torch.kernels.call_axes import arranged
-from tnconv.backends.torch.kernels.dense_products import LEAST_IMAGE
 from tnconv.backends.torch.kernels.kernel import Kernel, Problem
 from tnconv.backends.torch.kernels.link import (
     NATIVE_DIMENSIONS,
@@ -21,18 +20,9 @@ from tnconv.backends.torch.kernels.link import (
 )
 from tnconv.backends.torch.kernels.native import native
 from tnconv.backends.torch.numerics.depthwise import pads_slowly
-from tnconv.backends.torch.numerics.weight_gradients import worth_calls
 from tnconv.backends.torch.windows import gather, scatter
 from tnconv.ir import solve
 
-NARROW_GROUPS = 0.4  # of the rate, in a weight gradient with groups of few channels
-INVERTED = 0.4  # of the rate, in a convolution whose kernel is larger than its result
-AGAIN = 0.35  # of the time of a copy, that of an image which is read once more
-TURNED = 1.2  # times a copy of a weight gradient: it is computed in another layout
-SMALL = 1.6  # times as long takes a weight gradient of small images
-CALL = 12  # plain calls that take as long as one of a weight gradient, with its copies of both operands
-INNER = 1.2  # times the rate, without what it takes to bring images into the library's own layout and back:
-IMAGES = 0.8  # times a copy of these, half of that where channels are last
 WIDEST = 3  # cells of a row of a depthwise kernel whose weight gradient PyTorch has fast code for
 
 
@@ -54,11 +44,11 @@ def rate(problem: Problem, roles: Roles) -> float:
     if roles.role == ConvRole.GRADIENT and len(s.batch) > len(apart):
         # Groups of less than half a register are left to slow code; it gains with the channels nevertheless.
         narrow = min(problem.count(s.left), problem.count(s.right)) / profile.lanes
-        full = full if narrow >= 1 / 2 else (full if full == 1 else narrow) * NARROW_GROUPS
+        full = full if narrow >= 1 / 2 else (full if full == 1 else narrow) * profile.narrow_groups
     if roles.role == ConvRole.CONVOLUTION and _cells(problem, roles, 1 - roles.first) > _cells(
         problem, roles, OUTPUT
     ):
-        full *= INVERTED * min(1.0, problem.count(s.summed) / profile.lanes)
+        full *= profile.inverted * min(1.0, problem.count(s.summed) / profile.lanes)
     return profile.convolution * full
 
 
@@ -73,7 +63,11 @@ def examples_apart(problem: Problem, roles: Roles) -> bool:
     if roles.role != ConvRole.GRADIENT or not s.batch or s.summed:
         return False
     examples, channels = problem.count(s.batch[:1]), problem.count(s.left)
-    return worth_calls(examples, channels, multiplications(problem, roles), problem.count(problem.output))
+    profile, work, cells = problem.profile, multiplications(problem, roles), problem.count(problem.output)
+    if examples < 2 or work < examples * profile.gradient_work:
+        return False
+    few = channels < profile.few_channels and work >= examples * profile.few_channels_work
+    return few or cells >= profile.gradients_large
 
 
 def quick_rate(problem: Problem, roles: Roles) -> float:
@@ -84,7 +78,7 @@ def quick_rate(problem: Problem, roles: Roles) -> float:
     profile, taps = problem.profile, _cells(problem, roles, place)
     if roles.role == ConvRole.GRADIENT:
         image, times = problem.operands[roles.first], max(1, problem.count(plain_split(problem, roles).right))
-        passed = profile.copying(problem.count(image.legs) * (1 + AGAIN * (times - 1)))
+        passed = profile.copying(problem.count(image.legs) * (1 + profile.again * (times - 1)))
         every = max(1, multiplications(problem, roles))
         return every / (2 * every / profile.convolution + passed)
     return min(profile.convolution / 2.4, profile.depthwise * max(1.0, taps / 9))
@@ -128,15 +122,21 @@ class Convolution(Kernel):
         image = problem.count(problem.operands[roles.first].legs)
         if roles.role == ConvRole.GRADIENT:
             s, kernel = plain_split(problem, roles), [found.at(OUTPUT)[1] for found in roles.links]
-            calls = CALL * (problem.count(s.batch[:1]) if examples_apart(problem, roles) else 1)
+            calls = profile.gradient_calls * (
+                problem.count(s.batch[:1]) if examples_apart(problem, roles) else 1
+            )
             disordered = (*s.batch, *s.right, *s.left, *kernel) != problem.output
             images = image + problem.count(problem.operands[1 - roles.first].legs)
-            copied = result * (TURNED + disordered) + IMAGES * images + made.copied
-            if _cells(problem, roles, 1 - roles.first) < LEAST_IMAGE:
-                every *= SMALL
+            copied = result * (profile.turned + disordered) + profile.images * images + made.copied
+            if _cells(problem, roles, 1 - roles.first) < profile.dense_image:
+                every *= profile.small_images
             return calls * profile.call + every + profile.copying(copied)
-        turned = IMAGES / 2 if made.channels_last else IMAGES
-        return 2 * profile.call + every / INNER + profile.copying(turned * (image + result) + made.copied)
+        turned = profile.images / (2 if made.channels_last else 1)
+        return (
+            2 * profile.call
+            + every / profile.inner
+            + profile.copying(turned * (image + result) + made.copied)
+        )
 
     def emit(self, problem: Problem, em: Emitter) -> Value:
         """Write one native call, with padding before it and cropping behind it where torch's own do not do."""
@@ -144,7 +144,7 @@ class Convolution(Kernel):
         assert roles is not None
         if len(problem.relations) > NATIVE_DIMENSIONS:
             return self._without_last(problem, roles, em)
-        return native(problem, roles, em)
+        return native(problem, roles, em, each=examples_apart(problem, roles))
 
     def _without_last(self, problem: Problem, roles: Roles, em: Emitter) -> Value:
         """More relations than torch takes: unfold the last axis (a window view, or a fold of the result)."""

@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 
 from tnconv.backends.torch.emit import Emitter, Value, call, singles
-from tnconv.backends.torch.kernels.contract import NARROW, split_legs
+from tnconv.backends.torch.kernels.contract import split_legs
 from tnconv.backends.torch.kernels.kernel import Kernel, Problem
 from tnconv.backends.torch.kernels.link import ConvRole
 from tnconv.ir import Index, product
@@ -19,10 +19,6 @@ Legs = tuple[Index, ...]
 
 # The legs of an image: examples, groups, channels, then up to three positions, each with its kernel leg or without.
 _IMAGE = re.compile(r"(p*)(g*)(q*)((?:pq?){1,3})")
-LEAST_IMAGE = 100  # positions
-RATE = 0.83  # of a convolution with large kernels
-# A native input gradient of a 1x1 layer against its forward call.
-_TRANSPOSED = 0.75
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +107,7 @@ def _fits(problem: Problem, layer: _Layer) -> bool:
     first, second = problem.operands[layer.first], problem.operands[1 - layer.first]
     known = (*layer.groups, *layer.inner, *layer.outer, *(k for k in layer.kernel if k is not None))
     # What was sliced is copied first: worth it where the native call has large images to work on.
-    large = problem.count(layer.positions) >= LEAST_IMAGE
+    large = problem.count(layer.positions) >= problem.profile.dense_image
     return (
         (large or all(value.contiguous for value in problem.operands))
         and all(isinstance(i.size, int) for i in known)
@@ -139,9 +135,11 @@ class DenseConvolution(Kernel):
         channels = problem.count(layer.inner), problem.count(layer.outer)
         narrow = layer.role == ConvRole.TRANSPOSED
         wide = channels[0] if narrow else min(channels) if layer.groups else max(channels)
-        rate = RATE * profile.convolution * min(1.0, wide / profile.lanes)
+        rate = profile.dense_rate * profile.convolution * min(1.0, wide / profile.lanes)
         if narrow:
-            rate *= _TRANSPOSED / (1 + NARROW / min(problem.count(layer.positions), wide))
+            rate *= profile.dense_transposed / (
+                1 + profile.narrow / min(problem.count(layer.positions), wide)
+            )
         every = problem.count(dict.fromkeys((*problem.operands[0].legs, *problem.operands[1].legs)))
         copied = problem.count(flatten(layer.weight)) / 2
         copied += sum(problem.count(v.legs) for v in problem.operands if not v.contiguous)

@@ -17,11 +17,19 @@ Options = tuple[tuple[str, Any], ...]
 
 
 def native(
-    problem: Problem, roles: Roles, em: Emitter, callee: str = "", extra: Options = (), *, apart: bool = False
+    problem: Problem,
+    roles: Roles,
+    em: Emitter,
+    callee: str = "",
+    extra: Options = (),
+    *,
+    apart: bool = False,
+    each: bool = False,
 ) -> Value:
     """Write one native convolution call, or that of a `callee` which takes the same arguments, and `extra` ones.
 
-    With `apart`, the legs of a weight gradient that the image lacks are in front, not the output channels of a group.
+    With `apart`, the legs of a weight gradient that the image lacks are in front, not the output channels of a group;
+    with `each`, the gradients of examples are computed one by one.
     """
     both = frozenset(i for i in problem.operands[0].legs if i in problem.operands[1].legs)
     keep = problem.open | problem.related | both
@@ -40,7 +48,7 @@ def native(
         case ConvRole.TRANSPOSED:
             result = call.transposed()
         case _:
-            result = call.weight_gradient(apart)
+            result = call.weight_gradient(apart, each)
     return _flipped(em, result, [flip for place, flip in flips if place == OUTPUT])
 
 
@@ -186,7 +194,7 @@ class _Call:
         out = (s.left, (*s.batch, *s.right), *a.dims(OUTPUT))
         return self._called("spread", "conv", out, image, weight, options)
 
-    def weight_gradient(self, apart: bool) -> Value:
+    def weight_gradient(self, apart: bool, each: bool) -> Value:
         """The weight gradient of `convolution_backward`: the summed legs are its batch."""
         s, em, a = self.split, self.em, self.arranged
         dims = (s.summed, (*s.batch, *s.left), *a.dims(a.roles.image))
@@ -194,8 +202,7 @@ class _Call:
         front, channels = ((s.right,), s.batch) if apart else ((), (*s.batch, *s.right))
         gradient = em.arrange(self.second, (*front, s.summed, channels, *a.dims(a.roles.positions)))
         out = (*front, channels, s.left, *a.dims(OUTPUT))
-        several = s.batch and not s.summed and not self.callee  # a gradient for each example
-        callee = self.callee or ("weight_gradients" if several else "weight_gradient")
+        callee = self.callee or ("weight_gradients" if each else "weight_gradient")
         options = _options(
             every=True,
             stride=a.strides,
@@ -203,7 +210,7 @@ class _Call:
             dilation=a.dilations,
             groups=self._groups(),
         )
-        examples = (("examples", product(i.size for i in s.batch[:1])),) if several else ()
+        examples = (("examples", product(i.size for i in s.batch[:1])),) if each else ()
         given = (Var(gradient.name), Var(image.name), em.sizes(out))
         made = Call(callee, given, (*options, *self.extra, *examples))
         return em.make("weight_gradient", made, out)

@@ -151,7 +151,7 @@ class LagCorrelation(Kernel):
         if not all(isinstance(i.size, int) for i in (*found.groups, *found.channels)):
             return None
         work = _work(problem)
-        counted = lag_scheme.multiplications(lag_scheme.choose(work, problem.profile), work)
+        counted = lag_scheme.multiplications(lag_scheme.choose(work, problem.profile), work, problem.profile)
         each, rest = divmod(counted, max(1, problem.count(found.batch)))
         return None if rest else normal(each * product(i.size for i in found.batch))
 
@@ -176,7 +176,8 @@ class LagCorrelation(Kernel):
             "variant": scheme.variant,
         }
         options |= {"tile": scheme.tile} if scheme.tile > 1 else {}
-        options |= {"inputs_last": True} if lag_scheme.inputs_last(scheme, work) else {}
+        options |= {"inputs_last": True} if lag_scheme.inputs_last(scheme, work, problem.profile) else {}
+        options |= lag_scheme.ways(scheme, work, problem.profile).options
         options |= {} if problem.scale is None else {"scale": problem.scale}
         rows = (*found.channels, *found.kernels)
         columns = tuple(found.mirror[i] for i in rows)

@@ -3,18 +3,17 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tnconv.backends.torch import gram_scheme
 from tnconv.backends.torch.emit import Emitter, Value, call
 from tnconv.backends.torch.kernels.contract import Contract
 from tnconv.backends.torch.kernels.kernel import Kernel, Problem
 from tnconv.backends.torch.kernels.window_views import window_relations
-from tnconv.backends.torch.numerics import gram
 from tnconv.backends.torch.windows import gather
 from tnconv.ir import Index, Relational, Size, product
 from tnconv.ir.index import normal
+from tnconv.program.statements import Argument
 
 Legs = tuple[Index, ...]
-_FEW_ROWS = 128
-_BETTER = 0.9  # no layout is searched for, and the scale costs nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,25 +50,23 @@ class SymmetricProduct(Kernel):
     def cost(self, problem: Problem) -> float:
         """The copy of the windows, and the products of the lower half; else a little less than a product of two."""
         profile = problem.profile
-        found = find_mirror(problem)
-        assert found is not None
-        groups, length, rows = (problem.count(legs) for legs in (found.groups, found.summed, found.rows))
+        groups, length, rows = _sizes(problem)
         every = groups * length * rows * rows
-        saved = every - gram.multiplications(groups, rows, length)
-        if not found.relations:
-            return _BETTER * (Contract().cost(problem) - saved / profile.matmul)
-        mirrored = groups * rows * rows / 4 if saved else 0
-        made = (every - saved) / profile.matmul / (gram.efficiency(rows, length) if rows < _FEW_ROWS else 1)
-        return _BETTER * (4 * profile.call + profile.copying(1.5 * groups * length * rows + mirrored) + made)
+        made = groups * length * gram_scheme.computed(rows, _block(problem))
+        if not _mirror(problem).relations:
+            return profile.searched * (Contract().cost(problem) - (every - made) / profile.matmul)
+        mirrored = groups * rows * rows / 4 if made < every else 0
+        narrow = rows < profile.half_rows
+        rate = profile.matmul * (gram_scheme.efficiency(rows, length, profile=profile) if narrow else 1)
+        copied = profile.copying(1.5 * groups * length * rows + mirrored)
+        return profile.searched * (4 * profile.call + copied + made / rate)
 
     def multiplications(self, problem: Problem) -> Size | None:
         """Those of the blocks of the lower half, as they are at the representative sizes."""
-        found = find_mirror(problem)
-        assert found is not None
-        groups, length, rows = (problem.count(legs) for legs in (found.groups, found.summed, found.rows))
-        each = gram.multiplications(groups, rows, length) // max(1, groups * length)  # whatever is summed
+        found, (_, _, rows) = _mirror(problem), _sizes(problem)
         if not all(isinstance(i.size, int) for i in found.rows):
             return None
+        each = gram_scheme.computed(rows, _block(problem))  # whatever is summed
         return normal(each * product(i.size for i in (*found.groups, *found.summed)))
 
     def emit(self, problem: Problem, em: Emitter) -> Value:
@@ -84,9 +81,44 @@ class SymmetricProduct(Kernel):
             front, rest = (), (*front, *rest)
         value = em.conj(em.arrange(value, (found.groups, front, found.rows, rest)))
         given = () if problem.scale is None else (problem.scale,)
+        options = _options(problem, front, rest)
         out = (found.groups, found.rows, found.columns)
         op = "gram" if problem.hermitian else "plain_gram"
-        return em.make("product", call(op, value, *given), out, fresh=True)
+        return em.make("product", call(op, value, *given, **options), out, fresh=True)
+
+
+def _mirror(problem: Problem) -> Mirror:
+    found = find_mirror(problem)
+    assert found is not None
+    return found
+
+
+def _sizes(problem: Problem) -> tuple[int, int, int]:
+    """Number of results, of products that a cell sums, and of rows."""
+    found = _mirror(problem)
+    groups, length, rows = (problem.count(legs) for legs in (found.groups, found.summed, found.rows))
+    return groups, length, rows
+
+
+def _block(problem: Problem) -> int:
+    """Rows of a block of the result; 0 where it is computed as a whole."""
+    groups, length, rows = _sizes(problem)
+    return gram_scheme.choose(groups, 1, rows, length, problem.profile).block
+
+
+def _options(problem: Problem, front: Legs, rest: Legs) -> dict[str, Argument | bool]:
+    """What the call is told of the way to go; where rows have a symbol, it has the formula for the rows of a block."""
+    (groups, length, rows), profile = _sizes(problem), problem.profile
+    of_rows = _mirror(problem).rows
+    ways = gram_scheme.choose(groups, problem.count(front), rows, problem.count(rest), profile)
+    if all(isinstance(i.size, int) for i in of_rows):
+        return dict(ways.options)
+    options: dict[str, Argument | bool] = {"apart": True} if ways.apart else {}
+    first = gram_scheme.first_halved(length, profile)
+    if first is None or not gram_scheme.worth_halves(groups, rows, length, profile):
+        return options
+    sizes = (first, int(profile.block_least), int(profile.block_most))
+    return options | {"block": call("block_rows", product(i.size for i in of_rows), *sizes)}
 
 
 def _first(value: Value, legs: Sequence[Index]) -> int:

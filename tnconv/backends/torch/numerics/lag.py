@@ -75,6 +75,8 @@ def correlate(
     variant: str = "lag1",
     tile: int = 1,
     inputs_last: bool = False,
+    block: int = 0,
+    strip: int = 0,
     scale: float = 1.0,
     out: Tensor | None = None,
     beta: float = 0.0,
@@ -93,6 +95,8 @@ def correlate(
             `choose` says which is fast, the result is the same.
         tile: positions that are taken together along the last axis, a divisor of their number; not for lag2.
         inputs_last: whether a copy of x with the inputs innermost is unfolded, so that what is copied is in long runs.
+        block: as for `gram`, of products of a matrix with itself.
+        strip: likewise.
         scale: of the result.
         out: of the shape of the result, to which it is added: `beta · out + scale · S`; only where nothing records
             what happens.
@@ -111,7 +115,7 @@ def correlate(
         low, high = axis.used()
         x = x.narrow(dim, low, high - low)
     axes = tuple(axis.cropped() for axis in axes)
-    scheme = _Scheme(groups, axes, variant, tile, inputs_last and tile == 1, scale)
+    scheme = _Scheme(groups, axes, variant, tile, inputs_last and tile == 1, scale, block, strip)
     if (
         len(x) == 0 and scale != 1
     ):  # a product of nothing is zero whatever its scale, but a mean over nothing is no number
@@ -130,6 +134,12 @@ class _Scheme:
     tile: int
     inputs_last: bool
     scale: float
+    block: int = 0
+    strip: int = 0
+
+    def square(self, x: Tensor, out: Tensor | None = None, beta: float = 0.0) -> Tensor:
+        """`gram` of the matrix `[g, r, t]` of each group."""
+        return gram(x[:, None], self.scale, out, beta, block=self.block, strip=self.strip)
 
 
 def correlate_axes(x: Tensor, scheme: "_Scheme", out: Tensor | None, beta: float) -> Tensor:
@@ -147,8 +157,8 @@ def _windows(x: Tensor, scheme: _Scheme, out: Tensor | None, beta: float) -> Ten
     order = (CHANNELS, *range(len(axes)))
     (matrix,) = _matrices(x, scheme, order, None)
     if tile == 1:
-        return gram(matrix.mT[:, None], scheme.scale, out, beta)
-    return assemble({(0, 0): gram(matrix.mT[:, None], scheme.scale)}, axes, tile, order, None, out, beta)
+        return scheme.square(matrix.mT, out, beta)
+    return assemble({(0, 0): scheme.square(matrix.mT)}, axes, tile, order, None, out, beta)
 
 
 def _lag1(x: Tensor, scheme: _Scheme, out: Tensor | None, beta: float) -> Tensor:
@@ -163,7 +173,7 @@ def _lag1(x: Tensor, scheme: _Scheme, out: Tensor | None, beta: float) -> Tensor
     def add(total: Tensor | None, term: Term, square: bool = False) -> Tensor:
         first = lines[term.phase][:, term.row * rows : (term.row + term.length) * rows]
         if square:
-            return gram(first.mT[:, None], scale)
+            return scheme.square(first.mT)
         second = lines[term.phase_2][:, term.row_2 * rows : (term.row_2 + term.length) * rows]
         return _add(total, first, second, scale)
 
@@ -276,7 +286,7 @@ def _lag2(x: Tensor, scheme: _Scheme, out: Tensor | None, beta: float) -> Tensor
     """By lag along the last two axes, the others unfolded into channels."""
     groups, axes = scheme.groups, scheme.axes
     place, along = lag_axes("lag2", len(axes))
-    grid = _Grid(x, groups, axes, scheme.scale)
+    grid = _Grid(x, scheme)
     made: dict[tuple[int, int], Made] = {}
     common: Made = {}
     for block in block_list(axes[place]):
@@ -303,7 +313,8 @@ class _Grid:
     axis are one, for those in ascending order, of which the others are mirror images.
     """
 
-    def __init__(self, x: Tensor, groups: int, axes: tuple[ConvAxis, ...], scale: float) -> None:
+    def __init__(self, x: Tensor, scheme: _Scheme) -> None:
+        groups, axes, self.scheme = scheme.groups, scheme.axes, scheme
         *others, _, self.line = axes
         count = len(others)
         view = _view(x, groups, axes, 1, (count, count + 1))
@@ -314,7 +325,7 @@ class _Grid:
         self.rows = x.shape[0] * prod([a.positions for a in others])
         width = x.shape[1] // groups * prod([a.kernel for a in others])
         self.cells = cells.reshape(groups, width, size, self.rows, pitch)
-        self.flat, self.scale = self.cells.flatten(2), scale
+        self.flat, self.scale = self.cells.flatten(2), scheme.scale
         self._masked: dict[tuple[int, int], Tensor] = {}
         self._columns: dict[tuple[int, int], tuple[Tensor, ...]] = {}
 
@@ -365,7 +376,7 @@ class _Grid:
         first = self.masked(shift.inner) if shift.masked else self.flat
         first = first[:, :, start : start + count]
         if symmetric and shift.lag == 0:
-            return gram(first[:, None], self.scale)
+            return self.scheme.square(first)
         return _add(None, first.mT, self.flat[:, :, partner : partner + count].mT, self.scale)
 
     def _edge(self, total: Tensor | None, term: Term, lag: int, low: int, high: int) -> Tensor:

@@ -15,7 +15,7 @@ from tnconv.backends.torch.numerics.arithmetic import (
     undefined,
     zeros,
 )
-from tnconv.backends.torch.numerics.gram import gram
+from tnconv.backends.torch.numerics.gram import block_rows, gram
 from tnconv.backends.torch.numerics.into import add_into, scale_into
 from tnconv.backends.torch.numerics.lag import correlate
 from tnconv.backends.torch.numerics.places import (
@@ -47,6 +47,7 @@ __all__ = [
     "apart",
     "axis_sums",
     "batched_product",
+    "block_rows",
     "correlate",
     "depthwise",
     "depthwise_weight_gradient",

@@ -12,11 +12,6 @@ from tnconv.backends.torch.numerics import depthwise, spread
 
 _BACKWARD = torch.ops.aten.convolution_backward.default
 _WEIGHT_ALONE = (False, True, False)
-_LEAST_CALL, _LARGE = (
-    1_000_000,
-    1 << 22,
-)  # multiplications of an example, cells of a result that are worth calls
-_FEW_CHANNELS, _LEAST_FEW = 8, 4_000_000  # channels of a group that are slow in one call, and multiplications
 
 
 def weight_gradient(
@@ -143,9 +138,7 @@ def mirrored_weight_gradient(
 def weight_gradients(
     gradient: Tensor, image: Tensor, shape: tuple[int, ...], *, groups: int, examples: int, **options: Any
 ) -> Tensor:
-    """Weight gradients of several examples, which lie one behind the other in the groups.
-
-    Large ones are computed one by one, in native calls without groups, the others in one call; see `worth_calls`.
+    """Weight gradients of several examples, which lie one behind the other in the groups, in a native call for each.
 
     Args:
         gradient: `[1, (n g d), *positions]`.
@@ -155,10 +148,7 @@ def weight_gradients(
         examples: `n`.
         options: of `weight_gradient`.
     """
-    cells = math.prod(shape)
-    if torch.compiler.is_compiling() or not worth_calls(
-        examples, shape[1], cells * math.prod(gradient.shape[2:]), cells
-    ):
+    if torch.compiler.is_compiling() or not math.prod(shape) or examples == 1:
         return weight_gradient(gradient, image, shape, groups=groups, **options)
     size = (shape[0] // examples, *shape[1:])
     pairs = zip(gradient.chunk(examples, 1), image.chunk(examples, 1), strict=True)
@@ -170,20 +160,6 @@ def weight_gradients(
     for place, part in enumerate(parts, 1):
         result[place].copy_(part)
     return result.flatten(0, 1)
-
-
-def worth_calls(examples: int, channels: int, work: int, cells: int) -> bool:
-    """Whether weight gradients of several examples are quicker one by one than as groups of one native call.
-
-    Args:
-        examples: number of them.
-        channels: input channels of a group.
-        work: multiplications of all.
-        cells: of the result.
-    """
-    if examples < 2 or work < examples * _LEAST_CALL:
-        return False
-    return cells >= _LARGE or (channels < _FEW_CHANNELS and work >= examples * _LEAST_FEW)
 
 
 def grouped(

@@ -1,0 +1,125 @@
+"""How `gram` goes about a product of a matrix with itself: which ways there are, their counts, which is fastest.
+
+Nothing here touches a tensor, so the compiler decides with it, and writes the decision into the program.
+"""
+
+from functools import lru_cache
+from typing import NamedTuple
+
+from tnconv.backends.torch.numerics.gram import block_rows
+from tnconv.backends.torch.profile import DEFAULT, Profile
+
+_MOST_ROWS = 4096  # that are asked for
+_STRIPS = (
+    32,
+    48,
+    36,
+    64,
+    24,
+    16,
+)  # rows of a strip, the best first; the first that divides the rows is taken
+
+
+class Ways(NamedTuple):
+    """How `gram` computes `[g, n, r, t]`: the options of its call.
+
+    Args:
+        block: rows of a block of the result, of which only those below the diagonal are computed; 0 for all at once.
+        strip: rows of a strip of a result that is bound by writing it; 0 for none.
+        apart: whether the products of single examples are added up, so that these need not be copied side by side.
+    """
+
+    block: int = 0
+    strip: int = 0
+    apart: bool = False
+
+    @property
+    def options(self) -> dict[str, int | bool]:
+        """Those that are not what `gram` does by itself."""
+        return {name: value for name, value in self._asdict().items() if value}
+
+
+@lru_cache(maxsize=512)
+def choose(groups: int, count: int, rows: int, length: int, profile: Profile = DEFAULT) -> Ways:
+    """How `gram` is predicted to be fastest.
+
+    Args:
+        groups: number of results.
+        count: examples that are summed.
+        rows: of a result.
+        length: products of an example that a cell sums.
+        profile: rates of the machine.
+    """
+    apart = count > 1 and 2 * rows <= length
+    block = row_width(rows, count * length, profile)
+    if not worth_halves(groups, rows, count * length, profile):
+        return Ways(apart=apart)
+    if block < rows:
+        return Ways(block=block, apart=apart)
+    if apart:
+        small = groups == 1 and count * rows * rows <= 2 * profile.cache
+        return Ways(apart=True, block=0 if small else rows)
+    strip = next((w for w in _STRIPS if rows % w == 0), 0)
+    if rows >= profile.strip_rows and 1 < count * length <= profile.strip_sum and strip:
+        return Ways(strip=strip)
+    return Ways(block=rows if groups > 1 or rows >= profile.strip_rows else 0)
+
+
+def row_width(rows: int, length: int, profile: Profile = DEFAULT) -> int:
+    """Rows of a block of the result; all of them where the half does not pay.
+
+    Args:
+        rows: of the result.
+        length: products that a cell sums.
+        profile: rates of the machine.
+    """
+    if rows < profile.half_rows or length < profile.half_sum:
+        return rows
+    width = block_rows(rows, 0, int(profile.block_least), int(profile.block_most))
+    whole = length * rows * rows / (profile.matmul * efficiency(rows, length, profile=profile))
+    calls = profile.block_calls * profile.call * (-(-rows // width) + 1)
+    halves = (
+        length * computed(rows, width) / (profile.matmul * efficiency(width, length, profile=profile)) + calls
+    )
+    near = rows * rows < profile.mirror_near * profile.cache
+    mirrored = rows * rows / (profile.mirror if near else profile.mirror_far)
+    return width if halves + mirrored < profile.half_worth * whole else rows
+
+
+@lru_cache(maxsize=64)
+def first_halved(length: int, profile: Profile = DEFAULT) -> int | None:
+    """The fewest rows, about, from which on blocks pay; None where they do not pay below some thousands."""
+    return next((r for r in range(16, _MOST_ROWS, 16) if row_width(r, length, profile) < r), None)
+
+
+def computed(rows: int, block: int) -> int:
+    """Cells of a result that are computed: those of the k-th block are `block` rows of `k·block`, the last is narrower.
+
+    Args:
+        rows: of the result.
+        block: rows of a block; 0 for all cells.
+    """
+    if not 0 < block < rows:
+        return rows * rows
+    full = rows // block
+    return block * block * full * (full + 1) // 2 + (rows - full * block) * rows
+
+
+def worth_halves(groups: int, rows: int, length: int, profile: Profile = DEFAULT) -> bool:
+    """Whether a group is large enough for calls of its own; one that is alone has them in any case."""
+    return groups == 1 or (rows >= profile.half_rows and rows * rows * length >= profile.group_work)
+
+
+def efficiency(width: int, length: int, outermost: bool = True, profile: Profile = DEFAULT) -> float:
+    """The share of the rate of large products that a product reaches whose result has so many columns and rows.
+
+    Args:
+        width: of the result.
+        length: number of products that a cell sums.
+        outermost: whether what is summed lies side by side in memory, and not the columns.
+        profile: rates of the machine.
+    """
+    if width <= profile.narrowest:
+        short = (length + 1) / (length + 1 + profile.short_half)
+        return short * (min(0.3, 0.07 * width) if outermost else 0.012 * width)
+    return width / (width + (profile.narrow_half if width % 4 == 0 else profile.odd_half))
