@@ -1,6 +1,7 @@
 """Capture: which layers a forward pass calls with tracked parameters, seen from outside, without hooks.
 
-A `TorchFunctionMode` sees every call of a function of torch. Those of layers are read (`tnconv.curvature.layer_calls`).
+A `TorchFunctionMode` sees every call of a function of torch. Those of layers are noted, and read when they are asked
+for (`tnconv.curvature.layer_calls`): between two layers Python runs from a cold cache, which takes ten times as long.
 A parameter that goes into any other function that makes something differentiable is *unread*, and is named when the
 captured parameters are asked for. A layer of `tnconv.nn` that is factorised or sampled is one call
 (`tnconv.functional.visible`): of the factors of its weight, and of the exact layer that is sampled.
@@ -16,12 +17,22 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.overrides import TorchFunctionMode, resolve_name
 
-from tnconv.curvature.layer_calls import READERS, LayerCall, Read, is_view, read_cellwise, read_visible
+from tnconv.curvature.layer_calls import (
+    READERS,
+    LayerCall,
+    Read,
+    Reader,
+    is_view,
+    read_cellwise,
+    read_visible,
+)
 from tnconv.curvature.models import Names, named, tracked_of
 from tnconv.errors import CaptureError
 from tnconv.functional.visible import VisibleLayer
 
 _ATTENTION = F.multi_head_attention_forward
+Called = tuple[Callable[..., Any], Callable[..., Read | None], tuple[Any, ...], Mapping[str, Any]]
+_TRAINING = "batch_norm in training mode"
 _OFF = "a function where gradients are off (torch.no_grad, torch.autograd.Function, reentrant checkpointing)"
 
 
@@ -34,9 +45,6 @@ class Capture(TorchFunctionMode):
         seen: called with the place of each call among `calls`, and its output.
 
     Attributes:
-        calls: in the order of the forward pass.
-        unread: of a parameter, the function that took it and is not read.
-        mixing: functions through which examples depend on each other.
         opaque: nodes of the history, each of which counts as one use of a parameter.
     """
 
@@ -48,9 +56,11 @@ class Capture(TorchFunctionMode):
     ) -> None:
         super().__init__()
         self.parameters = dict(parameters)
-        self.calls: list[LayerCall] = []
-        self.unread: dict[str, str] = {}
-        self.mixing: list[str] = []
+        self._calls: list[LayerCall] = []
+        self._unread: dict[str, str] = {}
+        self._mixing: list[str] = []
+        self._noted: list[tuple[Any, ...]] = []  # not read yet
+        self._told = 0
         self.opaque: set[Any] = set()
         self._current, self._seen = current, seen
         self._name = {id(tensor): name for name, tensor in self.parameters.items()}
@@ -81,6 +91,24 @@ class Capture(TorchFunctionMode):
                 return _attention(*args, **kwargs)
         return self._other(func, args, kwargs, found)
 
+    @property
+    def calls(self) -> list[LayerCall]:
+        """In the order of the forward pass."""
+        self._read()
+        return self._calls
+
+    @property
+    def unread(self) -> dict[str, str]:
+        """Of a parameter, the function that took it and is not read."""
+        self._read()
+        return self._unread
+
+    @property
+    def mixing(self) -> list[str]:
+        """Functions through which examples depend on each other."""
+        self._read()
+        return self._mixing
+
     def missing(self) -> dict[str, str]:
         """What is tracked but not captured: the reason, by name."""
         captured = {name for call in self.calls for name in call.names}
@@ -100,24 +128,19 @@ class Capture(TorchFunctionMode):
     # -- one call ----------------------------------------------------------------------------------------
 
     def _layer(
-        self,
-        func: Callable[..., Any],
-        reader: Callable[..., Read | None],
-        args: tuple[Any, ...],
-        kwargs: Mapping[str, Any],
+        self, func: Callable[..., Any], reader: Reader, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> Any:
         """A call of a function that is read."""
         result = func(*args, **kwargs)
-        read = reader(*args, **kwargs)
-        if read is None:
-            self._mixes(func)
-            self._leave(func, self._tracked((*args, *kwargs.values())), result)
-            return result
-        weight, bias = self._named(read.weight), self._named(read.bias)
-        if weight is not None or bias is not None:
-            self._record(read, weight, bias, result)
-        if id(read.x) in self._name:
-            self._leave(func, self._tracked((read.x,)), result)
+        read, at_x, at_weight, at_bias = reader
+        count = len(args)
+        x = args[at_x] if at_x < count else kwargs.get("input", kwargs.get("indices"))
+        weight = self._named(args[at_weight] if at_weight < count else kwargs.get("weight"))
+        bias = self._named(args[at_bias] if at_bias < count else kwargs.get("bias"))
+        if weight is not None or bias is not None or id(x) in self._name:
+            self._note((func, read, args, kwargs), weight, bias, x, result)
+        elif func is F.batch_norm and read(*args, **kwargs) is None:
+            self._mixing.append(_TRAINING)
         return result
 
     def _visible(self, layer: VisibleLayer, input: Tensor, *parameters: Tensor | None) -> Any:
@@ -128,13 +151,10 @@ class Capture(TorchFunctionMode):
         for read in read_visible(layer, input, parameters):
             weight, bias = self._named(read.weight), self._named(read.bias)
             if weight is not None or bias is not None:
-                self._record(read, weight, bias, result)
-        self._leave(layer, self._tracked((input,)), result)
+                self._note(read, weight, bias, read.x, result)
+        if result.requires_grad:
+            self._leave(layer, self._tracked((input,)))
         return result
-
-    def _mixes(self, func: Callable[..., Any]) -> None:
-        if func is F.batch_norm:
-            self.mixing.append("batch_norm in training mode")
 
     def _other(
         self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], found: list[Tensor]
@@ -154,39 +174,75 @@ class Capture(TorchFunctionMode):
                 read_cellwise(func, args, kwargs, parameter, result) if isinstance(result, Tensor) else None
             )
             if read is not None:
-                self._record(read, name, None, result)
+                self._note(read, name, None, read.x, result)
                 return result
-        self._leave(func, found, result)
+        self._leave(func, found)
         return result
 
-    def _record(self, read: Read, weight: str | None, bias: str | None, result: Tensor) -> None:
-        if not result.requires_grad:
-            for name in filter(None, (weight, bias)):
-                self.unread.setdefault(name, _OFF)
-            return
-        if result.is_complex():
-            raise CaptureError(
-                f"what the layer of parameter {weight or bias!r} computes is complex, but curvature of models is of "
-                "real values; compile the operations of the layer with tnconv.compile"
-            )
-        x = None if read.x is None else read.x.detach()
-        node: Any = result.grad_fn
-        if node is None or isinstance(
-            node, torch._C._FunctionBase
-        ):  # an edge has to own the history of these
-            edge = get_gradient_edge(result)
-        else:
-            edge = GradientEdge(node, result.output_nr)
-        version = 0 if x is None else x._version
-        self.calls.append(LayerCall(weight, bias, x, edge, result.shape, read, version))
-        if self._seen is not None:
-            self._seen(len(self.calls) - 1, result)
-
-    def _leave(self, func: Callable[..., Any], found: list[Tensor], result: object) -> None:
+    def _leave(self, func: Callable[..., Any], found: list[Tensor]) -> None:
         """Note that parameters are used by a function that is not read."""
-        if _differentiable(result):
-            for tensor in found:
-                self.unread.setdefault(self._name[id(tensor)], _called(func))
+        for tensor in found:
+            self._unread.setdefault(self._name[id(tensor)], _called(func))
+
+    # -- noted in the pass, read behind it ---------------------------------------------------------------
+
+    def _note(
+        self, call: Called | Read, weight: str | None, bias: str | None, x: Tensor | None, result: Tensor
+    ) -> None:
+        """Keep a call with what later ones may change: the edge of the result, how often the input was written to."""
+        edge: Any = result.grad_fn
+        if edge is None:
+            edge = get_gradient_edge(result) if result.requires_grad else None
+        elif isinstance(edge, torch._C._FunctionBase):  # an edge has to own the history of these
+            edge = get_gradient_edge(result)
+        version = 0 if x is None or edge is None else x._version
+        of_result = edge, result.output_nr, result.shape, result.is_complex()
+        self._noted.append((call, weight, bias, x, version, of_result))
+        if self._seen is not None and len(self.calls) > self._told:
+            self._seen(self._told, result)
+            self._told += 1
+
+    def _read(self) -> None:
+        """Read the calls that were noted."""
+        noted, self._noted = self._noted, []
+        for call, weight, bias, x, version, of_result in noted:
+            if isinstance(call, Read):
+                self._record(call, weight, bias, version, *of_result)
+                continue
+            func, reader, args, kwargs = call
+            read = reader(*args, **kwargs)
+            if read is None and func is F.batch_norm:
+                self._mixing.append(_TRAINING)
+            if of_result[0] is not None:
+                self._leave(func, self._tracked((*args, *kwargs.values()) if read is None else (x,)))
+            if read is not None:
+                self._record(read, weight, bias, version, *of_result)
+
+    def _record(
+        self,
+        read: Read,
+        weight: str | None,
+        bias: str | None,
+        version: int,
+        edge: Any,
+        number: int,
+        shape: torch.Size,
+        is_complex: bool,
+    ) -> None:
+        """Record a call of a layer with tracked parameters."""
+        names = [name for name in (weight, bias) if name is not None]
+        if edge is None:
+            for name in names:
+                self._unread.setdefault(name, _OFF)
+        elif names:
+            if is_complex:
+                raise CaptureError(
+                    f"what the layer of parameter {names[0]!r} computes is complex, but curvature of models is of real "
+                    "values; compile the operations of the layer with tnconv.compile"
+                )
+            x = None if read.x is None else read.x.detach()
+            made = edge if isinstance(edge, GradientEdge) else GradientEdge(edge, number)
+            self._calls.append(LayerCall(weight, bias, x, made, shape, read, version))
 
     # -- names -------------------------------------------------------------------------------------------
 

@@ -365,25 +365,44 @@ def read_visible(layer: VisibleLayer, input: Tensor, parameters: Sequence[Tensor
     return reads if bias is None else [*reads, Read("conv", x, None, bias, plain)]
 
 
-READERS: Mapping[Callable[..., Any], Callable[..., Read | None]] = {
-    F.conv1d: _conv(1),
-    F.conv2d: _conv(2),
-    F.conv3d: _conv(3),
-    F.conv_transpose1d: _conv_transpose(1),
-    F.conv_transpose2d: _conv_transpose(2),
-    F.conv_transpose3d: _conv_transpose(3),
-    F.linear: _linear,
-    F.embedding: _embedding,
-    torch.embedding: _embedding_native,
-    F.layer_norm: _layer_norm,
-    torch.layer_norm: _layer_norm,
-    F.rms_norm: _rms_norm,
-    torch.rms_norm: _rms_norm,
-    F.group_norm: _group_norm,
-    torch.group_norm: _group_norm,
-    F.batch_norm: _batch_norm,
-    F.instance_norm: _instance_norm,
-    F.prelu: _prelu,
+_NONE = 99
+
+
+class Reader(NamedTuple):
+    """A function of a layer.
+
+    Args:
+        read: what a call computes, of its arguments; None where that is not known.
+        x: the place of the input among the arguments.
+        weight: that of the weight, or its keyword.
+        bias: that of the bias, or its keyword; beyond the last where there is none.
+    """
+
+    read: Callable[..., Read | None]
+    x: int
+    weight: int
+    bias: int
+
+
+READERS: Mapping[Callable[..., Any], Reader] = {
+    F.conv1d: Reader(_conv(1), 0, 1, 2),
+    F.conv2d: Reader(_conv(2), 0, 1, 2),
+    F.conv3d: Reader(_conv(3), 0, 1, 2),
+    F.conv_transpose1d: Reader(_conv_transpose(1), 0, 1, 2),
+    F.conv_transpose2d: Reader(_conv_transpose(2), 0, 1, 2),
+    F.conv_transpose3d: Reader(_conv_transpose(3), 0, 1, 2),
+    F.linear: Reader(_linear, 0, 1, 2),
+    F.embedding: Reader(_embedding, 0, 1, _NONE),
+    torch.embedding: Reader(_embedding_native, 1, 0, _NONE),
+    F.layer_norm: Reader(_layer_norm, 0, 2, 3),
+    torch.layer_norm: Reader(_layer_norm, 0, 2, 3),
+    F.rms_norm: Reader(_rms_norm, 0, 2, _NONE),
+    torch.rms_norm: Reader(_rms_norm, 0, 2, _NONE),
+    F.group_norm: Reader(_group_norm, 0, 2, 3),
+    torch.group_norm: Reader(_group_norm, 0, 2, 3),
+    F.batch_norm: Reader(_batch_norm, 0, 3, 4),
+    F.instance_norm: Reader(_instance_norm, 0, 3, 4),
+    F.prelu: Reader(_prelu, 0, 1, _NONE),
 }
 _ADD = {torch.add, Tensor.add, Tensor.__add__, Tensor.__radd__, Tensor.add_, Tensor.__iadd__}
 _MULTIPLY = {torch.mul, torch.multiply, Tensor.mul, Tensor.multiply, Tensor.__mul__, Tensor.__rmul__}
