@@ -49,6 +49,10 @@ class CaptureError(TnconvError, ValueError):
     """A parameter of a model is used in a way that its curvature cannot be told from; the message names it."""
 
 
+class DistributedError(TnconvError):
+    """A rank waits for another one that is lost; the message says which, and how to go on."""
+
+
 class PluginError(TnconvError):
     """A plug-in cannot be loaded, or two of them claim one name."""
 

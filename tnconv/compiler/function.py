@@ -16,6 +16,7 @@ from tnconv.backends.torch.training import TrainedProgram
 from tnconv.compiler.accumulate import Added, Target, accumulating_peak, check_beta, check_context, target_of
 from tnconv.compiler.batches import BatchAxes, of_two_batches
 from tnconv.compiler.candidate import Candidate, Executable
+from tnconv.compiler.chunk_jobs import ChunkJob, jobs_of
 from tnconv.compiler.cost_of_call import Cost, cost_of
 from tnconv.compiler.dtypes import Arithmetic, chosen
 from tnconv.compiler.sampled_rows import Cut, cuts_of, draws_of, sizes_of
@@ -24,6 +25,7 @@ from tnconv.inspect.draw import draw, to_svg
 from tnconv.inspect.explain import Explanation, explain
 from tnconv.inspect.report import report
 from tnconv.ir import Expression
+from tnconv.ir.index import integers_of
 from tnconv.passes import Stage
 from tnconv.passes.sample import Sample
 from tnconv.spec import Layer
@@ -252,6 +254,20 @@ class CompiledFunction:
     @cached_property
     def _cuts(self) -> tuple[Cut, ...] | None:
         return cuts_of(self.stages)
+
+    def jobs(self, **sizes: int) -> list[ChunkJob]:
+        """The chunks of a plan with slices, as jobs for any scheduler; the whole as one job without slices.
+
+        Each is called with the arguments of the function, can be pickled and repeated, and returns what is to be added
+        to its place in the result: `tnconv.compiler.chunk_jobs.put_together` does, `tnconv.distributed.run` shares them out.
+
+        Args:
+            **sizes: of the size symbols, such as `N=32`.
+
+        Raises:
+            PlanError: a size is missing, or is not one of the function's.
+        """
+        return jobs_of(self, integers_of(sizes))
 
     @cached_property
     def pairs(self) -> "CompiledFunction":

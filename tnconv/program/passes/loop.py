@@ -95,13 +95,13 @@ class LoopOverChunks(ProgramPass):
     def _piece(self, name: str, sizes: Sequence[Size], starts: dict[str, Var]) -> Argument:
         """The piece of an argument that a chunk needs."""
         found: Argument = Var(name)
-        for each, axis, step in self._cuts(sizes):
+        for each, axis, step in cut_axes(self.slices, sizes):
             found = Call("narrow", (found, axis, *_place(each, starts[each.part], step)))
         return Call("contiguous", (found,)) if name in self.copied else found
 
     def _gathered(self, starts: dict[str, Var]) -> Iterator[Statement]:
         """What adds a part to the result, or puts it into its place."""
-        cuts = list(self._cuts(self.output))
+        cuts = list(cut_axes(self.slices, self.output))
         if not cuts:
             yield InPlace(_RESULT.name, Call("add_part", (_RESULT, _PART)))
             return
@@ -113,18 +113,27 @@ class LoopOverChunks(ProgramPass):
         yield InPlace(_RESULT.name, Call(made, (_RESULT, _PART, tuple(map(self._whole, self.output)))))
         yield InPlace(_RESULT.name, Call("add_" if added else "copy_", (view, _PART)))
 
-    def _cuts(self, sizes: Sequence[Size]) -> Iterator[tuple[Slice, int, int]]:
-        """The axes that are cut, each with the cells for one value of the index."""
-        for each in self.slices:
-            for axis, size in enumerate(sizes):
-                if each.part in symbol_names(size):
-                    step = expanded(size).coeff(symbol(each.part), 1)
-                    for other in sorted(step.free_symbols, key=str):
-                        raise LoweringError(
-                            f"axis {axis} has size {size}, of which a piece has no fixed size for {other}; slice "
-                            "another index"
-                        )
-                    yield each, axis, int(step)
+
+def cut_axes(slices: Sequence[Slice], sizes: Sequence[Size]) -> Iterator[tuple[Slice, int, int]]:
+    """The axes that are cut, each with the cells for one value of the index.
+
+    Args:
+        slices: the indices that are cut.
+        sizes: of the axes of a chunk.
+
+    Raises:
+        LoweringError: the number of cells depends on another size.
+    """
+    for each in slices:
+        for axis, size in enumerate(sizes):
+            if each.part in symbol_names(size):
+                step = expanded(size).coeff(symbol(each.part), 1)
+                for other in sorted(step.free_symbols, key=str):
+                    raise LoweringError(
+                        f"axis {axis} has size {size}, of which a piece has no fixed size for {other}; slice "
+                        "another index"
+                    )
+                yield each, axis, int(step)
 
 
 def _place(each: Slice, start: Var, step: int) -> tuple[Argument, Argument]:

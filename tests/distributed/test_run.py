@@ -1,0 +1,197 @@
+"""Chunks as jobs, alone and shared out, killed and resumed."""
+
+import os
+import pickle
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+
+import tnconv
+from tests.distributed.sharding_cases import CLOSE, GROUPED, distance, values_of
+from tests.processes import in_processes
+from tnconv.compiler.chunk_jobs import ChunkJob, put_together
+from tnconv.compiler.function import CompiledFunction
+from tnconv.distributed import run
+from tnconv.distributed.finished_sums import Folder
+from tnconv.errors import ArgumentError, DistributedError, PlanError
+
+N = 5
+CHUNKED = (  # an operation, a memory limit, the number of chunks
+    ("kfac_expand", 1000, 5),
+    ("kfac_expand", 700, 10),  # of examples, which are added up, and of groups
+    ("gradient_norm", 1000, 3),
+    ("weight_vjp", 1500, 3),
+    ("forward", None, 1),
+)
+
+
+def limited(op: str, limit: int | None = 1000) -> CompiledFunction:
+    """An operation in chunks, of five examples."""
+    return tnconv.compile(GROUPED, op, memory_limit=limit, hints={"N": N})
+
+
+class Counted:
+    """The calls of jobs, in this process."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, end: int | None = None) -> None:
+        self.numbers: list[int] = []
+        self.end = end
+        before = ChunkJob.__call__
+
+        def call(job: ChunkJob, *tensors: torch.Tensor) -> torch.Tensor:
+            if len(self.numbers) == self.end:
+                raise KeyboardInterrupt
+            self.numbers.append(job.number)
+            return before(job, *tensors)
+
+        monkeypatch.setattr(ChunkJob, "__call__", call)
+
+
+@pytest.mark.parametrize(("op", "limit", "count"), CHUNKED)
+def test_jobs_make_up_the_value(op, limit, count):
+    fn = limited(op, limit)
+    values = [each.float() for each in values_of(fn)]
+    jobs = pickle.loads(pickle.dumps(fn.jobs(N=N)))
+    assert len(jobs) == count
+    parts = [job(*values) for job in reversed(jobs)][::-1]
+    assert torch.equal(parts[-1], jobs[-1](*values))  # again
+    assert distance(put_together(jobs, parts), fn(*values)) < 1e-5
+    assert all(job.shape == tuple(fn(*values).shape) for job in jobs)
+
+
+def test_what_jobs_refuse():
+    fn = limited("weight_vjp")
+    with pytest.raises(PlanError, match=r"made for given sizes \['N'\], but got \[\]; call jobs\(N=…\)"):
+        fn.jobs()
+    jobs, values = fn.jobs(N=4), values_of(fn)
+    with pytest.raises(ArgumentError, match=r"sizes {'N': 5} but the jobs were made for {'N': 4}"):
+        jobs[0](*values)
+    with pytest.raises(ArgumentError, match=r"there are 4 jobs, but not as many parts"):
+        put_together(jobs, [])
+    with pytest.raises(ArgumentError, match="no jobs are given"):
+        put_together([], [])
+    with pytest.raises(
+        ArgumentError, match="argument 'x' requires a gradient, which does not go through jobs"
+    ):
+        run(fn)(values[0].requires_grad_(), values[1])
+
+
+def test_one_process_alone():
+    for op, limit, _ in CHUNKED:
+        fn = limited(op, limit)
+        values = values_of(fn)
+        assert distance(run(fn)(*values), fn(*values)) <= CLOSE
+    with torch.no_grad():
+        assert distance(run(fn)(**dict(zip(fn.arguments, values, strict=True))), fn(*values)) <= CLOSE
+
+
+def test_what_was_finished_is_not_done_again(tmp_path, monkeypatch):
+    fn = limited("kfac_expand")
+    values = values_of(fn)
+    count = len(fn.jobs(N=N))
+    with monkeypatch.context() as patch:
+        first = Counted(patch, end=2)
+        with pytest.raises(KeyboardInterrupt):
+            run(fn, resume=tmp_path, every=0)(*values)
+    with monkeypatch.context() as patch:
+        second = Counted(patch)
+        found = run(fn, resume=tmp_path, every=0)(*values)
+    assert first.numbers + second.numbers == list(range(count))
+    assert distance(found, fn(*values)) <= CLOSE
+    with monkeypatch.context() as patch:
+        third = Counted(patch)
+        assert torch.equal(run(fn, resume=tmp_path)(*values), found)
+    assert third.numbers == []
+
+
+def test_a_folder_is_of_one_computation(tmp_path):
+    fn = limited("weight_vjp")
+    x, dy = values_of(fn)
+    run(fn, resume=tmp_path)(x, dy)
+    with pytest.raises(
+        ArgumentError, match="sums of another computation: its arguments differ; give another"
+    ):
+        run(fn, resume=tmp_path)(x + 1, dy)
+    with pytest.raises(ArgumentError, match="sums of another computation: its plan differ"):
+        run(limited("gradient_norm"), resume=tmp_path)(x, dy)
+
+
+def test_nothing_is_counted_twice(tmp_path):
+    folder = Folder(tmp_path)
+    none = torch.zeros(5, dtype=torch.bool)
+
+    def jobs(*numbers: int) -> torch.Tensor:
+        found = none.clone()
+        found[list(numbers)] = True
+        return found
+
+    total = torch.tensor([1.0])
+    folder.save(total, jobs(0, 1), 0, [])
+    folder.save(total * 2, jobs(0, 1, 2), 0, [])  # killed before it deleted the one in its place
+    folder.save(total * 5, jobs(4), 1, [])
+    (tmp_path / "unfinished-1").mkdir()
+    kept = folder.sums()
+    assert [each.jobs.nonzero().flatten().tolist() for each in kept] == [[0, 1, 2], [4]]
+    assert [each.total(total).item() for each in kept] == [2.0, 5.0]
+    folder.save(total, jobs(2, 3), 0, [])
+    with pytest.raises(ArgumentError, match="share jobs; it was written by two runs at once"):
+        folder.sums()
+
+
+def work(rank: int, folder: str) -> dict[str, Any]:
+    """Share out jobs; then rank 1 dies in the midst of them, and rank 0 goes on alone."""
+    shared = {}
+    for op, limit, count in CHUNKED:
+        fn = limited(op, limit)
+        values = values_of(fn)
+        shared[op, count] = distance(run(fn)(*values), fn(*values))
+    fn = limited("kfac_expand")
+    values = values_of(fn)
+    before = ChunkJob.__call__
+    numbers: list[int] = []
+
+    def call(job: ChunkJob, *tensors: torch.Tensor) -> torch.Tensor:
+        if rank == 1 and numbers:
+            os._exit(0)
+        numbers.append(job.number)
+        return before(job, *tensors)
+
+    ChunkJob.__call__ = call
+    begin = time.monotonic()
+    try:
+        run(fn, resume=folder, every=0)(*values)
+        message = "nothing"
+    except DistributedError as error:
+        message = str(error)
+    took = time.monotonic() - begin
+    first = list(numbers)
+    numbers.clear()
+    alone = dist.new_group([0], use_local_synchronization=True)
+    found = run(fn, alone, resume=folder)(*values)
+    return {
+        "shared": shared,
+        "message": message,
+        "took": took,
+        "first": first,
+        "second": list(numbers),
+        "error": distance(found, fn(*values)),
+        "count": len(fn.jobs(N=N)),
+    }
+
+
+def test_a_rank_dies_and_the_others_go_on_later(tmp_path):
+    (tmp_path / "meet").mkdir()
+    (tmp_path / "sums").mkdir()
+    (found,) = in_processes(2, Path(tmp_path / "meet"), work, str(tmp_path / "sums"), lost=(1,), deadline=60)
+    assert all(error <= CLOSE for error in found["shared"].values())
+    assert re.match(r"rank 0 of 2 waits for another that is lost \(.*finished sums are in ", found["message"])
+    assert found["took"] < 60  # the time-out of the group is 30
+    assert found["count"] == 5
+    assert found["first"] == [0, 2, 4]
+    assert found["second"] == [3]  # rank 1 had finished 1
+    assert found["error"] <= CLOSE
