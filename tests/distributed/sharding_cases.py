@@ -13,9 +13,9 @@ import tnconv
 from tnconv import ops
 from tnconv.compiler.function import CompiledFunction
 from tnconv.distributed import shard
-from tnconv.distributed.sharded import derived_network
+from tnconv.distributed.local_function import derived_network
 from tnconv.errors import TnconvError
-from tnconv.ir import evaluate
+from tnconv.ir import Axis, evaluate
 from tnconv.spec import ConvSpec, ConvTransposeSpec, LinearSpec
 
 GROUPED = ConvSpec(
@@ -101,7 +101,7 @@ def faults(
     for dim, dimension in enumerate(mesh.mesh_dim_names or ()):
         index = sharded.shards.get(dimension)
         here = found.placements[dim]
-        axes = [n for n, axis in enumerate(network.output) if index in [i.name for i in axis.indices[:1]]]
+        axes = [n for n, axis in enumerate(network.output) if _is_first(index, axis)]
         if index is None:
             wanted = isinstance(here, Replicate)
         elif axes:
@@ -110,6 +110,11 @@ def faults(
             wanted = isinstance(here, Partial)
         if not wanted:
             yield f"{name}: is {here} along {dimension!r}"
+
+
+def _is_first(name: str | None, axis: Axis) -> bool:
+    long = [i.name for i in axis.indices if i.size != 1] or [i.name for i in axis.indices]
+    return long[:1] == [name]
 
 
 def placements_for(tensor: Tensor, lies: Sequence[Any]) -> list[Any]:
@@ -140,20 +145,28 @@ def every_index(rank: int, shape: tuple[int, ...], layers: Sequence[Any], step: 
     return [f"rank {rank}: {each}" for each in found]
 
 
-def gradients(rank: int, mesh: DeviceMesh, spec: Any, op: str, shards: Mapping[str, str]) -> list[str]:
+def gradients(
+    rank: int, mesh: DeviceMesh, spec: Any, op: str, shards: Mapping[str, str], **options: Any
+) -> list[str]:
     """What is wrong with the gradients by all arguments."""
     fn = compiled(spec, op, training=True) or compiled(spec, op)
     assert fn is not None
     given = values_of(fn)
     single = [each.clone().requires_grad_() for each in given]
     (fn(*single) ** 2).sum().backward()
-    sharded = shard(fn, mesh, shards)
+    sharded = shard(fn, mesh, shards, **options)
     tensors = [each.detach().requires_grad_() for each in sharded.distribute(*given)]
-    (sharded(*tensors).full_tensor() ** 2).sum().backward()
+    result = sharded(*tensors).full_tensor()
+    (result**2).sum().backward()
     found = []
+    error = distance(result.detach(), fn(*given))
+    if not error <= CLOSE:
+        found.append(f"rank {rank}: {op}, {dict(shards)}, {options}: off by {error}")
     for name, one, other in zip(fn.arguments, single, tensors, strict=True):
         assert isinstance(other.grad, DTensor)
         error = distance(other.grad.full_tensor(), one.grad)
         if not error <= CLOSE:
-            found.append(f"rank {rank}: gradient of {op} by {name}, {dict(shards)}: off by {error}")
+            found.append(
+                f"rank {rank}: gradient of {op} by {name}, {dict(shards)}, {options}: off by {error}"
+            )
     return found

@@ -28,8 +28,8 @@ from tnconv import ops, parse
 from tnconv.compiler.function import CompiledFunction
 from tnconv.distributed.choice import chosen_indices
 from tnconv.distributed.index_ranges import chunks, divide
+from tnconv.distributed.local_function import bound, compiled_like, derived_network
 from tnconv.distributed.local_network import LocalNetworks
-from tnconv.distributed.sharded import bound, compiled_like, derived_network
 from tnconv.errors import OperationError
 
 NAMES = ("data", "model")
@@ -132,6 +132,18 @@ def test_a_rank_reads_its_positions_and_a_halo():
     assert slabs["x"].axis == 2
     assert slabs["x"].cells == ((0, 4), (3, 8), (7, 9))  # i = 2*o + k - 1 for o in 0-1, 2-3, 4 and k in 0-2
     assert networks.result()[0].cells == ((0, 2), (2, 4), (4, 5))
+
+
+def test_channels_lie_outermost_where_there_is_one_group():
+    fn = compiled(DILATED, "forward")
+    for name, slabs in (
+        ("c", {"x": 1, "weight": 1, "bias": None}),
+        ("d", {"x": None, "weight": 0, "bias": 0}),
+    ):
+        networks = networks_of(fn, {name: "data"}, (2,), values_of(fn))
+        found = {use.argument: use.slabs[0] and use.slabs[0].axis for use in networks.uses()}
+        assert found == slabs
+    assert networks.result()[0].axis == 1
 
 
 def test_a_bias_is_added_once():

@@ -18,7 +18,7 @@ from tnconv.compiler.chunk_jobs import ChunkJob, put_together
 from tnconv.compiler.function import CompiledFunction
 from tnconv.distributed import run
 from tnconv.distributed.finished_sums import Folder
-from tnconv.errors import ArgumentError, DistributedError, PlanError
+from tnconv.errors import ArgumentError, DistributedError, PlanError, UnknownSizeError
 
 N = 5
 CHUNKED = (  # an operation, a memory limit, the number of chunks
@@ -79,6 +79,16 @@ def test_what_jobs_refuse():
         ArgumentError, match="argument 'x' requires a gradient, which does not go through jobs"
     ):
         run(fn)(values[0].requires_grad_(), values[1])
+
+
+def test_a_function_of_any_size_has_no_chunks():
+    fn = tnconv.compile(torch.nn.Conv2d(2, 3, 3), "forward")
+    for call in (lambda: run(fn), lambda: fn.jobs(N=2)):
+        with pytest.raises(
+            UnknownSizeError, match=r"'network' of 'forward' depends on H, W, which is left open"
+        ):
+            call()
+    assert len(fn.at(H=5, W=5).jobs(N=2)) == 1
 
 
 def test_one_process_alone():

@@ -1,6 +1,7 @@
 """Sharded functions over processes: values, placements, gradients, what is sent, and what is refused."""
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distrib
 
 from tests.distributed.sharding_cases import (
     CLOSE,
+    DILATED,
     GROUPED,
     compiled,
     distance,
@@ -17,10 +19,13 @@ from tests.distributed.sharding_cases import (
     gradients,
     values_of,
 )
+from tests.docs import docs_code
+from tests.docs.docs_code import DOCS
 from tests.processes import in_two
 from tnconv.distributed import shard
 from tnconv.errors import TnconvError
 
+PAGE = DOCS / "howto" / "distributed.md"
 DIFFERENTIATED = (
     ("forward", "n"),
     ("forward", "c"),
@@ -34,6 +39,32 @@ DIFFERENTIATED = (
     ("kfac_expand", "i1"),
     ("ggn_gram", "n"),
 )
+
+
+IN_RINGS = (
+    (GROUPED, "ggn_gram", "n"),  # a block of the result in each turn
+    (GROUPED, "ggn_gram", "v"),  # z alone goes round
+    (GROUPED, "ntk", "n"),
+    (DILATED, "kfac_expand", "c"),
+)
+
+
+def rings(mesh: DeviceMesh) -> dict[str, Any]:
+    """When a ring is taken, and what it moves."""
+    fn = compiled(GROUPED, "ggn_gram")
+    given = values_of(fn)
+    whole = 8 * (given[0].numel() + given[1].numel())
+    peak = 8 * fn.cost.at(N=5, V=2).peak_elements
+    found = {}
+    for name, options in {
+        "no limit": {},
+        "ring": {"gather": "ring"},
+        "room": {"memory_limit": 2 * peak + whole},
+        "no room": {"memory_limit": whole},
+    }.items():
+        sharded = shard(fn, mesh, {"n": "data"}, **options)
+        found[name] = sharded.explain(*sharded.distribute(*given)).bytes
+    return found
 
 
 def halo(mesh: DeviceMesh) -> dict[str, Any]:
@@ -84,6 +115,8 @@ def refusals(mesh: DeviceMesh) -> list[str]:
         lambda: shard(fn, mesh, {"n": "data"})(lain[1], *lain[1:]),
         lambda: shard(fn, mesh, {"n": "data"})(lain[0][:0], *lain[1:]),
         lambda: shard(compiled(GROUPED, "forward", backend="reference"), mesh, {"n": "data"}),
+        lambda: shard(fn, mesh, {"n": "data"}, gather="some"),
+        lambda: shard(fn, mesh, {"n": "data"}, gather="ring")(*lain),
     ):
         try:
             call()
@@ -103,24 +136,43 @@ def named(mesh: DeviceMesh) -> float:
     return distance(found.full_tensor(), fn(x, weight, bias))
 
 
-def work(rank: int) -> dict[str, Any]:
+def page(folder: str) -> list[tuple[str, str]]:
+    """What the code of the page prints, and what the page says; rank 0 has rows of its own."""
+    text = PAGE.read_text(encoding="utf-8").replace("```py\n", "```python\n")
+    copy = Path(folder) / f"{torch.distributed.get_rank()}.md"
+    copy.write_text(text, encoding="utf-8")
+    torch.set_default_dtype(torch.float32)
+    with docs_code.folder(Path(folder)):
+        return [(ran.output, ran.quoted.text) for ran in docs_code.run_page(copy) if ran.quoted is not None]
+
+
+def work(rank: int, folder: str) -> dict[str, Any]:
     faults = every_index(rank, (2,), [GROUPED], step=4)
     mesh = init_device_mesh("cpu", (2,), mesh_dim_names=("data",))
     for op, index in DIFFERENTIATED:
         faults += gradients(rank, mesh, GROUPED, op, {index: "data"})
-    parts = {"halo": halo, "mean": mean, "few": few, "refusals": refusals, "named": named}
-    return {"faults": faults} | {name: part(mesh) for name, part in parts.items()}
+    for layer, op, index in IN_RINGS:
+        faults += gradients(rank, mesh, layer, op, {index: "data"}, gather="ring")
+    parts = {"rings": rings, "halo": halo, "mean": mean, "few": few, "refusals": refusals, "named": named}
+    return {"faults": faults, "page": page(folder)} | {name: part(mesh) for name, part in parts.items()}
 
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
     """What two processes found: started once."""
     torch.serialization.add_safe_globals([Shard, Partial, Replicate])
-    return in_two(tmp_path_factory.mktemp("pair"), work)
+    return in_two(tmp_path_factory.mktemp("pair"), work, str(tmp_path_factory.mktemp("page")))
 
 
 def test_every_operation_by_every_index(found):
     assert [fault for each in found for fault in each["faults"]] == []
+
+
+def test_the_page_runs_and_prints_what_it_says(found):
+    printed = found[0]["page"]
+    assert len(printed) == 7
+    for output, quoted in printed:
+        assert output == quoted
 
 
 def test_positions_are_sharded_with_a_halo(found):
@@ -132,6 +184,15 @@ def test_positions_are_sharded_with_a_halo(found):
         # Rank 0 has the cells 0 to 4 of 9 and reads 0 to 5 for o = 0, 1, 2; rank 1 has 5 to 8 and reads 5 to 8.
         assert each["halo"]["bytes"] == {"exchange": 5 * 4 * 8}
         assert "x: S(2); exchange along 'data', 160 bytes" in each["halo"]["text"]
+
+
+def test_a_ring_is_taken_where_the_whole_does_not_fit(found):
+    for each in found:
+        gathered, ring = (
+            {"all-gather": 8 * (5 * 4 * 9 + 2 * 5 * 6 * 5) // 2},
+            {"ring": 8 * 3 * (4 * 9 + 2 * 6 * 5)},
+        )
+        assert each["rings"] == {"no limit": gathered, "ring": ring, "room": gathered, "no room": ring}
 
 
 def test_a_mean_is_that_of_all_examples(found):
@@ -157,6 +218,8 @@ def test_arguments_by_name_and_in_any_placement(found):
         (3, "axis 1 (index (g c)) but 4 is needed"),
         (4, "size 'N' of 'conv1d.forward' is 0, of which no rank gets a part"),
         (5, "backend 'reference' has no DTensors"),
+        (6, "gather='some' is not known; use 'auto', 'all', 'ring'"),
+        (7, "no argument of 'conv1d.forward' is read with an index of ['n'] and with its copy"),
     ],
 )
 def test_what_is_refused(found, number, message):

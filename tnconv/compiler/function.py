@@ -259,7 +259,8 @@ class CompiledFunction:
         """The chunks of a plan with slices, as jobs for any scheduler; the whole as one job without slices.
 
         Each is called with the arguments of the function, can be pickled and repeated, and returns what is to be added
-        to its place in the result: `tnconv.compiler.chunk_jobs.put_together` does, `tnconv.distributed.run` shares them out.
+        to its place in the result, as `tnconv.compiler.chunk_jobs.put_together` does. `tnconv.distributed.run` shares
+        them out.
 
         Args:
             **sizes: of the size symbols, such as `N=32`.

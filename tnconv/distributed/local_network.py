@@ -1,7 +1,7 @@
 """The network of one rank: that of the whole with some indices in a range, and arguments of which it has a part.
 
-An axis whose first index alone is narrowed, by one dimension of the mesh, is given as that part, the *slab*. Any other
-axis with a narrowed index is given as a whole, and its first cell says where the range begins.
+An axis whose outermost index alone is narrowed, by one dimension of the mesh, is given as that part, the *slab*. Any
+other axis with a narrowed index is given as a whole, and its first cell says where the range begins.
 
     index [o=5, k=3, i=9]                        index [o=2, k=3, i=5]
     x = input   [i]                              x = input   [i]                   cells 5 to 9 of x
@@ -69,9 +69,9 @@ class LocalNetworks:
             narrowing = [d for d in self.divisions if changes[d.dim].intersection(names)]
             if len(narrowing) != 1 or not axis.is_group or found[narrowing[0].dim] is not None:
                 continue
-            division, first = narrowing[0], axis.indices[0]
-            if changes[division.dim].intersection(names) == {first.name}:
-                inner = axis.strides[0]
+            division, first = narrowing[0], outermost(axis)
+            if first is not None and changes[division.dim].intersection(names) == {first.name}:
+                inner = axis.strides[axis.indices.index(first)]
                 parts = division.slabs(term, first.name, first.size)
                 found[division.dim] = Slab(place, tuple((low * inner, high * inner) for low, high in parts))
         return tuple(found)
@@ -187,6 +187,11 @@ class _Narrowed:
         offset = node.offset + sum(a * self._range(i)[0] for a, i in node.terms) - self._range(node.left)[0]
         terms = tuple((a, self.index(i)) for a, i in node.terms)
         return pattern(node.name, self.index(node.left), terms, offset, node.modulus, node.mode)
+
+
+def outermost(axis: Axis) -> Index | None:
+    """The first index of an axis that has more than one value, or the first; None where there is none."""
+    return next((i for i in axis.indices if i.size != 1), next(iter(axis.indices), None))
 
 
 def _arguments(node: Node) -> tuple[str, ...]:

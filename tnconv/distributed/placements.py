@@ -223,6 +223,25 @@ def exchanged(
         yield Traffic(name, "exchange", _name(mesh, dim), received)
 
 
+def round_trip(name: str, tensor: DTensor, slab: Slab, fetched: Fetch, mesh: DeviceMesh) -> Traffic:
+    """What a rank receives of an argument that goes round in a ring, part by part.
+
+    Args:
+        name: of the argument.
+        tensor: or one that is laid out like it.
+        slab: the parts.
+        fetched: how a rank gets the part that it begins with.
+        mesh: of the ranks.
+    """
+    dim = next(n for n, p in enumerate(fetched.best) if isinstance(p, Shard) and p.dim == slab.axis)
+    rest = tensor.dtype.itemsize * prod(size for axis, size in enumerate(tensor.shape) if axis != slab.axis)
+    for n, placement in enumerate(fetched.best):
+        if isinstance(placement, Shard) and n != dim:
+            rest = -(-rest // mesh.size(n))
+    lengths = [high - low for low, high in slab.cells]
+    return Traffic(name, "ring", _name(mesh, dim), rest * (sum(lengths) - min(lengths)))
+
+
 def coordinate(mesh: DeviceMesh) -> list[int]:
     """Where this process is in a mesh."""
     found = mesh.get_coordinate()

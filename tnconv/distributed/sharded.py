@@ -1,27 +1,28 @@
 """`tnconv.distributed.shard`: a compiled function on DTensors, each rank with a range of some indices."""
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from math import prod
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Replicate, distribute_tensor
 
 from tnconv.backends.signature import Signature
-from tnconv.compiler.choose import choose
 from tnconv.compiler.function import CompiledFunction
 from tnconv.distributed.choice import chosen_indices
 from tnconv.distributed.index_ranges import divide
-from tnconv.distributed.local_network import LocalNetworks, Use
-from tnconv.distributed.placements import Fetch, Laid, coordinate, fetch, laid, redistribution
+from tnconv.distributed.local_function import Ready, Turn, bound, compiled_like, derived_network
+from tnconv.distributed.local_network import LocalNetworks, Slab, Use
+from tnconv.distributed.placements import Fetch, coordinate, fetch, laid, redistribution, round_trip
+from tnconv.distributed.ring import Ring, Rotation, ring_of
 from tnconv.distributed.sharded_explanation import ShardedExplanation
-from tnconv.errors import ArgumentError, OperationError
-from tnconv.ir import Expression, Sum
+from tnconv.errors import ArgumentError, OperationError, PlanError
+from tnconv.ir import Expression
 from tnconv.planner.memory_limit import parse_memory
 
+_GATHER = ("auto", "all", "ring")
 _MOST_KNOWN = 100  # layouts of arguments for which all is ready
 
 
@@ -31,6 +32,7 @@ def shard(
     shards: Mapping[str, str],
     *,
     memory_limit: int | str | None = None,
+    gather: str = "auto",
 ) -> "Sharded":
     """Share out the work of a compiled function over the ranks of a mesh, by indices of its network.
 
@@ -47,49 +49,21 @@ def shard(
         mesh: of `torch.distributed`, with names of its dimensions.
         shards: for each index, by its name or its kind (`"batch"`, `"channel"`, `"group"`, …), the name of a dimension.
         memory_limit: that of a rank, as in `tnconv.compile`.
+        gather: how a rank gets an argument that is read with an index and with its copy, as in a Gram matrix: `"all"`
+            by an all-gather; `"ring"` part by part, so that it never has the whole; `"auto"` by a ring where what is
+            gathered does not fit into the memory limit. Where gradients are asked for, autograd keeps all parts.
 
     Returns:
         A function on DTensors of that mesh, which takes the arguments of `fn`; gradients go through.
 
     Raises:
         OperationError: an index is unknown, or cannot be shared out; or the mesh has no such dimension.
+        UnknownSizeError: sizes of the function are open; shard `fn.at(H=…)`.
     """
-    return Sharded(fn, mesh, dict(shards), None if memory_limit is None else parse_memory(memory_limit))
-
-
-@dataclass(frozen=True, slots=True)
-class Ready:
-    """All that a call takes, for tensors that are laid out alike.
-
-    Args:
-        fetches: how each part of an argument is got.
-        function: what this rank computes; None for nothing.
-        order: which parts it takes, by their number.
-        idle: parts that it does not take, but gradients of which others wait for.
-        shape: of its part of the result.
-        dtype: of the result.
-        laid: how the parts make up the result.
-    """
-
-    fetches: tuple[Fetch, ...]
-    function: CompiledFunction | None
-    order: tuple[int, ...]
-    idle: tuple[int, ...]
-    shape: tuple[int, ...]
-    dtype: torch.dtype
-    laid: Laid
-
-    def __call__(self, tensors: Sequence[DTensor], mesh: DeviceMesh) -> DTensor:
-        """Compute the result."""
-        parts = [each(tensors[each.argument]) for each in self.fetches]
-        if self.function is None:
-            found = torch.zeros(self.shape, dtype=self.dtype, device=parts[0].device)
-        else:
-            found = self.function(*[parts[n] for n in self.order])
-        for number in self.idle:
-            if parts[number].requires_grad:  # a sum over nothing: no value, but a gradient of zeros
-                found = found + parts[number].reshape(-1)[:0].sum()
-        return self.laid(found, mesh)
+    if gather not in _GATHER:
+        raise OperationError(f"gather={gather!r} is not known; use {', '.join(map(repr, _GATHER))}")
+    limit = None if memory_limit is None else parse_memory(memory_limit)
+    return Sharded(fn, mesh, dict(shards), limit, gather)
 
 
 class Sharded:
@@ -102,7 +76,12 @@ class Sharded:
     """
 
     def __init__(
-        self, fn: CompiledFunction, mesh: DeviceMesh, shards: Mapping[str, str], memory_limit: int | None
+        self,
+        fn: CompiledFunction,
+        mesh: DeviceMesh,
+        shards: Mapping[str, str],
+        memory_limit: int | None = None,
+        gather: str = "auto",
     ) -> None:
         names = mesh.mesh_dim_names or ()
         for name, dimension in shards.items():
@@ -111,10 +90,11 @@ class Sharded:
                     f"index {name!r} is to be sharded along {dimension!r}, but the mesh has {list(names)}; "
                     "take one of them, named by mesh_dim_names= of init_device_mesh"
                 )
+        _ = fn.network  # which one of any size refuses: it has none
         backend = fn.built.candidate.task.backend
         if backend != "torch":
             raise OperationError(f"backend {backend!r} has no DTensors; compile with backend='torch'")
-        self.fn, self.mesh, self._limit = fn, mesh, memory_limit
+        self.fn, self.mesh, self._limit, self._gather = fn, mesh, memory_limit, gather
         self._network = derived_network(fn)
         found = chosen_indices(self._network, shards)
         self.shards = {name: found[name] for name in names if name in found}
@@ -168,14 +148,15 @@ class Sharded:
         ready = self._ready(tensors)
         whole = (Replicate(),) * self.mesh.ndim
         size = ready.dtype.itemsize * prod(ready.laid.shape)
+        turn = coordinate(self.mesh)[0] if ready.rotation is None else ready.rotation.rank
         return ShardedExplanation(
             self.fn.network.name,
             dict(self.shards),
             tuple((self.arguments[f.argument], f.target, f.traffic) for f in ready.fetches),
             ready.laid.placements,
-            ready.laid.traffic(ready.dtype.itemsize, self.mesh),
+            (*ready.ring, *ready.laid.traffic(ready.dtype.itemsize, self.mesh)),
             tuple(redistribution("result", size, ready.laid.placements, whole, self.mesh)),
-            ready.function,
+            ready.turns[turn % len(ready.turns)].function,
         )
 
     def _ready(self, tensors: tuple[Any, ...]) -> Ready:
@@ -197,29 +178,108 @@ class Sharded:
         arrays, arithmetic = self.fn._arrays, self.fn.arithmetic
         values = self._signature.check(tensors, arrays, arithmetic.takes_mixed(tensors, arrays))
         networks = self._networks(values)
+        ring = None if self._gather == "all" else self._ring(networks, tensors)
+        return self._gathered(networks, tensors) if ring is None else self._in_turns(ring, tensors)
+
+    def _ring(self, networks: LocalNetworks, tensors: Sequence[DTensor]) -> Ring | None:
+        """The ring to take, if any: where it was asked for, or where what is gathered does not fit."""
+        ring = ring_of(networks, self.mesh.shape) if len({t.dtype for t in tensors}) == 1 else None
+        if ring is None:
+            if self._gather == "ring":
+                raise OperationError(
+                    f"gather='ring' is given, but no argument of {self.fn.network.name!r} is read with an index of "
+                    f"{list(self.shards.values())} and with its copy; leave it out"
+                )
+            return None
+        if self._gather == "auto" and (self._limit is None or self._fits(networks, ring, tensors)):
+            return None
+        return ring
+
+    def _fits(self, networks: LocalNetworks, ring: Ring, tensors: Sequence[DTensor]) -> bool:
+        """Whether gathered arguments and what is computed of them keep to the limit."""
+        assert self._limit is not None
+        whole = {use.argument for use in ring.networks.uses() if use.slabs[-1] is not None}
+        held = sum(
+            t.dtype.itemsize * prod(t.shape)
+            for n, t in zip(self.arguments, tensors, strict=True)
+            if n in whole
+        )
+        room = self._limit - held
         uses = networks.uses()
+        try:  # the first rank has most, and all ranks decide alike
+            return room > 0 and self._turn(networks, uses, [0] * self.mesh.ndim, room) is not None
+        except PlanError:
+            return False
+
+    def _gathered(self, networks: LocalNetworks, tensors: Sequence[DTensor]) -> Ready:
+        uses = networks.uses()
+        fetches = self._fetches({use: use.slabs for use in uses}, tensors)
+        turn = self._turn(networks, uses, coordinate(self.mesh), self._limit)
+        idle = tuple(n for n in range(len(fetches)) if n not in turn.order)
+        return self._laid(networks, tensors, fetches, (turn,), idle)
+
+    def _in_turns(self, ring: Ring, tensors: Sequence[DTensor]) -> Ready:
+        networks, at = ring.networks, coordinate(self.mesh)
+        uses = networks.uses()
+        fetches = self._fetches({use: ring.slabs(use) for use in uses}, tensors)
+        moving = ring.moving(uses)
+        ranks = self.mesh.size(ring.dim)
+        turns = tuple(self._turn(networks, uses, [*at, turn], self._limit) for turn in range(ranks))
+        used = {number for turn in turns for number in turn.order}
+        idle = tuple(n for n in range(len(fetches)) if n not in used or n in moving)
+        made = self._laid(networks, tensors, fetches, turns, idle)
+        rotation = Rotation(tuple(moving.values()), at[ring.dim], self.mesh.get_group(ring.dim))
+        traffic = tuple(
+            round_trip(
+                self.arguments[fetches[n].argument], tensors[fetches[n].argument], slab, fetches[n], self.mesh
+            )
+            for n, slab in moving.items()
+        )
+        return replace(
+            made, moving=tuple(moving), rotation=rotation, blocks=networks.result()[-1], ring=traffic
+        )
+
+    def _fetches(
+        self, slabs: Mapping[Use, tuple[Slab | None, ...]], tensors: Sequence[DTensor]
+    ) -> tuple[Fetch, ...]:
         places = {name: place for place, name in enumerate(self.arguments)}
         split = tuple(self._dims)
-        fetches = tuple(
-            fetch(
-                use.argument, places[use.argument], tensors[places[use.argument]], use.slabs, self.mesh, split
-            )
-            for use in uses
+        return tuple(
+            fetch(use.argument, places[use.argument], tensors[places[use.argument]], parts, self.mesh, split)
+            for use, parts in slabs.items()
         )
-        at = coordinate(self.mesh)
+
+    def _turn(
+        self, networks: LocalNetworks, uses: Mapping[Use, str], at: Sequence[int], limit: int | None
+    ) -> Turn:
         local = networks.at(at, uses)
+        if local is None:
+            return Turn(None, ())
         numbers = {name: number for number, name in enumerate(uses.values())}
-        order = () if local is None else tuple(numbers[name] for name in local.arguments)
-        dtype = arithmetic.result_dtype(tensors, arrays)
-        whole = networks.whole
+        order = tuple(numbers[name] for name in local.arguments)
+        return Turn(self._function(local, uses, limit), order)
+
+    def _laid(
+        self,
+        networks: LocalNetworks,
+        tensors: Sequence[DTensor],
+        fetches: tuple[Fetch, ...],
+        turns: tuple[Turn, ...],
+        idle: tuple[int, ...],
+    ) -> Ready:
+        dtype = self.fn.arithmetic.result_dtype(tensors, self.fn._arrays)
+        whole, dims = networks.whole, self.mesh.ndim
+        parts = networks.result()[:dims]
+        shape = tuple(axis.size for axis in whole.output)
         return Ready(
             fetches,
-            None if local is None else self._function(local, uses),
-            order,
-            tuple(n for n in range(len(fetches)) if n not in order),
-            networks.shape(at),
+            turns,
+            idle,
+            replace(
+                networks, divisions=tuple(d for d in networks.divisions if d.dim < dims), dims=dims
+            ).shape(coordinate(self.mesh)),
             dtype.to_real() if whole.real else dtype,
-            laid(tuple(axis.size for axis in whole.output), networks.result(), self.mesh, split),
+            laid(shape, parts, self.mesh, tuple(self._dims)),
         )
 
     def _check(self, tensors: Sequence[Any]) -> None:
@@ -248,47 +308,11 @@ class Sharded:
         divisions = tuple(divide(whole, index, dim, self.mesh.size(dim)) for dim, index in self._dims.items())
         return LocalNetworks(whole, divisions, self.mesh.ndim)
 
-    def _function(self, local: Expression, uses: Mapping[Use, str]) -> CompiledFunction:
+    def _function(self, local: Expression, uses: Mapping[Use, str], limit: int | None) -> CompiledFunction:
         """What computes a part of the result."""
-        if local not in self._functions:
+        if (local, limit) not in self._functions:
             names: dict[str, list[str]] = {}
             for use, name in uses.items():
                 names.setdefault(use.argument, []).append(name)
-            self._functions[local] = compiled_like(self.fn, local, names, self._limit)
-        return self._functions[local]
-
-
-def bound(network: Expression, values: Mapping[str, int]) -> Expression:
-    """A network, or a sum, with integers in place of its size symbols."""
-    own = {name: values[name] for name in network.symbols}
-    return network.map_terms(lambda term: term.bind(own)) if isinstance(network, Sum) else network.bind(own)
-
-
-def derived_network(fn: CompiledFunction) -> Expression:
-    """The network of an operation as it was derived, before it was rewritten: indices have the names of a layer."""
-    count = len(fn.built.candidate.task.passes.passes)
-    return fn.stages[-count].before if count else fn.network
-
-
-def compiled_like(
-    fn: CompiledFunction, network: Expression, names: Mapping[str, Sequence[str]], limit: int | None
-) -> CompiledFunction:
-    """Compile a network in the way that a function was compiled.
-
-    Args:
-        fn: the function.
-        network: without size symbols.
-        names: the arguments that take the place of each of the function's.
-        limit: bytes besides the arguments.
-    """
-
-    def renamed(arguments: Collection[str]) -> frozenset[str]:
-        found = (name for argument in arguments for name in names.get(argument, ()))
-        return frozenset(name for name in found if name in network.arguments)
-
-    task = fn.built.candidate.task
-    judged = task.objective
-    objective = replace(judged, frozen=renamed(judged.frozen), constant=renamed(judged.constant))
-    rewritten, stages = task.passes.run(network)
-    chosen = choose(replace(task, network=rewritten, hints={}, objective=objective), limit)
-    return CompiledFunction(fn.op, rewritten, stages, chosen.executable, None, None, fn.arithmetic)
+            self._functions[local, limit] = compiled_like(self.fn, local, names, limit)
+        return self._functions[local, limit]

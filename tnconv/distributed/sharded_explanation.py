@@ -51,7 +51,7 @@ class ShardedExplanation:
             lines.append(f"  {name}: {_written(placements)}{_sent(traffic)}")
         lines.append(f"  result: {_written(self.result)}{_sent(self.sent)}")
         if self.whole:
-            lines.append(f"    to be whole everywhere:{_sent(self.whole)}")
+            lines.append(f"    to be whole everywhere: {_sent(self.whole)[2:]}")
         total = ", ".join(f"{count} by {what}" for what, count in self.bytes.items()) or "none"
         lines.append(f"  bytes that a rank receives in a call: {total}")
         if self.function is not None:

@@ -34,6 +34,9 @@ def run(
 
     Returns:
         A function on tensors, of the arguments of `fn`. Gradients do not go through: `shard` has them.
+
+    Raises:
+        UnknownSizeError: sizes of the function are open; run `fn.at(H=…)`.
     """
     return SharedJobs(fn, group, None if resume is None else Folder(Path(resume)), every)
 
@@ -47,6 +50,7 @@ class SharedJobs:
     """
 
     def __init__(self, fn: CompiledFunction, group: Any, folder: Folder | None, every: float) -> None:
+        _ = fn.network  # which one of any size refuses: it has none
         if group is None and dist.is_available() and dist.is_initialized():
             group = dist.group.WORLD
         self.fn, self.group, self._folder, self._every = fn, group, folder, every
