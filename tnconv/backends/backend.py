@@ -19,7 +19,7 @@ from tnconv.backends.arrays import Arrays
 from tnconv.errors import LoweringError, PluginError
 from tnconv.ir import Expression, Size
 from tnconv.planner.plan import Plan
-from tnconv.program import ProgramText
+from tnconv.program import ProgramText, SizeOf
 from tnconv.program.passes.program_pass import ProgramStage
 
 # What is promised about each cell of its result, from the least on; all are right to rounding in norm.
@@ -128,6 +128,8 @@ class How:
         device: whose rates decide between kernels, or these; see `Backend.rates`.
         accuracy: the least that kernels promise, one of `ACCURACIES`.
         below: microseconds: what is predicted to take as long may be given up with `Slower`.
+        only: kernels by step, where others need not be asked: for a size nearby they were far from the best.
+        sizes: how size symbols are read that no shape gives away by itself.
     """
 
     hints: Mapping[str, int] = field(default_factory=dict)
@@ -135,6 +137,8 @@ class How:
     device: Any = "cpu"
     accuracy: str = COMPONENTWISE
     below: float = inf
+    only: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    sizes: tuple[SizeOf, ...] = ()
 
 
 class Slower(Exception):

@@ -3,7 +3,7 @@
 Nothing is written before somebody asks for it, so that of many candidates only what their price needs is.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from math import inf
@@ -139,6 +139,7 @@ class Candidate:
         recomputed: intermediates that the backward pass computes again.
         chunk: the network of one chunk of a plan with slices.
         trials: what autotuning has timed.
+        only: kernels by step, where others need not be asked.
     """
 
     task: Task
@@ -147,6 +148,7 @@ class Candidate:
     recomputed: tuple[str, ...] = ()
     chunk: Expression | None = None
     trials: tuple[Trial, ...] = ()
+    only: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
     def __getstate__(self) -> dict[str, Any]:
         task = replace(self.task, device=self.task.made_by.rates(self.task.device), passes=Pipeline())
@@ -155,7 +157,7 @@ class Candidate:
     @cached_property
     def program(self) -> Program:
         """The program of the value."""
-        backend, how = self.task.made_by, self.task.how(self.prefer)
+        backend, how = self.task.made_by, replace(self.task.how(self.prefer), only=self.only)
         if self.chunk is None:
             draft: Draft | None = self.__dict__.pop("_draft", None)
             return backend.lower(self.plan, self.task.network, how) if draft is None else draft.program()

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
+from tnconv.backends.backend import Choice
 from tnconv.compiler.bind_sizes import Binding
 from tnconv.compiler.candidate import Candidate
 from tnconv.compiler.driver import Derived
@@ -11,6 +12,9 @@ from tnconv.compiler.open_source import Opened, Probe
 from tnconv.errors import TnconvError
 from tnconv.ir import Expression
 from tnconv.spec import Layer
+
+_FAR = 2.0  # times the time of the best kernel: a slower one is not the best for sizes up to twice as large
+_SMALL = 5.0  # microseconds that make no difference
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,8 @@ def template_of(
             continue
         plan = next((each for each in plans if Binding(values).plan(each) == function.plan), None)
         if plan is not None:
-            return Template(opened, derived, replace(chosen, plan=plan), function)
+            only = {choice.step: _near(choice) for choice in function.program.choices}
+            return Template(opened, derived, replace(chosen, plan=plan, only=only), function)
     return None
 
 
@@ -84,3 +89,9 @@ def _opened(probe: Probe) -> Iterator[Opened]:
         found = made()
         if found is not None:
             yield found
+
+
+def _near(choice: Choice) -> frozenset[str]:
+    """The kernels of a step that may be the best for sizes nearby."""
+    limit = max(_FAR * choice.predicted, _SMALL)
+    return frozenset([choice.kernel, *(name for name, time in choice.candidates if time <= limit)])

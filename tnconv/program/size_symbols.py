@@ -1,6 +1,6 @@
 """Which axis of an argument gives each size symbol away."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 from tnconv.errors import LoweringError
 from tnconv.ir import Size, symbol
@@ -51,13 +51,22 @@ def symbols_used(plan: Plan) -> set[str]:
     return used | {name for step in plan.steps for i in step.indices for name in symbol_names(i.size)}
 
 
-def readable(arguments: Mapping[str, tuple[Size, ...]], needed: Collection[str]) -> tuple[SizeOf, ...]:
+def readable(
+    arguments: Mapping[str, tuple[Size, ...]], needed: Collection[str], also: Sequence[SizeOf] = ()
+) -> tuple[SizeOf, ...]:
     """The bindings of symbols, some of which are needed.
+
+    Args:
+        arguments: as for `bindings`.
+        needed: symbols.
+        also: how others are read that no shape gives away by itself.
 
     Raises:
         LoweringError: a symbol that is needed is on no axis that gives it away.
     """
     found = bindings(arguments)
+    known = {each.symbol for each in found}
+    found = (*found, *(each for each in also if each.symbol not in known))
     missing = sorted({*needed} - {each.symbol for each in found})
     if missing:
         raise LoweringError(

@@ -28,7 +28,7 @@ from tnconv.ir import Axis, Size, fresh
 from tnconv.ir.index import normal, symbol_names
 from tnconv.ir.monomial import Scalar, polynomial_text
 from tnconv.planner.plan import DEFAULT_HINT, Operand, Plan, Step
-from tnconv.program import Call, Given, Let, Once, ProgramText, Statement, Var
+from tnconv.program import Call, Given, Let, Once, ProgramText, SizeOf, Statement, Var
 from tnconv.program.passes.free import FreeAfterUse
 from tnconv.program.passes.fuse import Fuse
 from tnconv.program.passes.hoist import Hoist
@@ -65,6 +65,8 @@ class Lowering:
         given: arguments that another program hands over in its own layout, with their axes; see `handed_over`.
         constant: arguments that seldom change; see `in_two_parts`.
         limit: microseconds; what is predicted to take longer is given up.
+        only: kernels by step, where others need not be asked.
+        sizes: how size symbols are read that no shape gives away by itself.
     """
 
     def __init__(
@@ -77,12 +79,14 @@ class Lowering:
         given: Mapping[str, tuple[Value, tuple[Axis, ...]]] | None = None,
         constant: Collection[str] = (),
         limit: float = inf,
+        only: Mapping[str, Collection[str]] | None = None,
+        sizes: Sequence[SizeOf] = (),
     ) -> None:
-        self.limit = limit
+        self.limit, self.only = limit, only or {}
         self.plan, self.kernels, self.prefer, self.profile = plan, kernels, frozenset(prefer), profile
         given = given or {}
         shown = {name: sizes for name, sizes in plan.arguments.items() if name not in given}
-        self.bindings = readable(shown, symbols_used(plan))
+        self.bindings = readable(shown, symbols_used(plan), sizes)
         self.hints = {b.symbol: hints.get(b.symbol, DEFAULT_HINT) for b in self.bindings}
         symbols = symbol_variables(self.hints)
         taken = {*symbols, *symbols.values()}
@@ -237,7 +241,7 @@ class Lowering:
         """A step as a problem, and the kernel that was chosen for it; `user` squares the result, if any does."""
         operands = list(map(self._operand, step.operands)) or [self._one()]
         problem, after = problem_of(step, operands, self.em, self.profile)
-        made = priced(problem, self.kernels)
+        made = priced(problem, self.kernels, self.only.get(step.result, ()))
         squared = {} if user is None or after else streamed(problem, [k for k, _ in made], user)
         if not squared:
             return _Ready(problem, after, *cheapest(made, self.prefer))

@@ -7,7 +7,6 @@ from tnconv.backends.backend import Backend, Capability, Draft, How, Program
 from tnconv.backends.torch.accumulating import Accumulating
 from tnconv.backends.torch.constants import KeptProgram
 from tnconv.backends.torch.kernels.kernel_table import kernel_table
-from tnconv.backends.torch.lower import lower
 from tnconv.backends.torch.lowering import Lowering
 from tnconv.backends.torch.profile import Profile, profile_of
 from tnconv.backends.torch.sliced import loop_over_chunks
@@ -33,7 +32,9 @@ class TorchBackend(Backend):
 
     def lower(self, plan: Plan, network: Expression, how: How) -> Program:
         """The program of a plan."""
-        return lower(plan, network, how.hints, how.prefer, how.device, how.accuracy)
+        table, profile = kernel_table(how.accuracy), profile_of(how.device)
+        made = Lowering(plan, table, how.hints, how.prefer, profile, only=how.only, sizes=how.sizes)
+        return made.program()
 
     def draft(self, plan: Plan, network: Expression, how: How) -> Draft:
         """The kernels, and what they are predicted to take; they are chosen until that is too long."""

@@ -33,19 +33,25 @@ def _kernel(name: str, found: object) -> Kernel:
     return made
 
 
-def priced(problem: Problem, kernels: Mapping[str, Kernel]) -> list[tuple[Kernel, float]]:
+def priced(
+    problem: Problem, kernels: Mapping[str, Kernel], only: Collection[str] = ()
+) -> list[tuple[Kernel, float]]:
     """The kernels that accept a problem, each with the microseconds that it is predicted to take.
 
     Args:
         problem: a step.
         kernels: by name.
+        only: those that are asked, unless none of them accepts.
 
     Raises:
         LoweringError: no kernel accepts.
     """
     apart = _without_conj(problem)
-    seen = ((k, problem if k.takes_conj else apart) for k in kernels.values())
+    asked = [kernels[name] for name in kernels if name in only] if only else [*kernels.values()]
+    seen = ((k, problem if k.takes_conj else apart) for k in asked)
     costs = [(k, k.cost(view)) for k, view in seen if k.accepts(view)]
+    if not costs and only:
+        return priced(problem, kernels)
     if not costs:
         raise LoweringError(
             "no kernel accepts this step; the table needs 'gather and scatter', which accepts all"
