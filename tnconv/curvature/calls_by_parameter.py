@@ -1,7 +1,7 @@
 """From the calls of a forward pass to the parameters: each with the calls that use it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -42,6 +42,10 @@ class Layers:
             if call.bias is not None:
                 biases.setdefault(call.bias, []).append(place)
         return cls(tuple(uses), weights, biases)
+
+    def without_inputs(self) -> "Layers":
+        """The calls, for what is of gradients alone."""
+        return replace(self, uses=tuple(use.without_input() for use in self.uses))
 
     def gradients(self, found: Sequence[Tensor]) -> list[Tensor]:
         """The gradients at the outputs of all calls, as the uses want them."""

@@ -1,7 +1,7 @@
 """Layers that work cell by cell, and embeddings: per-example gradients of their parameters."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -24,6 +24,10 @@ class Cellwise:
     call: LayerCall
     examples: Examples
     n: int
+
+    def without_input(self) -> "Cellwise":
+        """The call, for what is of gradients alone."""
+        return replace(self, call=self.call.without_input())
 
     def gradient(self, grad: Tensor) -> Tensor:
         """A gradient at the output of the call, as it is."""

@@ -97,19 +97,10 @@ def kfac(
     begin = into if in_place else None
     reduce = kfac_approx == "reduce"
     sums = Sums(tracked, separate_weight_and_bias, groups, reduce, unsupported, begin, decay)
-    generator = None
+    hidden = "raise" if unsupported == "diagonal" else unsupported  # of parameters that are not captured
     with closing(batches(data, progress)) as pairs:
         for x, y in pairs:
-            passed = run(
-                tracked,
-                x,
-                "raise" if unsupported == "diagonal" else unsupported,
-                check_deterministic,
-                check_deterministic,
-            )
-            if fisher.kind == "mc" and generator is None:
-                generator = fisher.generator(passed.output.device)
-            sums.add(passed, read.terms(passed.values, y), fisher, read, y, generator)
+            sums.add(run(tracked, x, hidden, check_deterministic, check_deterministic), fisher, read, y)
     found = sums.factors(num_data, num_per_example_loss_terms, read.reduction, fisher, process_group)
     return found if into is None else merged(into, found, decay)
 

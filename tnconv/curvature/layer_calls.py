@@ -92,6 +92,10 @@ class LayerCall(NamedTuple):
         """The tracked parameters of the call."""
         return tuple(name for name in (self.weight, self.bias) if name is not None)
 
+    def without_input(self) -> "LayerCall":
+        """The call without its input."""
+        return self._replace(x=None, read=self.read._replace(x=None))
+
     def input(self) -> Tensor:
         """The input, as it was when the layer was called.
 

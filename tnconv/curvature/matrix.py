@@ -135,6 +135,10 @@ class Matrix:
             grad = grad.unsqueeze(0)
         return _images(self.examples, grad, self.n)
 
+    def without_input(self) -> "Matrix":
+        """The call, for what is of gradients alone: only the shape of the input is left."""
+        return replace(self, x=torch.empty_like(self.x, device="meta"), call=self.call.without_input())
+
     # -- rows: per-example gradients ---------------------------------------------------------------------
 
     def rows(self, z: Sequence[Tensor]) -> Tensor:

@@ -2,7 +2,7 @@
 
 import weakref
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -48,6 +48,10 @@ class Run:
     def values(self) -> Tensor:
         """The output without its history."""
         return self.output.detach()
+
+    def without_inputs(self) -> "Run":
+        """The pass without the inputs of layers, whose memory the backward pass frees as it goes."""
+        return replace(self, calls=tuple(call.without_input() for call in self.calls))
 
     def gradients(self, cotangent: Tensor, retain: bool = False) -> list[Tensor]:
         """The gradient at the output of each call.

@@ -39,6 +39,7 @@ class Sums:
         units: by block, what its input factor is to be multiplied with, so that it is the sum over examples of the
             means over positions: a sum over batches is added in place without another pass over the factor.
         output_units: likewise, what its gradient factor is to be multiplied with, so that it is the raw sum.
+        generator: of labels that are drawn.
         shared: of a bias, the block of its weight, which has the same gradient factor.
     """
 
@@ -57,16 +58,19 @@ class Sums:
     diagonals: dict[str, Tensor] = field(default_factory=dict)
     shared: dict[tuple[str, ...], tuple[str, ...]] = field(default_factory=dict)
     left: dict[str, str] = field(default_factory=dict)
+    generator: Generator | None = None
     n_into: float = 0.0
     n: float = 0.0
     terms: float = 0.0
 
-    def add(
-        self, passed: Run, terms: float, fisher: Fisher, loss: Loss, y: Any, generator: Generator | None
-    ) -> None:
+    def add(self, passed: Run, fisher: Fisher, loss: Loss, y: Any) -> None:
         """Add a batch."""
-        layers, blocks = self.begin(passed, terms)
-        for cotangent, last in fisher.cotangents(loss, passed, y, generator):
+        if fisher.kind == "mc" and self.generator is None:
+            self.generator = fisher.generator(passed.output.device)
+        layers, blocks = self.begin(passed, loss.terms(passed.values, y))
+        if not self._cellwise(layers):
+            layers, passed = layers.without_inputs(), passed.without_inputs()
+        for cotangent, last in fisher.cotangents(loss, passed, y, self.generator):
             self.add_gradients(layers, blocks, passed.gradients(cotangent, retain=not last))
         if fisher.kind == "forward-only":
             self._identities(layers, blocks)
@@ -92,14 +96,19 @@ class Sums:
 
     def add_gradients(self, layers: Layers, blocks: Blocks, found: Sequence[Tensor]) -> None:
         """Add gradients at the outputs of all calls."""
-        z = layers.gradients(found)
+        z, cellwise = layers.gradients(found), self._cellwise(layers)
+        del found
         first: dict[tuple[int, ...], tuple[str, ...]] = {}
+        last = {place: key for key, calls in blocks.items() for place in calls}
         for key, calls in blocks.items():
             if first.setdefault(calls, key) == key:
                 self._add_output(layers, key, calls, z)
             else:  # a weight and its bias have one
                 self.shared[key] = first[calls]
-        for name in self._cellwise(layers):
+            for place in calls:
+                if last[place] == key and not cellwise:  # what is done with makes room for factors
+                    z[place] = z[place].new_empty(0)
+        for name in cellwise:
             square = layers.rows(name, [z], self.model.parameters[name].shape).square().sum((0, 1))
             _accumulate(self.diagonals, name, square)
 
