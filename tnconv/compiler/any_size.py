@@ -1,6 +1,7 @@
 """A function for every size: what `tnconv.compile` returns where the input size is left open."""
 
-from collections.abc import Mapping
+import operator
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -8,11 +9,13 @@ import torch
 from torch import Tensor
 
 from tnconv import ops
+from tnconv.backends.torch.context import is_open
 from tnconv.compiler.function import CompiledFunction
 from tnconv.compiler.open_job import OpenJob
 from tnconv.compiler.open_source import OpenSource, Probe, Sizes
 from tnconv.compiler.options import Options
 from tnconv.compiler.size_reader import SizeReader
+from tnconv.compiler.traced_sizes import TRACED, constant, general, placed
 from tnconv.compiler.variants import Programs, Variants
 from tnconv.errors import ArgumentError, PlanError, UnknownSizeError
 from tnconv.ir.integers import as_integer
@@ -45,6 +48,7 @@ class AnySizeFunction(CompiledFunction):
         self._known: dict[Any, tuple[Sizes, Programs, CompiledFunction]] = {}  # type: ignore[assignment]
         reader, _ = self._of_rank(len(source.any_size))
         self.arguments = tuple(reader.signature.axes)
+        self._trace()
         self._default = () if source.any_rank and hints is None else hints
         if hints is not None:
             self.at(*hints)
@@ -60,7 +64,9 @@ class AnySizeFunction(CompiledFunction):
             ArgumentError: as there; or the tensors do not tell a size.
             TnconvError: the layer does not have the size, such as one below its kernel's.
         """
-        if named or out is not None or beta is not None or torch.compiler.is_compiling():
+        if torch.compiler.is_compiling():
+            return self._of_trace(tensors, named)(*tensors, out=out, beta=beta, **named)
+        if named or out is not None or beta is not None:
             return self._of_call(tensors, named)(*tensors, out=out, beta=beta, **named)
         try:
             found = self._known.get(tuple([tensor.shape for tensor in tensors]))
@@ -72,23 +78,63 @@ class AnySizeFunction(CompiledFunction):
         programs.used(sizes)
         return function(*tensors)
 
-    def _of_call(self, tensors: tuple[Any, ...], named: Mapping[str, Any]) -> CompiledFunction:
-        """The function of the size of some tensors."""
+    def _of_trace(self, tensors: tuple[Any, ...], named: Mapping[str, Any]) -> CompiledFunction:
+        """What `torch.compile` or `torch.export` shall trace: of a size, or of all where it leaves some open."""
+        from torch.fx.experimental.symbolic_shapes import has_static_value  # noqa: PLC0415 - loads sympy
+
         first = self._first_batch(tensors, named)
-        try:
-            key = tuple([tensor.shape for tensor in first])
-            known = self._known.get(key)
-        except (AttributeError, TypeError):
-            key, known = None, None
-        if known is not None:
-            return known[2]
-        rank = self._rank(first)
-        reader, programs = self._of_rank(rank)
+        ranks = tuple([tensor.ndim for tensor in first])
+        places = self._places(*ranks)
+        if not all(has_static_value(first[argument].shape[axis]) for argument, axis in places):
+            found: CompiledFunction = getattr(TRACED, self._all_sizes(*ranks))
+            return found
+        sizes = [operator.index(first[argument].shape[axis]) for argument, axis in places]
+        one: CompiledFunction = getattr(TRACED, self._one_size(*ranks, *sizes))
+        return one
+
+    def _trace(self) -> None:
+        """What is constant while a call is traced."""
+        count = len(self.arguments)
+
+        def reader_of(ranks: tuple[int, ...]) -> tuple[SizeReader, Programs]:
+            return self._of_rank(self._rank_of(ranks))
+
+        def one_size(*key: int) -> CompiledFunction:
+            reader, programs = reader_of(key[:count])
+            return programs.at(reader.of_places(key[count:]))
+
+        def all_sizes(*ranks: int) -> CompiledFunction:
+            reader, programs = reader_of(ranks)
+            return general(self.op, reader.source, self._job, reader, programs.usual(self._default))
+
+        self._places = constant(lambda *ranks: reader_of(ranks)[0].places(ranks))
+        self._one_size, self._all_sizes = placed(one_size), placed(all_sizes)
+
+    def _of_call(self, tensors: tuple[Any, ...], named: Mapping[str, Any]) -> Callable[..., Tensor]:
+        """The function of the size of some tensors, or what takes the call over."""
+        first = self._first_batch(tensors, named)
+        if taken := self._arrays.taken_over(self, first):
+            return taken
+        if not any(is_open(getattr(tensor, "shape", ())) for tensor in first):
+            known = self._known.get(tuple([getattr(tensor, "shape", None) for tensor in first]))
+            if known is not None:
+                return known[2]
+        reader, programs = self._of_rank(self._rank(first))
+        if self._is_open(reader, first):
+            found: CompiledFunction = getattr(TRACED, self._all_sizes(*[tensor.ndim for tensor in first]))
+            return found
         sizes = reader.read(first, self._arrays)
         function = programs.at(sizes)
-        if key is not None and tensors == first and not named:
-            self._remember(key, sizes, programs, function)
+        if not any(is_open(tensor.shape) for tensor in first):
+            self._remember(tuple([tensor.shape for tensor in first]), sizes, programs, function)
         return function
+
+    def _is_open(self, reader: SizeReader, tensors: tuple[Any, ...]) -> bool:
+        """Whether a tracer leaves one of the sizes open that are read."""
+        if not all(map(self._arrays.is_array, tensors)):
+            return False
+        places = reader.places([tensor.ndim for tensor in tensors])
+        return is_open([tensors[argument].shape[axis] for argument, axis in places])
 
     def _remember(self, key: Any, sizes: Sizes, programs: Programs, function: CompiledFunction) -> None:
         """Know the function of some shapes; forget those whose functions are not kept any more."""
@@ -109,15 +155,15 @@ class AnySizeFunction(CompiledFunction):
 
     def _rank(self, tensors: tuple[Any, ...]) -> int:
         """How many open sizes tensors have, of a source that takes any number."""
+        return self._rank_of(tuple([getattr(tensor, "ndim", 0) for tensor in tensors]))
+
+    def _rank_of(self, ranks: tuple[int, ...]) -> int:
+        """How many open sizes there are for arguments with so many axes."""
         least = len(self._source.any_size)
         if not self._source.any_rank:
             return least
-        reader, _ = self._of_rank(least)
-        more = [
-            getattr(tensor, "ndim", 0) - len(axes)
-            for tensor, axes in zip(tensors, reader.signature.axes.values(), strict=True)
-        ]
-        return least + max([0, *more])
+        axes = self._of_rank(least)[0].signature.axes.values()
+        return least + max([0, *(rank - len(each) for rank, each in zip(ranks, axes, strict=True))])
 
     def _of_rank(self, rank: int) -> tuple[SizeReader, Programs]:
         """What reads so many sizes, and what keeps their functions."""

@@ -25,6 +25,7 @@ from tnconv.planner.near import FAR
 from tnconv.planner.objective import Objective
 from tnconv.planner.plan import moving_operands
 from tnconv.planner.slicing import of_one_chunk
+from tnconv.program import SizeOf
 
 _RIVALS = 6  # plans for which a program is written; each takes some milliseconds
 
@@ -42,6 +43,7 @@ class Task:
         objective: what candidates are judged by; where it counts time, that of their programs decides.
         accuracy: the least that kernels promise.
         passes: that rewrote the network, for others that are compiled alike.
+        read_off: how size symbols are read that no shape gives away by itself.
     """
 
     network: Expression
@@ -52,6 +54,7 @@ class Task:
     objective: Objective = field(default_factory=lambda: Objective.of("time"))
     accuracy: str = COMPONENTWISE
     passes: Pipeline = field(default_factory=Pipeline)
+    read_off: tuple[SizeOf, ...] = ()
 
     @classmethod
     def of(cls, network: Expression, options: Options) -> "Task":
@@ -71,7 +74,7 @@ class Task:
 
     def how(self, prefer: Collection[str] = (), below: float = inf) -> How:
         """What the backend is told besides a plan: kernels to prefer, microseconds to stay below."""
-        return How(self.sizes, tuple(prefer), self.device, self.accuracy, below)
+        return How(self.sizes, tuple(prefer), self.device, self.accuracy, below, sizes=self.read_off)
 
     def candidates(
         self, prefer: Collection[str] = (), most: int = _RIVALS, far: float = FAR

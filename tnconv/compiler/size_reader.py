@@ -11,6 +11,7 @@ from tnconv.compiler.open_source import Opened, OpenSource, Probe, Sizes, sizes_
 from tnconv.compiler.source import Source
 from tnconv.errors import ArgumentError, TnconvError
 from tnconv.ir import Expression
+from tnconv.program import SizeOf
 from tnconv.program.size_symbols import bindings
 
 
@@ -46,10 +47,50 @@ class SizeReader:
         self._candidates = lru_cache(maxsize=1024)(self._search)
 
     @cached_property
-    def _read(self) -> frozenset[str]:
-        """The symbols that shapes give away."""
+    def _bindings(self) -> dict[str, SizeOf]:
+        """How the symbols are read that shapes give away."""
         sizes = {name: tuple(axis.size for axis in axes) for name, axes in self.signature.axes.items()}
-        return frozenset(each.symbol for each in bindings(sizes))
+        return {each.symbol: each for each in bindings(sizes)}
+
+    def binding(self, symbol: str) -> SizeOf | None:
+        """How a symbol is read; None where no shape gives it away."""
+        return self._bindings.get(symbol)
+
+    def places(self, ranks: Sequence[int]) -> tuple[tuple[int, int], ...]:
+        """For each open size, the argument and the axis that it is read off.
+
+        Args:
+            ranks: numbers of axes of the arguments.
+
+        Raises:
+            ArgumentError: a size cannot be read off any.
+        """
+        self._check_readable()
+        order = list(self.signature.axes)
+        single = [
+            (place, axis)
+            for place, rank, axis in (self.batch.arguments if self.batch else ())
+            if ranks[place] < rank
+        ]
+        gone = dict(single)
+        found = []
+        for own, other, _ in self._meant:
+            each = self._bindings[own or other or ""]
+            argument = order.index(each.argument)
+            found.append((argument, each.axis - (each.axis > gone.get(argument, each.axis))))
+        return tuple(found)
+
+    def of_places(self, sizes: Sequence[int]) -> Sizes:
+        """The open sizes, from what `places` names.
+
+        Raises:
+            ArgumentError: no size or several fit.
+        """
+        values = {}
+        for (own, other, _), size in zip(self._meant, sizes, strict=True):
+            each = self._bindings[own or other or ""]
+            values[each.symbol] = (size - int(each.rest)) // int(each.factor)
+        return tuple([self._size(place, values) for place in range(len(values))])
 
     @cached_property
     def _meant(self) -> tuple[tuple[str | None, str | None, bool], ...]:
@@ -58,9 +99,9 @@ class SizeReader:
         for changes, first in zip(self.probe.changes, self.probe.inputs, strict=True):
             mine = [s for s, index in self.opened.symbols.items() if index in changes]
             own = next((s for s in mine if self.opened.symbols[s] == first), None)
-            other = next((s for s in mine if s in self._read), None)
+            other = next((s for s in mine if s in self._bindings), None)
             needed = any(s in self.network.symbols for s in mine if s != other)
-            found.append((own if own in self._read else None, other, needed))
+            found.append((own if own in self._bindings else None, other, needed))
         return tuple(found)
 
     def read(self, tensors: Sequence[Any], arrays: Arrays) -> Sizes:
@@ -75,6 +116,12 @@ class SizeReader:
         """
         single = self.batch is not None and self.batch.missing(tensors)
         whole = self.batch.added(tensors, arrays) if single and self.batch is not None else tensors
+        self._check_readable()
+        values = self.signature.check(whole, arrays, mixed=True)
+        return tuple([self._size(place, values) for place in range(len(self.source.names))])
+
+    def _check_readable(self) -> None:
+        """Refuse to read what no argument has."""
         unread = [
             n
             for n, (own, other, needed) in zip(self.source.names, self._meant, strict=True)
@@ -85,8 +132,6 @@ class SizeReader:
                 f"size {unread[0]} of {self.op!r} cannot be read off its arguments ({self.signature}); call "
                 f"{self.example} for the function of a size"
             )
-        values = self.signature.check(whole, arrays, mixed=True)
-        return tuple([self._size(place, values) for place in range(len(self.source.names))])
 
     @property
     def example(self) -> str:
@@ -118,9 +163,15 @@ class SizeReader:
         base, change = sizes_of(probe.forward)[index], probe.changes[place][index]
         near = probe.sizes[place] + (value - base) * period // change
         tried = range(max(1, near - 2 * period), near + 2 * period + 1)
-        return tuple([size for size in tried if self._of(place, size, index) == value])
+        return tuple([size for size in tried if self.size_of(place, size, index) == value])
 
-    def _of(self, place: int, size: int, index: str) -> int | None:
+    def least(self, place: int, symbol: str) -> int:
+        """The least size at a place for which an index of a symbol is as it is for the probe's."""
+        index = self.opened.symbols[symbol]
+        base = sizes_of(self.probe.forward)[index]
+        return self._candidates(place, symbol, base)[0]
+
+    def size_of(self, place: int, size: int, index: str) -> int | None:
         """The size of an index where one open size is another."""
         sizes = (*self.probe.sizes[:place], size, *self.probe.sizes[place + 1 :])
         try:

@@ -13,6 +13,7 @@ from tnconv.compiler.open_job import OpenJob
 from tnconv.compiler.open_source import OpenSource, Probe, Sizes, sizes_of
 from tnconv.compiler.source import Source
 from tnconv.compiler.template import Template, template_of
+from tnconv.errors import TnconvError
 from tnconv.ir import Expression
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 MOST_PROGRAMS = 128  # of one function, those used most recently
 MOST_PLANS = 8  # of one function; then the nearest serves
 _SHOWN = 4  # sizes in a row of the table
+_USUAL = (56, 112, 224, 1024)
 _MOST_NOTED = 1000  # sizes of a plan that the table knows
 _WIDTH = 120
 
@@ -189,6 +191,22 @@ class Programs:
                     self._kept.popitem(last=False)
             self._kept.move_to_end(sizes)
             return found
+
+    def usual(self, expected: Sizes | None) -> Sizes:
+        """Sizes that a program of all sizes shall be good for: those expected, or met first, or of an image.
+
+        Raises:
+            TnconvError: the source has none of the usual sizes.
+        """
+        if expected is not None and len(expected) == len(self.source.names):
+            return expected
+        if self.made:
+            return self.made[0].first
+        for size in _USUAL[:-1]:
+            with suppress(TnconvError):
+                self.source.at((size,) * len(self.source.names))
+                return (size,) * len(self.source.names)
+        return (_USUAL[-1],) * len(self.source.names)
 
     def used(self, sizes: Sizes) -> None:
         """Note a call with some sizes."""

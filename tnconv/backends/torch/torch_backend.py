@@ -39,7 +39,9 @@ class TorchBackend(Backend):
     def draft(self, plan: Plan, network: Expression, how: How) -> Draft:
         """The kernels, and what they are predicted to take; they are chosen until that is too long."""
         table, profile = kernel_table(how.accuracy), profile_of(how.device)
-        lowering = Lowering(plan, table, how.hints, how.prefer, profile, limit=how.below)
+        lowering = Lowering(
+            plan, table, how.hints, how.prefer, profile, limit=how.below, only=how.only, sizes=how.sizes
+        )
         lowering.run()
         return Draft(lowering.predicted, lowering.program)
 
