@@ -18,9 +18,11 @@ from tnconv import ops
 from tnconv.compiler.any_size import AnySizeFunction
 from tnconv.compiler.function import CompiledFunction
 from tnconv.compiler.open_source import OpenLayer
+from tnconv.compiler.source import KnowsNetwork
 from tnconv.compiler.variants import MOST_PLANS, MOST_PROGRAMS
 from tnconv.errors import ArgumentError, OperationError, PlanError, SpecError, UnknownSizeError
 from tnconv.ir import evaluate
+from tnconv.spec import ConvSpec
 from tnconv.testing.strategies import conv_specs
 
 CONV = nn.Conv2d(4, 6, 3, stride=2, padding=1)
@@ -178,14 +180,54 @@ def test_when_there_are_eight_plans_the_nearest_serves() -> None:
 # -- what it says ----------------------------------------------------------------------------------------
 
 
+class Opaque(nn.Module, KnowsNetwork):
+    """A module whose network has no symbols in it."""
+
+    def network(self, input_size: Any, batch_size: Any = "N") -> Any:
+        size = input_size if isinstance(input_size, tuple) else (input_size,)
+        if not all(isinstance(each, int) for each in size):
+            raise SpecError("sizes are ints here")
+        return ConvSpec(2, 2, 3, size, batch_size=batch_size).network()
+
+
 def test_what_needs_a_size_says_so() -> None:
-    function = any_size(CONV, "kfac_reduce")
+    function = any_size(Opaque())
     for name in ("plan", "network", "source", "program", "cost", "stages"):
         with pytest.raises(
-            UnknownSizeError, match=rf"'{name}|program' of 'kfac_reduce' depends on H, W, .*at\(H=56, W=56\)"
+            UnknownSizeError,
+            match=rf"'({name}|program|plan)' of 'forward' depends on L, .*ints here.*at\(L=56\)",
         ):
             getattr(function, name)
     assert not hasattr(function, "plan")
+    x, weight = torch.randn(1, 2, 7), torch.randn(2, 2, 3)
+    assert torch.allclose(function(x, weight), nn.functional.conv1d(x, weight), atol=1e-5)
+
+
+def test_without_a_size_it_has_what_symbols_give() -> None:
+    function = any_size(nn.Conv2d(2, 2, 3, padding=1), "kfac_reduce")
+    assert [str(size) for size in function.plan.arguments["x"]] == ["N", "2", "H", "W"]
+    assert function.network.symbols == ("H", "N", "W")
+    made = function.at(H=12, W=13)
+    sizes = {"N": 3, "H": 12, "W": 13}
+    assert evaluate(function.plan.multiplications, sizes) == evaluate(made.plan.multiplications, {"N": 3})
+
+
+def test_a_layer_with_symbols_is_one_for_any_size() -> None:
+    spec = ConvSpec(2, 3, (3, 2), ("A", "B"), stride=(2, 1), padding=1)
+    function = tnconv.compile(spec, "weight_vjp")
+    assert function.sizes == ("A", "B")
+    same = tnconv.compile(replace(spec, input_size=("S", "S")), "weight_vjp")
+    for size in ((7, 6), (8, 8), (11, 11)):
+        wanted = tnconv.compile(spec.at(A=size[0], B=size[1]), "weight_vjp")
+        given = integers(wanted)
+        assert torch.equal(function(*given), wanted(*given))
+        if size[0] == size[1]:
+            assert torch.equal(same(*given), wanted(*given))
+    assert same.sizes == ("S",)
+
+
+def test_what_it_says_of_itself() -> None:
+    function = any_size(CONV, "kfac_reduce")
     assert function.arguments == ("x",)
     assert function.sizes == ("H", "W")
     made = function.at(H=12, W=13)

@@ -3,6 +3,7 @@
 import operator
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from tnconv import ops
 from tnconv.backends.torch.context import is_open
+from tnconv.compiler.driver import Derived
 from tnconv.compiler.function import CompiledFunction
 from tnconv.compiler.open_job import OpenJob
 from tnconv.compiler.open_source import OpenSource, Probe, Sizes
@@ -131,7 +133,7 @@ class AnySizeFunction(CompiledFunction):
 
     def _is_open(self, reader: SizeReader, tensors: tuple[Any, ...]) -> bool:
         """Whether a tracer leaves one of the sizes open that are read."""
-        if not all(map(self._arrays.is_array, tensors)):
+        if not any(is_open(getattr(tensor, "shape", ())) for tensor in tensors):
             return False
         places = reader.places([tensor.ndim for tensor in tensors])
         return is_open([tensors[argument].shape[axis] for argument, axis in places])
@@ -233,17 +235,40 @@ class AnySizeFunction(CompiledFunction):
         return Variants(made, kept, sum(each.plannings for each in every))
 
     def __getattr__(self, name: str) -> Any:
-        """What the function of the expected sizes has; of no size, only that of all."""
+        """What the function of the expected sizes has; without these, what one with symbols in their place has."""
         if name.startswith("__") or name in ("_default", "_source", "_ranks", "_job"):
             raise AttributeError(name)
         if self._default is not None:
             return getattr(self.at(*self._default), name)
-        sizes = ", ".join(f"{each}=56" for each in self.sizes)
-        hints = ", ".join(f"{each!r}: 56" for each in self.sizes)
-        raise UnknownSizeError(
-            f"{name!r} of {self.op!r} depends on {', '.join(self.sizes)}, which is left open; take it of at({sizes}), "
-            f"or compile with hints={{{hints}}} for that of the size that you expect"
-        )
+        try:
+            if name in ("network", "stages"):
+                return getattr(self._derived, name)
+            return getattr(self.symbolic, name)
+        except AttributeError:
+            raise
+        except Exception as error:  # whatever cannot be done with symbols
+            sizes = ", ".join(f"{each}=56" for each in self.sizes)
+            hints = ", ".join(f"{each!r}: 56" for each in self.sizes)
+            raise UnknownSizeError(
+                f"{name!r} of {self.op!r} depends on {', '.join(self.sizes)}, which is left open ({error}); take it of "
+                f"at({sizes}), or compile with hints={{{hints}}} for that of the size that you expect"
+            ) from error
+
+    @cached_property
+    def _derived(self) -> Derived:
+        source = self._source.symbolic()
+        return self._job.derived(self._job.forward(source), source)
+
+    @cached_property
+    def symbolic(self) -> CompiledFunction:
+        """One function with symbols in place of the sizes, of which `plan` and `cost` are formulas.
+
+        Calls go by functions of sizes, which are faster.
+
+        Raises:
+            TnconvError: the operation cannot be compiled with symbols.
+        """
+        return self._job.compiled(self._source.symbolic())
 
 
 def of_any_size(

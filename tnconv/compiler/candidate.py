@@ -54,7 +54,7 @@ class Task:
     objective: Objective = field(default_factory=lambda: Objective.of("time"))
     accuracy: str = COMPONENTWISE
     passes: Pipeline = field(default_factory=Pipeline)
-    read_off: tuple[SizeOf, ...] = ()
+    read_off: tuple[SizeOf, ...] = field(default=(), kw_only=True)
 
     @classmethod
     def of(cls, network: Expression, options: Options) -> "Task":

@@ -5,6 +5,7 @@ changes between them is a symbol from then on. Whether the symbols say what a si
 comparing networks, so that nothing rests on the guess.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -51,6 +52,14 @@ class OpenSource(ABC):
             TnconvError: it has none for them, such as a kernel that does not fit.
         """
 
+    @abstractmethod
+    def symbolic(self) -> Source:
+        """The source with the names as symbols.
+
+        Raises:
+            TnconvError: it has no symbolic sizes.
+        """
+
     def finished(self, function: CompiledFunction, _sizes: Sizes) -> CompiledFunction:
         """What a user gets of a compiled function."""
         return function
@@ -64,23 +73,42 @@ class OpenLayer(OpenSource):
     """A layer for any input size.
 
     Args:
-        spec: with an input size that stands for any.
+        spec: with symbols for the open sizes, or with numbers that stand for any.
+        fits: an input size that it can have.
     """
 
-    def __init__(self, spec: Layer) -> None:
+    def __init__(self, spec: Layer, fits: Sizes | None = None) -> None:
         layer: Any = spec
+        written = layer.input_size
+        each = written if isinstance(written, tuple) else (written,) * len(spec.input_sizes)
+        named = tuple(dict.fromkeys(size for size in each if isinstance(size, str)))
+        if not named:
+            named = names_of(len(spec.input_sizes))
+            layer, fits = replace(layer, input_size=named), fits or spec.input_sizes
+            each = named
         self.spec: Any = layer
-        self.any_size = spec.input_sizes
-        self.any_rank = isinstance(spec, LinearSpec)
-        self.names = names_of(len(self.any_size))
-        self.periods = getattr(layer, "strides", (1,) * len(self.any_size))
+        self.names, self.any_rank = named, isinstance(spec, LinearSpec)
+        strides = getattr(layer, "strides", (1,) * len(each))
+        self.periods = tuple(
+            [math.lcm(*(step for size, step in zip(each, strides, strict=True) if size == n)) for n in named]
+        )
+        self.any_size = fits or _first_that_fits(
+            lambda size: self.at((size,) * len(named)) and (size,) * len(named)
+        )
 
     def at(self, sizes: Sizes) -> Source:
         """The layer with an input size."""
-        return Source(replace(self.spec, input_size=sizes), None, True)
+        given = dict(zip(self.names, sizes, strict=True))
+        return Source(self.spec.at(**given) if given else self.spec, None, True)
+
+    def symbolic(self) -> Source:
+        """The layer with symbols."""
+        return Source(self.spec, None, True)
 
     def of_rank(self, rank: int) -> OpenSource:
         """A linear layer with so many sequence axes."""
+        if not self.any_rank:
+            return self
         return OpenLayer(replace(self.spec, input_size=(_LARGE,) * rank))
 
 
@@ -108,13 +136,17 @@ class OpenModule(OpenSource):
         """The strides, where the module has them."""
         return spread("stride", getattr(self.module, "stride", 1), len(self.any_size))
 
+    def symbolic(self) -> Source:
+        """The module's network with symbols."""
+        return Source(None, self.module.network(self.names, self.batch_size), True)
+
     def at(self, sizes: Sizes) -> Source:
         """The module's network for an input size."""
         return Source(None, self.module.network(sizes, self.batch_size), True)
 
 
 def open_of(source: object, batch_size: int | None = None) -> OpenSource | None:
-    """A module without an input size, or what has open sizes, as that; None for what has its sizes.
+    """A module without an input size, or a layer with symbols there, as what has open sizes; None for all else.
 
     Raises:
         SpecError: the module is not represented.
@@ -126,6 +158,14 @@ def open_of(source: object, batch_size: int | None = None) -> OpenSource | None:
         network = _first_that_fits(lambda size: source.network(size, letter))
         x = next(t for term in network.terms for t in term.tensors if t.role is Role.INPUT)
         return OpenModule(source, letter, (_LARGE,) * (len(x.axes) - 2))
+    if isinstance(source, Layer):
+        layer: Any = source
+        sizes = layer.input_size
+        if not any(isinstance(size, str) for size in (sizes if isinstance(sizes, tuple) else (sizes,))):
+            return None
+        found = source_of(source, None, batch_size).spec
+        assert found is not None
+        return OpenLayer(found)
     if not isinstance(source, nn.Module):
         return None
     if isinstance(source, nn.Linear):
