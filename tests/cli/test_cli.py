@@ -46,6 +46,14 @@ def test_compile_shows_the_three_texts(layer, op, show):
     assert result.stdout.strip() == expected.strip()
 
 
+@pytest.mark.parametrize("show", ["plan", "network"])
+def test_compile_takes_several_operations(layer, show):
+    result = run("compile", layer, "--op", "gradient_norm", "--op", "per_example_weight_vjp", "--show", show)
+    function = tnconv.compile(tnconv.load_spec(layer), ("gradient_norm", "per_example_weight_vjp"))
+    expected = function.plan if show == "plan" else "\n\n".join(map(str, function.networks))
+    assert result.stdout.strip() == str(expected)
+
+
 def test_compile_explains_the_forward_operation_unless_told_otherwise(layer):
     result = run("compile", layer)
     assert result.exit_code == 0, result.output

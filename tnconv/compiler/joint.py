@@ -18,7 +18,7 @@ from tnconv.backends.signature import Signature
 from tnconv.compiler.batches import BatchAxes
 from tnconv.compiler.candidate import Candidate, Executable
 from tnconv.compiler.compile_cache import COMPILED
-from tnconv.compiler.driver import check_hints, compiled, surroundings
+from tnconv.compiler.driver import check_hints, chosen_of, compiled, derived_of, job_of, surroundings
 from tnconv.compiler.dtypes import chosen
 from tnconv.compiler.function import CompiledFunction
 from tnconv.compiler.joint_candidates import JointTask, check_joint, choose_joint
@@ -28,6 +28,8 @@ from tnconv.errors import ArgumentError, OperationError, PlanError
 from tnconv.inspect.draw import below, draw_all
 from tnconv.inspect.explain import Explanation, explain
 from tnconv.ir import Expression
+
+Part = tuple[ops.Operation, Options, str | None]  # what is compiled, how, by which argument
 
 
 class JointFunction(CompiledFunction):
@@ -181,19 +183,33 @@ def compiled_together(
     Raises:
         TnconvError: as `tnconv.compile` says.
     """
-    pairs = parts_of(names, options)
-    by = {each.name for each, _ in pairs if each.needs.about is not None} or set(names)
     functions = tuple(
-        compiled(source, each, own, wrt if each.name in by else None, part=True) for each, own in pairs
+        compiled(source, operation, own, by)
+        for operation, own, by in _hinted(source, parts_of(names, options, wrt))
     )
-    known = {name for each in functions for name in each.plan.hints}
-    check_hints(options.hints, known, ", ".join(each.op for each in functions))
     make = partial(_chosen, functions, options)
     if options.verify:  # who asks for a check is not told of an old one
         return JointFunction(functions, make().executable)
     networks = tuple(each.network for each in functions)
     key = ("together", tuple(each.op for each in functions), networks, options.key, surroundings(options))
     return JointFunction(functions, COMPILED.get(key, make).executable)
+
+
+def _hinted(source: Source, parts: Sequence[Part]) -> Sequence[Part]:
+    """Several operations, each with the hints that are for its symbols; the options of all have all hints."""
+    hints = parts[0][1].hints
+    if not hints:
+        return parts
+    known: set[str] = set()
+    found = []
+    for operation, options, wrt in parts:
+        plain = replace(options, hints={}, verify=None)
+        symbols = derived_of(job_of(source, operation, plain, chosen_of(options), wrt)).before.symbols
+        known |= {*symbols}
+        own = {name: hint for name, hint in hints.items() if name in symbols}
+        found.append((operation, replace(options, hints=own), wrt))
+    check_hints(hints, known, ", ".join(operation.name for operation, _, _ in parts))
+    return found
 
 
 def _chosen(functions: tuple[CompiledFunction, ...], options: Options) -> Candidate:
@@ -207,12 +223,13 @@ def _chosen(functions: tuple[CompiledFunction, ...], options: Options) -> Candid
     return candidate
 
 
-def parts_of(names: Sequence[str], options: Options) -> list[tuple[ops.Operation, Options]]:
-    """Several operations, each with the options that are its own.
+def parts_of(names: Sequence[str], options: Options, wrt: str | None) -> list[Part]:
+    """Several operations, each with the options that are its own and the argument that it is by.
 
     Args:
         names: of the operations.
         options: of all: what only some operations take is not for the others.
+        wrt: the argument; likewise.
 
     Raises:
         OperationError: there is no such operation, or one is asked for twice.
@@ -232,6 +249,7 @@ def parts_of(names: Sequence[str], options: Options) -> list[tuple[ops.Operation
             )
     if Capability.SEVERAL not in backend_of(options.backend).capabilities:
         raise PlanError(Capability.SEVERAL.refused(options.backend))
+    by = any(each.needs.about is not None for each in operations)
     scaled = any(each.factor for each in operations)
     joint, average = (
         any(option in each.options for each in operations) for option in (ops.JOINT, ops.AVERAGE)
@@ -245,6 +263,7 @@ def parts_of(names: Sequence[str], options: Options) -> list[tuple[ops.Operation
                 bias=options.bias if ops.JOINT in each.options or not joint else "separate",
                 groups=options.groups if ops.AVERAGE in each.options or not average else "block",
             ),
+            wrt if each.needs.about is not None or not by else None,
         )
         for each in operations
     ]
