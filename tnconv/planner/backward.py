@@ -11,8 +11,9 @@ and intermediates of the forward pass, which that pass hands over, or which are 
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
-from tnconv.ir import Network, Size, fresh
+from tnconv.ir import Expression, Network, Size, fresh
 from tnconv.passes.differentiate import Differentiate
 from tnconv.planner.count import count_factors
 from tnconv.planner.plan import Operand, Plan, Step, moving_operands
@@ -92,7 +93,7 @@ class _Backward:
 
     def _adjoint(self, step: Step, source: str, cotangent: str) -> bool:
         """The steps that make the gradient of an operand of a step."""
-        derived = Differentiate(wrt=source, cotangent=self.cotangent).apply(step.network).network
+        derived = _derived(step.network, source, self.cotangent)
         for term in derived.terms:
             sources = {self.cotangent: cotangent}
             reads = {i for t in term.tensors for i in t.indices} | {
@@ -149,6 +150,12 @@ class _Backward:
         )
         forward = replace(self.plan, also=tuple((name,) for name in saved))
         return Trained(forward, backward, self.cotangent, self.needed, saved)
+
+
+@lru_cache(maxsize=256)
+def _derived(network: Network, wrt: str, cotangent: str) -> Expression:
+    """The gradient of a step: plans of one network have many steps in common."""
+    return Differentiate(wrt=wrt, cotangent=cotangent).apply(network).network
 
 
 def _symbols(size: Size) -> Iterable[str]:

@@ -8,7 +8,7 @@ from math import prod
 from typing import Any
 
 from tnconv.errors import PlanError
-from tnconv.ir import Axis, Expression, Index, Network, Relational, Select, fresh, group, pattern
+from tnconv.ir import Axis, Expression, Index, Relational, Select, fresh, group, pattern
 from tnconv.ir.monomial import Scalar
 from tnconv.planner.cost import Model, Row, State, bits, models_of
 from tnconv.planner.count import count_factors
@@ -30,11 +30,12 @@ def build_plans(
     """
     cap: int | None = None
     _check_names(expression, objective)
+    prepared = _Prepared(expression, hint_values(expression.symbols, hints), objective)
 
     def orders(models: Sequence[Model], _term: int) -> list[Order]:
         return find_orders(models, planner, cap)
 
-    while found := _build_plan(expression, hints, objective, orders):
+    while found := _build_plan(prepared, hints, orders):
         plan, size = found
         yield plan
         if not size:
@@ -56,11 +57,12 @@ def build_rivals(
         PlanError: a size is not positive at the hints, or there is no such planner.
     """
     _check_names(expression, objective)
-    values = hint_values(expression.symbols, hints)
+    counted = replace(objective, elements=0)
+    prepared = _Prepared(expression, hint_values(expression.symbols, hints), counted)
     best: list[list[tuple[int, Nested]]] = []
     others: list[list[_Rival]] = []
-    for term, network in enumerate(expression.terms):
-        models = _models(network, values, {}, replace(objective, elements=0))
+    for term in range(len(expression.terms)):
+        models = prepared.models(term, {})
         found = find_orders(models, planner) if models[0].count_leaves else []
         best.append([(int(model.late), tree) for model, tree in found])
         if planner in ("auto", "dp") and 3 <= models[0].count_leaves <= EXACT:
@@ -77,7 +79,7 @@ def build_rivals(
             trees = [(rival.model, rival.tree)] if rival is not None and rival.term == term else best[term]
             return [(models[number], tree) for number, tree in trees]
 
-        made = _build_plan(expression, hints, replace(objective, elements=0), orders)
+        made = _build_plan(prepared, hints, orders)
         assert made is not None
         return made[0]
 
@@ -130,11 +132,35 @@ def _rivals(models: Sequence[Model], term: int, most: int, far: float) -> Iterat
 Orders = Callable[[Sequence[Model], int], list[Order]]
 
 
-def _models(
-    network: Network, values: Mapping[str, int], known: dict[str, Index], objective: Objective
-) -> list[Model]:
-    models = models_of(Preparation(network, values, known).run(), values)
-    return [model.judged(objective) for model in models]
+class _Prepared:
+    """The models of the terms of an expression, for several plans of it: made once, with all that they have found out.
+
+    Args:
+        expression: what is planned.
+        values: what the size symbols count as.
+        objective: what trees are judged by.
+    """
+
+    def __init__(self, expression: Expression, values: Mapping[str, int], objective: Objective) -> None:
+        self.expression, self.values, self.objective = expression, values, objective
+        self._made: dict[tuple[int, frozenset[Any]], tuple[list[Model], dict[str, Index]]] = {}
+
+    def models(self, term: int, known: dict[str, Index]) -> list[Model]:
+        """Those of a term.
+
+        Args:
+            term: its place.
+            known: indices of earlier terms by name, and of this one from here on.
+        """
+        key = (term, frozenset(known.items()))
+        if key not in self._made:
+            names = dict(known)
+            problem = Preparation(self.expression.terms[term], self.values, names).run()
+            models = [model.judged(self.objective) for model in models_of(problem, self.values)]
+            self._made[key] = models, names
+        models, names = self._made[key]
+        known.update(names)
+        return models
 
 
 def _check_names(expression: Expression, objective: Objective) -> None:
@@ -147,16 +173,14 @@ def _check_names(expression: Expression, objective: Objective) -> None:
             )
 
 
-def _build_plan(
-    expression: Expression, hints: Mapping[str, int], objective: Objective, orders: Orders
-) -> tuple[Plan, int] | None:
+def _build_plan(prepared: _Prepared, hints: Mapping[str, int], orders: Orders) -> tuple[Plan, int] | None:
     """Plan every term, sharing what they have in common; also the size of the largest intermediate."""
-    values = hint_values(expression.symbols, hints)
-    builder = _Builder(set(expression.arguments), values, real=expression.real)
+    expression = prepared.expression
+    builder = _Builder(set(expression.arguments), prepared.values, real=expression.real)
     known: dict[str, Index] = {}
     results, scales, sizes = [], [], []
     for place, term in enumerate(expression.terms):
-        models = _models(term, values, known, objective)
+        models = prepared.models(place, known)
         found = _cheapest(builder, models, known, orders(models, place) if models[0].count_leaves else [])
         if found is None:
             return None

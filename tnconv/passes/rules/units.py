@@ -28,11 +28,13 @@ def drop_unit_index(network: Network) -> Network | None:
           output [c, o]
         }
     """
-    for index in network.ordered.indices:
-        if index.size == 1:
-            after = replace_index(network, index, (), 0, partly=True)
-            if after is not None and after != network:
-                return after
+    units = [index for index in network.indices if index.size == 1]
+    if len(units) > 1:  # an order takes longer than all else here
+        units = [index for index in network.ordered.indices if index.size == 1]
+    for index in units:
+        after = replace_index(network, index, (), 0, partly=True)
+        if after is not None and after != network:
+            return after
     return None
 
 
