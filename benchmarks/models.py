@@ -11,6 +11,7 @@ models.json, MODELS.md and a picture, and prints the table.
 import argparse
 import json
 import statistics
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,8 @@ from benchmarks.nets import LOSS, MODELS, SETTINGS, Case, cases
 from benchmarks.page import of_best
 from benchmarks.plot import plot_models
 from benchmarks.timing import race
+from tnconv.compiler.compile_cache import COMPILED
+from tnconv.curvature.matrix import compiled
 
 try:
     from curvlinops import KFACLinearOperator
@@ -242,7 +245,25 @@ def measure(case: Case, quantity: str, rounds: int) -> Row:
     }
 
 
-def report(rows: Sequence[Row], machine: dict[str, Any]) -> str:
+def compiling(case: Case, quantities: Sequence[str]) -> Row:
+    """Seconds of the CPU in which all functions of a model are compiled, and how many they are."""
+    calls = [next(QUANTITIES[each](case.private if each in PRIVATE else case))[1] for each in quantities]
+    for call in calls:
+        call()
+    compiled.cache_clear()
+    COMPILED.clear()
+    seconds = sum(_processed(call) - _processed(call) for call in calls)  # the second is a look-up
+    functions = compiled.cache_info().misses
+    return {"model": case.name, "setting": case.setting, "seconds": seconds, "functions": functions}
+
+
+def _processed(call: Call) -> float:
+    start = time.process_time()
+    call()
+    return time.process_time() - start
+
+
+def report(rows: Sequence[Row], machine: dict[str, Any], compiles: Sequence[Row] = ()) -> str:
     """The Markdown page."""
     names = sorted({name for row in rows for name in row["ratios"]} - {"tnconv"})
     lines = [
@@ -266,6 +287,12 @@ def report(rows: Sequence[Row], machine: dict[str, Any]) -> str:
         least = (f"{of_best(row, column):.2f}" for column in ("ratios", "memory"))
         start = [row["model"], row["setting"], row["quantity"], *least]
         lines.append(f"| {' | '.join([*start, *cells])} |")
+    if compiles:
+        lines += ["", "Compiled once in a process, by the first call of each quantity:", ""]
+    lines += [
+        f"- {row['model']}, {row['setting']}: {row['functions']} functions in {row['seconds']:.2f} s"
+        for row in compiles
+    ]
     return "\n".join(lines) + "\n"
 
 
@@ -281,18 +308,21 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     machine = {**describe("cpu", torch.float32), "threads": options.threads}
-    pairs = [(c, q) for c in cases(options.models, options.settings) for q in options.quantities]
+    made = list(cases(options.models, options.settings))
+    first = {case.name: case for case in reversed(made)}.values()
+    compiles = [compiling(case, options.quantities) for case in first]
+    pairs = [(c, q) for c in made for q in options.quantities]
     rows: list[Row] = []
     for case, quantity in track(pairs, "measuring"):
         rows.append(measure(case, quantity, options.rounds))
         if options.out is not None:  # what is there already survives an interruption
             options.out.mkdir(parents=True, exist_ok=True)
-            content = {"machine": machine, "rows": rows}
+            content = {"machine": machine, "rows": rows, "compiled": compiles}
             (options.out / "models.json").write_text(json.dumps(content, indent=1, default=str) + "\n")
-            (options.out / "MODELS.md").write_text(report(rows, machine), encoding="utf-8")
+            (options.out / "MODELS.md").write_text(report(rows, machine, compiles), encoding="utf-8")
     if options.plot is not None:
         plot_models(rows, options.plot)
-    Console().print(report(rows, machine), markup=False)
+    Console().print(report(rows, machine, compiles), markup=False)
 
 
 if __name__ == "__main__":
