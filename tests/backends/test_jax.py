@@ -393,3 +393,17 @@ def test_without_jax_it_says_what_to_install(monkeypatch):
         PluginError, match=r"backend 'jax' cannot import JAX \(.*\); pip install 'tnconv\[jax\]'"
     ):
         plugins.get(plugins.BACKENDS, "jax")
+
+
+def test_several_operations_are_one_program() -> None:
+    names = ("kfac_expand", "per_example_weight_vjp", "gradient_norm")
+    function: Any = tnconv.compile(SPEC, names, backend="jax")
+    rng = np.random.default_rng(0)
+    for n in (2, 0):  # a mean over nothing is none, what is no mean is empty
+        sizes = {
+            name: [evaluate(each, {"N": n}) for each in axes]
+            for name, axes in function.plan.arguments.items()
+        }
+        given = {name: jnp.asarray(rng.standard_normal(shape)) for name, shape in sizes.items()}
+        for alone, value in zip(function.functions, function(**given), strict=True):
+            assert_same(value, alone(**{name: given[name] for name in alone.arguments}))

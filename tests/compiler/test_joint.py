@@ -10,12 +10,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from layer_strategies import conv_transpose_specs, linear_specs, pool_specs, unfold_specs
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from work import calls_of
 
 import tnconv
+from tests.layer_strategies import conv_transpose_specs, linear_specs, pool_specs, unfold_specs
+from tests.work import calls_of
 from tnconv import ConvSpec, LinearSpec, ops
 from tnconv.backends.peak import peak_at
 from tnconv.backends.tuning import random_argument
