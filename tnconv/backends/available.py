@@ -56,7 +56,7 @@ def check_memory(plan: Plan, program: Program, values: Mapping[str, int], like: 
     bound += sum(max(evaluate(size, sizes), 0) for _, _, size in program.workspace)
     if bound <= room and not plan.slices:  # multiplying out the exact peak takes a while
         return
-    peak = evaluate(program_peak(plan, program.workspace), sizes)
+    peak = evaluate(program_peak(program.lowered(plan), program.workspace), sizes)
     if peak > room:
         needed = format_memory(peak * like.element_size())
         raise ArgumentError(

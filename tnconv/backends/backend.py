@@ -18,7 +18,8 @@ from tnconv import plugins
 from tnconv.backends.arrays import Arrays
 from tnconv.errors import LoweringError, PluginError
 from tnconv.ir import Expression, Size
-from tnconv.planner.plan import Plan
+from tnconv.planner.decompose import replaced
+from tnconv.planner.plan import Plan, Step
 from tnconv.program import ProgramText, SizeOf
 from tnconv.program.passes.program_pass import ProgramStage
 
@@ -53,6 +54,28 @@ class Choice:
         return dict(self.candidates).get(self.kernel, 0.0)
 
 
+@dataclass(frozen=True, slots=True)
+class Decomposed:
+    """A step of a plan that was taken apart: it is computed by several.
+
+    Args:
+        step: as the plan had it.
+        rule: name of the decomposition.
+        steps: in its place.
+        candidates: what these, and each kernel for the step as it was, were predicted to take, in microseconds.
+    """
+
+    step: Step
+    rule: str
+    steps: tuple[Step, ...]
+    candidates: tuple[tuple[str, float], ...]
+
+    @property
+    def choice(self) -> Choice:
+        """The rule among the kernels for the step as it was."""
+        return Choice(self.step.result, self.rule, self.candidates)
+
+
 @dataclass(frozen=True)
 class Program:
     """A function on arrays, and where it came from.
@@ -67,6 +90,7 @@ class Program:
         chunk: the program of one chunk, where the function runs it in a loop.
         text: its statements, of a backend that has them: what `str` gives.
         stages: the statements before and after each pass on them.
+        decomposed: the steps of the plan that were taken apart; the choices are those of the steps in their place.
     """
 
     name: str
@@ -78,15 +102,20 @@ class Program:
     chunk: "Program | None" = None
     text: ProgramText | None = None
     stages: tuple[ProgramStage, ...] = ()
+    decomposed: tuple[Decomposed, ...] = ()
 
     def __str__(self) -> str:
         chunk = "" if self.chunk is None else f"{self.chunk}\n\n"
         return self.source if self.text is None else f"{chunk}{self.text}"
 
+    def lowered(self, plan: Plan) -> Plan:
+        """The plan with the steps in it that the program computes."""
+        return replaced(plan, ((each.step, each.steps) for each in self.decomposed))
+
     @property
     def kernels(self) -> set[str]:
-        """Names of the kernels that it uses."""
-        return {choice.kernel for choice in self.choices}
+        """Names of the kernels that it uses, and of the rules by which steps were taken apart."""
+        return {choice.kernel for choice in self.choices} | {each.rule for each in self.decomposed}
 
     @property
     def predicted(self) -> float:

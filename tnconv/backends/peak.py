@@ -33,7 +33,7 @@ def peak_elements(plan: Plan, program: Program) -> Size:
     Where sizes are symbols: an expression that is no less wherever the program takes a way that was seen. Where the
     program cannot be measured: what the plan and the reports of the kernels add up to.
     """
-    planned = program_peak(plan, program.workspace)
+    planned = program_peak(program.lowered(plan), program.workspace)
     steps = [step.elements for step in plan.steps]
     return as_expression(lambda values: _moments(plan, program, values), planned, steps, _values(plan))
 
@@ -42,7 +42,7 @@ def peak_at(plan: Plan, program: Program, values: Mapping[str, int]) -> int:
     """The same at sizes for the symbols, with what native convolutions take for themselves."""
     memory, more = _watched(measured_at, plan, program, values)
     if memory is None:
-        return evaluate(program_peak(plan, program.workspace), values)
+        return evaluate(program_peak(program.lowered(plan), program.workspace), values)
     return in_elements(memory.with_scratch) + more
 
 

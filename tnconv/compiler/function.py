@@ -88,7 +88,8 @@ class CompiledFunction:
     def _take(self, built: Executable) -> None:
         """Compute by what was chosen."""
         self.built, chosen = built, built.candidate
-        self.plan, self.program, self.trials = chosen.plan, built.forward, chosen.trials
+        self.program, self.trials = built.forward, chosen.trials
+        self.plan = built.forward.lowered(chosen.plan)
         self._backend = chosen.task.made_by
         self._arrays = self._backend.arrays
         self._key = self._arrays.key

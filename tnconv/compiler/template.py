@@ -76,9 +76,11 @@ def template_of(
             plans = [each.plan for each in task.candidates()]
         except TnconvError:
             continue
-        plan = next((each for each in plans if Binding(values).plan(each) == function.plan), None)
+        plan = next((each for each in plans if Binding(values).plan(each) == chosen.plan), None)
         if plan is not None:
-            only = {choice.step: _near(choice) for choice in function.program.choices}
+            only: dict[str, frozenset[str]] = {}
+            for choice in (*(each.choice for each in function.program.decomposed), *function.program.choices):
+                only[choice.step] = only.get(choice.step, frozenset()) | _near(choice)
             return Template(opened, derived, replace(chosen, plan=plan, only=only), function)
     return None
 

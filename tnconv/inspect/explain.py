@@ -66,9 +66,9 @@ def explain(
 
     title = Text(f"{name} ({op}): {cost}", style="bold")
     tables: list[Table | Text] = [title, *(_stages(title, each) for title, each in stages.items())]
-    tables += [_plan("plan", plan, program), _kernels(program), *_passes(program)]
+    tables += _planned("plan", plan, program)
     if backward is not None:
-        tables += [_plan("backward plan", *backward), _kernels(backward[1]), *_passes(backward[1])]
+        tables += _planned("backward plan", *backward)
     if trials:
         tables.append(_trials(trials))
     return Explanation(tuple(tables))
@@ -90,6 +90,26 @@ def _stages(title: str, stages: Sequence[Stage]) -> "Table":
 
 def _sizes(network: Expression) -> tuple[int, int]:
     return sum(len(t.nodes) for t in network.terms), sum(len(t.indices) for t in network.terms)
+
+
+def _planned(title: str, plan: Plan, program: Program) -> "list[Table]":
+    """A plan as the program computes it, and how."""
+    lowered = _plan(title, program.lowered(plan), program)
+    return [lowered, *_decomposed(program), _kernels(program), *_passes(program)]
+
+
+def _decomposed(program: Program) -> "list[Table]":
+    """The steps that were taken apart, and what is computed in their place."""
+    if not program.decomposed:
+        return []
+    table = _table("decompositions: one step as several")
+    table.add_column("step", overflow="fold")
+    table.add_column("rule")
+    table.add_column("steps in its place", overflow="fold")
+    for each in program.decomposed:
+        made = "\n".join(format_step(step) for step in each.steps)
+        table.add_row(_escape(format_step(each.step)), each.rule, _escape(made))
+    return [table]
 
 
 def _plan(title: str, plan: Plan, program: Program) -> "Table":
@@ -125,7 +145,7 @@ def _kernels(program: Program) -> "Table":
     table.add_column("candidate")
     table.add_column("microseconds", justify="right")
     table.add_column("buffers besides the result")
-    for choice in program.choices:
+    for choice in (*(each.choice for each in program.decomposed), *program.choices):
         buffers = ", ".join(
             f"{what}: {_number(n)}" for step, what, n in program.workspace if step == choice.step
         )

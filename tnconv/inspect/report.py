@@ -22,6 +22,7 @@ from tnconv.inspect.tree import tree_svg
 from tnconv.inspect.views import Compiled, count_text, hinted, sentences
 from tnconv.ir import Expression
 from tnconv.passes import Stage
+from tnconv.planner import format_step
 from tnconv.program import ProgramText
 
 SECTIONS = {
@@ -229,16 +230,31 @@ def _legend(moments: Sequence[Moment]) -> str:
 
 
 def _kernels(function: Compiled) -> str:
-    choices = [choice for choice in function.program.choices if choice.candidates]
+    program = function.program
+    every = (*(each.choice for each in program.decomposed), *program.choices)
+    choices = [choice for choice in every if choice.candidates]
     if not choices:
         return '<p class="hint">This backend does not choose between kernels.</p>'
     rows = (row for choice in choices for row in _candidates(function, choice))
     return (
         f'<p class="hint">Kernels that accept a step, by predicted time{escape(_at_hints(function))}; bars on a '
         "logarithmic scale.</p>"
+        + _decomposed(function)
         + table(("step", "kernel", "predicted", "", "buffers"), rows)
         + _trials(function)
     )
+
+
+def _decomposed(function: Compiled) -> str:
+    """The steps that were taken apart."""
+    parts = function.program.decomposed
+    rows = (
+        ((format_step(each.step), each.rule, "; ".join(map(format_step, each.steps))), "") for each in parts
+    )
+    if not parts:
+        return ""
+    hint = '<p class="hint">Steps that several compute: that is predicted to be faster than any kernel.</p>'
+    return hint + table(("step", "rule", "steps in its place"), rows)
 
 
 def _candidates(function: Compiled, choice: Choice) -> Iterator[tuple[tuple[str, ...], str]]:

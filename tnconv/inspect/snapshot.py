@@ -27,8 +27,8 @@ def snapshot(of: Compiled | Expression) -> dict[str, Any]:
 
     Returns:
         For a network its `name`, `text` and `terms`, each with its `nodes`, `indices`, `output` and positions. For a
-        function that under `network`, and `op`, `spec`, `equation`, `stages`, `plan`, `kernels`, `trials` and
-        `source`; `spec` has the fields that a spec file has, and is None where the function is of no layer. Several
+        function that under `network`, and `op`, `spec`, `equation`, `stages`, `plan`, `kernels`, `decomposed`, `trials`
+        and `source`; `spec` has the fields that a spec file has, and is None where the function is of no layer. Several
         operations have `functions` in place of `network`, what is known of each alone.
     """
     if isinstance(of, Network | Sum):
@@ -47,6 +47,7 @@ def snapshot(of: Compiled | Expression) -> dict[str, Any]:
         "stages": [_stage(s) for s in of.stages],
         "plan": _plan(of),
         "kernels": _kernels(of),
+        "decomposed": _decomposed(of),
         "trials": [
             {"plan": t.plan, "prefer": list(t.prefer), "predicted": t.predicted, "measured": t.measured}
             for t in of.trials
@@ -158,6 +159,19 @@ def _kernels(function: Compiled) -> list[dict[str, Any]]:
             "buffers": {w: _size(n) for step, w, n in function.program.workspace if step == choice.step},
         }
         for choice in function.program.choices
+    ]
+
+
+def _decomposed(function: Compiled) -> list[dict[str, Any]]:
+    """The steps of the plan as it was chosen that the steps of the plan stand for."""
+    return [
+        {
+            "step": format_step(each.step),
+            "rule": each.rule,
+            "steps": [format_step(step) for step in each.steps],
+            "candidates": dict(each.candidates),
+        }
+        for each in function.program.decomposed
     ]
 
 

@@ -12,7 +12,7 @@ try:
 except ImportError as error:
     raise ImportError("tnconv.testing needs hypothesis; install it with: pip install tnconv[test]") from error
 
-from tnconv.testing.extensions import assert_kernel, assert_pass, assert_rule
+from tnconv.testing.extensions import assert_kernel, assert_pass, assert_rule, assert_same_plan
 from tnconv.testing.laws import assert_roundtrip, assert_same_value, assert_valid
 from tnconv.testing.names import Renamed, assert_alike, assert_names_mean_nothing, renamed
 from tnconv.testing.strategies import conv_specs, networks, seeds, sums
@@ -26,6 +26,7 @@ __all__ = [
     "assert_pass",
     "assert_roundtrip",
     "assert_rule",
+    "assert_same_plan",
     "assert_same_value",
     "assert_valid",
     "conv_specs",

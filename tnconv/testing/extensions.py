@@ -1,43 +1,85 @@
 """Laws of what a plug-in adds: a rule does what its docstring shows, a pass what it promises, a kernel the sum."""
 
 import math
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 
 from tnconv.backends.backend import Program
-from tnconv.backends.reference import Array
+from tnconv.backends.reference import Array, evaluate_plan
 from tnconv.backends.reference import evaluate as evaluate_densely
 from tnconv.backends.torch.emit import Emitter, Value
 from tnconv.backends.torch.kernels import Kernel, Problem
 from tnconv.backends.torch.kernels.window_views import Cells
 from tnconv.backends.torch.lower import lower_with
-from tnconv.ir import Expression, Network, parse_network
+from tnconv.ir import Expression, Network, Size, parse_network
 from tnconv.passes import Pass, RewritePass, Rule, available, exact_check, parse_pass, run_pass
-from tnconv.planner import make_plan
+from tnconv.planner import Plan, make_plan, parse_plan
+from tnconv.planner.decompose import Decomposition
 from tnconv.program.size_symbols import bindings
 from tnconv.testing.laws import assert_roundtrip, assert_same_value, assert_valid
 from tnconv.testing.values import gaussian_arguments, is_conjugated, random_arguments, random_symbols
 
+T = TypeVar("T", Network, Plan)
 
-def assert_rule(rule: Rule) -> None:
+
+def assert_rule(rule: Rule | Decomposition) -> None:
     """The docstring of a rule is what the rule does: one application makes `After:` of `Before:`, with the same value.
+
+    Args:
+        rule: of networks, or of plans: what takes a step apart.
 
     Raises:
         AssertionError: the rule does not apply, makes something else, or changes the value.
     """
-    before, after = parse_network(rule.before), parse_network(rule.after)
-    found = rule(before)
-    assert found is not None, f"rule {rule.name!r} does not apply to its own example:\n{before}"
-    shown = f"rule {rule.name!r} makes\n{found}\nbut its docstring shows\n{after}"
-    assert str(found) == str(after), shown
-    assert_valid(found)
-    assert_same_value(before, found, symbols=random_symbols(before, np.random.default_rng(0)))
+    if isinstance(rule, Rule):
+        found = _assert_example(rule, rule, parse_network)
+        before = parse_network(rule.before)
+        assert_valid(found)
+        assert_same_value(before, found, symbols=random_symbols(before, np.random.default_rng(0)))
+    else:
+        assert_same_plan(parse_plan(rule.before), _assert_example(rule, rule.rewrite, parse_plan))
     assert rule.sentence.endswith("."), (
         f"rule {rule.name!r}: end the first line {rule.sentence!r} with a full stop"
     )
+
+
+def _assert_example(
+    rule: Rule | Decomposition, apply: Callable[[T], T | None], parse: Callable[[str], T]
+) -> T:
+    """What a rule makes of its own example is what its docstring shows."""
+    before, after = parse(rule.before), parse(rule.after)
+    found = apply(before)
+    assert found is not None, f"rule {rule.name!r} does not apply to its own example:\n{before}"
+    assert str(found) == str(after), f"rule {rule.name!r} makes\n{found}\nbut its docstring shows\n{after}"
+    return found
+
+
+def assert_same_plan(before: Plan, after: Plan, seed: int = 0) -> None:
+    """Two plans have exactly the same value on random Gaussian integers.
+
+    Args:
+        before: a plan whose sizes are integers.
+        after: with the same arguments.
+        seed: of the random arguments.
+
+    Raises:
+        AssertionError: a shape or a value differs; the message shows both plans.
+    """
+    rng = np.random.default_rng(seed)
+    arrays = {name: _gaussian(rng, sizes) for name, sizes in before.arguments.items()}
+    old, new = evaluate_plan(before, arrays), evaluate_plan(after, arrays)
+    texts = f"\nbefore:\n{before}\nafter:\n{after}"
+    assert old.shape == new.shape, f"shapes {old.shape} and {new.shape} differ{texts}"
+    assert np.array_equal(old, new), f"{int((old != new).sum())} of {old.size} values differ{texts}"
+
+
+def _gaussian(rng: np.random.Generator, sizes: Sequence[Size]) -> Array:
+    """Integers `a + bi` in complex128, whose sums are exact."""
+    real, imaginary = (rng.integers(-3, 4, [int(size) for size in sizes]) for _ in "ri")
+    return np.asarray(real + 1j * imaginary)
 
 
 def assert_pass(each: Pass, expression: Expression, seed: int = 0, *, check: bool = True) -> Expression:

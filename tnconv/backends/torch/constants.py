@@ -12,11 +12,11 @@ from torch import Tensor
 
 from tnconv.backends.backend import COMPONENTWISE, Choice, Program
 from tnconv.backends.torch.context import are_plain, aside
-from tnconv.backends.torch.kernels.kernel_table import kernel_table
+from tnconv.backends.torch.kernels.kernel_table import decompositions, kernel_table
 from tnconv.backends.torch.lowering import Lowering
 from tnconv.backends.torch.profile import Profile, profile_of
 from tnconv.ir import evaluate, product
-from tnconv.planner.plan import Plan, moving_operands
+from tnconv.planner.plan import Plan
 
 _READ = 0.4  # of the time of a copy: to compare two cells
 
@@ -45,10 +45,17 @@ class KeptProgram:
         device: str | Profile = "cpu",
         accuracy: str = COMPONENTWISE,
     ) -> None:
-        moving = [step for step, count in moving_operands(plan.steps, constant).items() if count]
         profile = profile_of(device)
-        lowering = Lowering(plan, kernel_table(accuracy), hints, prefer, profile, constant=constant)
-        self.head, self.body = lowering.in_two_parts(moving)
+        lowering = Lowering(
+            plan,
+            kernel_table(accuracy),
+            hints,
+            prefer,
+            profile,
+            constant=constant,
+            rules=decompositions(accuracy),
+        )
+        self.head, self.body = lowering.in_two_parts(constant)
         self.arguments = tuple(plan.arguments)
         self._places = [self.arguments.index(name) for name in self.head.arguments]
         self._kept: tuple[list[Tensor], list[Tensor]] | None = None

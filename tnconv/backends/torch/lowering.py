@@ -2,14 +2,16 @@
 
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from copy import copy
 from dataclasses import replace
+from functools import cached_property
 from math import inf
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import torch
 import torch.nn.functional as F
 
-from tnconv.backends.backend import Choice, Program, Slower
+from tnconv.backends.backend import Choice, Decomposed, Program, Slower
 from tnconv.backends.define import define
 from tnconv.backends.operand_axes import renaming, untied
 from tnconv.backends.torch.emit import Emitter, Value, call
@@ -27,7 +29,8 @@ from tnconv.errors import LoweringError
 from tnconv.ir import Axis, Size, fresh
 from tnconv.ir.index import normal, symbol_names
 from tnconv.ir.monomial import Scalar, polynomial_text
-from tnconv.planner.plan import DEFAULT_HINT, Operand, Plan, Step
+from tnconv.planner.decompose import Decomposition, Setting, replaced
+from tnconv.planner.plan import DEFAULT_HINT, Operand, Plan, Step, moving_operands
 from tnconv.program import Call, Given, Let, Once, ProgramText, SizeOf, Statement, Var
 from tnconv.program.passes.free import FreeAfterUse
 from tnconv.program.passes.fuse import Fuse
@@ -65,8 +68,9 @@ class Lowering:
         given: arguments that another program hands over in its own layout, with their axes; see `handed_over`.
         constant: arguments that seldom change; see `in_two_parts`.
         limit: microseconds; what is predicted to take longer is given up.
-        only: kernels by step, where others need not be asked.
+        only: kernels and rules by step, where others need not be asked.
         sizes: how size symbols are read that no shape gives away by itself.
+        rules: that may take steps apart.
     """
 
     def __init__(
@@ -81,8 +85,9 @@ class Lowering:
         limit: float = inf,
         only: Mapping[str, Collection[str]] | None = None,
         sizes: Sequence[SizeOf] = (),
+        rules: Sequence[Decomposition] = (),
     ) -> None:
-        self.limit, self.only = limit, only or {}
+        self.limit, self.only, self.rules = limit, only or {}, tuple(rules)
         self.plan, self.kernels, self.prefer, self.profile = plan, kernels, frozenset(prefer), profile
         given = given or {}
         shown = {name: sizes for name, sizes in plan.arguments.items() if name not in given}
@@ -107,8 +112,13 @@ class Lowering:
         }
         self.choices: list[Choice] = []
         self.workspace: list[tuple[str, str, Size]] = []
+        self.decomposed: list[Decomposed] = []
         self._divided: set[str] = set()  # results that were multiplied by their scale as a whole
-        self.returns = Returned(self.em, plan, self.values, self.python.values(), self._divided)
+
+    @property
+    def returns(self) -> Returned:
+        """What hands over results."""
+        return Returned(self.em, self.plan, self.values, self.python.values(), self._divided)
 
     def program(self, as_they_are: Collection[str] = (), *, gradients: bool = False) -> Program:
         """The program.
@@ -133,11 +143,11 @@ class Lowering:
         pairs = zip((Var(result.name) for result in results), self.plan.reals, strict=True)
         return tuple([Call("real", (each,)) if real else each for each, real in pairs])
 
-    def in_two_parts(self, moving: Collection[str]) -> tuple[Program, Program]:
+    def in_two_parts(self, constant: Collection[str]) -> tuple[Program, Program]:
         """The program that makes what depends on constants alone, and that which takes it behind the arguments.
 
         Args:
-            moving: the steps that depend on something else.
+            constant: names of the arguments that seldom change.
 
         Raises:
             LoweringError: nothing depends on constants alone, or all does.
@@ -156,6 +166,8 @@ class Lowering:
             raise LoweringError(
                 f"in {self.plan.name!r} nothing depends on the constants alone, or all does; leave constant= out"
             )
+        steps = replaced(self.plan, ((each.step, each.steps) for each in self.decomposed)).steps
+        moving = {step for step, count in moving_operands(steps, constant).items() if count}
         choices = [choice for choice in self.choices if choice.step in moving]
         others = [choice for choice in self.choices if choice.step not in moving]
         head = self._text("_kept", first, tuple(map(Var, kept)), constants)
@@ -204,8 +216,10 @@ class Lowering:
         function = define(text.name, source, {"torch": torch, "F": F, "rt": runtime})
         given = tuple(self.python if arguments is None else arguments)
         every = (*(before or ()), *stages)
-        made, buffers = tuple(choices), tuple(self.workspace)
-        return Program(text.name, source, given, made, buffers, function, text=text, stages=every)
+        made, buffers, apart = tuple(choices), tuple(self.workspace), tuple(self.decomposed)
+        return Program(
+            text.name, source, given, made, buffers, function, text=text, stages=every, decomposed=apart
+        )
 
     def handed_over(self, names: Collection[str]) -> dict[str, tuple[Value, tuple[Axis, ...]]]:
         """The results of some steps as `given` of another lowering."""
@@ -220,22 +234,65 @@ class Lowering:
         """Lower the steps, unless that was done before."""
         if self.values.keys() >= set(self.plan.results):
             return
-        streamed: set[str] = set()
+        done: set[str] = set()  # results that were made along with others
         for step in self.plan.steps:
-            if step.result in streamed:
+            if step.result in done:
                 continue
-            user = square_of(self.plan, step)
-            ready = self._ready(step, user)
-            value = self._squared(step, user, ready) if user else None
-            if user is not None and value is not None:
-                streamed.add(user.result)
-                self.values[user.result] = (value, user.output)
-            else:
-                self.values[step.result] = (self._step(step, ready), step.output)
+            done |= self._cheapest(step)
             if self.predicted >= self.limit:
                 raise Slower
-            self.workspace += [(step.result, what, size) for what, size in self.em.workspace]
-            self.em.workspace.clear()
+
+    def _cheapest(self, step: Step) -> set[str]:
+        """Lower a step as it is, or taken apart; return the results that were made along with its own."""
+        only = self.only.get(step.result, ())
+        rules = [rule for rule in self.rules if not only or rule.name in only]
+        options = [(rule.name, steps) for rule in rules if (steps := rule(step, self._setting))]
+        start = self._copied() if options else self
+        user = square_of(self.plan, step)
+        ready = self._ready(step, user)
+        others = [(name, steps, start._along(steps)) for name, steps in options]
+        prices = {name: trial.predicted - start.predicted for name, _, trial in others}
+        every = (*ready.candidates, *prices.items())
+        least = dict(ready.candidates)[ready.kernel.name]
+        rank = {name: (name not in self.prefer, price) for name, price in prices.items()}
+        for name, steps, trial in sorted(others, key=lambda each: rank[each[0]])[:1]:
+            if rank[name] < (ready.kernel.name not in self.prefer, least):
+                self.__dict__.update(vars(trial))
+                self.decomposed.append(Decomposed(step, name, steps, every))
+                self._setting = self._setting.with_steps(steps)
+                return set()
+        ready = ready._replace(candidates=every)
+        value = self._squared(step, user, ready) if user else None
+        if user is not None and value is not None:
+            self.values[user.result] = (value, user.output)
+        else:
+            self.values[step.result] = (self._step(step, ready), step.output)
+        self._note(step)
+        return set() if user is None or value is None else {user.result}
+
+    @cached_property
+    def _setting(self) -> Setting:
+        return Setting.of(self.plan, self.hints)
+
+    def _copied(self) -> Self:
+        """The same state, which goes another way."""
+        made = copy(self)
+        made.em, made.values, made._divided = self.em.copied(), dict(self.values), set(self._divided)
+        made.choices, made.workspace, made.decomposed = [*self.choices], [*self.workspace], [*self.decomposed]
+        return made
+
+    def _along(self, steps: Sequence[Step]) -> Self:
+        """A copy that has lowered the steps in place of one."""
+        made = self._copied()
+        for step in steps:
+            made.values[step.result] = (made._step(step, made._ready(step, None)), step.output)
+            made._note(step)
+        return made
+
+    def _note(self, step: Step) -> None:
+        """Keep what a step has allocated under its name."""
+        self.workspace += [(step.result, what, size) for what, size in self.em.workspace]
+        self.em.workspace.clear()
 
     def _ready(self, step: Step, user: Step | None) -> "_Ready":
         """A step as a problem, and the kernel that was chosen for it; `user` squares the result, if any does."""

@@ -18,9 +18,7 @@ _TORCH = frozenset((
 _CONVOLUTIONS = frozenset(f"conv{turned}{rank}d" for turned in ("", "_transpose") for rank in (1, 2, 3))
 _FUNCTIONAL = _CONVOLUTIONS | {"fold", "pad"}
 # What lies in a module of the runtime.
-_INSIDE = frozenset(("depthwise_convolution", "depthwise_transposed", "fourier_convolution")) | frozenset(
-    f"spread_{name}" for name in ("by_fold", "convolution_by_fold", "by_phases")
-)
+_INSIDE = frozenset(("depthwise_convolution", "depthwise_transposed", "fourier_convolution"))
 # Calls of another operation under a condition: `grouped_conv2d(...)` is `rt.grouped(F.conv2d, ...)`.
 _AROUND = frozenset(("grouped", "transposed", "plain"))
 _METHODS = {"copy": "clone(memory_format=torch.contiguous_format"}

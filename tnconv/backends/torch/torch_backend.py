@@ -1,12 +1,14 @@
 """The backend that writes PyTorch: generated source with the kernels of the group `tnconv.kernels`."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from math import inf
 from typing import Any
 
 from tnconv.backends.backend import Backend, Capability, Draft, How, Program
 from tnconv.backends.torch.accumulating import Accumulating
 from tnconv.backends.torch.constants import KeptProgram
-from tnconv.backends.torch.kernels.kernel_table import kernel_table
+from tnconv.backends.torch.kernels.kernel import Kernel
+from tnconv.backends.torch.kernels.kernel_table import decompositions, kernel_table
 from tnconv.backends.torch.lowering import Lowering
 from tnconv.backends.torch.profile import Profile, profile_of
 from tnconv.backends.torch.sliced import loop_over_chunks
@@ -26,22 +28,16 @@ class TorchBackend(Backend):
         "symmetric product",
         "window sum",
         "window view + matmul",
-        "cells apart, symmetric product",
-        "cells apart, window view + matmul",
+        "cells apart",
     )
 
     def lower(self, plan: Plan, network: Expression, how: How) -> Program:
         """The program of a plan."""
-        table, profile = kernel_table(how.accuracy), profile_of(how.device)
-        made = Lowering(plan, table, how.hints, how.prefer, profile, only=how.only, sizes=how.sizes)
-        return made.program()
+        return _lowering(plan, how).program()
 
     def draft(self, plan: Plan, network: Expression, how: How) -> Draft:
         """The kernels, and what they are predicted to take; they are chosen until that is too long."""
-        table, profile = kernel_table(how.accuracy), profile_of(how.device)
-        lowering = Lowering(
-            plan, table, how.hints, how.prefer, profile, limit=how.below, only=how.only, sizes=how.sizes
-        )
+        lowering = _lowering(plan, how, how.below)
         lowering.run()
         return Draft(lowering.predicted, lowering.program)
 
@@ -67,5 +63,15 @@ class TorchBackend(Backend):
 
     def accumulating(self, plan: Plan, how: How) -> Program:
         """The program that adds in its last calls, where these can."""
-        table, profile = kernel_table(how.accuracy), profile_of(how.device)
-        return Accumulating(plan, table, how.hints, how.prefer, profile).accumulating()
+        return Accumulating(plan, *_table(how), rules=decompositions(how.accuracy)).accumulating()
+
+
+def _lowering(plan: Plan, how: How, limit: float = inf) -> Lowering:
+    """What writes the program of a plan, if that is predicted to take less than so many microseconds."""
+    rules = decompositions(how.accuracy)
+    return Lowering(plan, *_table(how), limit=limit, only=how.only, sizes=how.sizes, rules=rules)
+
+
+def _table(how: How) -> tuple[dict[str, Kernel], Mapping[str, int], tuple[str, ...], Profile]:
+    """Kernels, hints, what is preferred, and rates."""
+    return kernel_table(how.accuracy), how.hints, how.prefer, profile_of(how.device)

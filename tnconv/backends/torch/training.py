@@ -16,7 +16,7 @@ from torch import Tensor
 from tnconv.backends.backend import COMPONENTWISE, Choice, Program
 from tnconv.backends.meter import in_elements, measured_at
 from tnconv.backends.torch.context import are_plain, autocast_dtype
-from tnconv.backends.torch.kernels.kernel_table import kernel_table
+from tnconv.backends.torch.kernels.kernel_table import decompositions, kernel_table
 from tnconv.backends.torch.lowering import Lowering
 from tnconv.backends.torch.profile import Profile, profile_of
 from tnconv.errors import LoweringError
@@ -59,8 +59,9 @@ class TrainedProgram:
     ) -> None:
         self.plan, self.recomputed = plan, tuple(recomputed)
         self._how = kernel_table(accuracy), hints, prefer, profile_of(device)
+        self._rules = decompositions(accuracy)
         self.trained = self._with_backward(needed)
-        self._forward = Lowering(self.trained.forward, *self._how, limit=below)
+        self._forward = Lowering(self.trained.forward, *self._how, limit=below, rules=self._rules)
         self._forward.run()
         self._given = self._forward.handed_over(self.trained.saved)
         self._backward = self._lowering(self.trained, below - self._forward.predicted)
@@ -114,8 +115,10 @@ class TrainedProgram:
         """Most elements alive at once in either pass besides the arguments and the cotangent: what is saved is."""
         elements = {step.result: step.elements for step in self.plan.steps}
         saved = sum((elements[name] for name in self.trained.saved), 0)
-        forward = program_peak(self.trained.forward, self.forward.workspace)
-        backward = normal(saved + program_peak(self.trained.backward, self.backward.workspace))
+        forward = program_peak(self.forward.lowered(self.trained.forward), self.forward.workspace)
+        backward = normal(
+            saved + program_peak(self.backward.lowered(self.trained.backward), self.backward.workspace)
+        )
         hints = {name: self.plan.hints.get(name, DEFAULT_HINT) for name in symbol_names(forward + backward)}
         return max(forward, backward, key=lambda size: evaluate(size, hints))
 
@@ -176,7 +179,7 @@ class TrainedProgram:
 
     def _lowering(self, trained: Trained, below: float = inf) -> Lowering:
         given = {name: value for name, value in self._given.items() if name in trained.saved}
-        return Lowering(trained.backward, *self._how, given=given, limit=below)
+        return Lowering(trained.backward, *self._how, given=given, limit=below, rules=self._rules)
 
 
 class WithBackward:

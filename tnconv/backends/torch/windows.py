@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from tnconv.backends.torch.emit import Emitter, Value, call, singles
 from tnconv.backends.torch.index_arithmetic import both, cells, inside, linear, ramp
-from tnconv.backends.torch.padded_views import broadcast, has_views, tangled, window_view
+from tnconv.backends.torch.padded_views import broadcast, has_views, pad, resized, tangled, window_view
 from tnconv.backends.torch.runs_and_rows import is_wrap, rows_of, spread_rows, unwrapped, wrapped
 from tnconv.ir import Index, Relational, Select, Size, product
 from tnconv.program import Call, Var
@@ -79,6 +79,8 @@ def scatter(em: Emitter, value: Value, relation: Relational, keep: Sequence[Inde
         return unwrapped(em, value, relation)
     if isinstance(relation, Select) and not keep:
         return spread_rows(em, value, relation)
+    if not keep and _is_spaced(relation):
+        return _spaced(em, value, relation)
     value = em.split(value)
     rest = [i for i in value.legs if i not in legs]
     value = em.order(value, [*legs, *rest])
@@ -96,3 +98,24 @@ def scatter(em: Emitter, value: Value, relation: Relational, keep: Sequence[Inde
     flat = em.helper("flat", call("reshape", value, shape))
     dims = (*singles([*keep, relation.left]), *singles(rest))
     return em.make("folded", call("reshape", call("added", flat, target, stride), em.sizes(dims)), dims)
+
+
+def _is_spaced(relation: Relational) -> bool:
+    """Whether a relation says that cells lie so many apart: `i = a*j + offset`."""
+    sizes = all(isinstance(i.size, int) for i in relation.indices)
+    plain = relation.modulus is None and not isinstance(relation, Select)
+    return sizes and plain and len(relation.terms) == 1 and relation.terms[0][0] > 0
+
+
+def _spaced(em: Emitter, value: Value, relation: Relational) -> Value:
+    """Cells some steps apart, with zeros between and around them."""
+    ((step, index),) = relation.terms
+    value = em.isolate(value, [index])
+    wide = resized(relation.left, step * (index.size - 1) + 1)
+    if step > 1:
+        dims = tuple((wide,) if dim == (index,) else dim for dim in value.dims)
+        made = call("apart", value, value.position(index), step)
+        value = em.derive(value, "apart", made, dims, copied=True, contiguous=False)
+    else:
+        value = value.rename({index: wide})
+    return pad(em, value, {wide: (relation.offset, relation.left.size - relation.offset - wide.size)})

@@ -40,10 +40,10 @@ _VIEWS = (Memory.VIEW, Memory.OVERLAPPING)
 # Calls that take a vector over the second dimension of their result behind their operands.
 _CONVOLUTIONS = frozenset((
     *(f"{around}conv{rank}d" for around in ("", "grouped_") for rank in (1, 2, 3)),
-    "depthwise_convolution", "fourier_convolution", "spread_convolution_by_fold",
+    "depthwise_convolution", "fourier_convolution",
 ))  # fmt: skip
 _TRANSPOSED = frozenset((
-    *(f"conv_transpose{rank}d" for rank in (1, 2, 3)), "depthwise_transposed", "spread_by_fold", "spread_by_phases",
+    *(f"conv_transpose{rank}d" for rank in (1, 2, 3)), "depthwise_transposed",
 ))  # fmt: skip
 _SUMS = ("add", "add_into")
 _ADDING = {"mm": "addmm", "bmm": "baddbmm", "gram": "gram", "correlate": "correlate"}

@@ -4,9 +4,9 @@ from collections.abc import Iterable
 from math import log2, prod
 from typing import ClassVar
 
+from tnconv.backends.torch.kernels.call_kernel import Call
 from tnconv.backends.torch.kernels.kernel import Problem
 from tnconv.backends.torch.kernels.link import OUTPUT, ConvRole, Roles, integer, plain_split
-from tnconv.backends.torch.kernels.spread_call import Call
 from tnconv.backends.torch.numerics import fourier
 from tnconv.ir import Index, Size, product
 

@@ -8,6 +8,7 @@ from tnconv.backends.backend import ACCURACIES
 from tnconv.backends.torch.kernels.kernel import Kernel, Problem
 from tnconv.backends.torch.kernels.window_views import Cells
 from tnconv.errors import LoweringError, PluginError
+from tnconv.planner.decompose import DECOMPOSITIONS, Decomposition
 
 
 def kernel_table(accuracy: str = ACCURACIES[0]) -> dict[str, Kernel]:
@@ -22,6 +23,12 @@ def kernel_table(accuracy: str = ACCURACIES[0]) -> dict[str, Kernel]:
     found = {name: _kernel(name, kernel) for name, kernel in plugins.load(plugins.KERNELS).items()}
     enough = ACCURACIES[ACCURACIES.index(accuracy) :]
     return {name: k for name, k in found.items() if k.accuracy in enough or isinstance(k, Cells)}
+
+
+def decompositions(accuracy: str = ACCURACIES[0]) -> tuple[Decomposition, ...]:
+    """The rules that take steps apart, of those that promise enough; see `kernel_table`."""
+    enough = ACCURACIES[ACCURACIES.index(accuracy) :]
+    return tuple(rule for rule in DECOMPOSITIONS if rule.accuracy in enough)
 
 
 def _kernel(name: str, found: object) -> Kernel:
@@ -41,13 +48,13 @@ def priced(
     Args:
         problem: a step.
         kernels: by name.
-        only: those that are asked, unless none of them accepts.
+        only: names of those that are asked, unless none of them accepts.
 
     Raises:
         LoweringError: no kernel accepts.
     """
     apart = _without_conj(problem)
-    asked = [kernels[name] for name in kernels if name in only] if only else [*kernels.values()]
+    asked = [kernel for kernel in kernels.values() if not only or kernel.name in only]
     seen = ((k, problem if k.takes_conj else apart) for k in asked)
     costs = [(k, k.cost(view)) for k, view in seen if k.accepts(view)]
     if not costs and only:

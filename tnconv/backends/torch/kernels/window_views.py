@@ -7,13 +7,12 @@ from itertools import combinations
 
 from tnconv.backends.torch.emit import Emitter, Value, call, singles
 from tnconv.backends.torch.index_arithmetic import cells, inside, ramp
-from tnconv.backends.torch.kernels.contract import Contract, contract, presum
+from tnconv.backends.torch.kernels.contract import Contract, contract
 from tnconv.backends.torch.kernels.kernel import Kernel, Problem
-from tnconv.backends.torch.padded_views import broadcast, has_views, pad, resized
+from tnconv.backends.torch.padded_views import broadcast, has_views
 from tnconv.backends.torch.windows import gather, scatter
 from tnconv.errors import LoweringError
 from tnconv.ir import Index, Relational, eliminate, fits, reach, solve
-from tnconv.ir.affine import reach_of_sizes
 from tnconv.program import Var
 
 _LETTERS = string.ascii_letters
@@ -148,56 +147,6 @@ def _summed(em: Emitter, windows: Value, gone: Sequence[Index]) -> Value:
     places = tuple(p for p, dim in enumerate(windows.dims) if set(dim) & set(gone))
     dims = tuple(dim for p, dim in enumerate(windows.dims) if p not in places)
     return em.derive(windows, "sum", call("slice_sum", windows, places), dims, copied=True)
-
-
-class Fold(Kernel):
-    """One operand whose windows are added up where they overlap (col2im): `F.fold`."""
-
-    name = "fold"
-    accuracy = "local"
-
-    def accepts(self, problem: Problem) -> bool:
-        """Two relations `i = s*o + d*k - p` with i in the output, o and k on the one operand."""
-        if len(problem.operands) != 1 or len(problem.relations) != 2:
-            return False
-        return all(self._fits(problem, r) for r in problem.relations)
-
-    @staticmethod
-    def _fits(problem: Problem, relation: Relational) -> bool:
-        legs = [x for _, x in relation.terms]
-        return (
-            relation.modulus is None
-            and len(legs) == 2
-            and isinstance(relation.left.size, int)
-            and all(a > 0 and isinstance(x.size, int) for a, x in relation.terms)
-            and relation.left in problem.open
-            and problem.uses(relation.left) == 1
-            and not problem.holders(relation.left)
-            and all(problem.holders(x) and x not in problem.open and problem.uses(x) == 1 for x in legs)
-        )
-
-    def cost(self, problem: Problem) -> float:
-        """A few passes over the windows."""
-        profile = problem.profile
-        return 2 * profile.call + profile.copying(2 * problem.count(problem.operands[0].legs))
-
-    def emit(self, problem: Problem, em: Emitter) -> Value:
-        """Write one `F.fold` call onto the cells that the windows reach, then crop or pad."""
-        value = presum(em, problem.operands[0], problem.open | problem.related)
-        (s1, o1), (d1, k1) = problem.relations[0].terms
-        (s2, o2), (d2, k2) = problem.relations[1].terms
-        reaches = tuple(reach_of_sizes((a, x.size) for a, x in r.terms).length for r in problem.relations)
-        lefts = [resized(r.left, length) for r, length in zip(problem.relations, reaches, strict=True)]
-        rest = tuple(i for i in value.legs if i not in (o1, o2, k1, k2))
-        value = em.arrange(value, (rest, (k1, k2), (o1, o2)))
-        steps = {"dilation": (d1, d2), "stride": (s1, s2)}
-        made = call("fold", value, reaches, (k1.size, k2.size), **steps)
-        folded = em.make("folded", made, (rest, (), *singles(lefts)))
-        amounts = {
-            cell: (r.offset, r.left.size - r.offset - cell.size)
-            for r, cell in zip(problem.relations, lefts, strict=True)
-        }
-        return pad(em, folded, amounts)
 
 
 class Cells(Kernel):

@@ -4,7 +4,7 @@ Programs say which of these computes a step; what is decided here is what only a
 empty batch, and whether something records what happens.
 """
 
-from tnconv.backends.torch.numerics import depthwise, fourier, spread
+from tnconv.backends.torch.numerics import depthwise, fourier
 from tnconv.backends.torch.numerics.arithmetic import (
     add,
     batched_product,
@@ -35,7 +35,6 @@ from tnconv.backends.torch.numerics.weight_gradients import (
     depthwise_weight_gradients,
     grouped,
     merged_weight_gradient,
-    mirrored_weight_gradient,
     weight_gradient,
     weight_gradients,
 )
@@ -57,7 +56,6 @@ __all__ = [
     "gram",
     "grouped",
     "merged_weight_gradient",
-    "mirrored_weight_gradient",
     "picked",
     "plain",
     "ratio",
@@ -66,7 +64,6 @@ __all__ = [
     "scale_into",
     "selected",
     "slice_sum",
-    "spread",
     "spread_rows",
     "squares",
     "strip",

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from tnconv.backends.torch.context import is_traced
-from tnconv.backends.torch.numerics import depthwise, spread
+from tnconv.backends.torch.numerics import depthwise
 
 _BACKWARD = torch.ops.aten.convolution_backward.default
 _WEIGHT_ALONE = (False, True, False)
@@ -115,24 +115,6 @@ def merged_weight_gradient(
     result = weight_gradient(gradient, image, wide, groups=groups // merged, **options)
     blocks = result.reshape(groups // merged, merged, shape[0] // groups, merged, shape[1], *shape[2:])
     return blocks.diagonal(0, 1, 3).movedim(-1, 1).reshape(shape)
-
-
-def mirrored_weight_gradient(
-    gradient: Tensor,
-    image: Tensor,
-    shape: tuple[int, ...],
-    *,
-    padding: tuple[int, ...],
-    dilation: tuple[int, ...],
-    **options: Any,
-) -> Tensor:
-    """`weight_gradient` at stride 1 without groups, image and gradient exchanged: for few output channels."""
-    around = spread.mirrored(shape[2:], padding, dilation)
-    if min(around) < 0:
-        return weight_gradient(gradient, image, shape, padding=padding, dilation=dilation, **options)
-    turned = (shape[1], shape[0], *shape[2:])
-    result = weight_gradient(image, gradient, turned, padding=around, dilation=dilation, **options)
-    return result.transpose(0, 1).flip(list(range(2, len(shape))))
 
 
 def weight_gradients(

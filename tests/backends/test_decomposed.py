@@ -1,4 +1,4 @@
-"""What replaces slow native convolutions, against these: values, transformations, dtypes."""
+"""What replaces slow native convolutions, against these, and steps that are taken apart: values, transformations, dtypes."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +10,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tnconv.backends.torch.numerics import depthwise, runtime, spread
+import tnconv
+from tnconv.backends.torch.lower import lower
+from tnconv.backends.torch.numerics import depthwise, runtime
+from tnconv.planner import make_plan
 
 FORWARD = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 TRANSPOSED = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
@@ -39,53 +42,6 @@ def layers(draw: st.DrawFn) -> dict[str, Any]:
         "padding": each(0, 5),
         "more": each(0, 3),
     }
-
-
-@settings(max_examples=40, deadline=None, derandomize=True)
-@given(layer=layers())
-def test_transposed_convolutions(layer: dict[str, Any]) -> None:
-    outer, inner, groups = *layer["channels"], layer["groups"]
-    stride, dilation, padding = layer["stride"], layer["dilation"], layer["padding"]
-    more = tuple(e % max(s, d) for e, s, d in zip(layer["more"], stride, dilation, strict=True))
-    image = whole(0, 2, outer * groups, *layer["size"])
-    weight = whole(1, outer * groups, inner, *layer["kernel"])
-    rank = len(stride)
-    try:
-        want = TRANSPOSED[rank](image, weight, None, stride, padding, more, groups, dilation)
-    except RuntimeError:
-        assume(False)  # nothing is left by so much padding
-    options = {"stride": stride, "padding": padding, "output_padding": more, "dilation": dilation}
-    assert torch.equal(spread.by_phases(image, weight, groups=groups, **options), want)
-    if rank < 3:
-        assert torch.equal(spread.by_fold(image, weight, groups=groups, **options), want)
-
-
-@settings(max_examples=30, deadline=None, derandomize=True)
-@given(layer=layers())
-def test_convolutions_at_stride_one(layer: dict[str, Any]) -> None:
-    outer, inner, groups = *layer["channels"], layer["groups"]
-    dilation, padding = layer["dilation"], layer["padding"]
-    rank = len(padding)
-    stride = (1,) * rank
-    image = whole(0, 2, inner * groups, *(s + 6 for s in layer["size"]))
-    weight, bias = whole(1, outer * groups, inner, *layer["kernel"]), whole(2, outer * groups)
-    try:
-        want = FORWARD[rank](image, weight, bias, stride, padding, dilation, groups)
-    except RuntimeError:
-        assume(False)  # the kernel is larger than the image
-    options = {"stride": stride, "padding": padding, "dilation": dilation}
-    if rank < 3:
-        assert torch.equal(spread.convolution_by_fold(image, weight, bias, groups=groups, **options), want)
-    if groups == 1:
-        gradient, shape = whole(3, *want.shape), tuple(weight.shape)
-        same = [f(gradient, image, shape, groups=1, **options) for f in WEIGHT_GRADIENTS]
-        assert torch.equal(*same)
-
-
-WEIGHT_GRADIENTS: tuple[Callable[..., Tensor], ...] = (
-    runtime.weight_gradient,
-    runtime.mirrored_weight_gradient,
-)
 
 
 @settings(max_examples=40, deadline=None, derandomize=True)
@@ -125,26 +81,42 @@ def test_depthwise_convolutions(layer: dict[str, Any], far: bool) -> None:
 
 PLAIN = {"stride": (2, 3), "padding": (1, 2), "dilation": (1, 2)}
 TIGHT = {"stride": (1, 1), "padding": (1, 2), "dilation": (2, 1)}
-MORE = {"output_padding": (1, 0)}
+PHASES = {"stride": (2, 1), "padding": (1, 2), "dilation": (1, 1)}
 
 
 def depthwise_gradient(gradient: Tensor, image: Tensor) -> Tensor:
     return runtime.depthwise_weight_gradient(gradient, image, (3, 1, 4, 3), groups=3, **PLAIN)
 
 
-def mirrored_gradient(gradient: Tensor, image: Tensor) -> Tensor:
-    return runtime.mirrored_weight_gradient(gradient, image, (2, 3, 3, 4), groups=1, **TIGHT)
+def apart(rule: str, op: str, *layer: Any, **options: Any) -> Callable[..., Tensor]:
+    """The program of an operation with each step taken apart by a rule."""
+    network = tnconv.compile(tnconv.ConvSpec(*layer, **options), op, backend="reference").network
+    program = lower(make_plan(network), network, {"N": 2}, prefer=(rule,))
+    assert [each.rule for each in program.decomposed] == [rule]
+    return program.function
 
 
 CALLS: dict[str, tuple[Callable[..., Tensor], tuple[int, ...], tuple[int, ...]]] = {
-    "fold": (lambda x, w: spread.by_fold(x, w, groups=1, **PLAIN, **MORE), (2, 3, 4, 5), (3, 2, 3, 4)),
-    "phases": (lambda x, w: spread.by_phases(x, w, groups=1, **PLAIN, **MORE), (2, 3, 4, 5), (3, 2, 3, 4)),
+    "fold": (
+        apart("product before fold", "input_vjp", 2, 3, (3, 4), (8, 17), **PLAIN),
+        (3, 2, 3, 4),
+        (2, 3, 4, 5),
+    ),
+    "phases": (
+        apart("stride phases", "input_vjp", 2, 3, (3, 4), (8, 17), **PHASES),
+        (3, 2, 3, 4),
+        (2, 3, 4, 18),
+    ),
     "forward fold": (
-        lambda x, w: spread.convolution_by_fold(x, w, groups=1, **TIGHT),
+        apart("product before fold", "forward", 3, 2, (3, 4), (7, 8), **TIGHT),
         (2, 3, 7, 8),
         (2, 3, 3, 4),
     ),
-    "mirrored": (mirrored_gradient, (2, 2, 5, 9), (2, 3, 7, 8)),
+    "mirrored": (
+        apart("mirrored gradient", "weight_vjp", 3, 2, (3, 4), (7, 8), **TIGHT),
+        (2, 3, 7, 8),
+        (2, 2, 5, 9),
+    ),
     "depthwise": (depthwise_gradient, (2, 3, 4, 3), (2, 3, 8, 8)),
     "depthwise, transposed": (
         lambda x, w: depthwise.transposed(x, w, groups=3, output_padding=(0, 0), **TIGHT),
