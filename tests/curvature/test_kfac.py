@@ -467,3 +467,24 @@ def test_equals_curvlinops(kind: Any, fisher: str) -> None:
                 )
                 vector = torch.randn(theirs.shape[1]).double()
                 close(kfac(model, loss, data, groups="average", **options) @ vector, theirs @ vector)
+
+
+def test_images_of_several_sizes_are_accumulated() -> None:
+    model = nn.Sequential(nn.Conv2d(2, 3, 3, padding=1), nn.ReLU(), nn.Conv2d(3, 2, 1)).double()
+    data = [
+        (torch.randn(2, 2, *size).double(), torch.randint(0, 2, (2, *size)))
+        for size in ((4, 5), (6, 3), (5, 5))
+    ]
+    options: Any = {"fisher_type": "empirical", "check_deterministic": False}
+    loss = nn.CrossEntropyLoss(reduction="sum")
+    whole = kfac(model, loss, data, **options)
+    found = None
+    for batch in data:
+        found = kfac(model, loss, [batch], into=found, **options)
+    assert found is not None
+    for key, block in whole.blocks.items():
+        for name, tensor in block.tensors.items():
+            assert torch.allclose(found.blocks[key].tensors[name], tensor), (key, name)
+    other = nn.Sequential(nn.Conv2d(2, 3, 5, padding=2), nn.ReLU(), nn.Conv2d(3, 2, 1)).double()
+    with pytest.raises(ArgumentError, match="into has no block"):
+        kfac(other, loss, data[:1], into=found, **options)

@@ -7,7 +7,7 @@ alone. Vectors come as stacks: a last axis `k` counts them.
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from math import prod, sqrt
 from typing import Any, Self, cast
 
@@ -40,6 +40,12 @@ class Place:
     groups: int = 1
     weight: str | None = None
 
+    def is_of(self, other: "Place") -> bool:
+        """Whether both are about the same parameters of the same layer, for images of whatever size."""
+        return replace(self, spec=None) == replace(other, spec=None) and _of_any_size(
+            self.spec
+        ) == _of_any_size(other.spec)
+
     def pack(self, parts: Sequence[Tensor]) -> Tensor:
         """The parameters, each a stack `[*shape, k]`, as `[g, d, a, k]`."""
         found = []
@@ -61,6 +67,12 @@ class Place:
             from_matrix(self.spec, weight, self.shapes[0]),
             bias.reshape(*self.shapes[1], matrix.shape[-1]),
         ]
+
+
+def _of_any_size(spec: MatrixSpec | Split | None) -> tuple[object, ...]:
+    """A layer without its input size, which says nothing of where its parameters are."""
+    written = () if spec is None else (each.name for each in fields(spec) if each.name != "input_size")
+    return (type(spec), *(getattr(spec, name) for name in written))
 
 
 class AnyBlock(ABC):

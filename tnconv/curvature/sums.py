@@ -207,7 +207,7 @@ class Sums:
         self.n_into = into.num_data if self.decay is None else self.decay * n / (1 - self.decay)
         for key in blocks:
             block = into.blocks.get(key)
-            if not isinstance(block, Block) or block.place != self.places[key]:
+            if not isinstance(block, Block) or not block.place.is_of(self.places[key]):
                 raise ArgumentError(
                     f"into has no block {key} with a Kronecker product of this layer; it has {list(into.blocks)}; give "
                     "factors of the same model and options"
