@@ -23,7 +23,7 @@ NEEDS = {
     "laplace_digits.py": ("laplace", "sklearn"),
     "private_digits.py": ("opacus", "sklearn"),
 }
-NAMES = ["custom_pass.py", "curvature_of_a_layer.py", "per_example_gradients.py", *NEEDS]
+NAMES = ["any_size.py", "custom_pass.py", "curvature_of_a_layer.py", "per_example_gradients.py", *NEEDS]
 
 
 @pytest.mark.parametrize("name", NAMES)
