@@ -47,11 +47,12 @@ CASES = {
         "axis 2*i + j < 20 puts two index combinations on one cell; use a pattern for a window",
     ),
     "overlap under a symbol": ([x(axis((n, J), (2, 1)))], (), "x", "puts two index combinations on one cell"),
-    "symbol inside": ([x(axis((J, n), (9, 1)))], (), "x", "puts two index combinations on one cell"),
     "symbolic stride": (
-        [x(axis((J, n), (symbol("N") + 1, 1)))], (), "x", "has a symbolic size; only a group such as (a b) may",
+        [x(axis((J, n), (symbol("N") + 1, 1)))], (), "x", "has a symbolic stride; only a group such as (a b) may",
     ),
-    "symbolic size": ([x(axis((J,), (1,), 0, symbol("N")))], (), "x", "axis j < N has a symbolic size; only a group"),
+    "symbolic size": (
+        [x(axis((n,), (2,), 1, symbol("N")))], (), "x", "axis 2*n + 1 < N reaches cells 1 to 2*N - 1 but has N; make it",
+    ),
     "output overlap": ([], (axis((I, J), (1, 1)),), "output", "output: axis i + j < 7 puts two index combinations"),
     "coefficient": ([Pattern("p", I, ((2**31, J),))], (), "p", "pattern 'p' has a coefficient beyond 2**31"),
     "offset": ([Pattern("p", I, ((2, J),), -(2**62))], (), "p", "or an offset beyond 2**62"),

@@ -14,6 +14,7 @@ A relation that folds (`mod`, `reflect`, `replicate`) or that goes by table is o
 from collections.abc import Hashable, Iterable, Mapping
 from typing import NamedTuple, TypeVar
 
+from tnconv.ir.guards import at_most, below, impossible
 from tnconv.ir.index import Index, Size, normal
 from tnconv.ir.nodes import Pattern, Relational, Select, Terms, pattern
 
@@ -55,25 +56,24 @@ def reach(terms: Iterable[tuple[int, Index]], offset: int = 0) -> Reach | None:
 
 
 def fits(terms: Iterable[tuple[int, Index]], offset: int, index: Index) -> bool:
-    """Whether `Σ coefficient·index + offset` is always a value of `index`, as far as sizes are known."""
-    found = reach(terms, offset)
-    if found is None or found.low < 0:
-        return False
-    return found.high == 0 or (isinstance(index.size, int) and found.high < index.size)
+    """Whether `Σ coefficient·index + offset` is always a value of `index`, as far as that is known."""
+    found = reach_of_sizes(((coefficient, x.size) for coefficient, x in terms), offset)
+    return at_most(0, found.low) and (found.high == 0 or below(found.high, index.size))
 
 
-def injective(terms: Iterable[tuple[int, Size]]) -> bool:
-    """Whether different values give different sums, as the digits of a mixed radix number do.
+def injective(terms: Iterable[tuple[int, Size]], *, doubt: bool = False) -> bool:
+    """Whether different values give different sums, as the digits of a mixed radix number do, as far as that is known.
 
     Args:
-        terms: (stride, size) pairs; a symbolic size is safe on the largest stride only.
+        terms: (stride, size) pairs; strides are numbers.
+        doubt: what is said of symbols that leave it open.
     """
-    spare: int | None = 1  # the least stride that steps over all smaller ones; None behind a symbolic size
+    spare: Size = 1  # the least stride that steps over all smaller ones
     legs = [(stride, not isinstance(size, int), size) for stride, size in terms if size != 1]
-    for stride, symbolic, size in sorted(legs, key=lambda leg: leg[:2] if leg[1] else leg):
-        if spare is None or stride < spare:
+    for stride, _, size in sorted(legs, key=lambda leg: leg[:2] if leg[1] else leg):
+        if impossible(spare, stride) or not (doubt or at_most(spare, stride)):
             return False
-        spare = None if symbolic else spare + stride * (size - 1)
+        spare = spare + stride * (size - 1)
     return True
 
 

@@ -124,6 +124,9 @@ class Guards:
         return ", ".join(map(str, self.live))
 
 
+NO_GUARDS = Guards()
+
+
 @dataclass(slots=True)
 class Found:
     """What is known and assumed in a block, and what was recorded in it.
@@ -194,7 +197,14 @@ def equal(one: Size, other: Size) -> bool:
         return True
     if isinstance(one, int) and isinstance(other, int):
         return False
-    return _known(_difference(one, other), ZERO)
+    return _known(_difference(*_without_bottoms(one, other)), ZERO)
+
+
+def impossible(low: Size, high: Size) -> bool:
+    """Whether `low <= high` is proved to be wrong, whatever is assumed."""
+    if isinstance(low, int) and isinstance(high, int):
+        return low > high
+    return _proof(_least(_difference(high, low))) is False
 
 
 def refuted(low: Size, high: Size) -> bool:
@@ -237,6 +247,15 @@ def size_guards(sizes: Iterable[Size]) -> Guards:
     return found.guards
 
 
+def _without_bottoms(one: Size, other: Size) -> tuple[Size, Size]:
+    """Both times what a product of symbols, or two, are over, so that `C/G == 1` is `C == G`."""
+    for size in (one, other):
+        if isinstance(size, Monomial):
+            bottom = size.as_numer_denom()[1]
+            one, other = normal(one * bottom), normal(other * bottom)
+    return one, other
+
+
 def _difference(one: Size, other: Size, less: int = 0) -> Size:
     return normal(expanded(one - other - less))
 
@@ -245,8 +264,13 @@ def _least(value: Size) -> Guard:
     """`value >= 0`, without a floor where it is but one and a number."""
     if is_sympy(value):
         constant, rest = value.as_coeff_Add()
-        if is_quotient(rest) and rest.args[1].is_Integer and constant.is_Integer:
-            value = normal(sympy.expand(rest.args[0] + constant * rest.args[1]))
+        times, floor = rest.as_coeff_Mul()
+        if is_quotient(floor) and floor.args[1].is_Integer and constant.is_Integer and times.is_Integer:
+            top, bottom = floor.args
+            # The floor is at least a number, or at most where it is subtracted.
+            least, most = -(constant // times), constant // -times
+            value = top - least * bottom if times > 0 else bottom * (most + 1) - 1 - top
+            value = normal(sympy.expand(value))
     return Guard(value, LEAST)
 
 
@@ -342,7 +366,7 @@ def _compared(value: Size, says: str) -> str:
     if left == 0:
         return f"{right} {says[:2]} {-constant}"
     if says != LEAST:
-        return f"{left} {says[:2]} {right + constant}"
+        return f"{right + constant} {says[:2]} {left}" if right != 0 else f"{left} {says[:2]} {constant}"
     return f"{left} <= {right + constant}" if right != 0 or constant >= 0 else f"{left} <= {constant}"
 
 

@@ -138,8 +138,9 @@ class Network:
     @cached_property
     def symbols(self) -> tuple[str, ...]:
         """Names of the symbols in the sizes and scales, sorted."""
-        names = {n for i in self.indices for n in symbol_names(i.size)}
-        names |= set(symbol_names(self.scale))
+        axes = (axis for axes in (self.output, *(t.axes for t in self.tensors)) for axis in axes)
+        sizes = dict.fromkeys((*(i.size for i in self.indices), *(axis.size for axis in axes), self.scale))
+        names = {name for size in sizes for name in symbol_names(size)}
         return tuple(sorted(names))
 
     @cached_property
@@ -256,7 +257,8 @@ class Network:
                 case Tensor():
                     nodes.append(replace(node, axes=tuple(axis.resized(change) for axis in node.axes)))
                 case Scale():
-                    nodes.append(replace(node, value=node.value.subs(numbers)))
+                    made = replace(node, value=node.value.subs(numbers))
+                    nodes += [made] if made.value != 1 or node.value == 1 else []
                 case Select():
                     nodes.append(replace(node, left=sized(node.left), right=sized(node.right)))
                 case Pattern() | Delta():

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from tnconv.ir.affine import injective
+from tnconv.ir.guards import impossible
 from tnconv.ir.index import Axis, Index
 from tnconv.ir.nodes import Delta, Pattern, Scale, Select, Tensor
 
@@ -106,14 +107,13 @@ def _tensor(node: Tensor, layouts: dict[str, tuple[Tensor, tuple[object, ...]]])
 def _axis(axis: Axis) -> Iterator[str]:
     if axis.is_group:
         return
-    fixed = all(isinstance(v, int) for v in (axis.start, *axis.strides))
-    numbers = fixed and all(isinstance(v, int) for v in (axis.size, *(i.size for i in axis.indices)))
-    if not fixed or (not numbers and axis.reach != axis.size):
-        yield f"axis {axis} has a symbolic size; only a group such as (a b) may"
+    if not all(isinstance(v, int) for v in (axis.start, *axis.strides)):
+        yield f"axis {axis} has a symbolic stride; only a group such as (a b) may"
         return
-    if axis.start < 0 or (numbers and axis.reach > axis.size) or any(s < 1 for s in axis.strides):
+    if axis.start < 0 or impossible(axis.reach, axis.size) or any(s < 1 for s in axis.strides):
         yield f"axis {axis} reaches cells {axis.start} to {axis.reach - 1} but has {axis.size}; make it fit"
-    if not injective(zip(axis.strides, (i.size for i in axis.indices), strict=True)):
+    # What symbols leave open is asked once they are numbers.
+    if not injective(zip(axis.strides, (i.size for i in axis.indices), strict=True), doubt=True):
         yield f"axis {axis} puts two index combinations on one cell; use a pattern for a window"
 
 

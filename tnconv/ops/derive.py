@@ -1,5 +1,6 @@
 """From a forward network to that of an operation: the parts, the pipeline, the scale, and the stages of all that."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -61,8 +62,10 @@ class Derivation:
         """The index of examples, or none."""
         return self.parts.batch
 
-    def run(self, check: Check | None = None) -> tuple[Expression, tuple[Stage, ...]]:
-        """The network of the operation, and a stage for every pass that led to it.
+    def run(
+        self, check: Check | None = None, assume: Mapping[str, int] | None = None
+    ) -> tuple[Expression, tuple[Stage, ...]]:
+        """The network of the operation, and a stage for every pass that led to it; `assume` as in `Pipeline.run`.
 
         Raises:
             PassError: a pass failed, or changed a value.
@@ -72,7 +75,7 @@ class Derivation:
             if check is not None and len(named.terms) == len(self.forward.terms):
                 check(self.first, self.forward, named)
             stages.append(Stage.of(self.first, self.forward, PassResult(named, True, self.parts.notes())))
-        derived, rest = self.pipeline.run(named, check)
+        derived, rest = self.pipeline.run(named, check, assume)
         return derived, (*stages, *rest)
 
 

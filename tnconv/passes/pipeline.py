@@ -1,12 +1,13 @@
 """Passes in order: `absorb_deltas | dense | batch{index=v}`. Every stage is kept, every contract enforced."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tnconv.errors import PassError, TnconvError
-from tnconv.ir import Expression, Network, Sum, make_sum
+from tnconv.ir import Expression, Network, Size, Sum, make_sum
+from tnconv.ir.guards import NO_GUARDS, Guards, assuming
 from tnconv.passes.network_pass import Pass, PassResult, parse_pass
 from tnconv.passes.pass_text import split
 
@@ -31,6 +32,7 @@ class Stage:
         changed: whether they differ.
         notes: what the pass says about it.
         fired: each rule that was applied, by name, and how often.
+        guards: what the pass took to be so of sizes that are symbols.
         pass_: the pass; after a pickle that which its text names, None where none does.
     """
 
@@ -40,15 +42,17 @@ class Stage:
     changed: bool
     notes: tuple[str, ...] = ()
     fired: tuple[tuple[str, int], ...] = ()
+    guards: Guards = NO_GUARDS
     pass_: Pass | None = field(default=None, compare=False)
 
     @classmethod
-    def of(cls, each: Pass, before: Expression, result: PassResult) -> "Stage":
-        """What a pass did to an expression."""
-        return cls(str(each), before, result.network, result.changed, result.notes, result.fired, each)
+    def of(cls, each: Pass, before: Expression, result: PassResult, guards: Guards | None = None) -> "Stage":
+        """What a pass did to an expression, with what it took to be so."""
+        parts = (before, result.network, result.changed, result.notes, result.fired, guards or NO_GUARDS)
+        return cls(str(each), *parts, each)
 
     def __reduce__(self) -> tuple[Callable[..., "Stage"], tuple[Any, ...]]:
-        return _read, (self.text, self.before, self.after, self.changed, self.notes, self.fired)
+        return _read, (self.text, self.before, self.after, self.changed, self.notes, self.fired, self.guards)
 
 
 def _read(*parts: Any) -> Stage:
@@ -108,13 +112,17 @@ class Pipeline:
     def __str__(self) -> str:
         return " | ".join(map(str, self.passes))
 
-    def run(self, expression: Expression, check: Check | None = None) -> tuple[Expression, tuple[Stage, ...]]:
+    def run(
+        self, expression: Expression, check: Check | None = None, assume: Mapping[str, int] | None = None
+    ) -> tuple[Expression, tuple[Stage, ...]]:
         """Apply the passes in order.
 
         Args:
             expression: a network or a sum; a pass is applied to each term.
             check: called as `check(pass, before, after)` behind every pass, and raises PassError if the value
                 is wrong; `exact_check` makes one.
+            assume: integers for size symbols, at which rules may take what they cannot prove to be so. The result is
+                right for all sizes for which the guards of the stages hold; without, it is for all sizes.
 
         Returns:
             The result, and a stage for every pass.
@@ -123,18 +131,26 @@ class Pipeline:
             PassError: a pass failed or broke its contract; the message has its place and shows the network.
         """
         stages: list[Stage] = []
-        for place, each in enumerate(self.passes, 1):
-            try:
-                result = _applied(each, expression)
-                if check is not None:
-                    check(each, expression, result.network)
-            except (
-                Exception
-            ) as error:  # a plug-in may fail in any way; the place and the network are what helps
-                raise _located(error, each, f"pass {place} of {len(self.passes)}", expression) from error
-            stages.append(Stage.of(each, expression, result))
-            expression = result.network
+        with assuming(assume, symbolic_sizes(expression)):
+            for place, each in enumerate(self.passes, 1):
+                try:
+                    with assuming() as found:
+                        result = _applied(each, expression)
+                    if check is not None:
+                        check(each, expression, result.network)
+                except (
+                    Exception
+                ) as error:  # a plug-in may fail in any way; the place and the network are what helps
+                    raise _located(error, each, f"pass {place} of {len(self.passes)}", expression) from error
+                stages.append(Stage.of(each, expression, result, found.guards))
+                expression = result.network
         return expression, tuple(stages)
+
+
+def symbolic_sizes(expression: Expression) -> tuple[Size, ...]:
+    """The sizes of indices that are expressions of symbols, each once."""
+    sizes = (index.size for term in expression.terms for index in term.indices)
+    return tuple(dict.fromkeys(size for size in sizes if not isinstance(size, int)))
 
 
 def _items(passes: Any) -> "tuple[str | Pass | Pipeline, ...]":

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from tnconv.ir import Delta, Index, Network, Pattern, Relational, fits, solve
+from tnconv.ir.guards import equal
+from tnconv.ir.quotient import quotient
 from tnconv.passes.relations import replace_index
 from tnconv.passes.rewrite import RewritePass, Rule, rule
 
@@ -55,9 +57,10 @@ def _determined(inner: Relational, outer: Relational, index: Index) -> Relationa
     # Reflected and replicated cells are no sums of a position and a multiple of anything.
     if not inner.mode == outer.mode == "circular" or outer.left == index:
         return None
-    if not isinstance(inner.modulus, int) or not isinstance(outer.modulus, int):
+    if outer.modulus is None:
         return None
-    return found if outer.zero_form[index] * inner.modulus % outer.modulus == 0 else None
+    times = outer.zero_form[index] * inner.modulus
+    return found if equal(times, outer.modulus * quotient(times, outer.modulus)) else None
 
 
 def _is_window_of(relation: Relational, index: Index) -> bool:

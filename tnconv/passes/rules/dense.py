@@ -7,7 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
-from tnconv.ir import Axis, Index, Network, Pattern, fits, injective, solve
+from tnconv.ir import Index, Network, Pattern, fits, group, injective, solve
+from tnconv.ir.guards import equal
 from tnconv.ir.nodes import Terms
 from tnconv.passes.relations import replace_index
 from tnconv.passes.rewrite import RewritePass, Rule, rule
@@ -102,7 +103,9 @@ def _covers(index: Index, terms: Terms, offset: int) -> bool:
     if offset or any(c < 1 for c, _ in terms):
         return False
     ordered = sorted(terms, key=lambda t: -t[0])
-    return Axis(tuple(x for _, x in ordered), tuple(c for c, _ in ordered), 0, index.size).is_group
+    axis = group(*(x for _, x in ordered))
+    strides = zip(axis.strides, (c for c, _ in ordered), strict=True)
+    return all(equal(stride, c) for stride, c in strides) and equal(axis.size, index.size)
 
 
 def _narrows(index: Index, terms: Terms, offset: int) -> bool:

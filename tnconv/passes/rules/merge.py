@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from tnconv.ir import Axis, Index, Network, Node, Tensor, fresh, product
+from tnconv.ir.guards import equal
 from tnconv.passes.rewrite import RewritePass, Rule, rule
 from tnconv.passes.tools import taken_names
 
@@ -54,9 +55,8 @@ def _adjacent(axis: Axis, first: Index, second: Index) -> bool:
         return False
     place = axis.indices.index(first)
     strides = axis.strides
-    return (
-        axis.indices[place + 1 : place + 2] == (second,)
-        and strides[place] == strides[place + 1] * second.size
+    return axis.indices[place + 1 : place + 2] == (second,) and equal(
+        strides[place], strides[place + 1] * second.size
     )
 
 

@@ -7,6 +7,7 @@ Toeplitz matrix is the Toeplitz matrix of squares.
 from collections.abc import Iterator
 
 from tnconv.ir import Index, Network, Pattern, Relational, pattern
+from tnconv.ir.guards import below
 from tnconv.passes.rewrite import rule
 
 Key = tuple[frozenset[tuple[Index, int]], int, int]
@@ -69,6 +70,6 @@ def _folds_apart(relation: Pattern, index: Index) -> bool:
     """Whether different values of an index fold into different cells, the others being fixed."""
     if index == relation.left:
         return True
-    if relation.mode != "circular" or not (isinstance(relation.modulus, int) and isinstance(index.size, int)):
+    if relation.mode != "circular":
         return False
-    return abs(relation.zero_form[index]) * (index.size - 1) < relation.modulus
+    return below(abs(relation.zero_form[index]) * (index.size - 1), relation.modulus)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from tnconv.ir import Network, fits
+from tnconv.ir.guards import equal
 from tnconv.ir.nodes import fold
 from tnconv.passes.relations import replace_index
 from tnconv.passes.rewrite import RewritePass, Rule, rule
@@ -28,9 +29,9 @@ def drop_unit_index(network: Network) -> Network | None:
           output [c, o]
         }
     """
-    units = [index for index in network.indices if index.size == 1]
+    units = [index for index in network.indices if equal(index.size, 1)]
     if len(units) > 1:  # an order takes longer than all else here
-        units = [index for index in network.ordered.indices if index.size == 1]
+        units = [index for index in network.ordered.indices if index in units]
     for index in units:
         after = replace_index(network, index, (), 0, partly=True)
         if after is not None and after != network:

@@ -8,7 +8,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-from tnconv.ir import Index, Network, Reach, Relational, Select, fits, reach, solve, substitute
+from tnconv.ir import Index, Network, Reach, Relational, Select, fits, solve, substitute
+from tnconv.ir.affine import reach_of_sizes
+from tnconv.ir.guards import at_most, below, equal
+from tnconv.ir.index import normal
+from tnconv.ir.quotient import quotient
 from tnconv.passes.relations import occurs_only_on
 from tnconv.passes.rewrite import RewritePass, Rule, rule
 from tnconv.passes.tools import counted
@@ -62,11 +66,16 @@ def crop_positions(network: Network) -> Network | None:
     """
     for relation, index in _free(network):
         found = _reached(relation, index)
-        if found is None or not isinstance(index.size, int):
+        if found is None:
             continue
-        first, last = max(found.low, 0), min(found.high, index.size - 1)
-        if first <= last and last - first + 1 < index.size:
-            cropped = index.sized(last - first + 1)
+        first = 0 if at_most(found.low, 0) else found.low if at_most(0, found.low) else None
+        end = index.size - 1
+        last = end if at_most(end, found.high) else found.high if at_most(found.high, end) else None
+        if not isinstance(first, int) or last is None:
+            continue
+        size = normal(last - first + 1)
+        if at_most(1, size) and below(size, index.size):
+            cropped = index.sized(size)
             made = substitute(relation, index, ((1, cropped),), first)
             if made:
                 return network.with_nodes((*network.without(relation.name), *made))
@@ -88,9 +97,10 @@ def _reached(relation: Relational, index: Index) -> Reach | None:
     zero = relation.zero_form
     coefficient = zero[index]
     rest = [(c if coefficient < 0 else -c, i) for i, c in zero.items() if i != index]
-    found = reach(rest, relation.offset if coefficient < 0 else -relation.offset)
+    sizes = [(c, i.size) for c, i in rest]
+    found = reach_of_sizes(sizes, relation.offset if coefficient < 0 else -relation.offset)
     step = abs(coefficient)
-    return found and Reach(-(-found.low // step), found.high // step)
+    return Reach(normal(-quotient(-found.low, step)), quotient(found.high, step))
 
 
 def _meets_once(relation: Relational, index: Index) -> bool:
@@ -98,7 +108,7 @@ def _meets_once(relation: Relational, index: Index) -> bool:
         if index == relation.left:
             return True  # every position folds into exactly one cell
         # A full set of residues meets each cell once; folded otherwise, some cells are met more often.
-        residues = relation.mode == "circular" and index.size == relation.modulus
+        residues = relation.mode == "circular" and equal(index.size, relation.modulus)
         return residues and abs(relation.zero_form[index]) == 1
     found = solve(relation, index)
     return found is not None and fits(found.terms, found.offset, index)
