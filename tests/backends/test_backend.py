@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,7 +10,8 @@ import torch
 import tnconv
 from tnconv import ConvSpec, plugins
 from tnconv.backends.backend import Backend, Capability, backend_of
-from tnconv.errors import ArgumentError, PlanError, PluginError
+from tnconv.distributed import shard
+from tnconv.errors import ArgumentError, OperationError, PlanError, PluginError
 
 SPEC = ConvSpec(2, 3, 3, (5, 5), bias=False)
 PACKAGE = Path(tnconv.__file__).parent
@@ -52,6 +54,12 @@ class Plain(Backend):
 def test_what_a_backend_lacks_is_refused_by_name(capability, registered):
     registered(Plain)
     message = re.escape(f"backend 'mine' has no {capability.option}: ") + ".*; leave it out, or use another"
+    if capability is Capability.DTENSORS:
+        with pytest.raises(OperationError, match=message):
+            shard(
+                tnconv.compile(SPEC, backend="mine"), SimpleNamespace(mesh_dim_names=("data",)), {"n": "data"}
+            )
+        return
     if capability in ASKED:
         with pytest.raises(PlanError, match=message):
             tnconv.compile(SPEC, backend="mine", **ASKED[capability])

@@ -217,7 +217,7 @@ def test_arguments_by_name_and_in_any_placement(found):
         (2, "argument 'x' lies on DeviceMesh((a=1, b=2)"),
         (3, "axis 1 (index (g c)) but 4 is needed"),
         (4, "size 'N' of 'conv1d.forward' is 0, of which no rank gets a part"),
-        (5, "backend 'reference' has no DTensors"),
+        (5, "backend 'reference' has no tnconv.distributed: its arrays are no DTensors"),
         (6, "gather='some' is not known; use 'auto', 'all', 'ring'"),
         (7, "no argument of 'conv1d.forward' is read with an index of ['n'] and with its copy"),
     ],

@@ -132,6 +132,7 @@ class Capability(Enum):
     DEVICE = "device=", "it has no rates of devices to choose by, and arrays may be on any"
     MEMORY_LIMIT = "memory_limit=", "it does not say what a call takes"
     OUT = "out=", "it writes into no array that is there"
+    DTENSORS = "tnconv.distributed", "its arrays are no DTensors"
     SEVERAL = "function of several operations", "its programs compute one value"
     TRAINING = "training=True", "it plans no backward pass, and derivatives are its library's, if it has any"
 
@@ -192,8 +193,8 @@ class Backend(ABC):
 
     Attributes:
         arrays: the library whose arrays programs take and return.
-        capabilities: what else it does; each but `ACCURACY`, `AUTOTUNE`, `DEVICE`, `OUT` and `SEVERAL` is a method
-            to write.
+        capabilities: what else it does; each but `ACCURACY`, `AUTOTUNE`, `DEVICE`, `DTENSORS`, `OUT` and `SEVERAL`
+            is a method to write.
         frugal: names of kernels that take no memory besides what they return, for plans within a limit.
     """
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Replicate, distribute_tensor
 
+from tnconv.backends.backend import Capability, backend_of
 from tnconv.backends.signature import Signature
 from tnconv.compiler.function import CompiledFunction
 from tnconv.distributed.choice import chosen_indices
@@ -92,8 +93,8 @@ class Sharded:
                 )
         _ = fn.network  # which one of any size refuses: it has none
         backend = fn.built.candidate.task.backend
-        if backend != "torch":
-            raise OperationError(f"backend {backend!r} has no DTensors; compile with backend='torch'")
+        if Capability.DTENSORS not in backend_of(backend).capabilities:
+            raise OperationError(Capability.DTENSORS.refused(backend))
         self.fn, self.mesh, self._limit, self._gather = fn, mesh, memory_limit, gather
         self._network = derived_network(fn)
         found = chosen_indices(self._network, shards)
