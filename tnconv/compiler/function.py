@@ -1,8 +1,7 @@
 """What `tnconv.compile` returns: a function on tensors, with everything that it came from."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Self
 
 import torch
@@ -11,19 +10,15 @@ from torch import Tensor
 from tnconv import ops
 from tnconv.backends.backend import Capability, Program
 from tnconv.backends.signature import Signature
-from tnconv.backends.torch.constants import KeptProgram
-from tnconv.backends.torch.training import TrainedProgram
 from tnconv.compiler.accumulate import Added, Target, accumulating_peak, check_beta, check_context, target_of
 from tnconv.compiler.batches import BatchAxes, of_two_batches
 from tnconv.compiler.candidate import Candidate, Executable
 from tnconv.compiler.chunk_jobs import ChunkJob, jobs_of
-from tnconv.compiler.cost_of_call import Cost, cost_of
+from tnconv.compiler.cost_of_call import Cost
 from tnconv.compiler.dtypes import Arithmetic, chosen
+from tnconv.compiler.inspected import Inspected
 from tnconv.compiler.sampled_rows import Cut, cuts_of, draws_of, sizes_of
 from tnconv.errors import ArgumentError, OperationError
-from tnconv.inspect.draw import draw, to_svg
-from tnconv.inspect.explain import Explanation, explain
-from tnconv.inspect.report import report
 from tnconv.ir import Expression
 from tnconv.ir.index import integers_of
 from tnconv.passes import Stage
@@ -34,7 +29,7 @@ _MOST_KNOWN = 1000  # shapes of arguments that are known to fit
 _any_autocast: Callable[[], bool] = torch._C._is_any_autocast_enabled
 
 
-class CompiledFunction:
+class CompiledFunction(Inspected):
     """A function on tensors, and the texts it came from.
 
     Call it with tensors in the order of `arguments`, or by name; those of a layer with a batch axis, or all
@@ -358,66 +353,3 @@ class CompiledFunction:
 
     def __repr__(self) -> str:
         return f"<tnconv {self.network.name}({', '.join(self.arguments)}): {self.cost}>"
-
-    @property
-    def source(self) -> str:
-        """The generated Python source."""
-        return self.program.source
-
-    @property
-    def backward(self) -> TrainedProgram | None:
-        """In training, the programs of both passes: `backward.trained` has their plans, `backward.source` the text.
-
-        None without `training=True`, and where the backward pass is left to autograd.
-        """
-        return None if self.built.backward is None else self.built.backward.made
-
-    @property
-    def kept(self) -> KeptProgram | None:
-        """With `constant=`, the program in two parts: `kept.head` makes what `kept.body` is given in every call.
-
-        None without, and where nothing can be kept.
-        """
-        return None if self.built.prologue is None else self.built.prologue.kept
-
-    @property
-    def functions(self) -> "tuple[CompiledFunction, ...]":
-        """Those of several operations, each alone; the function itself of one."""
-        return (self,)
-
-    @cached_property
-    def cost(self) -> Cost:
-        """Exact counts of a call."""
-        return cost_of(self.plan, self.program)
-
-    def explain(self) -> Explanation:
-        """What each pass did, the plan with its costs, the kernels: print it."""
-        made = self.backward
-        backward = (made.trained.backward, made.backward) if made else None
-        return explain(
-            self.op,
-            self.network.name,
-            {"passes": self.stages},
-            self.plan,
-            self.program,
-            self.cost,
-            self.trials,
-            backward,
-        )
-
-    def draw(
-        self,
-        path: str | Path,
-        pos: Mapping[str, tuple[float, float]] | None = None,
-        highlight: Collection[str] = (),
-    ) -> None:
-        """Write the diagram of the network as SVG; see `tnconv.inspect.to_svg`."""
-        draw(self.network, path, pos, highlight)
-
-    def report(self, path: str | Path) -> None:
-        """Write all there is to see as one HTML file: stages, tree, memory, kernels, source."""
-        report(self, path)
-
-    def _repr_svg_(self) -> str:
-        """The diagram, for notebooks."""
-        return to_svg(self.network)
