@@ -21,9 +21,9 @@ from tests.distributed.sharding_cases import (
 )
 from tests.docs import docs_code
 from tests.docs.docs_code import DOCS
-from tests.processes import in_two
+from tests.processes import in_processes
 from tnconv.distributed import shard
-from tnconv.errors import TnconvError
+from tnconv.errors import OperationError, TnconvError
 
 PAGE = DOCS / "howto" / "distributed.md"
 DIFFERENTIATED = (
@@ -126,6 +126,35 @@ def refusals(mesh: DeviceMesh) -> list[str]:
     return found
 
 
+def outside(_: DeviceMesh) -> str:
+    """A mesh of one of the processes."""
+    alone = DeviceMesh("cpu", [0], mesh_dim_names=("data",))
+    fn = compiled(GROUPED, "forward")
+    try:
+        sharded = shard(fn, alone, {"n": "data"})
+    except OperationError as error:
+        return str(error)
+    given = values_of(fn)
+    return str(distance(sharded(*sharded.distribute(*given)).full_tensor(), fn(*given)) <= CLOSE)
+
+
+def unusual(mesh: DeviceMesh) -> list[float]:
+    """Complex values with a halo and a sum, and what is sampled by rows of a table."""
+    found = []
+    fn = compiled(GROUPED, "forward")
+    given = [torch.complex(each, each.flip(0)) for each in values_of(fn)]
+    for index in ("i1", "c"):
+        sharded = shard(fn, mesh, {index: "data"})
+        found.append(distance(sharded(*sharded.distribute(*given)).full_tensor(), fn(*given)))
+    sampled = compiled(GROUPED, "weight_vjp", sample={"in_channels": 0.5})
+    rows = sampled.draw_rows(torch.Generator().manual_seed(0))
+    arguments = [*values_of(compiled(GROUPED, "weight_vjp")), *rows.values()]
+    for index in ("n", "o1", "d"):
+        sharded = shard(sampled, mesh, {index: "data"})
+        found.append(distance(sharded(*sharded.distribute(*arguments)).full_tensor(), sampled(*arguments)))
+    return found
+
+
 def named(mesh: DeviceMesh) -> float:
     """Arguments by name, one of them a partial sum."""
     fn = compiled(GROUPED, "forward")
@@ -153,7 +182,16 @@ def work(rank: int, folder: str) -> dict[str, Any]:
         faults += gradients(rank, mesh, GROUPED, op, {index: "data"})
     for layer, op, index in IN_RINGS:
         faults += gradients(rank, mesh, layer, op, {index: "data"}, gather="ring")
-    parts = {"rings": rings, "halo": halo, "mean": mean, "few": few, "refusals": refusals, "named": named}
+    parts = {
+        "rings": rings,
+        "halo": halo,
+        "mean": mean,
+        "few": few,
+        "refusals": refusals,
+        "named": named,
+        "outside": outside,
+        "unusual": unusual,
+    }
     return {"faults": faults, "page": page(folder)} | {name: part(mesh) for name, part in parts.items()}
 
 
@@ -161,7 +199,8 @@ def work(rank: int, folder: str) -> dict[str, Any]:
 def found(tmp_path_factory):
     """What two processes found: started once."""
     torch.serialization.add_safe_globals([Shard, Partial, Replicate])
-    return in_two(tmp_path_factory.mktemp("pair"), work, str(tmp_path_factory.mktemp("page")))
+    folders = [tmp_path_factory.mktemp(name) for name in ("pair", "page")]
+    return in_processes(2, folders[0], work, str(folders[1]), deadline=300)
 
 
 def test_every_operation_by_every_index(found):
@@ -207,6 +246,15 @@ def test_more_ranks_than_cells(found):
 
 def test_arguments_by_name_and_in_any_placement(found):
     assert all(each["named"] <= CLOSE for each in found)
+
+
+def test_complex_values_and_sampled_ones(found):
+    assert all(len(each["unusual"]) == 5 and max(each["unusual"]) <= CLOSE for each in found)
+
+
+def test_a_process_outside_the_mesh(found):
+    assert found[0]["outside"] == "True"
+    assert "this process is not in the mesh DeviceMesh((data=1)" in found[1]["outside"]
 
 
 @pytest.mark.parametrize(

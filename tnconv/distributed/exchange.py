@@ -47,10 +47,8 @@ class Exchange:
         shapes = [_with(part.shape, self.axis, high - low) for low, high in got]
         counts = [shape.numel() for shape in shapes]
         flat = torch.cat([piece.reshape(-1) for piece in pieces])
-        arrived = collectives.wait_tensor(  # type: ignore[no-untyped-call]
-            collectives.all_to_all_single(flat, counts, sizes, self.group)
-        )
-        parts = [each.view(shape) for each, shape in zip(arrived.split(counts), shapes, strict=True)]
+        arrived = all_to_all(flat, counts, sizes, self.group)
+        parts = [each.view(shape) for each, shape in zip(torch.split(arrived, counts), shapes, strict=True)]
         return torch.cat(parts, self.axis)
 
     def most_received(self, others: int) -> int:
@@ -62,6 +60,24 @@ class Exchange:
             )
             * others
         )
+
+
+def all_to_all(flat: Tensor, got: Sequence[int], sent: Sequence[int], group: Any) -> Tensor:
+    """Cells of this rank to all others, and theirs to it; gradients go the other way.
+
+    Args:
+        flat: what this rank sends, in the order of the ranks.
+        got: the number of cells that it gets from each.
+        sent: that it sends to each.
+        group: a process group.
+    """
+    if flat.is_complex():  # not every backend has complex numbers
+        twice = torch.view_as_real(flat).reshape(-1)
+        found = all_to_all(twice, [2 * n for n in got], [2 * n for n in sent], group)
+        return torch.view_as_complex(found.view(-1, 2))
+    moved = collectives.all_to_all_single(flat, list(got), list(sent), group)
+    arrived: Tensor = collectives.wait_tensor(moved)  # type: ignore[no-untyped-call]
+    return arrived
 
 
 def _common(one: Range, other: Range) -> Range:

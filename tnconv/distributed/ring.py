@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributed import _functional_collectives as collectives
 
+from tnconv.distributed.exchange import all_to_all
 from tnconv.distributed.index_ranges import Range, divide
 from tnconv.distributed.local_network import LocalNetworks, Slab, Use, outermost
 
@@ -119,10 +119,8 @@ class Rotation:
         flat = torch.cat([part.reshape(-1) for part in parts])
         sent, got = [0] * ranks, [0] * ranks
         sent[(self.rank + 1) % ranks], got[(self.rank - 1) % ranks] = flat.numel(), sum(counts)
-        arrived = collectives.wait_tensor(  # type: ignore[no-untyped-call]
-            collectives.all_to_all_single(flat, got, sent, self.group)
-        )
-        return [each.view(shape) for each, shape in zip(arrived.split(counts), shapes, strict=True)]
+        arrived = all_to_all(flat, got, sent, self.group)
+        return [each.view(shape) for each, shape in zip(torch.split(arrived, counts), shapes, strict=True)]
 
 
 def _shape(part: Tensor, slab: Slab, owner: int) -> torch.Size:

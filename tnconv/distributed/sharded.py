@@ -91,6 +91,10 @@ class Sharded:
                     f"index {name!r} is to be sharded along {dimension!r}, but the mesh has {list(names)}; "
                     "take one of them, named by mesh_dim_names= of init_device_mesh"
                 )
+        if mesh.get_coordinate() is None:
+            raise OperationError(
+                f"this process is not in the mesh {mesh}; shard a function in the processes that are, or over all"
+            )
         _ = fn.network  # which one of any size refuses: it has none
         backend = fn.built.candidate.task.backend
         if Capability.DTENSORS not in backend_of(backend).capabilities:
@@ -312,6 +316,8 @@ class Sharded:
     def _function(self, local: Expression, uses: Mapping[Use, str], limit: int | None) -> CompiledFunction:
         """What computes a part of the result."""
         if (local, limit) not in self._functions:
+            if len(self._functions) > _MOST_KNOWN:
+                self._functions.clear()
             names: dict[str, list[str]] = {}
             for use, name in uses.items():
                 names.setdefault(use.argument, []).append(name)
