@@ -28,10 +28,13 @@ from benchmarks.bench import add_selection, chosen
 from benchmarks.cases import ROWS, Case
 from benchmarks.machine import describe
 from benchmarks.plot import plot_predictions
+from tnconv.backends.backend import How, Program, backend_of
 from tnconv.backends.tuning import candidates
+from tnconv.planner import Plan, rival_plans
 
 HERE = Path(__file__).resolve().parent
 RESULTS, PICTURE = HERE / "prediction.json", HERE.parent / "docs" / "prediction.svg"
+_PLANS = 6  # that time decides among
 _ALIKE = 1.1  # programs that are measured to take as long have no order
 Row = dict[str, Any]
 
@@ -40,10 +43,13 @@ def row(case: Case, op: str, most: int, seconds: float) -> Row:
     """The programs of a row with kernels and times in microseconds, the one that is predicted to be fastest first."""
     batch = case.batch_of(op)
     hints = {"N": batch} | ({"V": ROWS} if op.startswith("ggn") else {})
-    function = tnconv.compile(case.spec, op, hints=hints)
-    builder = function.built.recipe.builder
-    found = candidates(builder.rivals(function.network), builder.lowering(function.network))
-    programs = sorted((program for _, _, program in found), key=lambda p: p.predicted)[:most]
+    network, torch_backend = tnconv.compile(case.spec, op, hints=hints).network, backend_of("torch")
+    plans = rival_plans(network, hints=hints, most=_PLANS)
+
+    def lower(plan: Plan, prefer: tuple[str, ...]) -> Program:
+        return torch_backend.lower(plan, network, How(hints, prefer))
+
+    programs = sorted((p for _, _, p in candidates(plans, lower)), key=lambda p: p.predicted)[:most]
     tensors = case.tensors(batch, torch.float32)
     calls = [(lambda p=program: p.function(*(tensors[name] for name in p.arguments))) for program in programs]
     times = measured(calls, seconds)
@@ -59,11 +65,15 @@ def row(case: Case, op: str, most: int, seconds: float) -> Row:
 def measured(calls: Sequence[Callable[[], object]], seconds: float) -> list[float]:
     """Seconds that one thread works on each call, the median over turns; so many seconds of each, at least 3 turns."""
     times: list[list[float]] = [[] for _ in calls]
-    repeats = [max(1, round(1e-3 / max(_worked(call, 1), 1e-6))) for call in calls]
+    repeats = [max(1, round(2e-3 / max(min(_worked(call, 1) for _ in range(3)), 1e-6))) for call in calls]
     begin = time.perf_counter()
     while len(times[-1]) < 3 or time.perf_counter() - begin < seconds * len(calls):
-        for call, repeat, mine in zip(calls, repeats, times, strict=True):
-            mine.append(_worked(call, repeat))
+        turn = len(times[-1])
+        for place in range(
+            len(calls)
+        ):  # another one is first each time, and finds other things in the caches
+            now = (place + turn) % len(calls)
+            times[now].append(_worked(calls[now], repeats[now]))
     return [statistics.median(mine) for mine in times]
 
 

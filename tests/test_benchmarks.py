@@ -12,12 +12,12 @@ from rich.console import Console
 
 import tnconv
 from benchmarks import bench as command
-from benchmarks import compare, models
+from benchmarks import compare, models, prediction
 from benchmarks.cases import OPERATIONS, SETS, Case
 from benchmarks.measure import Bench
 from benchmarks.peers import Problem, available, make, tolerance
 from benchmarks.peers.base import Peer
-from benchmarks.plot import plot
+from benchmarks.plot import plot, plot_predictions
 from benchmarks.report import report, summary
 from benchmarks.results import merged, save
 from benchmarks.timing import Race, race
@@ -171,3 +171,30 @@ def test_another_commit_is_compiled_by_its_own_package() -> None:
     console = Console(record=True, width=120)
     compare.report([found, found | {"ratio": 1.5}], other.commit, console)
     assert "1.500  ggn_diagonal grouped" in console.export_text()
+
+
+def test_predictions_of_a_row(tmp_path: Path) -> None:
+    case = Case("heldout", "small", 8, 4, (3, 3), (1, 1), (1, 1), (6, 6))
+    found = prediction.row(case, "gradient_norm", 3, 1e-3)
+    programs = found["programs"]
+    assert 2 <= len(programs) <= 3
+    assert [p["predicted"] for p in programs] == sorted(p["predicted"] for p in programs)
+    assert all(p["measured"] > 0 for p in programs)
+    console = Console(record=True, width=120)
+    prediction.report([found], console)
+    assert "gradient_norm" in console.export_text()
+    plot_predictions([found], tmp_path / "prediction.svg")
+    assert "<svg" in (tmp_path / "prediction.svg").read_text()
+
+
+def test_errors_and_orders_of_predictions() -> None:
+    """One factor for all is no error; programs that take as long have no order."""
+    times = [(1.0, 2.0), (2.0, 4.0), (3.0, 5.9), (4.0, 1.0)]
+    rows = [{"programs": [{"predicted": p, "measured": m} for p, m in times]}]
+    found = prediction.summary(rows)
+    assert found["scale"] == pytest.approx((2.0 + 5.9 / 3) / 2)
+    assert found["error"] < 0.02
+    assert found["rank"] == (3 - 3) / 6
+    assert found["lost"] == pytest.approx(2.0)
+    alike = [{"predicted": p, "measured": m} for p, m in ((1, 1.0), (2, 1.05))]
+    assert prediction.rank_correlation(alike) is None

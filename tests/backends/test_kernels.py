@@ -15,6 +15,7 @@ from tnconv.backends.backend import Program
 from tnconv.backends.reference import evaluate
 from tnconv.backends.torch.emit import Emitter, Value
 from tnconv.backends.torch.kernels import Kernel, Problem
+from tnconv.backends.torch.kernels.contract import Contract
 from tnconv.backends.torch.kernels.kernel_table import kernel_table
 from tnconv.backends.torch.lower import lower_with
 from tnconv.ir import Index, Network, Pattern, Tensor, group, parse_network
@@ -604,3 +605,21 @@ def test_product_of_one_input_with_itself_unfolds_it_once() -> None:
     x = torch.randn(2, 7, 4, 5, dtype=torch.float64)
     a = torch.nn.functional.unfold(x, 3, padding=1)
     torch.testing.assert_close(function(x)[0], torch.einsum("nrt,nst->rs", a, a) / (2 * 20))
+
+
+@pytest.mark.parametrize("gain", [0.95, 0.85])
+def test_a_native_call_is_replaced_where_enough_is_gained(gain: float) -> None:
+    """By another kernel for the operation of a layer: a tenth of the predicted time."""
+    spec = tnconv.ConvSpec(64, 128, 1, (32, 32), stride=2)
+    times = dict(tnconv.compile(spec, hints={"N": 8}).program.choices[0].candidates)
+    factor = gain * times["dense convolution"] / times["matmul"]
+    assert 0.5 < factor < 2
+
+    class Priced(Contract):
+        def cost(self, problem: Problem) -> float:
+            return factor * super().cost(problem)
+
+    table = kernel_table() | {"matmul": Priced()}
+    plan = tnconv.compile(spec, hints={"N": 8}).plan
+    (choice,) = lower_with(plan, table, {"N": 8}).choices
+    assert choice.kernel == ("dense convolution" if gain > 0.9 else "matmul")

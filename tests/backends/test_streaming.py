@@ -9,7 +9,7 @@ import tnconv
 from tests.ops.layer_values import values_of, wanted
 from tests.ops.test_operations import assert_close, called
 from tnconv import ConvSpec
-from tnconv.backends.torch import lower
+from tnconv.backends.torch import torch_backend
 from tnconv.backends.torch.kernels.kernel_table import kernel_table
 from tnconv.backends.torch.lower import lower_with
 from tnconv.backends.torch.numerics import reductions, runtime
@@ -26,7 +26,7 @@ KERNELS = ("matmul", "window_matmul", "gather_scatter")
 def everything(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small products are streamed too, and small slices added one by one."""
     monkeypatch.setattr(reductions, "_LEAST_SLICE", 1)
-    monkeypatch.setattr(lower, "profile_of", lambda _: FREE_CALLS)
+    monkeypatch.setattr(torch_backend, "profile_of", lambda _: FREE_CALLS)
 
 
 @pytest.mark.usefixtures("everything")
@@ -115,9 +115,10 @@ def test_dot_and_slice_sum(
     )
 
 
-@pytest.mark.usefixtures("everything")
 @pytest.mark.parametrize("groups", [1, 2])
-def test_gradients_of_examples_one_by_one(groups: int) -> None:
+def test_gradients_of_examples_one_by_one(groups: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    slow_products = Profile(matmul=1, gradient_work=1, gradients_large=1)
+    monkeypatch.setattr(torch_backend, "profile_of", lambda _: slow_products)
     layer = ConvSpec(4, 6, 3, (9, 8), padding=1, stride=2, groups=groups)
     values = values_of(layer, 3)
     function = tnconv.compile(layer, "per_example_weight_vjp")

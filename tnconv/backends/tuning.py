@@ -207,6 +207,8 @@ def interleaved(
         return (time.perf_counter() - start) / repeat
 
     with torch.no_grad():
+        for call in calls:  # what is made once, and memory
+            call()
         repeats = [max(1, round(_LEAST_SECONDS / max(seconds(call, 1), 1e-7))) for call in calls]
         times: list[list[float]] = [[] for _ in calls]
         for number in range(rounds):

@@ -188,7 +188,7 @@ def calibrate(
     check_device(device)
     kind = device.partition(":")[0]
     old = _known(kind)
-    with working("calibrating", 7) as following:
+    with working("calibrating", profile.STEPS) as following:
         new = profile.calibrate(device, following)
     path = _keep(kind, new)
     before, after = msgspec.structs.asdict(old), msgspec.structs.asdict(new)
@@ -196,7 +196,8 @@ def calibrate(
         print_json({"device": kind, "file": str(path), "old": before, "new": after})
         return
     rows = (
-        (name, f"{before[name]:g}", f"{rate:g}", f"{rate / before[name]:.2f}") for name, rate in after.items()
+        (name, f"{before[name]:g}", f"{after[name]:g}", f"{after[name] / before[name]:.2f}")
+        for name in profile.MEASURED
     )
     print_table(("rate", "before", "now", "ratio"), rows, title=f"rates of {kind}, a microsecond")
     typer.echo(f"wrote {path}")

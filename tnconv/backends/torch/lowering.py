@@ -16,7 +16,7 @@ from tnconv.backends.define import define
 from tnconv.backends.operand_axes import renaming, untied
 from tnconv.backends.torch.emit import Emitter, Value, call
 from tnconv.backends.torch.kernels.kernel import Kernel, Problem
-from tnconv.backends.torch.kernels.kernel_table import cheapest, priced
+from tnconv.backends.torch.kernels.kernel_table import cheapest, natives, priced
 from tnconv.backends.torch.kernels.window_views import Windows
 from tnconv.backends.torch.numerics import runtime
 from tnconv.backends.torch.profile import Profile
@@ -301,7 +301,8 @@ class Lowering:
         made = priced(problem, self.kernels, self.only.get(step.result, ()))
         squared = {} if user is None or after else streamed(problem, [k for k, _ in made], user)
         if not squared:
-            return _Ready(problem, after, *cheapest(made, self.prefer))
+            prefer = self.prefer or (natives(problem, made) if len(self.plan.steps) == 1 else ())
+            return _Ready(problem, after, *cheapest(made, prefer))
         made = [(k, squared[k.name][0] if k.name in squared else cost) for k, cost in made]
         passes = self.profile.copying(problem.count(problem.output) / 2)  # over what is in memory
         behind = {k.name: squared[k.name][1] if k.name in squared else passes for k, _ in made}

@@ -1,4 +1,4 @@
-"""How fast a machine is at what kernels do: a few rates, measured once in seconds, with a default shipped.
+"""How fast a machine is at what kernels do, and all thresholds that choices depend on: measured once, or shipped.
 
 A kernel's predicted time is its exact counts over these rates. What matters is their ratio: it decides whether
 a copy that makes a product wider, or a native call that multiplies more, is worth it.
@@ -17,6 +17,11 @@ from tnconv.backends.tuning import interleaved
 from tnconv.errors import LoweringError
 
 _ROUNDS = 7  # of a measurement
+STEPS = 9  # of `calibrate`
+MEASURED = (
+    "matmul", "convolution", "depthwise", "reference", "copy", "stream", "sum", "mirror", "mirror_far", "gather",
+    "call",
+)  # fmt: skip
 FILE = "profiles.json"  # of `tnconv calibrate`, in the cache folder
 _DEFAULTS = Path(__file__).with_name("profiles.json")
 
@@ -38,6 +43,7 @@ class Profile(msgspec.Struct, frozen=True):
         reference: multiplications a microsecond of such a gradient where PyTorch has no fast code for it.
         copy: elements a microsecond that a copy into another layout writes.
         stream: elements a microsecond that are read or written in order, where no cache holds them.
+        sum: elements a microsecond that are read to be added up.
         mirror: elements a microsecond of a triangle that is copied, transposed, from another that is in a cache.
         mirror_far: the same where the result is larger than `mirror_near` caches.
         gather: elements a microsecond that are read or written one by one at computed places.
@@ -90,6 +96,8 @@ class Profile(msgspec.Struct, frozen=True):
         few_channels: channels of a group that are slow where the examples are groups of one call.
         few_channels_work: multiplications of the weight gradient of one example with so few channels that are worth a
             call of their own.
+        native: of the time of PyTorch's own call for an operation, what another kernel may be predicted to take at most
+            to be taken in its place.
         streamed: cells of a product from which on it is quicker not to have it in memory before it is squared.
     """
 
@@ -103,6 +111,7 @@ class Profile(msgspec.Struct, frozen=True):
     reference: Rate = 1_100.0
     lanes: Rate = 16.0
     stream: Rate = 2_000.0
+    sum: Rate = 8_000.0
     mirror: Rate = 3_000.0
     mirror_far: Rate = 1_000.0
 
@@ -147,6 +156,7 @@ class Profile(msgspec.Struct, frozen=True):
     gradients_large: Rate = 2**22
     few_channels: Rate = 8.0
     few_channels_work: Rate = 4_000_000.0
+    native: Rate = 0.9
     streamed: Rate = 2**20
 
     def copying(self, cells: float) -> float:
@@ -205,7 +215,8 @@ def calibrate(device: str = "cpu", progress: Callable[[str], None] = lambda _: N
     """
 
     def clock(call: Callable[[], object]) -> float:
-        return 1e6 * interleaved([call], device, _ROUNDS)[0]
+        # The best of some: what else runs makes a call slower, never faster.
+        return 1e6 * min(interleaved([call], device, 1)[0] for _ in range(_ROUNDS))
 
     def rand(*shape: int) -> torch.Tensor:
         return torch.rand(shape, device=device)
@@ -226,24 +237,34 @@ def calibrate(device: str = "cpu", progress: Callable[[str], None] = lambda _: N
     progress("copy")
     big = rand(16, 256, 32, 32)
     copy = big.numel() / clock(lambda: big.transpose(1, 2).contiguous())
+    progress("passes in order")
+    flat, other = big.flatten(), torch.empty_like(big.flatten())
+    stream = big.numel() / clock(lambda: other.copy_(flat))
+    parts = rand(64, 64, 32, 32)
+    total = parts.numel() / clock(lambda: parts.sum((2, 3)))
+    progress("mirror images")
+    mirrors = [_mirrored(rand(rows, rows), clock) for rows in (576, 2304)]
     progress("gather")
     cells = torch.randint(0, big.numel(), (2**18,), device=device)
-    flat = big.flatten()
     gather = len(cells) / clock(lambda: flat[cells])
     progress("call")
     one = rand(4)
     call = clock(lambda: one + one)
-    rates = {
-        "matmul": matmul,
-        "convolution": convolution,
-        "depthwise": depthwise,
-        "reference": reference,
-        "copy": copy,
-        "gather": gather,
-        "call": call,
-    }
+    rates = (matmul, convolution, depthwise, reference, copy, stream, total, *mirrors, gather, call)
     shipped = _shipped().get(device.partition(":")[0], DEFAULT)  # for what is not measured
-    return msgspec.structs.replace(shipped, **{name: _rounded(value) for name, value in rates.items()})
+    return msgspec.structs.replace(shipped, **dict(zip(MEASURED, map(_rounded, rates), strict=True)))
+
+
+def _mirrored(square: torch.Tensor, clock: Callable[[Callable[[], object]], float]) -> float:
+    """Elements a microsecond of a matrix whose upper triangle becomes the mirror image of the lower, in blocks."""
+    rows, block = len(square), len(square) // 8
+    cuts = range(block, rows, block)
+
+    def mirror() -> None:
+        for low in cuts:
+            square[:low, low : low + block].copy_(square[low : low + block, :low].mT)
+
+    return rows * rows / clock(mirror)
 
 
 def _rounded(rate: float) -> float:

@@ -72,7 +72,7 @@ class Contract(Kernel):
         """Multiplications over the rate, and what the best layout copies."""
         profile = problem.profile
         if len(problem.operands) == 1:
-            return profile.call + profile.copying(problem.count(problem.operands[0].legs) / 4)
+            return profile.call + problem.count(problem.operands[0].legs) / profile.sum
         a, b = problem.operands
         every = problem.count(dict.fromkeys((*a.legs, *b.legs)))
         split = split_legs(a, b, problem.open)

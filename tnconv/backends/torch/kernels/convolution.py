@@ -138,6 +138,13 @@ class Convolution(Kernel):
             + profile.copying(turned * (image + result) + made.copied)
         )
 
+    def is_native(self, problem: Problem) -> bool:
+        """Unless examples are groups, or there are more axes than PyTorch takes."""
+        roles = find_roles(problem)
+        assert roles is not None
+        known = all(isinstance(i.size, int) for i in plain_split(problem, roles).batch)
+        return known and len(roles.links) <= NATIVE_DIMENSIONS
+
     def emit(self, problem: Problem, em: Emitter) -> Value:
         """Write one native call, with padding before it and cropping behind it where torch's own do not do."""
         roles = find_roles(problem)

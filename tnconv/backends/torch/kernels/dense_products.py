@@ -146,6 +146,10 @@ class DenseConvolution(Kernel):
         sizes = [problem.count(legs) for legs in (*(v.legs for v in problem.operands), problem.output)]
         return 2 * profile.call + every / rate + profile.copying(copied) + profile.streaming(*sizes)
 
+    def is_native(self, problem: Problem) -> bool:
+        """Always: a layer in PyTorch's own layout."""
+        return True
+
     def emit(self, problem: Problem, em: Emitter) -> Value:
         """Write one native call."""
         layer = find_layer(problem)

@@ -112,6 +112,10 @@ class Kernel(ABC):
         """The exact number of multiplications, if it is not that of the plan; only asked where the kernel accepts."""
         return None
 
+    def is_native(self, problem: Problem) -> bool:
+        """Whether what is written is the call that PyTorch has for the step; only asked where the kernel accepts."""
+        return False
+
     @abstractmethod
     def emit(self, problem: Problem, em: Emitter) -> Value:
         """Write the statements; return the result with the output's indices in any order."""

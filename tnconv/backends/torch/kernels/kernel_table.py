@@ -83,6 +83,13 @@ def cheapest(
     return kernel, tuple((k.name, cost) for k, cost in costs)
 
 
+def natives(problem: Problem, costs: Sequence[tuple[Kernel, float]]) -> tuple[str, ...]:
+    """The kernels to prefer in a program of one step: PyTorch's own call where no other gains enough."""
+    least = min(cost for _, cost in costs)
+    calls = [(cost, k.name) for k, cost in costs if k.is_native(problem)]
+    return tuple(name for cost, name in sorted(calls)[:1] if problem.profile.native * cost <= least)
+
+
 def _without_conj(problem: Problem) -> Problem:
     """A problem as it is for kernels that know no conjugates: a variable and its conjugate are two."""
     if len({v.name for v in problem.operands}) == len({(v.name, v.conj) for v in problem.operands}):
