@@ -8,11 +8,11 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
+from tnconv.backends.arrays import Arrays
 from tnconv.backends.backend import Program
 from tnconv.backends.peak import peak_elements
 from tnconv.backends.torch.context import have_tangents, is_recorded
 from tnconv.backends.torch.numerics.into import add_into
-from tnconv.backends.torch.tensors import TENSORS
 from tnconv.compiler.batches import BatchAxes
 from tnconv.compiler.dtypes import Arithmetic, chosen
 from tnconv.errors import ArgumentError
@@ -31,17 +31,19 @@ class Added:
         compute: the other.
         program: takes `out` and `beta` behind the arguments; None for one sum behind the result.
         single: the axes that a batch of one has, where tensors come without it.
+        arrays: the library of the tensors.
     """
 
     compute: Callable[..., Tensor]
     program: Program | None
     single: BatchAxes | None
+    arrays: Arrays
 
     def __call__(self, *given: Any) -> Tensor:
         """Add."""
         *tensors, out, beta = given
         if self.single is not None:
-            tensors = self.single.added(tensors, TENSORS)
+            tensors = self.single.added(tensors, self.arrays)
             for axis in sorted(self.single.result):
                 out = out.unsqueeze(axis)
         if self.program is None:
@@ -162,14 +164,15 @@ def target_of(
     """
     dropped = added.single.result if added.single else ()
     axes = [axis for place, axis in enumerate(network.output) if place not in dropped]
-    dtype = arithmetic.result_dtype(tensors, TENSORS)
+    arrays = added.arrays
+    dtype = arithmetic.result_dtype(tensors, arrays)
 
     def converted(*given: Any) -> Tensor:
         *arguments, out, beta = given
-        return chosen(lambda *cast: added(*cast, out, beta), arithmetic, arguments, TENSORS)(*arguments)
+        return chosen(lambda *cast: added(*cast, out, beta), arithmetic, arguments, arrays)(*arguments)
 
     add: Callable[..., Tensor] = converted
-    if chosen(added, arithmetic, tensors, TENSORS) is added:
+    if chosen(added, arithmetic, tensors, arrays) is added:
         add = added if added.single or not added.program else added.program.function
     made = Target(
         network.name,
@@ -178,7 +181,7 @@ def target_of(
         dtype.to_real() if network.terms[0].real else dtype,
         tensors[0].device if tensors else out.device,
         add,
-        chosen(way, arithmetic, tensors, TENSORS),
+        chosen(way, arithmetic, tensors, arrays),
     )
     made.check(out)
     return made
