@@ -11,7 +11,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from enum import Enum
 from fractions import Fraction
 from functools import lru_cache, reduce
@@ -411,7 +411,10 @@ class Index:
 
     name: str
     size: Size
-    kind: Kind = field(default=None, hash=False)  # type: ignore[assignment]  # __post_init__ fills it in
+    kind: Kind = None  # type: ignore[assignment]  # __post_init__ fills it in
+
+    def __hash__(self) -> int:
+        return hash(self.name)  # which is quick; few indices of one name differ
 
     def __post_init__(self) -> None:
         check_name(self.name, "index")
