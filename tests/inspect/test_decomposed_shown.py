@@ -12,7 +12,7 @@ from tnconv.planner import format_step, parse_plan
 
 @pytest.fixture(scope="module")
 def function() -> tnconv.CompiledFunction:
-    spec = tnconv.ConvSpec(3, 64, 7, (224, 224), stride=2, padding=3, batch_size=2)
+    spec = tnconv.ConvSpec(3, 64, 7, (64, 64), stride=2, padding=3, batch_size=2)
     return tnconv.compile(spec, "input_vjp")
 
 
@@ -48,3 +48,22 @@ def test_other_functions_show_none() -> None:
     assert function.program.decomposed == ()
     assert "decompositions:" not in str(function.explain())
     assert snapshot(function)["decomposed"] == []
+
+
+AT_ONCE = {
+    "lag sums": (tnconv.ConvSpec(32, 32, 3, (28, 28), padding=1, batch_size=8), "kfac_expand"),
+    "exchanged roles": (
+        tnconv.ConvSpec(96, 96, 7, (28, 28), padding=3, groups=96, batch_size=8),
+        "weight_vjp",
+    ),
+}
+
+
+@pytest.mark.parametrize("rule", AT_ONCE)
+def test_what_a_kernel_takes_apart_at_once_is_shown_too(rule: str) -> None:
+    function = tnconv.compile(*AT_ONCE[rule])
+    assert function.program.decomposed == ()
+    (found,) = snapshot(function)["decomposed"]
+    assert found["rule"] == f"{rule}, at once"
+    assert len(found["steps"]) == 2
+    assert rule in str(function.explain())

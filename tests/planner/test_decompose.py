@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 import tnconv
 from tnconv.errors import PlanError, TnconvError
 from tnconv.planner import Plan, make_plan, parse_plan
-from tnconv.planner.decompose import DECOMPOSITIONS, Decomposition, Setting, decomposition
+from tnconv.planner.decompose import AT_ONCE, DECOMPOSITIONS, Decomposition, Setting, decomposition
 from tnconv.testing import assert_rule, assert_same_plan
 
-RULES = {rule.name: rule for rule in DECOMPOSITIONS}
+EVERY = (*DECOMPOSITIONS, *AT_ONCE)
+RULES = {rule.name: rule for rule in EVERY}
 
 
 @pytest.mark.parametrize("name", RULES)
@@ -58,7 +59,7 @@ def cases(draw: st.DrawFn) -> tuple[Any, str]:
 @given(case=cases())
 def test_steps_that_are_taken_apart_have_the_same_value(case: tuple[Any, str]) -> None:
     plan = plan_of(*case)
-    for rule in DECOMPOSITIONS:
+    for rule in EVERY:
         made = rule.rewrite(plan)
         if made is None:
             continue
@@ -75,6 +76,11 @@ FIRES = {
         tnconv.ConvSpec(2, 5, (5, 3), (12, 7), stride=(3, 1), padding=2, batch_size=2),
         "input_vjp",
     ),
+    "lag sums": (
+        tnconv.ConvSpec(2, 5, 3, (6, 7), stride=(2, 1), padding=1, dilation=(1, 2), batch_size=2),
+        "kfac_expand",
+    ),
+    "exchanged roles": (tnconv.ConvSpec(3, 3, 3, (6, 7), stride=2, groups=3, batch_size=2), "weight_vjp"),
     "cells apart": (tnconv.ConvTransposeSpec(2, 3, 3, (4, 5), stride=2, batch_size=2), "kfac_expand"),
 }
 

@@ -18,7 +18,7 @@ from tnconv import plugins
 from tnconv.backends.arrays import Arrays
 from tnconv.errors import LoweringError, PluginError
 from tnconv.ir import Expression, Size
-from tnconv.planner.decompose import replaced
+from tnconv.planner.decompose import AT_ONCE, Setting, replaced
 from tnconv.planner.plan import Plan, Step
 from tnconv.program import ProgramText, SizeOf
 from tnconv.program.passes.program_pass import ProgramStage
@@ -41,12 +41,14 @@ class Choice:
         kernel: name of the kernel.
         candidates: what each kernel that accepts the step was predicted to take, in microseconds.
         multiplications: that the kernel does; None where they are those of the plan.
+        rule: name of the rule of plans that the kernel carries out at once, if that is one.
     """
 
     step: str
     kernel: str
     candidates: tuple[tuple[str, float], ...] = ()
     multiplications: Size | None = None
+    rule: str = ""
 
     @property
     def predicted(self) -> float:
@@ -111,6 +113,17 @@ class Program:
     def lowered(self, plan: Plan) -> Plan:
         """The plan with the steps in it that the program computes."""
         return replaced(plan, ((each.step, each.steps) for each in self.decomposed))
+
+    def taken_apart(self, plan: Plan) -> list[tuple[Step, str, tuple[Step, ...]]]:
+        """(a step, how, steps with the same value): those that are computed in its place, or at once by a kernel."""
+        found = [(each.step, each.rule, each.steps) for each in self.decomposed]
+        plan, rules = self.lowered(plan), {rule.name: rule for rule in AT_ONCE}
+        steps = {step.result: step for step in plan.steps}
+        for choice in self.choices:
+            rule, step = rules.get(choice.rule), steps.get(choice.step)
+            if rule and step and (made := rule(step, Setting.of(plan))):
+                found.append((step, f"{rule.name}, at once", made))
+        return found
 
     @property
     def kernels(self) -> set[str]:

@@ -95,20 +95,21 @@ def _sizes(network: Expression) -> tuple[int, int]:
 def _planned(title: str, plan: Plan, program: Program) -> "list[Table]":
     """A plan as the program computes it, and how."""
     lowered = _plan(title, program.lowered(plan), program)
-    return [lowered, *_decomposed(program), _kernels(program), *_passes(program)]
+    return [lowered, *_decomposed(plan, program), _kernels(program), *_passes(program)]
 
 
-def _decomposed(program: Program) -> "list[Table]":
-    """The steps that were taken apart, and what is computed in their place."""
-    if not program.decomposed:
+def _decomposed(plan: Plan, program: Program) -> "list[Table]":
+    """The steps that were taken apart, and what is computed in their place; what kernels take apart by themselves."""
+    parts = program.taken_apart(plan)
+    if not parts:
         return []
     table = _table("decompositions: one step as several")
     table.add_column("step", overflow="fold")
     table.add_column("rule")
     table.add_column("steps in its place", overflow="fold")
-    for each in program.decomposed:
-        made = "\n".join(format_step(step) for step in each.steps)
-        table.add_row(_escape(format_step(each.step)), each.rule, _escape(made))
+    for whole, how, steps in parts:
+        made = "\n".join(format_step(step) for step in steps)
+        table.add_row(_escape(format_step(whole)), how, _escape(made))
     return [table]
 
 

@@ -247,14 +247,12 @@ def _kernels(function: Compiled) -> str:
 
 def _decomposed(function: Compiled) -> str:
     """The steps that were taken apart."""
-    parts = function.program.decomposed
-    rows = (
-        ((format_step(each.step), each.rule, "; ".join(map(format_step, each.steps))), "") for each in parts
-    )
+    parts = function.program.taken_apart(function.plan)
+    rows = ((format_step(step), how, "; ".join(map(format_step, made))) for step, how, made in parts)
     if not parts:
         return ""
-    hint = '<p class="hint">Steps that several compute: that is predicted to be faster than any kernel.</p>'
-    return hint + table(("step", "rule", "steps in its place"), rows)
+    hint = '<p class="hint">Steps that several compute, or that a kernel takes apart at once.</p>'
+    return hint + table(("step", "rule", "steps in its place"), ((row, "") for row in rows))
 
 
 def _candidates(function: Compiled, choice: Choice) -> Iterator[tuple[tuple[str, ...], str]]:

@@ -163,15 +163,14 @@ def _kernels(function: Compiled) -> list[dict[str, Any]]:
 
 
 def _decomposed(function: Compiled) -> list[dict[str, Any]]:
-    """The steps of the plan as it was chosen that the steps of the plan stand for."""
+    """Steps that others stand for, or that kernels take apart at once."""
     return [
         {
-            "step": format_step(each.step),
-            "rule": each.rule,
-            "steps": [format_step(step) for step in each.steps],
-            "candidates": dict(each.candidates),
+            "step": format_step(whole),
+            "rule": how,
+            "steps": [format_step(step) for step in steps],
         }
-        for each in function.program.decomposed
+        for whole, how, steps in function.program.taken_apart(function.plan)
     ]
 
 

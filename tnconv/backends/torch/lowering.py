@@ -312,7 +312,8 @@ class Lowering:
     def _step(self, step: Step, ready: "_Ready") -> Value:
         problem, after, kernel, candidates, _ = ready
         made = kernel.multiplications(problem)
-        self.choices.append(Choice(step.result, kernel.name, candidates, made))
+        rule = kernel.rule.name if kernel.rule else ""
+        self.choices.append(Choice(step.result, kernel.name, candidates, made, rule))
         scale = _scale(step.scale) if step.scale != 1 else None
         divides = bool(divisors(step))
         if scale is not None and kernel.applies_scale:

@@ -13,6 +13,7 @@ from tnconv.backends.torch.kernels.link import (
     plain_split,
 )
 from tnconv.backends.torch.kernels.native import native
+from tnconv.planner.decompose import exchanged_roles
 
 _CALLEES = {
     ConvRole.CONVOLUTION: "depthwise_convolution",
@@ -27,6 +28,7 @@ class Depthwise(Kernel):
     """A depthwise convolution, its transpose at stride 1, or its weight gradient, with roles exchanged."""
 
     name = "depthwise forward convolution"
+    rule = exchanged_roles
     accuracy = "local"
 
     def accepts(self, problem: Problem) -> bool:

@@ -16,6 +16,7 @@ from tnconv.backends.backend import COMPONENTWISE
 from tnconv.backends.torch.emit import Emitter, Value
 from tnconv.backends.torch.profile import DEFAULT, Profile
 from tnconv.ir import Index, Relational, Size, evaluate
+from tnconv.planner.decompose import Decomposition
 from tnconv.program.statements import Argument
 
 
@@ -92,6 +93,7 @@ class Kernel(ABC):
             conjugate as a variable of its own, so that both operands are one only where neither is conjugated.
         accuracy: what it promises about each cell, one of `ACCURACIES` of `backends/backend.py`; `tnconv.compile`
             takes kernels with less only when asked to.
+        rule: what it carries out at once, of the rules that make several steps of one.
     """
 
     name: ClassVar[str]
@@ -99,6 +101,7 @@ class Kernel(ABC):
     applies_scale: ClassVar[bool] = False
     takes_conj: ClassVar[bool] = False
     accuracy: ClassVar[str] = COMPONENTWISE
+    rule: ClassVar[Decomposition | None] = None
 
     @abstractmethod
     def accepts(self, problem: Problem) -> bool:

@@ -11,6 +11,7 @@ from tnconv.backends.torch.kernels.symmetric import find_mirror
 from tnconv.ir import Index, Relational, Size, product, solve
 from tnconv.ir.index import normal
 from tnconv.ir.shapes import ConvAxis
+from tnconv.planner.decompose import lag_sums
 
 # Fitted to one CPU core: two axes at once where (kept cells / 4 - 1) * (cells of an image) is below the limit.
 _PLANE, _LEAST_PLANE = 0.25, 2600
@@ -131,6 +132,7 @@ class LagCorrelation(Kernel):
     """`Σ_o a[c, k] conj(a[c', k'])` over the windows of one input: by lag, it depends on k' - k but for the border."""
 
     name = "lag correlation"
+    rule = lag_sums
     takes_scaled = False
     applies_scale = True
     takes_conj = True
