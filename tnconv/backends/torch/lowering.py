@@ -29,7 +29,7 @@ from tnconv.errors import LoweringError
 from tnconv.ir import Axis, Size, fresh
 from tnconv.ir.index import normal, symbol_names
 from tnconv.ir.monomial import Scalar, polynomial_text
-from tnconv.planner.decompose import Decomposition, Setting, replaced
+from tnconv.planner.decompose import Decomposition, Reading, Setting, replaced
 from tnconv.planner.plan import DEFAULT_HINT, Operand, Plan, Step, moving_operands
 from tnconv.program import Call, Given, Let, Once, ProgramText, SizeOf, Statement, Var
 from tnconv.program.passes.free import FreeAfterUse
@@ -246,14 +246,16 @@ class Lowering:
         """Lower a step as it is, or taken apart; return the results that were made along with its own."""
         only = self.only.get(step.result, ())
         rules = [rule for rule in self.rules if not only or rule.name in only]
-        options = [(rule.name, steps) for rule in rules if (steps := rule(step, self._setting))]
+        reading = Reading(step)
+        options = [(rule.name, steps) for rule in rules if (steps := rule(step, self._setting, reading))]
         start = self._copied() if options else self
         user = square_of(self.plan, step)
         ready = self._ready(step, user)
         others = [(name, steps, start._along(steps)) for name, steps in options]
         prices = {name: trial.predicted - start.predicted for name, _, trial in others}
         every = (*ready.candidates, *prices.items())
-        least = dict(ready.candidates)[ready.kernel.name]
+        gain = self.profile.native if ready.kernel.is_native(ready.problem) else 1.0
+        least = gain * dict(ready.candidates)[ready.kernel.name]
         rank = {name: (name not in self.prefer, price) for name, price in prices.items()}
         for name, steps, trial in sorted(others, key=lambda each: rank[each[0]])[:1]:
             if rank[name] < (ready.kernel.name not in self.prefer, least):

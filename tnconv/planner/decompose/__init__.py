@@ -2,6 +2,7 @@
 
 from tnconv.planner.decompose.at_once import exchanged_roles, lag_sums
 from tnconv.planner.decompose.cells_apart import cells_apart
+from tnconv.planner.decompose.correlations import Reading
 from tnconv.planner.decompose.decomposition import Decomposition, Setting, decomposition, replaced
 from tnconv.planner.decompose.mirrored_gradient import mirrored_gradient
 from tnconv.planner.decompose.transposed import product_before_fold, stride_phases
@@ -15,6 +16,7 @@ __all__ = [
     "AT_ONCE",
     "DECOMPOSITIONS",
     "Decomposition",
+    "Reading",
     "Setting",
     "cells_apart",
     "decomposition",

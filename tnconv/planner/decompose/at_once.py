@@ -5,7 +5,7 @@ layout that depends on the dtype, which only a call knows.
 """
 
 from tnconv.ir import Index, Pattern, Relational, solve
-from tnconv.planner.decompose.correlations import OUTPUT, correlations, places, uses
+from tnconv.planner.decompose.correlations import OUTPUT, uses
 from tnconv.planner.decompose.decomposition import Writer, decomposition
 from tnconv.planner.plan import Step
 
@@ -36,10 +36,10 @@ def lag_sums(step: Step, writer: Writer) -> tuple[Step, ...] | None:
           return s
         }
     """
-    pairs = _pairs(step)
+    pairs = _pairs(step, writer.reading.places)
     if pairs is None:
         return None
-    at, products, sums, lags = places(step), [], [], []
+    at, products, sums, lags = writer.reading.places, [], [], []
     for number, (one, two) in enumerate(pairs, 1):
         (first, dilation), (second, _) = _tap(one, at), _tap(two, at)
         last = first.size - 1
@@ -54,9 +54,8 @@ def lag_sums(step: Step, writer: Writer) -> tuple[Step, ...] | None:
     return writer.last([made], sums)
 
 
-def _pairs(step: Step) -> list[tuple[Relational, Relational]] | None:
+def _pairs(step: Step, at: dict[Index, tuple[int, ...]]) -> list[tuple[Relational, Relational]] | None:
     """The relations of both operands that share a position, solved for their cells; None if others are left."""
-    at = places(step)
     if len(step.operands) != _TWICE or len({operand.source for operand in step.operands}) > 1:
         return None
     found: list[tuple[Relational, Relational]] = []
@@ -115,7 +114,7 @@ def exchanged_roles(step: Step, writer: Writer) -> tuple[Step, ...] | None:
           return w
         }
     """
-    found, at = correlations(step), places(step)
+    found, at = writer.reading.correlations, writer.reading.places
     if found is None or found[0].at[found[0].image] == OUTPUT:
         return None
     examples = [i for i, spots in at.items() if spots == (0, 1)]

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from tnconv.ir import Index, Pattern, Relational, group, reach, solve
 from tnconv.ir.affine import reach_of_sizes, solved
-from tnconv.planner.decompose.correlations import OUTPUT, correlations, places, uses
+from tnconv.planner.decompose.correlations import OUTPUT, uses
 from tnconv.planner.decompose.decomposition import Writer, decomposition
 from tnconv.planner.plan import Operand, Step
 
@@ -32,9 +32,9 @@ def cells_apart(step: Step, writer: Writer) -> tuple[Step, ...] | None:
           return r
         }
     """
-    if not step.operands or not step.relations or correlations(step) is not None:
+    if not step.operands or not step.relations or writer.reading.correlations is not None:
         return None
-    at = places(step)
+    at = writer.reading.places
     wide: dict[Index, tuple[int, Index]] = {}
     relations: list[Relational] = []
     for relation in step.relations:

@@ -1,6 +1,7 @@
 """Relations of three indices as those of a convolution: `image = stride·position + dilation·tap + offset`."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from math import prod
 
 from tnconv.ir import Index, Relational
@@ -48,11 +49,15 @@ class Correlation:
         return self.one if self.at[self.one[1]] == place else self.other
 
 
-def correlations(step: Step) -> list[Correlation] | None:
-    """All relations of a step of two operands so; None where one is none, or two differ in where the image is."""
+def correlations(step: Step, spots: dict[Index, tuple[int, ...]]) -> list[Correlation] | None:
+    """All relations of a step of two operands so; None where one is none, or two differ in where the image is.
+
+    Args:
+        step: any.
+        spots: where its indices are.
+    """
     if len(step.operands) != 2 or not step.relations:
         return None
-    spots = places(step)
     found = [c for r in step.relations if (c := _read(step, r, spots))]
     if len(found) < len(step.relations) or len({c.at[c.image] for c in found}) > 1:
         return None
@@ -80,3 +85,20 @@ def _read(step: Step, relation: Relational, spots: dict[Index, tuple[int, ...]])
         return None
     one, other = ((abs(c), i) for i, c in form.items() if i != image)
     return Correlation(image, one, other, -form[image] * relation.offset, at)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What rules ask of a step, found out once for all of them."""
+
+    step: Step
+
+    @cached_property
+    def places(self) -> dict[Index, tuple[int, ...]]:
+        """As the function `places` says."""
+        return places(self.step)
+
+    @cached_property
+    def correlations(self) -> list[Correlation] | None:
+        """As the function `correlations` says."""
+        return correlations(self.step, self.places)

@@ -15,6 +15,7 @@ from tnconv.errors import PlanError
 from tnconv.ir import Axis, Index, Relational, Size, fresh, group
 from tnconv.ir.index import symbol_names
 from tnconv.planner.count import count_factors
+from tnconv.planner.decompose.correlations import Reading
 from tnconv.planner.plan import Operand, Plan, Step
 from tnconv.planner.prepare import extent_of, hint_values
 
@@ -60,17 +61,18 @@ class Writer:
     Args:
         step: that is taken apart.
         setting: the names in use.
+        reading: what is known of the step.
     """
 
-    def __init__(self, step: Step, setting: Setting) -> None:
-        self.step, self.setting = step, setting
-        self._results, self._indices = set(setting.results), set(setting.indices)
+    def __init__(self, step: Step, setting: Setting, reading: Reading) -> None:
+        self.step, self.setting, self.reading = step, setting, reading
+        self._results, self._indices = setting.results, setting.indices
         self.steps: list[Step] = []
 
     def index(self, base: Index, suffix: str, size: Size | None = None) -> Index:
         """A new index of the kind of another one, called after it."""
-        name = fresh(f"{base.name}_{suffix}", self._indices)
-        self._indices.add(name)
+        name = fresh(f"{base.name}_{suffix}", set(self._indices))
+        self._indices |= {name}
         return Index(name, base.size if size is None else size, base.kind)
 
     def add(
@@ -81,8 +83,8 @@ class Writer:
         output: Iterable[Index],
     ) -> Operand:
         """A step with one index an axis; what reads its result as it is."""
-        name = fresh(f"{self.step.result}_{suffix}", self._results)
-        self._results.add(name)
+        name = fresh(f"{self.step.result}_{suffix}", set(self._results))
+        self._results |= {name}
         axes = tuple(map(group, output))
         self.steps.append(self._made(name, tuple(operands), tuple(relations), axes))
         return Operand(name, axes)
@@ -127,9 +129,11 @@ class Decomposition:
     accuracy: str
     function: Apply
 
-    def __call__(self, step: Step, setting: Setting) -> tuple[Step, ...] | None:
+    def __call__(
+        self, step: Step, setting: Setting, reading: Reading | None = None
+    ) -> tuple[Step, ...] | None:
         """The steps in place of a step, the last with its result; None where the rule does not apply."""
-        return self.function(step, Writer(step, setting))
+        return self.function(step, Writer(step, setting, reading or Reading(step)))
 
     def rewrite(self, plan: Plan) -> Plan | None:
         """A plan with the first step to which the rule applies taken apart; None where there is none."""

@@ -1,7 +1,7 @@
 """A weight gradient with the roles of image and gradient exchanged."""
 
 from tnconv.ir import Pattern
-from tnconv.planner.decompose.correlations import OUTPUT, correlations, is_kernel, places
+from tnconv.planner.decompose.correlations import OUTPUT, is_kernel
 from tnconv.planner.decompose.decomposition import Writer, decomposition
 from tnconv.planner.plan import Step
 
@@ -32,7 +32,7 @@ def mirrored_gradient(step: Step, writer: Writer) -> tuple[Step, ...] | None:
           return w
         }
     """
-    found, at = correlations(step), places(step)
+    found, at = writer.reading.correlations, writer.reading.places
     if found is None or found[0].at[found[0].image] == OUTPUT:
         return None
     image, gradient = found[0].at[found[0].image], 1 - found[0].at[found[0].image]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from math import prod
 
 from tnconv.ir import Index, Pattern, Relational
-from tnconv.planner.decompose.correlations import OUTPUT, Correlation, correlations, is_kernel, places
+from tnconv.planner.decompose.correlations import OUTPUT, Correlation, is_kernel
 from tnconv.planner.decompose.decomposition import Writer, decomposition
 from tnconv.planner.plan import Operand, Step
 
@@ -37,12 +37,12 @@ def product_before_fold(step: Step, writer: Writer) -> tuple[Step, ...] | None:
           return x
         }
     """
-    found = correlations(step)
+    found = writer.reading.correlations
     if found is None or len(found) > _FOLDED:
         return None
     if found[0].at[found[0].image] != OUTPUT:
         return _forward(step, writer, found)
-    if not _has_few_channels(step, writer, found):
+    if not _has_few_channels(writer, found):
         return None
     return _folded(step, writer, step.operands, step.relations, found)
 
@@ -54,7 +54,7 @@ def _forward(step: Step, writer: Writer, found: list[Correlation]) -> tuple[Step
     known = [each for each in turned if each]
     if len(known) < len(found) or not is_kernel(found, 1 - first, OUTPUT):
         return None
-    if not _has_few_channels(step, writer, [each.turned for each in known]):
+    if not _has_few_channels(writer, [each.turned for each in known]):
         return None
     weight = step.operands[1 - first]
     names = {each.tap: each.turned.term(1 - first)[1] for each in known}
@@ -72,7 +72,7 @@ def _folded(
     relations: Sequence[Relational],
     found: list[Correlation],
 ) -> tuple[Step, ...]:
-    at, first = places(step), _positions(step, found)
+    at, first = writer.reading.places, _positions(found)
     taps, positions = ([each.term(place)[1] for each in found] for place in (1 - first, first))
     related = {i for each in found for i in each.at}
     legs = [i for i in at if OUTPUT in at[i] and len(at[i]) > 1 and i not in related]
@@ -107,10 +107,10 @@ def stride_phases(step: Step, writer: Writer) -> tuple[Step, ...] | None:
           return x
         }
     """  # noqa: E501 - a step is a line
-    found = correlations(step)
-    if found is None or found[0].at[found[0].image] != OUTPUT or not _has_few_channels(step, writer, found):
+    found = writer.reading.correlations
+    if found is None or found[0].at[found[0].image] != OUTPUT or not _has_few_channels(writer, found):
         return None
-    at, first = places(step), _positions(step, found)
+    at, first = writer.reading.places, _positions(found)
     axes = [_Axis.of(each, first, writer) for each in found]
     known = [axis for axis in axes if axis]
     if len(known) < len(axes) or not any(axis.phase for axis in known):
@@ -131,16 +131,16 @@ def stride_phases(step: Step, writer: Writer) -> tuple[Step, ...] | None:
     return writer.last([parts], [axis.interleaved for axis in known if axis.interleaved])
 
 
-def _has_few_channels(step: Step, writer: Writer, found: list[Correlation]) -> bool:
+def _has_few_channels(writer: Writer, found: list[Correlation]) -> bool:
     """Whether a transposed convolution has few channels of a group in its result."""
-    at, kernel, related = places(step), 1 - _positions(step, found), {i for c in found for i in c.at}
+    at, kernel, related = writer.reading.places, 1 - _positions(found), {i for c in found for i in c.at}
     channels = (i for i, spots in at.items() if spots == (kernel, OUTPUT) and i not in related)
     return writer.setting.count(channels) < FEW
 
 
-def _positions(step: Step, found: list[Correlation]) -> int:
+def _positions(found: list[Correlation]) -> int:
     """The operand that has the positions: the larger one, along the axes of the relations."""
-    sizes = [prod(each.term(place)[1].size for each in found) for place in range(len(step.operands))]
+    sizes = [prod(each.term(place)[1].size for each in found) for place in (0, 1)]
     return 0 if sizes[0] >= sizes[1] else 1
 
 
