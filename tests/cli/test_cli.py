@@ -586,3 +586,13 @@ def test_names_to_draw_are_collections(layer, options, message):
     for draw in (to_svg, tikz):
         with pytest.raises(tnconv.TnconvError, match=message):
             draw(network, **options)
+
+
+def test_a_layer_without_an_input_size_is_compiled_for_any(tmp_path):
+    path = tmp_path / "open.toml"
+    path.write_text("in_channels = 2\nout_channels = 3\nkernel_size = [3, 3]\npadding = 1\n")
+    result = run("compile", path, "--op", "kfac_reduce", "--show", "network")
+    assert (result.exit_code, "i1=H" in result.stdout) == (0, True), result.output
+    expected = tnconv.compile(tnconv.ConvSpec(2, 3, (3, 3), (9, 8), padding=1), "kfac_reduce").source
+    result = run("compile", path, "--op", "kfac_reduce", "--show", "source", "--size", "H=9", "--size", "W=8")
+    assert result.stdout.strip() == expected.strip()

@@ -521,12 +521,6 @@ def test_a_parse_error_points_at_the_character(text, place, message):
         ),
         (
             "i,i->i|i",
-            [("N",), (5,)],
-            {},
-            "convolved letter 'i' has the symbolic size N on operand x1; give an integer",
-        ),
-        (
-            "i,i->i|i",
             [(2,), (2,)],
             {"passess": "none"},
             "option 'passess' is not known; use mode, stride, padding",

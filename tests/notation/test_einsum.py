@@ -622,21 +622,9 @@ def test_a_parse_error_in_a_long_equation_shows_its_place():
         ("a -> a q", [(2,)], {"q": 2.0}, "size q=2.0 is given by keyword: size 2.0 is not an integer"),
         (
             "h+r, r -> h",
-            [("N",), (3,)],
-            {},
-            "axis 0 of operand x1 has the symbolic size N, but sizes of relations",
-        ),
-        (
-            "h+r, r -> h",
             [(5,), ("N",)],
             {},
             "index 'r' has the symbolic size N, but sizes of relations are integers",
-        ),
-        (
-            "a -> a+q",
-            [("N",)],
-            {"q": 2},
-            "index 'a' has the symbolic size N, but sizes of relations are integers",
         ),
         ("(a b) -> a", [("N",)], {"a": 2}, r"size N, which does not say what 'b' of '\(a b\)' is, with a=2"),
         (7, [(2,)], {}, "the equation is a int, not a str; put it first"),

@@ -96,8 +96,12 @@ def options(
 # -- what is read ------------------------------------------------------------------------------------
 
 
-def read_source(path: Path) -> LayerSpec | Expression:
+def read_source(path: Path, *, any_size: bool = False) -> LayerSpec | Expression:
     """A layer from a .toml or .json file, or a network from a .tn file with its text.
+
+    Args:
+        path: of the file.
+        any_size: whether a layer may leave its input size out.
 
     Raises:
         TnconvError: the file cannot be read or is neither.
@@ -110,7 +114,7 @@ def read_source(path: Path) -> LayerSpec | Expression:
             f"file {str(path)!r} has suffix {suffix!r}; give a layer as {' or '.join(SPEC_SUFFIXES)}, or the text of "
             f"a network as {NETWORK_SUFFIX}"
         )
-    return load_spec(path)
+    return load_spec(path, any_size=any_size)
 
 
 def read_network(path: Path) -> Expression:

@@ -76,7 +76,7 @@ def compiled(
     Raises:
         TnconvError: as of `tnconv.compile`, or the file cannot be read.
     """
-    source = read_source(path)
+    source = read_source(path, any_size=True)
     with working("compiling"):
         return tnconv.compile(source, op, hints=sizes_of(size or ()), **options)
 
@@ -85,7 +85,8 @@ def compiled(
     name="compile",
     epilog=(
         "Example: tnconv compile layer.toml --op weight_vjp --size N=64 --report layer.html, where layer.toml holds "
-        "the lines in_channels = 64, out_channels = 128, kernel_size = 3, input_size = [56, 56], padding = 1."
+        "the lines in_channels = 64, out_channels = 128, kernel_size = 3, input_size = [56, 56], padding = 1. With "
+        "input_size = ['H', 'W'], or without it, the function is for any size; --size H=9 --size W=9 shows that of one."
     ),
 )
 def compile_spec(

@@ -13,20 +13,20 @@ from typing import Any
 
 from torch import nn
 
+from tnconv.backends.signature import Signature
 from tnconv.compiler.bind_sizes import Binding
 from tnconv.compiler.function import CompiledFunction
 from tnconv.compiler.source import LETTER, KnowsNetwork, Source, source_of
-from tnconv.errors import SpecError
+from tnconv.errors import TnconvError
 from tnconv.ir import Expression, Index, Role, Size, fresh, symbol
 from tnconv.ir.index import normal
 from tnconv.spec import Layer, LinearSpec
-from tnconv.spec.fields import spread
+from tnconv.spec.fields import size_names, spread
 
 Sizes = tuple[int, ...]
 
 _LARGE = 2**40  # a size that every kernel fits into
 _TRIED = 64  # sizes from there on: some layers refuse some
-_NAMES = {1: ("L",), 2: ("H", "W"), 3: ("D", "H", "W")}
 
 
 class OpenSource(ABC):
@@ -64,6 +64,10 @@ class OpenSource(ABC):
         """What a user gets of a compiled function."""
         return function
 
+    def signature(self, network: Expression) -> Signature:
+        """The arguments in the order of a call."""
+        return Signature.of(network)
+
     def of_rank(self, _rank: int) -> "OpenSource":
         """The same with another number of open sizes, of a source that has any number."""
         return self
@@ -83,7 +87,7 @@ class OpenLayer(OpenSource):
         each = written if isinstance(written, tuple) else (written,) * len(spec.input_sizes)
         named = tuple(dict.fromkeys(size for size in each if isinstance(size, str)))
         if not named:
-            named = names_of(len(spec.input_sizes))
+            named = size_names(len(spec.input_sizes))
             layer, fits = replace(layer, input_size=named), fits or spec.input_sizes
             each = named
         self.spec: Any = layer
@@ -92,7 +96,7 @@ class OpenLayer(OpenSource):
         self.periods = tuple(
             [math.lcm(*(step for size, step in zip(each, strides, strict=True) if size == n)) for n in named]
         )
-        self.any_size = fits or _first_that_fits(
+        self.any_size = fits or first_that_fits(
             lambda size: self.at((size,) * len(named)) and (size,) * len(named)
         )
 
@@ -129,7 +133,7 @@ class OpenModule(OpenSource):
     @property
     def names(self) -> tuple[str, ...]:  # type: ignore[override]
         """Those of as many sizes."""
-        return names_of(len(self.any_size))
+        return size_names(len(self.any_size))
 
     @property
     def periods(self) -> Sizes:  # type: ignore[override]
@@ -155,7 +159,7 @@ def open_of(source: object, batch_size: int | None = None) -> OpenSource | None:
         return source
     if isinstance(source, KnowsNetwork):
         letter = LETTER if batch_size is None else batch_size
-        network = _first_that_fits(lambda size: source.network(size, letter))
+        network = first_that_fits(lambda size: source.network(size, letter))
         x = next(t for term in network.terms for t in term.tensors if t.role is Role.INPUT)
         return OpenModule(source, letter, (_LARGE,) * (len(x.axes) - 2))
     if isinstance(source, Layer):
@@ -170,7 +174,7 @@ def open_of(source: object, batch_size: int | None = None) -> OpenSource | None:
         return None
     if isinstance(source, nn.Linear):
         return OpenLayer(_spec_of(source, (), batch_size))
-    return OpenLayer(_first_that_fits(lambda size: _spec_of(source, size, batch_size)))
+    return OpenLayer(first_that_fits(lambda size: _spec_of(source, size, batch_size)))
 
 
 def _spec_of(module: nn.Module, size: Any, batch_size: int | None) -> Layer:
@@ -179,22 +183,17 @@ def _spec_of(module: nn.Module, size: Any, batch_size: int | None) -> Layer:
     return found
 
 
-def names_of(rank: int) -> tuple[str, ...]:
-    """What the sizes of an input are called: H and W of an image."""
-    return _NAMES.get(rank) or tuple([f"I{place}" for place in range(1, rank + 1)])
-
-
-def _first_that_fits(make: Callable[[int], Any]) -> Any:
+def first_that_fits(make: Callable[[int], Any]) -> Any:
     """What is made for the first large size that is not refused.
 
     Raises:
-        SpecError: all are refused.
+        TnconvError: all are refused.
     """
-    refused: SpecError | None = None
+    refused: TnconvError | None = None
     for size in range(_LARGE, _LARGE + _TRIED):
         try:
             return make(size)
-        except SpecError as error:
+        except TnconvError as error:
             refused = refused or error
     assert refused is not None
     raise refused

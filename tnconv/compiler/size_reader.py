@@ -5,7 +5,6 @@ from functools import cached_property, lru_cache
 from typing import Any
 
 from tnconv.backends.arrays import Arrays
-from tnconv.backends.signature import Signature
 from tnconv.compiler.batches import BatchAxes
 from tnconv.compiler.open_source import Opened, OpenSource, Probe, Sizes, sizes_of
 from tnconv.compiler.source import Source
@@ -43,7 +42,7 @@ class SizeReader:
     ) -> None:
         self.op, self.source, self.probe, self.opened, self.forward_of = op, source, probe, opened, forward_of
         self.network, self.batch = network, batch
-        self.signature = Signature.of(network)
+        self.signature = source.signature(network)
         self._candidates = lru_cache(maxsize=1024)(self._search)
 
     @cached_property

@@ -3,7 +3,7 @@
 Both compile their network once for each equation and shapes, whatever the dtype and device, and keep it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from tnconv.api import compile
 from tnconv.compiler.compile_cache import as_key
+from tnconv.compiler.function import CompiledFunction
 from tnconv.compiler.options import OPTIONS
 from tnconv.errors import ArgumentError
 from tnconv.functional.equations import (
@@ -23,6 +24,8 @@ from tnconv.functional.equations import (
     shapes_of,
     zeros,
 )
+from tnconv.functional.open_equation import OpenEquation, opened
+from tnconv.ir import Network
 from tnconv.notation import affine_network, affine_shape, convolution_network, convolution_shape
 
 _PORTED = {"max_zeros": "same", "max_circular": "circular"}
@@ -67,12 +70,13 @@ def einsum(equation: str, /, *operands: Tensor, mode: str | None = None, **sizes
 
 def einsum_expression(
     equation: str, /, *shapes: Any, mode: str | None = None, **sizes: Any
-) -> EinsumFunction:
+) -> CompiledFunction:
     """Compile an equation for operands of given shapes.
 
     Args:
         equation: as for `einsum`.
-        shapes: one an operand; an axis that is a plain name may have a symbol as size, such as `"N"`.
+        shapes: one an operand; a size may be a name, such as `"N"`: a symbol where the axis is a plain name; elsewhere
+            the function is one for any size, as of `tnconv.compile` without `input_size`.
         mode: as for `einsum`.
         sizes: as for `einsum`.
 
@@ -85,8 +89,9 @@ def einsum_expression(
         PlanError: no plan was found, or a hint is for no symbol.
     """
     given, options = _parted(sizes)
-    network = affine_network(equation, shapes, given, mode)
-    return EinsumFunction(equation, network, compile(network, **options))
+    return _expression(
+        equation, lambda shapes: affine_network(equation, shapes, given, mode), shapes, options
+    )
 
 
 def conv_einsum(
@@ -153,12 +158,13 @@ def conv_einsum_expression(
     padding: int | Mapping[str, int] = 0,
     dilation: Any = 1,
     **options: Any,
-) -> EinsumFunction:
+) -> CompiledFunction:
     """Compile an equation in the notation of arXiv 2401.03384 for operands of given shapes.
 
     Args:
         equation: as for `conv_einsum`.
-        shapes: one an operand; the size of a letter that is not convolved may be a symbol, such as `"N"`.
+        shapes: one an operand; a size may be a name, such as `"N"`: a symbol where the letter is not convolved; else
+            the function is one for any size.
         mode: as for `conv_einsum`.
         stride: as for `conv_einsum`.
         padding: as for `conv_einsum`.
@@ -175,10 +181,18 @@ def conv_einsum_expression(
     """
     mode = _mode_of(options, mode)
     options.pop("padding_mode", None)
-    network = convolution_network(
-        equation, shapes, mode=mode, stride=stride, padding=padding, dilation=dilation
-    )
-    return EinsumFunction(equation, network, compile(network, **options))
+    own: dict[str, Any] = {"mode": mode, "stride": stride, "padding": padding, "dilation": dilation}
+    return _expression(equation, lambda shapes: convolution_network(equation, shapes, **own), shapes, options)
+
+
+def _expression(
+    equation: str, make: Callable[[Sequence[Any]], Network], shapes: Sequence[Any], options: dict[str, Any]
+) -> CompiledFunction:
+    """The function of an equation, for any size where names are open."""
+    found = opened(equation, make, shapes)
+    if isinstance(found, OpenEquation):
+        return compile(found, **options)
+    return EinsumFunction(equation, found, compile(found, **options))
 
 
 def _parted(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

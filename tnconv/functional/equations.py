@@ -72,8 +72,8 @@ def zeros(shape: tuple[int, ...], operands: tuple[Tensor, ...], arrays: Arrays) 
 
 
 def new_function(
-    key: tuple[Any, ...], operands: tuple[Tensor, ...], expression: Callable[..., EinsumFunction]
-) -> EinsumFunction:
+    key: tuple[Any, ...], operands: tuple[Tensor, ...], expression: Callable[..., CompiledFunction]
+) -> CompiledFunction:
     """Compile an equation for the shapes of operands, and keep it where none is open.
 
     Args:
@@ -88,9 +88,12 @@ def new_function(
         key = (*key[:2], shapes, *key[3:])
         return KEPT.get(key, lambda: expression(*shapes))
     try:  # another tracer has symbols for some sizes: they stay where a name stands alone on its axis
-        return expression(*[[_named(size) for size in operand.shape] for operand in operands])
+        found = expression(*[[_named(size) for size in operand.shape] for operand in operands])
+        if not found.sizes:
+            return found
     except TnconvError:
-        return expression(*map(fixed, operands))
+        pass
+    return expression(*map(fixed, operands))
 
 
 def _named(size: Any) -> int | str:

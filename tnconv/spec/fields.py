@@ -114,6 +114,12 @@ def shown(value: object) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
+def size_names(rank: int) -> tuple[str, ...]:
+    """What the sizes of an input are called where nobody says: H and W of an image."""
+    usual = {1: ("L",), 2: ("H", "W"), 3: ("D", "H", "W")}
+    return usual.get(rank) or tuple([f"I{place}" for place in range(1, rank + 1)])
+
+
 def spatial_dims(kernel_size: Extents, input_size: Extents) -> int:
     """The number of spatial dimensions: the length of either field, 1 if both are ints.
 

@@ -9,7 +9,7 @@ from torch import nn
 from tnconv.errors import SpecError
 from tnconv.spec.conv_spec import ConvSpec
 from tnconv.spec.conv_transpose_spec import ConvTransposeSpec
-from tnconv.spec.fields import Extents, Symbolic, shown, typed
+from tnconv.spec.fields import Extents, Symbolic, shown, size_names, typed
 from tnconv.spec.files import read_file
 from tnconv.spec.layer_spec import KnowsSpec, Layer, field_types, module_names, required_fields
 from tnconv.spec.linear_spec import LinearSpec
@@ -22,17 +22,24 @@ _BY_KIND = {layer.kind: layer for layer in LAYERS}
 _MODULES = module_names([module for layer in LAYERS for module in layer.modules])
 
 
-def load_spec(path: str | Path) -> LayerSpec:
+def load_spec(path: str | Path, *, any_size: bool = False) -> LayerSpec:
     """Read a spec from a TOML or JSON file.
 
     Its top-level keys are the fields of the spec, and `kind`, one of `"conv"` (the default),
     `"conv_transpose"`, `"linear"`, `"avg_pool"` and `"unfold"`.
+
+    Args:
+        path: of the file.
+        any_size: whether an input size that the file leaves out is one symbol for each value of `kernel_size`.
 
     Raises:
         SpecError: the file cannot be read, is not TOML or JSON, or its content is not a valid spec.
     """
     file = Path(path)
     content = read_file(file)
+    if any_size and isinstance(content, dict) and "kernel_size" in content and "input_size" not in content:
+        kernel = content["kernel_size"]
+        content = content | {"input_size": size_names(len(kernel) if isinstance(kernel, list) else 1)}
     try:
         return _from_dict(content)
     except SpecError as error:
