@@ -82,7 +82,7 @@ def check(fn: CompiledFunction, shards: Mapping[str, str], ranks: Sequence[int])
 
 
 @pytest.mark.parametrize(
-    ("layer", "step"), [(GROUPED, 1), (DILATED, 1), (TRANSPOSED, 2), (CIRCULAR, 2), (LINEAR, 3)], ids=str
+    ("layer", "step"), [(GROUPED, 1), (DILATED, 2), (TRANSPOSED, 3), (CIRCULAR, 3), (LINEAR, 4)], ids=str
 )
 def test_every_operation_is_shared_out_by_an_index(layer, step):
     """All pairs of operation and index: `make distributed`."""

@@ -176,7 +176,7 @@ def page(folder: str) -> list[tuple[str, str]]:
 
 
 def work(rank: int, folder: str) -> dict[str, Any]:
-    faults = every_index(rank, (2,), [GROUPED], step=4)
+    faults = every_index(rank, (2,), [GROUPED], step=6)
     mesh = init_device_mesh("cpu", (2,), mesh_dim_names=("data",))
     for op, index in DIFFERENTIATED:
         faults += gradients(rank, mesh, GROUPED, op, {index: "data"})
