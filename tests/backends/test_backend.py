@@ -57,7 +57,9 @@ def test_what_a_backend_lacks_is_refused_by_name(capability, registered):
     if capability is Capability.DTENSORS:
         with pytest.raises(OperationError, match=message):
             shard(
-                tnconv.compile(SPEC, backend="mine"), SimpleNamespace(mesh_dim_names=("data",)), {"n": "data"}
+                tnconv.compile(SPEC, backend="mine"),
+                SimpleNamespace(mesh_dim_names=("data",), get_coordinate=lambda: [0]),
+                {"n": "data"},
             )
         return
     if capability in ASKED:

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Partial, Placement, Replicate, Shard
 
-from tnconv.distributed.exchange import Exchange
+from tnconv.distributed.collectives import Exchange
 from tnconv.distributed.index_ranges import Range, chunks
 from tnconv.distributed.local_network import Slab
 

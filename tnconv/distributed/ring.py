@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tnconv.distributed.exchange import all_to_all
+from tnconv.distributed.collectives import all_to_all
 from tnconv.distributed.index_ranges import Range, divide
 from tnconv.distributed.local_network import LocalNetworks, Slab, Use, outermost
 

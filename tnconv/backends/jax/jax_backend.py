@@ -18,7 +18,7 @@ try:
     import jax.experimental
     import jax.numpy as jnp
 
-    from tnconv.backends.jax.lowering import lower
+    from tnconv.backends.jax.jax_lowering import lower
 except ImportError as error:
     raise PluginError(f"backend 'jax' cannot import JAX ({error}); pip install 'tnconv[jax]'") from error
 
