@@ -185,4 +185,8 @@ def test_sums_and_floors_are_sympys_until_they_are_monomials():
     assert as_scalar(Fraction(1, 3)) == sympy.Rational(1, 3)
     assert polynomial_text(twin(N) ** 2 + 3, {"N": "(x.shape[0])"}) == "(x.shape[0])**2 + 3"
     assert polynomial_text(sympy.floor(twin(N) / 2), {"N": "N"}) is None
+    assert (
+        polynomial_text(as_size("3*((N - 1)//2) + 1"), {"N": "(x.shape[0])"})
+        == "3*(((x.shape[0]) - 1)//2) + 1"
+    )
     assert polynomial_text(twin(N) / 2 + 1, {"N": "N"}) is None

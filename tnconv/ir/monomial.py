@@ -357,7 +357,7 @@ def as_scalar(value: Any) -> Scalar:
 
 
 def polynomial_text(value: Any, names: Mapping[str, str]) -> str | None:
-    """Python source of a polynomial with integer coefficients; None where an expression is none.
+    """Python source of a polynomial of symbols and floors with integer coefficients; None where an expression is none.
 
     Args:
         value: an int or an expression.
@@ -367,7 +367,7 @@ def polynomial_text(value: Any, names: Mapping[str, str]) -> str | None:
         return str(value)
     if isinstance(value, Monomial):
         return value.text(names) if value.is_integer else None
-    text = sympy.pycode(value)
-    if not value.is_polynomial() or "/" in text or "." in text:
+    text = str(value)
+    if "/" in text.replace("//", "") or "." in text or re.search(r"[A-Za-z]\(|\*\*\(?-", text):
         return None
     return re.sub(r"[A-Za-z_]\w*", lambda found: names[found[0]], text)

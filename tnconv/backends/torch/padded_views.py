@@ -5,8 +5,11 @@ from dataclasses import replace
 from math import prod
 
 from tnconv.backends.torch.emit import Emitter, Value, call, singles
+from tnconv.errors import LoweringError
 from tnconv.ir import Delta, Index, Relational, Size, fresh, product, reach
 from tnconv.ir.affine import reach_of_sizes, reverse
+from tnconv.ir.index import normal
+from tnconv.ir.monomial import expanded
 from tnconv.program import Call, Var
 from tnconv.program.program_text import EVERY
 
@@ -109,9 +112,7 @@ def window_view(
         relations = [reverse(r, r.left) if r.left in turned else r for r in relations]
     amounts: dict[Index, tuple[int, int]] = {}
     for relation in relations:
-        found = reach(relation.terms, relation.offset)
-        assert found is not None
-        amounts[relation.left] = (-found.low, found.high - (relation.left.size - 1))
+        amounts[relation.left] = _around(relation)
     value = pad(em, value, amounts)
     flips: list[Index] = []
     for relation in relations:
@@ -122,6 +123,22 @@ def window_view(
         return value
     places = [value.position(i) for i in flips]
     return em.derive(value, "windows", call("flip", value, tuple(places)), value.dims, copied=True)
+
+
+def _around(relation: Relational) -> tuple[int, int]:
+    """Cells that a relation reaches before the first of its left index and behind the last; negative where it does not.
+
+    Raises:
+        LoweringError: their number depends on symbols.
+    """
+    found = reach_of_sizes(((a, x.size) for a, x in relation.terms), relation.offset)
+    before, behind = normal(-found.low), normal(expanded(found.high - (relation.left.size - 1)))
+    if not isinstance(before, int) or not isinstance(behind, int):
+        raise LoweringError(
+            f"windows of axis {relation.left.name!r} reach {before} cells before and {behind} behind it, which depends "
+            "on symbols; give integer sizes"
+        )
+    return before, behind
 
 
 def _is_turned(relation: Relational, anyhow: Collection[Index]) -> bool:
