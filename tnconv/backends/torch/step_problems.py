@@ -97,9 +97,9 @@ def _writable(
         if solved is None or len(solved.terms) != 1 or index not in output:
             continue
         other = solved.terms[0][1]
-        lonely = not any(index in v.legs for v in operands) and not any(index in r.indices for r in rest)
+        reduced = not any(index in v.legs for v in operands) and not any(index in r.indices for r in rest)
         known = any(other in v.legs for v in operands) or any(other in r.indices for r in rest)
-        if lonely and known and other not in output:
+        if reduced and known and other not in output:
             return solved
     return None
 

@@ -101,8 +101,8 @@ def best_layout(problem: Problem) -> "Candidate | None":
     """
     a, b = problem.operands
     split = split_legs(a, b, problem.open)
-    lonely = [i for i in (*split.left, *split.right) if i not in problem.open]
-    if lonely or not split.summed or not (split.left or split.right):
+    reduced = [i for i in (*split.left, *split.right) if i not in problem.open]
+    if reduced or not split.summed or not (split.left or split.right):
         return None
     found, profile = _candidates(problem), problem.profile
     alike = profile.alike * problem.count(dict.fromkeys((*a.legs, *b.legs))) / profile.matmul * profile.copy

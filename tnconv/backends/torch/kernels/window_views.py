@@ -75,10 +75,10 @@ class Windows(Kernel):
             if made == value.legs:
                 operands.append(value)
                 continue
-            lonely = self._lonely(problem, place)
-            total += profile.copying(problem.count(value.legs) / 2) + self._added(problem, value, lonely)
-            legs = tuple(i for i in made if i not in lonely)
-            operands.append(Value(value.name, singles(legs), contiguous=bool(lonely)))
+            reduced = self._reduced_only(problem, place)
+            total += profile.copying(problem.count(value.legs) / 2) + self._added(problem, value, reduced)
+            legs = tuple(i for i in made if i not in reduced)
+            operands.append(Value(value.name, singles(legs), contiguous=bool(reduced)))
         return total, replace(problem, operands=tuple(operands), relations=())
 
     def emit(self, problem: Problem, em: Emitter) -> Value:
@@ -94,22 +94,22 @@ class Windows(Kernel):
         assert relations is not None
         operands = []
         for place, operand in enumerate(problem.operands):
-            value, lonely = operand, self._lonely(problem, place)
+            value, reduced = operand, self._reduced_only(problem, place)
             rest = [r for r in relations if r.left in value.legs]
-            single = [i for i in lonely if problem.uses(i) == 1]
+            single = [i for i in reduced if problem.uses(i) == 1]
             for relation in [r for r in rest if any(i in single for i in r.indices)]:
                 windows = gather(em, value, [relation], single)
                 value = _summed(em, windows, [i for i in relation.indices if i in single])
                 rest.remove(relation)
-            operands.append(_summed(em, gather(em, value, rest), [i for i in lonely if i not in single]))
+            operands.append(_summed(em, gather(em, value, rest), [i for i in reduced if i not in single]))
         return replace(problem, operands=tuple(operands), relations=())
 
     @staticmethod
-    def _added(problem: Problem, value: Value, lonely: Sequence[Index]) -> float:
+    def _added(problem: Problem, value: Value, reduced: Sequence[Index]) -> float:
         """Microseconds to add up slices, one axis after another; a slice is read, not copied."""
         profile, cells, total = problem.profile, problem.count(value.legs), 0.0
         for relation in window_relations(problem) or ():
-            gone = problem.count(i for i in relation.indices if i in lonely)
+            gone = problem.count(i for i in relation.indices if i in reduced)
             if relation.left in value.legs and gone > 1:
                 cells = cells * problem.count(x for _, x in relation.terms) // problem.count((relation.left,))
                 total += 4 * profile.call + profile.copying(cells / 2)
@@ -117,7 +117,7 @@ class Windows(Kernel):
         return total
 
     @staticmethod
-    def _lonely(problem: Problem, place: int) -> tuple[Index, ...]:
+    def _reduced_only(problem: Problem, place: int) -> tuple[Index, ...]:
         """The latent indices that only the windows of one operand have."""
         made = Windows._legs(problem)
         others = {i for p, legs in enumerate(made) if p != place for i in legs}
