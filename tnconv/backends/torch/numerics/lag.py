@@ -144,11 +144,7 @@ class _Scheme:
 
 def correlate_axes(x: Tensor, scheme: "_Scheme", out: Tensor | None, beta: float) -> Tensor:
     """`correlate` of the cells that are used."""
-    if scheme.variant == "lag2":
-        return _lag2(x, scheme, out, beta)
-    if scheme.variant == "lag1":
-        return _lag1(x, scheme, out, beta)
-    return _windows(x, scheme, out, beta)
+    return {"lag2": _lag2, "lag1": _lag1, "windows": _windows}[scheme.variant](x, scheme, out, beta)
 
 
 def _windows(x: Tensor, scheme: _Scheme, out: Tensor | None, beta: float) -> Tensor:
