@@ -18,7 +18,7 @@ from tnconv.compiler.chunk_jobs import ChunkJob, put_together
 from tnconv.compiler.function import CompiledFunction
 from tnconv.distributed import run
 from tnconv.distributed.finished_sums import Folder
-from tnconv.errors import ArgumentError, DistributedError, PlanError, UnknownSizeError
+from tnconv.errors import ArgumentError, DistributedError, OperationError, PlanError
 
 N = 5
 CHUNKED = (  # an operation, a memory limit, the number of chunks
@@ -81,14 +81,24 @@ def test_what_jobs_refuse():
         run(fn)(values[0].requires_grad_(), values[1])
 
 
-def test_a_function_of_any_size_has_no_chunks():
-    fn = tnconv.compile(torch.nn.Conv2d(2, 3, 3), "forward")
-    for call in (lambda: run(fn), lambda: fn.jobs(N=2)):
-        with pytest.raises(
-            UnknownSizeError, match=r"'network' of 'forward' depends on H, W, which is left open"
-        ):
-            call()
-    assert len(fn.at(H=5, W=5).jobs(N=2)) == 1
+def test_jobs_of_a_function_of_any_size():
+    fn = tnconv.compile(torch.nn.Conv2d(2, 3, 3), "weight_vjp", memory_limit=6000)
+    x, dy = torch.randn(4, 2, 9, 8, dtype=torch.float64), torch.randn(4, 3, 7, 6, dtype=torch.float64)
+    with pytest.raises(
+        PlanError, match=r"made for given sizes \['H', 'N', 'W'\], but got \['N'\]|depends on H, W"
+    ):
+        fn.jobs(N=4)
+    jobs = fn.jobs(N=4, H=9, W=8)
+    assert len(jobs) > 1
+    assert distance(put_together(jobs, [job(x, dy) for job in jobs]), fn(x, dy)) <= CLOSE
+    assert distance(run(fn)(x, dy), fn(x, dy)) <= CLOSE
+
+
+def test_operations_that_are_compiled_together_are_refused():
+    fn = tnconv.compile(GROUPED, ["weight_vjp", "kfac_expand"])
+    with pytest.raises(OperationError, match=r"compiled together, with a network each; give one of them"):
+        run(fn)
+    assert len(fn.functions[0].jobs(N=2)) == 1
 
 
 def test_one_process_alone():

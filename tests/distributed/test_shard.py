@@ -1,5 +1,6 @@
 """Sharded functions over processes: values, placements, gradients, what is sent, and what is refused."""
 
+import pickle
 import re
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import torch
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor
 
+import tnconv
 from tests.distributed.sharding_cases import (
     CLOSE,
     DILATED,
@@ -116,6 +118,7 @@ def refusals(mesh: DeviceMesh) -> list[str]:
         lambda: shard(fn, mesh, {"n": "data"})(lain[0][:0], *lain[1:]),
         lambda: shard(compiled(GROUPED, "forward", backend="reference"), mesh, {"n": "data"}),
         lambda: shard(fn, mesh, {"n": "data"}, gather="some"),
+        lambda: shard(tnconv.compile(torch.nn.Conv2d(2, 3, 3), "forward"), mesh, {"n": "data"}),
         lambda: shard(fn, mesh, {"n": "data"}, gather="ring")(*lain),
     ):
         try:
@@ -155,6 +158,13 @@ def unusual(mesh: DeviceMesh) -> list[float]:
     return found
 
 
+def pickled(mesh: DeviceMesh) -> float:
+    """A function that was pickled has the indices of its layer still."""
+    fn = compiled(GROUPED, "unfold")
+    sharded, given = shard(pickle.loads(pickle.dumps(fn)), mesh, {"g": "data"}), values_of(fn)
+    return distance(sharded(*sharded.distribute(*given)).full_tensor(), fn(*given))
+
+
 def named(mesh: DeviceMesh) -> float:
     """Arguments by name, one of them a partial sum."""
     fn = compiled(GROUPED, "forward")
@@ -191,6 +201,7 @@ def work(rank: int, folder: str) -> dict[str, Any]:
         "named": named,
         "outside": outside,
         "unusual": unusual,
+        "pickled": pickled,
     }
     return {"faults": faults, "page": page(folder)} | {name: part(mesh) for name, part in parts.items()}
 
@@ -252,6 +263,10 @@ def test_complex_values_and_sampled_ones(found):
     assert all(len(each["unusual"]) == 5 and max(each["unusual"]) <= CLOSE for each in found)
 
 
+def test_a_function_that_was_pickled(found):
+    assert all(each["pickled"] <= CLOSE for each in found)
+
+
 def test_a_process_outside_the_mesh(found):
     assert found[0]["outside"] == "True"
     assert "this process is not in the mesh DeviceMesh((data=1)" in found[1]["outside"]
@@ -267,7 +282,8 @@ def test_a_process_outside_the_mesh(found):
         (4, "size 'N' of 'conv1d.forward' is 0, of which no rank gets a part"),
         (5, "backend 'reference' has no tnconv.distributed: its arrays are no DTensors"),
         (6, "gather='some' is not known; use 'auto', 'all', 'ring'"),
-        (7, "no argument of 'conv1d.forward' is read with an index of ['n'] and with its copy"),
+        (7, "sizes H, W of 'forward' are open; shard the function of a size, at(H=56, W=56)"),
+        (8, "no argument of 'conv1d.forward' is read with an index of ['n'] and with its copy"),
     ],
 )
 def test_what_is_refused(found, number, message):

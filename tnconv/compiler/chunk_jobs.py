@@ -130,17 +130,20 @@ def jobs_of(function: "CompiledFunction", sizes: Mapping[str, Any]) -> list[Chun
     Raises:
         PlanError: a size is missing, or is not one of the function's.
     """
-    symbols = function.network.symbols
-    if set(symbols) != set(sizes):
+    given = dict(sizes)
+    if set(function.sizes) <= set(given):
+        function = function.at(**{name: given.pop(name) for name in function.sizes})
+    symbols = tuple(dict.fromkeys((*function.sizes, *function.network.symbols)))
+    if set(symbols) != set(given):
         raise PlanError(
-            f"jobs of {function.network.name!r} are made for given sizes {sorted(symbols)}, but got {sorted(sizes)}; "
+            f"jobs of {function.op!r} are made for given sizes {sorted(symbols)}, but got {sorted(sizes)}; "
             f"call jobs({', '.join(f'{name}=…' for name in symbols)})"
         )
     cuts = []
     for each in function.plan.slices:
-        size = evaluate(each.size, sizes)
+        size = evaluate(each.size, given)
         cuts.append([(start, min(each.chunk, size - start)) for start in range(0, size, each.chunk)])
-    return [ChunkJob(function, dict(sizes), number, pieces) for number, pieces in enumerate(product(*cuts))]
+    return [ChunkJob(function, given, number, pieces) for number, pieces in enumerate(product(*cuts))]
 
 
 def put_together(jobs: Sequence[ChunkJob], parts: Iterable[Tensor]) -> Tensor:

@@ -10,10 +10,13 @@ from torch.distributed.tensor import DTensor
 
 from tnconv.compiler.choose import choose
 from tnconv.compiler.function import CompiledFunction
+from tnconv.compiler.joint import JointFunction
 from tnconv.distributed.local_network import Slab
 from tnconv.distributed.placements import Fetch, Laid, Traffic
 from tnconv.distributed.ring import Rotation, joined
+from tnconv.errors import OperationError
 from tnconv.ir import Expression, Sum
+from tnconv.passes import Pipeline
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,10 +98,30 @@ def bound(network: Expression, values: Mapping[str, int]) -> Expression:
     return network.map_terms(lambda term: term.bind(own)) if isinstance(network, Sum) else network.bind(own)
 
 
+def refuse_several(fn: CompiledFunction) -> None:
+    """Refuse a function of several operations.
+
+    Raises:
+        OperationError: it is one.
+    """
+    if isinstance(fn, JointFunction):
+        raise OperationError(
+            f"operations {fn.op} are compiled together, with a network each; give one of them, as in functions[0]"
+        )
+
+
 def derived_network(fn: CompiledFunction) -> Expression:
     """The network of an operation as it was derived, before it was rewritten: indices have the names of a layer."""
-    count = len(fn.built.candidate.task.passes.passes)
+    count = len(_passes(fn).passes)
     return fn.stages[-count].before if count else fn.network
+
+
+def _passes(fn: CompiledFunction) -> Pipeline:
+    """The passes that rewrote the network; a pickle has lost them, but texts of stages tell the usual ones."""
+    passes, usual = fn.built.candidate.task.passes, Pipeline.parse("default")
+    texts = [str(each) for each in usual.passes]
+    same = not passes.passes and [stage.text for stage in fn.stages[-len(texts) :]] == texts
+    return usual if same else passes
 
 
 def compiled_like(
@@ -120,6 +143,6 @@ def compiled_like(
     task = fn.built.candidate.task
     judged = task.objective
     objective = replace(judged, frozen=renamed(judged.frozen), constant=renamed(judged.constant))
-    rewritten, stages = task.passes.run(network)
+    rewritten, stages = _passes(fn).run(network)
     chosen = choose(replace(task, network=rewritten, hints={}, objective=objective), limit)
     return CompiledFunction(fn.op, rewritten, stages, chosen.executable, None, None, fn.arithmetic)

@@ -14,7 +14,14 @@ from tnconv.backends.signature import Signature
 from tnconv.compiler.function import CompiledFunction
 from tnconv.distributed.choice import chosen_indices
 from tnconv.distributed.index_ranges import divide
-from tnconv.distributed.local_function import Ready, Turn, bound, compiled_like, derived_network
+from tnconv.distributed.local_function import (
+    Ready,
+    Turn,
+    bound,
+    compiled_like,
+    derived_network,
+    refuse_several,
+)
 from tnconv.distributed.local_network import LocalNetworks, Slab, Use
 from tnconv.distributed.placements import Fetch, coordinate, fetch, laid, redistribution, round_trip
 from tnconv.distributed.ring import Ring, Rotation, ring_of
@@ -58,8 +65,8 @@ def shard(
         A function on DTensors of that mesh, which takes the arguments of `fn`; gradients go through.
 
     Raises:
-        OperationError: an index is unknown, or cannot be shared out; or the mesh has no such dimension.
-        UnknownSizeError: sizes of the function are open; shard `fn.at(H=…)`.
+        OperationError: an index is unknown, or cannot be shared out; the mesh has no such dimension; or sizes of the
+            function are open, or it is of several operations.
     """
     if gather not in _GATHER:
         raise OperationError(f"gather={gather!r} is not known; use {', '.join(map(repr, _GATHER))}")
@@ -95,7 +102,12 @@ class Sharded:
             raise OperationError(
                 f"this process is not in the mesh {mesh}; shard a function in the processes that are, or over all"
             )
-        _ = fn.network  # which one of any size refuses: it has none
+        refuse_several(fn)
+        if fn.sizes:
+            raise OperationError(
+                f"sizes {', '.join(fn.sizes)} of {fn.op!r} are open; shard the function of a size, "
+                f"at({', '.join(f'{name}=56' for name in fn.sizes)})"
+            )
         backend = fn.built.candidate.task.backend
         if Capability.DTENSORS not in backend_of(backend).capabilities:
             raise OperationError(Capability.DTENSORS.refused(backend))
@@ -308,8 +320,7 @@ class Sharded:
                 f"size {empty[0]!r} of {self.fn.network.name!r} is 0, of which no rank gets a part; call it with "
                 "one example at least"
             )
-        network = self._network
-        whole = bound(network, values)
+        whole = bound(self._network, values)
         divisions = tuple(divide(whole, index, dim, self.mesh.size(dim)) for dim, index in self._dims.items())
         return LocalNetworks(whole, divisions, self.mesh.ndim)
 

@@ -9,9 +9,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from tnconv.compiler.any_size import AnySizeFunction
 from tnconv.compiler.chunk_jobs import ChunkJob
 from tnconv.compiler.function import CompiledFunction
 from tnconv.distributed.finished_sums import FinishedSum, Folder, digest
+from tnconv.distributed.local_function import refuse_several
 from tnconv.errors import ArgumentError, DistributedError
 
 
@@ -36,7 +38,7 @@ def run(
         A function on tensors, of the arguments of `fn`. Gradients do not go through: `shard` has them.
 
     Raises:
-        UnknownSizeError: sizes of the function are open; run `fn.at(H=…)`.
+        OperationError: the function is of several operations.
     """
     return SharedJobs(fn, group, None if resume is None else Folder(Path(resume)), every)
 
@@ -50,7 +52,7 @@ class SharedJobs:
     """
 
     def __init__(self, fn: CompiledFunction, group: Any, folder: Folder | None, every: float) -> None:
-        _ = fn.network  # which one of any size refuses: it has none
+        refuse_several(fn)
         if group is None and dist.is_available() and dist.is_initialized():
             group = dist.group.WORLD
         self.fn, self.group, self._folder, self._every = fn, group, folder, every
@@ -68,24 +70,26 @@ class SharedJobs:
             ArgumentError: an argument does not fit or needs a gradient, or the folder is of another computation.
             DistributedError: another rank is lost.
         """
-        given = tuple(self.fn._signature.collect(tensors, named))
+        given = tensors if not named else tuple(self.fn._signature.collect(tensors, named))
         found = [
-            n for n, t in zip(self.fn.arguments, given, strict=True) if getattr(t, "requires_grad", False)
+            n for n, t in zip(self.fn.arguments, given, strict=False) if getattr(t, "requires_grad", False)
         ]
         if found and torch.is_grad_enabled():
             raise ArgumentError(
                 f"argument {found[0]!r} requires a gradient, which does not go through jobs; detach it, call within "
                 "torch.no_grad(), or use tnconv.distributed.shard"
             )
+        fn = self.fn._of_call(given, {}) if isinstance(self.fn, AnySizeFunction) else self.fn
+        assert isinstance(fn, CompiledFunction)
         with torch.no_grad():
-            return self._computed(given)
+            return self._computed(fn, given)
 
-    def _computed(self, tensors: tuple[Any, ...]) -> Tensor:
-        arrays, arithmetic = self.fn._arrays, self.fn.arithmetic
-        sizes = self.fn._signature.check(tensors, arrays, arithmetic.takes_mixed(tensors, arrays))
-        jobs = self.fn.jobs(**{name: sizes[name] for name in self.fn.network.symbols})
+    def _computed(self, fn: CompiledFunction, tensors: tuple[Any, ...]) -> Tensor:
+        arrays, arithmetic = fn._arrays, fn.arithmetic
+        sizes = fn._signature.check(tensors, arrays, arithmetic.takes_mixed(tensors, arrays))
+        jobs = fn.jobs(**{name: sizes[name] for name in fn.network.symbols})
         dtype = arithmetic.result_dtype(tensors, arrays)
-        dtype = dtype.to_real() if self.fn.network.real else dtype
+        dtype = dtype.to_real() if fn.network.real else dtype
         mine = _Mine(torch.zeros(jobs[0].shape, dtype=dtype, device=tensors[0].device), len(jobs), self.rank)
         finished = self._finished(jobs, tensors)
         for number, each in enumerate(finished):
