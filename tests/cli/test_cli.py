@@ -98,6 +98,13 @@ def test_ops_lists_options_and_references():
         assert ('bias="joint"' in row) == ("joint" in operation.options)
 
 
+def test_ops_cost_prints_formulas_of_a_general_layer():
+    lines = run("ops", "--cost").stdout.splitlines()
+    assert any(line.split() == ["forward", "9*C*D*H*N*W"] for line in lines)
+    assert any(line.split() == ["kfac_reduce", "81*C**2*N"] for line in lines)
+    assert json.loads(run("ops", "--cost", "--json").stdout)["kfac_expand"] == "81*C**2*H*N*W"
+
+
 def test_ops_as_json():
     result = run("ops", "--json")
     assert result.exit_code == 0, result.output

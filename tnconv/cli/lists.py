@@ -1,5 +1,7 @@
 """`tnconv ops` and `tnconv passes`: what there is."""
 
+from typing import Annotated
+
 import typer
 
 from tnconv import ops, passes
@@ -7,19 +9,52 @@ from tnconv.cli.common import app, print_json, print_table
 from tnconv.cli.compile import AsJson
 from tnconv.inspect import registry_page
 from tnconv.inspect.docstrings import first_line
+from tnconv.ir import Size
 from tnconv.ops import operations_page
-from tnconv.passes import Pass
+from tnconv.passes import Pass, Pipeline
+from tnconv.planner import DEFAULT_HINT, make_plan
+from tnconv.spec import ConvSpec
 
 
-@app.command(name="ops", epilog="Example: tnconv ops --json")
-def list_operations(as_json: AsJson = False) -> None:
+@app.command(name="ops", epilog="Example: tnconv ops --cost")
+def list_operations(
+    as_json: AsJson = False,
+    cost: Annotated[
+        bool, typer.Option("--cost", help="Print what each operation costs, as a formula of sizes.")
+    ] = False,
+) -> None:
     """List the operations with their formulas, result legs, options and references."""
+    if cost:
+        _list_costs(as_json)
+        return
     if as_json:
         print_json([operations_page.record(o) for o in ops.list()])
         return
     found = ((name, ops.get(name)) for name in ops.available())
     rows = ((name, o.formula, o.legs, " ".join(operations_page.options(o)), o.reference) for name, o in found)
     print_table(("operation", "formula", "result legs", "options", "reference"), rows)
+
+
+def _multiplications(name: str, layer: ConvSpec) -> Size:
+    """Those of an operation of a layer, as a formula."""
+    operation = ops.get(name)
+    derived, _ = ops.derive(operation, layer.network(operation.bias), ops.Options()).run()
+    network, _ = Pipeline.parse("default").run(derived)
+    return make_plan(network).multiplications
+
+
+def _list_costs(as_json: bool) -> None:
+    """The multiplications of each operation of a convolution with any channels and sizes."""
+    layer = ConvSpec("C", "D", 3, ("H", "W"), padding=1, bias=True)
+    found = {operation.name: str(_multiplications(operation.name, layer)) for operation in ops.list()}
+    if as_json:
+        print_json(found)
+        return
+    print_table(("operation", "multiplications"), found.items())
+    typer.echo(
+        "\nfor N images of H x W, C to D channels, a kernel of 3 x 3 with padding 1, V rows of z for each image; "
+        f"planned for sizes of {DEFAULT_HINT}"
+    )
 
 
 @app.command(name="passes", epilog="Example: tnconv passes --json")

@@ -46,9 +46,9 @@ class Stage:
     pass_: Pass | None = field(default=None, compare=False)
 
     @classmethod
-    def of(cls, each: Pass, before: Expression, result: PassResult, guards: Guards | None = None) -> "Stage":
+    def of(cls, each: Pass, before: Expression, result: PassResult, guards: Guards = NO_GUARDS) -> "Stage":
         """What a pass did to an expression, with what it took to be so."""
-        parts = (before, result.network, result.changed, result.notes, result.fired, guards or NO_GUARDS)
+        parts = (before, result.network, result.changed, result.notes, result.fired, guards)
         return cls(str(each), *parts, each)
 
     def __reduce__(self) -> tuple[Callable[..., "Stage"], tuple[Any, ...]]:
