@@ -2,12 +2,14 @@
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import tnconv
 from tnconv import ConvSpec, ConvTransposeSpec, LinearSpec, PoolSpec, ops
 from tnconv.backends import reference
-from tnconv.errors import TnconvError
+from tnconv.errors import NetworkError, TnconvError
 from tnconv.ir import evaluate
 from tnconv.ir.guards import NO_GUARDS
 from tnconv.passes import Pipeline
@@ -120,3 +122,14 @@ def test_costs_are_formulas(name, formula):
         assert make_plan(network, planner="left-to-right").multiplications == evaluate(
             plan.multiplications, sizes
         )
+
+
+def test_a_compiled_function_says_what_its_sizes_need_and_refuses_others():
+    function = tnconv.compile(ConvSpec(2, 3, 3, ("H", "W"), stride=2), "kfac_reduce")
+    assert str(function.guards) == "H >= 3, W >= 3"
+    assert str(function.cost.multiplications) == "324*N"
+    assert function.cost.at(N=8, H=56, W=56).multiplications == 324 * 8
+    with pytest.raises(NetworkError, match=r"needs a value for H"):
+        function.cost.at(N=8)
+    with pytest.raises(TnconvError, match=r"kernel has 3 cells .* padded input has 2"):
+        function(torch.zeros(1, 2, 2, 5))

@@ -20,6 +20,7 @@ from tnconv.compiler.size_reader import SizeReader
 from tnconv.compiler.traced_sizes import TRACED, constant, general, placed
 from tnconv.compiler.variants import Programs, Variants
 from tnconv.errors import ArgumentError, PlanError, UnknownSizeError
+from tnconv.ir.guards import NO_GUARDS, Guards
 from tnconv.ir.integers import as_integer
 
 _MOST_KNOWN = 1000  # shapes of arguments whose function is known
@@ -253,6 +254,12 @@ class AnySizeFunction(CompiledFunction):
                 f"{name!r} of {self.op!r} depends on {', '.join(self.sizes)}, which is left open ({error}); take it of "
                 f"at({sizes}), or compile with hints={{{hints}}} for that of the size that you expect"
             ) from error
+
+    @property
+    def guards(self) -> Guards:
+        """What has to hold of the sizes: a call with others is refused, with both."""
+        spec = self._source.symbolic().spec
+        return NO_GUARDS if spec is None else spec.guards
 
     @cached_property
     def _derived(self) -> Derived:

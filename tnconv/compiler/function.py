@@ -20,6 +20,7 @@ from tnconv.compiler.inspected import Inspected
 from tnconv.compiler.sampled_rows import Cut, cuts_of, draws_of, sizes_of
 from tnconv.errors import ArgumentError, OperationError
 from tnconv.ir import Expression
+from tnconv.ir.guards import NO_GUARDS, Guards
 from tnconv.ir.index import integers_of
 from tnconv.passes import Stage
 from tnconv.passes.sample import Sample
@@ -195,6 +196,12 @@ class CompiledFunction(Inspected):
         if self.accumulating is None:
             return self.cost
         return Cost(self.cost.multiplications, accumulating_peak(self.plan, self.accumulating))
+
+    @property
+    def guards(self) -> Guards:
+        """What has to hold of sizes that are symbols, such as `K <= H + 2`: of the layer, and for what passes did."""
+        own = NO_GUARDS if self.spec is None else self.spec.guards
+        return sum((stage.guards for stage in self.stages), own)
 
     def draw_rows(
         self,
