@@ -17,7 +17,7 @@ from tnconv.compiler.function import CompiledFunction
 from tnconv.nn.sampled.fractions import Kept
 from tnconv.nn.sampled.sampled_autograd import Call, Gradient, Parameters, Sampler, applied
 from tnconv.nn.sampled.sampled_conv import ConvCalculus
-from tnconv.nn.tensorised.factorised_module import Description, weight_of
+from tnconv.nn.tensorised.factorised_call import Description, weight_of
 from tnconv.spec import ConvSpec
 
 

@@ -9,13 +9,9 @@ from tnconv.errors import SpecError
 from tnconv.ir import as_integer
 from tnconv.nn.tensorised import decompose
 from tnconv.nn.tensorised.budget import Budget
-from tnconv.nn.tensorised.factorised_module import (
-    OfOneDimension,
-    OfThreeDimensions,
-    OfTwoDimensions,
-    TensorisedConv,
-)
+from tnconv.nn.tensorised.factorised_module import TensorisedConv
 from tnconv.nn.tensorised.factors import Factors, Family, Ranks, WeightShape, bond, parameter
+from tnconv.nn.tensorised.fixed_dims import OfOneDimension, OfThreeDimensions, OfTwoDimensions
 from tnconv.nn.tensorised.tucker import channel_factors, channel_limits
 from tnconv.spec.fields import shown
 

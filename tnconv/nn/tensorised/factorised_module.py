@@ -1,22 +1,20 @@
-"""The module that all factorised convolutions are: parameters, one network, compiled once for each input size."""
+"""The module that all factorised convolutions are: its arguments, its parameters, and what torch's modules have."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from math import prod
 from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 
-from tnconv.api import compile
 from tnconv.compiler.function import CompiledFunction
 from tnconv.compiler.source import KnowsNetwork
-from tnconv.errors import ArgumentError, SpecError
-from tnconv.functional import by_torch
-from tnconv.functional.compiled_calls import OpenSizes, kept, no_tensors, without_batch
+from tnconv.errors import SpecError
+from tnconv.functional.compiled_calls import no_tensors
 from tnconv.functional.types import Ints, Padding
-from tnconv.functional.visible import VisibleLayer, seen
-from tnconv.ir import Expression, Network
+from tnconv.functional.visible import seen
+from tnconv.ir import Expression
 from tnconv.nn.conv_modules import ConvNd
 from tnconv.nn.modules import (
     any_input,
@@ -27,76 +25,22 @@ from tnconv.nn.modules import (
     symmetric,
 )  # fmt: skip
 from tnconv.nn.tensorised.budget import Budget
-from tnconv.nn.tensorised.factors import Family, WeightShape, channel_shape, layer_network
+from tnconv.nn.tensorised.factorised_call import (
+    Description,
+    FactoredLayer,
+    SampledBy,
+    Shape,
+    convolved,
+    layer_function,
+    weight_of,
+)
+from tnconv.nn.tensorised.factors import Family, WeightShape, channel_shape
 from tnconv.nn.tensorised.from_dense import check_dtype, decomposed
 from tnconv.nn.tensorised.ranks import Rank, resolve_ranks
 from tnconv.spec import ConvSpec
 from tnconv.spec.fields import Ints as SpecInts
 from tnconv.spec.fields import Symbolic, typed
 from tnconv.spec.layer_spec import module_fields, of_numbers
-
-Shape = tuple[int, ...]
-SampledBy = Callable[..., Tensor | None] | None
-
-
-@dataclass(frozen=True, slots=True)
-class Description:
-    """All that the compiled functions of a layer depend on, but for the input size and the device.
-
-    Args:
-        spec: the convolution, with an input size that stands for any.
-        family: the kind of factorisation.
-        shape: of the weight.
-        ranks: (bond, rank) pairs.
-        planner: as for `tnconv.compile`.
-        autotune: likewise.
-        batch_hint: what the batch size counts as for choices by cost.
-    """
-
-    spec: ConvSpec
-    family: Family
-    shape: WeightShape
-    ranks: tuple[tuple[str, int], ...]
-    planner: str
-    autotune: bool
-    batch_hint: int
-
-    def weight_network(self) -> Network:
-        """The dense weight."""
-        return self.family.weight_network(self.shape, dict(self.ranks))
-
-    def network(self, spec: ConvSpec) -> Expression:
-        """The forward network, with the factors as parameters, for the input size of a spec."""
-        return layer_network(spec, self.weight_network(), f"{self.family.name}_conv{spec.spatial_dims}d")
-
-
-@kept
-def _layer(
-    description: Description, sizes: Shape, device: str, still: frozenset[str] | None
-) -> CompiledFunction:
-    """The function of a layer; if `still` is given, for training where all but these need a gradient."""
-    network = description.network(replace(description.spec, input_size=sizes))
-    return compile(
-        network,
-        planner=description.planner,
-        hints={"N": description.batch_hint},
-        device=device,
-        autotune=description.autotune,
-        training=still is not None,
-        frozen=still or (),
-        constant=_factors(network) if still is None and device == "cpu" else (),
-    )
-
-
-def _factors(network: Expression) -> list[str]:
-    """The factors of a weight, which change seldom where nobody asks for gradients."""
-    return [name for name in network.arguments if name not in ("x", "bias")]
-
-
-@kept
-def weight_of(description: Description) -> CompiledFunction:
-    """The dense weight as a function of its factors."""
-    return compile(description.weight_network())
 
 
 class TensorisedConv(nn.Module, KnowsNetwork):
@@ -123,7 +67,7 @@ class TensorisedConv(nn.Module, KnowsNetwork):
         out_shape: sizes whose product is `out_channels`, as many; the first is a multiple of `groups`.
         blocks: number of terms, of block terms only.
         planner: as for `tnconv.compile`.
-        autotune: likewise: time a few programs on the first input of each size.
+        autotune: as for `tnconv.compile`: time a few programs on the first input of each size.
         batch_hint: batch size for which the layer is planned; it works for any.
         device: of the parameters.
         dtype: of the parameters.
@@ -245,13 +189,13 @@ class TensorisedConv(nn.Module, KnowsNetwork):
             conv: an `nn.Conv1d` to `nn.Conv3d` or a `tnconv.nn.ConvNd`.
             rank: as for the layer, as are the following but for three.
             in_shape: as for the layer.
-            out_shape: likewise.
-            blocks: likewise.
+            out_shape: as for the layer.
+            blocks: as for the layer.
             iterations: sweeps of an alternating method from each of its starts, at most.
             seconds: time after which no further sweep begins; the factors depend on it. None is no bound.
             planner: as for the layer.
-            autotune: likewise.
-            batch_hint: likewise.
+            autotune: as for the layer.
+            batch_hint: as for the layer.
             decompose: False draws the factors anew and copies the bias only.
 
         Returns:
@@ -330,7 +274,7 @@ class TensorisedConv(nn.Module, KnowsNetwork):
             given["bias"] = self.bias
         sampler = self.sampler if self.training else None
         if isinstance(input, Tensor) and not seen():
-            return _convolved(self.description, input, given, sampler)
+            return convolved(self.description, input, given, sampler)
         layer = FactoredLayer(self.description, tuple(given), sampler)
         if isinstance(input, Tensor):
             return layer(input, *given.values())
@@ -349,7 +293,7 @@ class TensorisedConv(nn.Module, KnowsNetwork):
         sizes = self.description.spec.sizes_of(typed("input_size", input_size, SpecInts))
         device = next(iter(self.factors.values())).device.type
         still: frozenset[str] | None = frozenset() if training else None
-        return _layer(self.description, sizes, "cuda" if device == "cuda" else "cpu", still)
+        return layer_function(self.description, sizes, "cuda" if device == "cuda" else "cpu", still)
 
     def network(self, input_size: Ints, batch_size: Symbolic = "N") -> Expression:
         """The forward network for inputs of a size, with the factors as parameters, as `tnconv.compile` takes it.
@@ -427,139 +371,6 @@ class TensorisedConv(nn.Module, KnowsNetwork):
         return ", ".join(text)
 
 
-def _convolved(
-    description: Description, input: Tensor, parameters: Mapping[str, Tensor], sampler: SampledBy = None
-) -> Tensor:
-    """The value of a layer with some parameters, by name; what is stored of it for `backward` is up to the sampler."""
-    sampled = None if sampler is None else sampler(description, input, parameters)
-    if sampled is not None:
-        return sampled
-    spec = description.spec
-    sizes = without_batch(_checked(input, spec), spec.spatial_dims + 1)
-    device = "cuda" if input.device.type == "cuda" else "cpu"
-    single = len(sizes) == input.ndim
-    given = {**parameters, "x": input.unsqueeze(0) if single else input}
-    still: frozenset[str] | None = frozenset(n for n, tensor in given.items() if not tensor.requires_grad)
-    if len(still or ()) == len(given) or not torch.is_grad_enabled():
-        still = None
-    try:
-        function = _layer(description, tuple(sizes[1:]), device, still)
-    except OpenSizes:  # by the dense weight
-        dense = weight_of(description)
-        weight = dense(*[given[name] for name in dense.arguments])
-        options = (spec.stride, spec.padding, spec.dilation, spec.groups, spec.padding_mode)
-        return by_torch.conv(spec.spatial_dims, input, weight, given.get("bias"), options)
-    result = function(*[given[name] for name in function.arguments])
-    return result.squeeze(0) if single else result
-
-
-@dataclass(frozen=True)
-class FactoredLayer(VisibleLayer):
-    """A layer as a function of its input and its parameters: what `torch.fx` writes down, and what modes see.
-
-    Args:
-        description: of the layer.
-        parameters: their names, in order.
-        sampler: of a call in training.
-    """
-
-    description: Description
-    parameters: tuple[str, ...]
-    sampler: SampledBy = field(default=None, compare=False, repr=False)
-
-    @property
-    def __name__(self) -> str:
-        """What tracers call it."""
-        return f"{self.description.family.name}_conv{self.description.spec.spatial_dims}d"
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The factors, and the bias."""
-        return self.parameters
-
-    @property
-    def factored(self) -> Description:
-        """What has the network."""
-        return self.description
-
-    def spec(self, input: Tensor) -> ConvSpec:
-        """The convolution with a dense weight."""
-        spec = self.description.spec
-        return replace(spec, input_size=tuple(input.shape[-spec.spatial_dims :]))
-
-    def compute(self, input: Tensor, *parameters: Tensor | None) -> Tensor:
-        """The value."""
-        given = {n: p for n, p in zip(self.parameters, parameters, strict=True) if p is not None}
-        return _convolved(self.description, input, given, self.sampler)
-
-
-class _Fixed(TensorisedConv):
-    """The constructor of a class with a fixed number of dimensions: without `N`."""
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: Ints,
-        stride: Ints = 1,
-        padding: Padding = 0,
-        dilation: Ints = 1,
-        groups: int = 1,
-        bias: bool = True,
-        padding_mode: str = "zeros",
-        *,
-        rank: Rank,
-        in_shape: Shape | None = None,
-        out_shape: Shape | None = None,
-        blocks: int | None = None,
-        planner: str = "auto",
-        autotune: bool = False,
-        batch_hint: int = 32,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        assert self.fixed is not None
-        super().__init__(
-            self.fixed,
-            in_channels,
-            out_channels,
-            kernel_size,
-            stride,
-            padding,
-            dilation,
-            groups,
-            bias,
-            padding_mode,
-            rank=rank,
-            in_shape=in_shape,
-            out_shape=out_shape,
-            blocks=blocks,
-            planner=planner,
-            autotune=autotune,
-            batch_hint=batch_hint,
-            device=device,
-            dtype=dtype,
-        )
-
-
-class OfOneDimension(_Fixed):
-    """One spatial dimension."""
-
-    fixed = 1
-
-
-class OfTwoDimensions(_Fixed):
-    """Two spatial dimensions."""
-
-    fixed = 2
-
-
-class OfThreeDimensions(_Fixed):
-    """Three spatial dimensions."""
-
-    fixed = 3
-
-
 def _check_dims(N: object) -> int:
     dims = check_dims(N)
     if dims > 3:
@@ -575,24 +386,6 @@ def _with_blocks(family: Family, blocks: int | None) -> Family:
     changed: Any = family
     made: Family = replace(changed, blocks=blocks)
     return made
-
-
-def _checked(input: Any, spec: ConvSpec) -> torch.Size:
-    """The shape of an input that fits."""
-    if not isinstance(input, Tensor):
-        raise ArgumentError(f"input is a {type(input).__name__}, not a tensor; pass a torch.Tensor")
-    dims = spec.spatial_dims
-    if input.ndim not in (dims + 1, dims + 2):
-        raise ArgumentError(
-            f"input has {input.ndim} axes {tuple(input.shape)} but the layer has {dims} spatial dimension(s); give "
-            f"{dims + 2} axes, or {dims + 1} for one example"
-        )
-    channels = input.shape[-dims - 1]
-    if type(channels) is int and channels != spec.in_channels:
-        raise ArgumentError(
-            f"input {tuple(input.shape)} has {channels} channels but the layer takes {spec.in_channels}; change one"
-        )
-    return input.shape
 
 
 def _shown_ranks(ranks: Mapping[str, int]) -> str:

@@ -7,13 +7,9 @@ from torch import Tensor
 from tnconv import ir
 from tnconv.nn.tensorised import decompose
 from tnconv.nn.tensorised.budget import Budget
-from tnconv.nn.tensorised.factorised_module import (
-    OfOneDimension,
-    OfThreeDimensions,
-    OfTwoDimensions,
-    TensorisedConv,
-)
+from tnconv.nn.tensorised.factorised_module import TensorisedConv
 from tnconv.nn.tensorised.factors import Factors, Family, Ranks, WeightShape, bond, parameter
+from tnconv.nn.tensorised.fixed_dims import OfOneDimension, OfThreeDimensions, OfTwoDimensions
 from tnconv.nn.tensorised.tensor_train import cut_limits
 
 

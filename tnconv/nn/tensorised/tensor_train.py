@@ -10,13 +10,9 @@ from torch import Tensor
 from tnconv import ir
 from tnconv.nn.tensorised import decompose
 from tnconv.nn.tensorised.budget import Budget
-from tnconv.nn.tensorised.factorised_module import (
-    OfOneDimension,
-    OfThreeDimensions,
-    OfTwoDimensions,
-    TensorisedConv,
-)
+from tnconv.nn.tensorised.factorised_module import TensorisedConv
 from tnconv.nn.tensorised.factors import Factors, Family, Ranks, Site, WeightShape, bond, parameter
+from tnconv.nn.tensorised.fixed_dims import OfOneDimension, OfThreeDimensions, OfTwoDimensions
 
 
 def cut_limits(sites: Sequence[Site]) -> dict[str, int]:

@@ -1,0 +1,165 @@
+"""The value of a factorised convolution: one network of input and factors, compiled once for each input size."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tnconv.api import compile
+from tnconv.compiler.function import CompiledFunction
+from tnconv.errors import ArgumentError
+from tnconv.functional import by_torch
+from tnconv.functional.compiled_calls import OpenSizes, kept, without_batch
+from tnconv.functional.visible import VisibleLayer
+from tnconv.ir import Expression, Network
+from tnconv.nn.tensorised.factors import Family, WeightShape, layer_network
+from tnconv.spec import ConvSpec
+
+Shape = tuple[int, ...]
+SampledBy = Callable[..., Tensor | None] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """All that the compiled functions of a layer depend on, but for the input size and the device.
+
+    Args:
+        spec: the convolution, with an input size that stands for any.
+        family: the kind of factorisation.
+        shape: of the weight.
+        ranks: (bond, rank) pairs.
+        planner: as for `tnconv.compile`.
+        autotune: as for `tnconv.compile`.
+        batch_hint: what the batch size counts as for choices by cost.
+    """
+
+    spec: ConvSpec
+    family: Family
+    shape: WeightShape
+    ranks: tuple[tuple[str, int], ...]
+    planner: str
+    autotune: bool
+    batch_hint: int
+
+    def weight_network(self) -> Network:
+        """The dense weight."""
+        return self.family.weight_network(self.shape, dict(self.ranks))
+
+    def network(self, spec: ConvSpec) -> Expression:
+        """The forward network, with the factors as parameters, for the input size of a spec."""
+        return layer_network(spec, self.weight_network(), f"{self.family.name}_conv{spec.spatial_dims}d")
+
+
+@kept
+def layer_function(
+    description: Description, sizes: Shape, device: str, still: frozenset[str] | None
+) -> CompiledFunction:
+    """The function of a layer; if `still` is given, for training where all but these need a gradient."""
+    network = description.network(replace(description.spec, input_size=sizes))
+    return compile(
+        network,
+        planner=description.planner,
+        hints={"N": description.batch_hint},
+        device=device,
+        autotune=description.autotune,
+        training=still is not None,
+        frozen=still or (),
+        constant=_factors(network) if still is None and device == "cpu" else (),
+    )
+
+
+def _factors(network: Expression) -> list[str]:
+    """The factors of a weight, which change seldom where nobody asks for gradients."""
+    return [name for name in network.arguments if name not in ("x", "bias")]
+
+
+@kept
+def weight_of(description: Description) -> CompiledFunction:
+    """The dense weight as a function of its factors."""
+    return compile(description.weight_network())
+
+
+def convolved(
+    description: Description, input: Tensor, parameters: Mapping[str, Tensor], sampler: SampledBy = None
+) -> Tensor:
+    """The value of a layer with some parameters, by name; what is stored of it for `backward` is up to the sampler."""
+    sampled = None if sampler is None else sampler(description, input, parameters)
+    if sampled is not None:
+        return sampled
+    spec = description.spec
+    sizes = without_batch(_checked(input, spec), spec.spatial_dims + 1)
+    device = "cuda" if input.device.type == "cuda" else "cpu"
+    single = len(sizes) == input.ndim
+    given = {**parameters, "x": input.unsqueeze(0) if single else input}
+    still: frozenset[str] | None = frozenset(n for n, tensor in given.items() if not tensor.requires_grad)
+    if len(still or ()) == len(given) or not torch.is_grad_enabled():
+        still = None
+    try:
+        function = layer_function(description, tuple(sizes[1:]), device, still)
+    except OpenSizes:  # by the dense weight
+        dense = weight_of(description)
+        weight = dense(*[given[name] for name in dense.arguments])
+        options = (spec.stride, spec.padding, spec.dilation, spec.groups, spec.padding_mode)
+        return by_torch.conv(spec.spatial_dims, input, weight, given.get("bias"), options)
+    result = function(*[given[name] for name in function.arguments])
+    return result.squeeze(0) if single else result
+
+
+@dataclass(frozen=True)
+class FactoredLayer(VisibleLayer):
+    """A layer as a function of its input and its parameters: what `torch.fx` writes down, and what modes see.
+
+    Args:
+        description: of the layer.
+        parameters: their names, in order.
+        sampler: of a call in training.
+    """
+
+    description: Description
+    parameters: tuple[str, ...]
+    sampler: SampledBy = field(default=None, compare=False, repr=False)
+
+    @property
+    def __name__(self) -> str:
+        """What tracers call it."""
+        return f"{self.description.family.name}_conv{self.description.spec.spatial_dims}d"
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The factors, and the bias."""
+        return self.parameters
+
+    @property
+    def factored(self) -> Description:
+        """What has the network."""
+        return self.description
+
+    def spec(self, input: Tensor) -> ConvSpec:
+        """The convolution with a dense weight."""
+        spec = self.description.spec
+        return replace(spec, input_size=tuple(input.shape[-spec.spatial_dims :]))
+
+    def compute(self, input: Tensor, *parameters: Tensor | None) -> Tensor:
+        """The value."""
+        given = {n: p for n, p in zip(self.parameters, parameters, strict=True) if p is not None}
+        return convolved(self.description, input, given, self.sampler)
+
+
+def _checked(input: Any, spec: ConvSpec) -> torch.Size:
+    """The shape of an input that fits."""
+    if not isinstance(input, Tensor):
+        raise ArgumentError(f"input is a {type(input).__name__}, not a tensor; pass a torch.Tensor")
+    dims = spec.spatial_dims
+    if input.ndim not in (dims + 1, dims + 2):
+        raise ArgumentError(
+            f"input has {input.ndim} axes {tuple(input.shape)} but the layer has {dims} spatial dimension(s); give "
+            f"{dims + 2} axes, or {dims + 1} for one example"
+        )
+    channels = input.shape[-dims - 1]
+    if type(channels) is int and channels != spec.in_channels:
+        raise ArgumentError(
+            f"input {tuple(input.shape)} has {channels} channels but the layer takes {spec.in_channels}; change one"
+        )
+    return input.shape
