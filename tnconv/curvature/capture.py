@@ -17,16 +17,10 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.overrides import TorchFunctionMode, resolve_name
 
-from tnconv.curvature.layer_calls import (
-    READERS,
-    LayerCall,
-    Read,
-    Reader,
-    is_view,
-    read_cellwise,
-    read_visible,
-)
+from tnconv.curvature.broadcasts import is_view, read_cellwise
+from tnconv.curvature.layer_calls import LayerCall, Read
 from tnconv.curvature.models import Names, named, tracked_of
+from tnconv.curvature.readers import READERS, Reader, read_visible
 from tnconv.errors import CaptureError
 from tnconv.functional.visible import VisibleLayer
 
