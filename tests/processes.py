@@ -1,5 +1,6 @@
 """Work in processes that talk by gloo, with a deadline: what waits for another for ever is stopped and said."""
 
+import multiprocessing
 import time
 from collections.abc import Callable, Collection
 from datetime import timedelta
@@ -11,6 +12,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 PROCESSES = 2
+IMPORTED = ["hypothesis", "pytest", "tnconv", "torch._dynamo", "torch.distributed.fsdp"]  # once, not in each
 DEADLINE = 120  # seconds; alone it takes about five
 
 
@@ -26,6 +28,7 @@ def in_processes(
     *arguments: Any,
     lost: Collection[int] = (),
     deadline: float = DEADLINE,
+    anew: bool = False,
 ) -> list[Any]:
     """What `work(rank, *arguments)` returns in each of some processes with a common process group.
 
@@ -36,8 +39,13 @@ def in_processes(
         arguments: of the work, behind the rank.
         deadline: seconds.
         lost: the ranks that end in the midst of it, with `os._exit(0)`; what they return is left out.
+        anew: each imports all by itself, and its sets of words have an order of their own (some seconds more);
+            else they are forks of one process, which has imported all and computed nothing.
     """
-    context = mp.spawn(_process, (str(folder), count, deadline, work, arguments), nprocs=count, join=False)
+    method = "spawn" if anew else "forkserver"
+    multiprocessing.set_forkserver_preload(IMPORTED)
+    given = (str(folder), count, deadline, work, arguments)
+    context = mp.start_processes(_process, given, nprocs=count, join=False, start_method=method)
     results = [folder / f"{rank}.pt" for rank in range(count) if rank not in lost]
     end = time.monotonic() + deadline
     while not context.join(timeout=1) and time.monotonic() < end:

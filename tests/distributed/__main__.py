@@ -25,7 +25,7 @@ def main() -> int:
             begin = time.monotonic()
             with tempfile.TemporaryDirectory() as folder:
                 found = in_processes(
-                    prod(shape), Path(folder), every_index, shape, [layer], step, deadline=HOUR
+                    prod(shape), Path(folder), every_index, shape, [layer], step, deadline=HOUR, anew=True
                 )
             faults = [fault for each in found for fault in each]
             count += len(faults)

@@ -211,7 +211,7 @@ def found(tmp_path_factory):
     """What two processes found: started once."""
     torch.serialization.add_safe_globals([Shard, Partial, Replicate])
     folders = [tmp_path_factory.mktemp(name) for name in ("pair", "page")]
-    return in_processes(2, folders[0], work, str(folders[1]), deadline=300)
+    return in_processes(2, folders[0], work, str(folders[1]), deadline=300, anew=True)
 
 
 def test_every_operation_by_every_index(found):
