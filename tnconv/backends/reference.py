@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -281,10 +282,13 @@ def _path(
     equation = (
         ",".join("".join(letter[i] for i in ls) for ls in labels) + "->" + "".join(letter[i] for i in kept)
     )
-    shapes = [tuple(i.size for i in ls) for ls in labels]
-    path: list[tuple[int, ...]] = opt_einsum.contract_path(equation, *shapes, shapes=True, optimize="greedy")[
-        0
-    ]
+    return _path_of(equation, tuple(tuple(i.size for i in ls) for ls in labels))
+
+
+@lru_cache(maxsize=256)
+def _path_of(equation: str, shapes: tuple[tuple[int, ...], ...]) -> list[tuple[int, ...]]:
+    path: list[tuple[int, ...]]
+    path, _ = opt_einsum.contract_path(equation, *shapes, shapes=True, optimize="greedy")
     return path
 
 

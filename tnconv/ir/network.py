@@ -233,6 +233,8 @@ class Network:
             NetworkError: a size has a symbol that is not named, or a value is no integer.
         """
         values = integers_of(values)
+        if not self.symbols:
+            return self
         return self._resized(values, lambda size: evaluate(size, values))
 
     def at(self, **sizes: int) -> "Network":
