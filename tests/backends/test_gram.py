@@ -48,10 +48,13 @@ SHAPES = {
 }
 
 
-@pytest.mark.parametrize("order", ["g n r t", "n g r t", "n r g t", "r t g n"])
+ORDERS = ["g n r t", "n g r t", "n r g t", "r t g n"]
+
+
+@pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("name", SHAPES)
 def test_every_way_is_one_product(name: str, order: str) -> None:
-    """Whatever the layout in memory, recorded or not."""
+    """Whatever the layout in memory, recorded or not; a way that is not chosen for many rows in one layout each."""
     torch.manual_seed(0)
     letters = order.split()
     sizes = dict(zip("gnrt", SHAPES[name], strict=True))
@@ -59,7 +62,8 @@ def test_every_way_is_one_product(name: str, order: str) -> None:
         [letters.index(i) for i in "gnrt"]
     )
     groups, count, rows, length = x.shape
-    for ways in {choose(*x.shape), *OTHERS}:
+    others = OTHERS if rows < 1000 else OTHERS[ORDERS.index(order) :: len(ORDERS)]
+    for ways in {choose(*x.shape), *others}:
         options = ways.options
         for scale in (1.0, -0.3):
             want = plain(x, scale)
