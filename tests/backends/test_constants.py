@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tnconv
@@ -115,6 +115,7 @@ def test_other_ways_to_compile(monkeypatch, tmp_path):
     torch.testing.assert_close(cp(verify="exact")(*tensors), want)
 
 
+@settings(max_examples=60)
 @given(networks(selects=True), seeds(), st.data())
 def test_random_networks(network: Network, seed: int, data: st.DataObject):
     constant = data.draw(st.sets(st.sampled_from(network.arguments))) if network.arguments else set()

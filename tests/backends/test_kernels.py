@@ -156,7 +156,7 @@ def _channels(draw: st.DrawFn, *legs: Index) -> tuple[Any, ...]:
     )
 
 
-@settings(max_examples=120, deadline=None, derandomize=True)
+@settings(max_examples=70, deadline=None, derandomize=True)
 @given(network=steps())
 def test_every_kernel_agrees_on_steps_like_convolutions(network: Network) -> None:
     assert_every_kernel(network)

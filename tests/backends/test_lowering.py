@@ -51,7 +51,7 @@ def tables() -> dict[str, dict[str, Kernel]]:
 # -- values ------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=25, deadline=None, derandomize=True)
 @given(network=networks(selects=True), seed=seeds())
 def test_programs_equal_the_reference(network: Network, seed: int) -> None:
     assert_lowers(network, seed, *tables())

@@ -129,7 +129,7 @@ def test_options_of_operations(op: str, options: dict[str, Any]) -> None:
 # -- every network -----------------------------------------------------------------------------------
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=100, deadline=None, derandomize=True)
 @given(network=networks(symbolic=True, selects=True), seed=seeds())
 def test_random_networks(network: Network, seed: int) -> None:
     """Repeated indices, affine axes of arguments and results, relations that fold, scales, broadcasts."""

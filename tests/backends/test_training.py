@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -48,6 +48,7 @@ def is_planned(value: Tensor) -> bool:
     return "Planned" in type(value.grad_fn).__name__
 
 
+@settings(max_examples=50)
 @given(conv_specs(), st.integers(0, 7))
 def test_gradients_of_random_layers(spec: tnconv.ConvSpec, frozen: int) -> None:
     function = tnconv.compile(spec, training=True)

@@ -107,7 +107,8 @@ def test_sums_of_random_layers(spec: Layer, op: str, joint: bool, batch: int, dt
 LARGE = {
     "lag along two axes": (ConvSpec(32, 8, 3, (7, 8), padding=1), "kfac_expand", "rt.correlate"),
     "lag along one axis": (ConvSpec(40, 8, 3, (12, 12), padding=1, stride=2), "kfac_expand", "rt."),
-    "blocks of rows": (ConvSpec(300, 8, 1, (30, 30), batch_size=4), "kfac_expand", "rt.gram"),  # 10 s if symbolic
+    # Of a known batch: a symbolic cost is measured with so many examples that it takes ten seconds.
+    "blocks of rows": (ConvSpec(300, 8, 1, (30, 30), batch_size=4), "kfac_expand", "rt.gram"),
     "a thin sum": (LinearSpec(1024, 8), "kfac_reduce", "rt.gram"),
     "groups": (ConvSpec(24, 12, 3, (6, 6), groups=3), "kfac_expand", "out=out"),
     "gradients": (ConvSpec(8, 200, 3, (9, 9)), "kfac_grad_expand", "rt.gram"),

@@ -212,7 +212,7 @@ ANYTHING = st.recursive(
 )
 
 
-@settings(max_examples=400)
+@settings(max_examples=250)
 @given(name=st.sampled_from(OPTIONS), value=ANYTHING)
 def test_whatever_is_given_is_read_or_refused(name: str, value: Any) -> None:
     """No other package's error, and a message that says what to do."""

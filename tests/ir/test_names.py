@@ -57,7 +57,7 @@ def compiled(source, op, options):
         return error
 
 
-@settings(max_examples=100)
+@settings(max_examples=60)
 @given(LAYERS, st.sampled_from(OPERATIONS), st.sampled_from(OPTIONS), seeds())
 def test_an_operation_of_a_layer_under_other_names(spec, op, options, seed):
     network = spec.network()

@@ -274,7 +274,7 @@ PIECES = [
 ]
 
 
-@settings(max_examples=300)
+@settings(max_examples=200)
 @given(networks(symbolic=True, selects=True, max_tensors=2, max_volume=100), st.data())
 def test_mutated_texts(network, data):
     text = str(network)

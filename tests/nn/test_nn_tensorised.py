@@ -64,7 +64,7 @@ def cases(draw: st.DrawFn) -> tuple[TensorisedConv, torch.Tensor]:
     return layer, torch.randn(2, prod(ins) * groups, *sizes, dtype=torch.float64)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(cases())
 def test_the_value_is_that_of_the_dense_convolution(case: tuple[TensorisedConv, torch.Tensor]) -> None:
     layer, x = case

@@ -47,7 +47,7 @@ def tensors_of(expression):
     return [name for name in expression.arguments if name not in expression.tables]
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(NETWORKS, st.data())
 def test_differentiate_is_the_difference_quotient(network, data):
     argument = data.draw(st.sampled_from(tensors_of(network)))
