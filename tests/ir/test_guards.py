@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from tnconv.errors import NetworkError
 from tnconv.ir import as_size, evaluate, parse_expression, symbol
 from tnconv.ir.guards import Guard, Guards, assuming, at_most, below, check, equal, impossible, size_guards
-from tnconv.ir.index import normal
 from tnconv.ir.provable import bounds_of, never_negative
+from tnconv.ir.size import normal
 
 C, G, H, K, N = map(symbol, "CGHKN")
 

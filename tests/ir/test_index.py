@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from tests.work import calls_of
 from tnconv.errors import NetworkError
 from tnconv.ir import Axis, Index, as_size, evaluate, group, parse_expression, product, symbol
-from tnconv.ir.index import format_affine, natural_key, symbol_names
+from tnconv.ir.index import format_affine, natural_key
 from tnconv.ir.monomial import Monomial
 from tnconv.ir.quotient import quotient
+from tnconv.ir.size import symbol_names
 
 N, M = symbol("N"), symbol("M")
 A, B, C = Index("a", 2), Index("b", 3), Index("c", 4)

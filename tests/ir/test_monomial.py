@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tnconv.ir import as_size, evaluate, parse_expression, symbol
-from tnconv.ir.index import normal, symbol_names
 from tnconv.ir.monomial import ONE, Monomial, as_scalar, expanded, monomial_of, polynomial_text
 from tnconv.ir.quotient import quotient
+from tnconv.ir.size import normal, symbol_names
 
 NAMES = ("N", "M", "K_2", "a10", "a9")
 N, M = symbol("N"), symbol("M")

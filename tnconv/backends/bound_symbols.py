@@ -15,8 +15,8 @@ from tnconv.ir import (
 from tnconv.ir import (
     evaluate as evaluate_size,
 )
-from tnconv.ir.index import symbol_names
 from tnconv.ir.monomial import sympy
+from tnconv.ir.size import symbol_names
 
 Array = npt.NDArray[Any]
 

@@ -16,8 +16,8 @@ import numpy as np
 
 from tnconv.backends.meter import ITEM, Moment
 from tnconv.ir import Size, symbol
-from tnconv.ir.index import normal
 from tnconv.ir.monomial import ONE, sympy
+from tnconv.ir.size import normal
 
 At = Callable[[Mapping[str, int]], Sequence[Moment] | None]
 Poly = np.ndarray[Any, np.dtype[Any]]  # differences by orders in each symbol; integers of Python

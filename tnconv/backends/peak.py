@@ -16,8 +16,8 @@ from tnconv.backends.backend import Program
 from tnconv.backends.growth import At, bounds, expression, largest, peak_of, spread, value
 from tnconv.backends.meter import ITEM, Moment, in_elements, measured_at, moments_at
 from tnconv.ir import Size, evaluate, product, symbol
-from tnconv.ir.index import normal, symbol_names
 from tnconv.ir.monomial import sympy
+from tnconv.ir.size import normal, symbol_names
 from tnconv.planner.memory_limit import program_peak
 from tnconv.planner.plan import DEFAULT_HINT, Plan
 

@@ -35,8 +35,8 @@ from tnconv.ir import (
 from tnconv.ir import (
     evaluate as evaluate_size,
 )
-from tnconv.ir.index import symbol_names
 from tnconv.ir.monomial import ONE, Scalar, expanded
+from tnconv.ir.size import symbol_names
 from tnconv.planner.plan import Plan
 
 Array = npt.NDArray[Any]

@@ -10,8 +10,8 @@ import torch
 from tnconv.backends.arrays import Arrays
 from tnconv.errors import ArgumentError
 from tnconv.ir import Axis, Expression, evaluate, group
-from tnconv.ir.index import symbol_names
 from tnconv.ir.network_printer import format_axes
+from tnconv.ir.size import symbol_names
 from tnconv.program import SizeOf
 from tnconv.program.size_symbols import bindings
 

@@ -20,8 +20,8 @@ from tnconv.ir import (
     pattern,
     symbol,
 )
-from tnconv.ir.index import normal, symbol_names
 from tnconv.ir.monomial import Monomial, Scalar, as_scalar
+from tnconv.ir.size import normal, symbol_names
 from tnconv.planner.count import count_factors
 from tnconv.planner.plan import DEFAULT_HINT, Operand, Plan, Step
 

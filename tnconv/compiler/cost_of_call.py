@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from tnconv.backends.backend import Program
 from tnconv.backends.peak import peak_elements
 from tnconv.ir import Size, evaluate
-from tnconv.ir.index import integers_of, normal
+from tnconv.ir.size import integers_of, normal
 from tnconv.planner import Plan
 
 

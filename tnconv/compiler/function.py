@@ -21,7 +21,7 @@ from tnconv.compiler.sampled_rows import Cut, cuts_of, draws_of, sizes_of
 from tnconv.errors import ArgumentError, OperationError
 from tnconv.ir import Expression
 from tnconv.ir.guards import NO_GUARDS, Guards
-from tnconv.ir.index import integers_of
+from tnconv.ir.size import integers_of
 from tnconv.passes import Stage
 from tnconv.passes.sample import Sample
 from tnconv.spec import Layer

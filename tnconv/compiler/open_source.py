@@ -19,7 +19,7 @@ from tnconv.compiler.function import CompiledFunction
 from tnconv.compiler.source import LETTER, KnowsNetwork, Source, source_of
 from tnconv.errors import TnconvError
 from tnconv.ir import Expression, Index, Role, Size, fresh, symbol
-from tnconv.ir.index import normal
+from tnconv.ir.size import normal
 from tnconv.spec import Layer, LinearSpec
 from tnconv.spec.fields import size_names, spread
 

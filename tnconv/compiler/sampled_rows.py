@@ -12,7 +12,7 @@ from torch import Tensor
 from tnconv.backends.arrays import Arrays
 from tnconv.errors import ArgumentError
 from tnconv.ir import Expression, Index, evaluate
-from tnconv.ir.index import symbol_names
+from tnconv.ir.size import symbol_names
 from tnconv.passes import Stage
 from tnconv.passes.sample import Preselect, Sample, kept_of
 from tnconv.passes.tools import nodes_reading

@@ -12,7 +12,7 @@ from tnconv.compiler.source import Source
 from tnconv.errors import TnconvError
 from tnconv.functional.equations import EinsumFunction
 from tnconv.ir import Expression, Network
-from tnconv.ir.index import NAME
+from tnconv.ir.size import NAME
 from tnconv.notation.equation_text import operand_name
 
 Shapes = tuple[tuple[Any, ...], ...]

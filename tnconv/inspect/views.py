@@ -8,7 +8,7 @@ from tnconv.backends.backend import Program
 from tnconv.backends.tuning import Trial
 from tnconv.inspect.docstrings import first_line
 from tnconv.ir import Expression, Size, evaluate
-from tnconv.ir.index import symbol_names
+from tnconv.ir.size import symbol_names
 from tnconv.passes import RewritePass, Stage
 from tnconv.planner import DEFAULT_HINT, Plan
 from tnconv.spec import Layer

@@ -1,21 +1,11 @@
 """The intermediate representation: indices, nodes, networks, their text and their graph."""
 
 from tnconv.ir.affine import Reach, eliminate, fits, injective, reach, solve, substitute
-from tnconv.ir.index import (
-    Axis,
-    Index,
-    Kind,
-    Size,
-    as_size,
-    evaluate,
-    group,
-    parse_expression,
-    product,
-    symbol,
-)
+from tnconv.ir.index import Axis, Index, Kind, group
 from tnconv.ir.integers import as_integer
-from tnconv.ir.network import Expression, Network, Sum, fresh, make_sum
+from tnconv.ir.network import Network, fresh
 from tnconv.ir.network_parser import parse, parse_index, parse_network
+from tnconv.ir.network_sum import Expression, Sum, make_sum
 from tnconv.ir.nodes import (
     Delta,
     Node,
@@ -28,6 +18,7 @@ from tnconv.ir.nodes import (
     conjugate,
     pattern,
 )
+from tnconv.ir.size import Size, as_size, evaluate, parse_expression, product, symbol
 from tnconv.ir.verify import faults
 
 __all__ = [

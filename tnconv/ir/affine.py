@@ -15,8 +15,9 @@ from collections.abc import Hashable, Iterable, Mapping
 from typing import NamedTuple, TypeVar
 
 from tnconv.ir.guards import at_most, below, impossible
-from tnconv.ir.index import Index, Size, normal
+from tnconv.ir.index import Index
 from tnconv.ir.nodes import Pattern, Relational, Select, Terms, pattern
+from tnconv.ir.size import Size, normal
 
 Key = TypeVar("Key", bound=Hashable)
 

@@ -18,12 +18,11 @@ from functools import cached_property, lru_cache
 from typing import Any
 
 from tnconv.errors import NetworkError
-from tnconv.ir.index import Size, evaluate, integers_of, normal, symbol_names
+from tnconv.ir.guard_text import LEAST, NONZERO, WHOLE, ZERO, denominator, guard_text
 from tnconv.ir.monomial import Monomial, as_scalar, expanded, is_sympy, sympy
 from tnconv.ir.provable import Bounds, bounds_of, never_negative
-from tnconv.ir.quotient import is_quotient, quotients
-
-LEAST, ZERO, NONZERO, WHOLE = ">= 0", "== 0", "!= 0", "whole"
+from tnconv.ir.quotient import is_quotient
+from tnconv.ir.size import Size, evaluate, integers_of, normal, symbol_names
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +45,7 @@ class Guard:
         """
         if self.says == WHOLE:
             return (
-                evaluate(_denominator(self.value)[0], sizes) % evaluate(_denominator(self.value)[1], sizes)
-                == 0
+                evaluate(denominator(self.value)[0], sizes) % evaluate(denominator(self.value)[1], sizes) == 0
             )
         found = evaluate(self.value, sizes)
         return found >= 0 if self.says == LEAST else (found == 0) == (self.says == ZERO)
@@ -64,7 +62,7 @@ class Guard:
         return Guard(self.value, NONZERO if self.says == ZERO else ZERO)
 
     def __str__(self) -> str:
-        return _text(self.value, self.says)
+        return guard_text(self.value, self.says)
 
 
 @dataclass(frozen=True)
@@ -314,73 +312,6 @@ def _proof(guard: Guard) -> bool | None:
 
 def _negative(value: Size, less: int) -> Size:
     return normal(expanded(-value - less))
-
-
-# -- text --------------------------------------------------------------------------------------------
-
-
-@lru_cache(maxsize=1024)
-def _text(value: Size, says: str) -> str:
-    if says == WHOLE:
-        top, bottom = _denominator(value)
-        return f"{_atom(top)} % {_atom(bottom)} == 0"
-    if isinstance(value, int):
-        return f"{value} {says}"
-    return _modular(value, says) or _compared(value, says)
-
-
-def _modular(value: Size, says: str) -> str | None:
-    """`H % 2 == 0`, where all else cancels against a floor: `bottom*(top//bottom) = top - top % bottom`."""
-    for floor in quotients(sympy.sympify(value)):
-        top, bottom = floor.args
-        times = value.coeff(floor, 1) / bottom if bottom.is_Integer else 0
-        if times not in (1, -1):
-            continue
-        constant = sympy.expand(value - times * (bottom * floor - top))
-        if not constant.is_Integer:
-            continue
-        rest, least = int(constant), int(bottom)
-        if says != LEAST:
-            return _remainder(top, least, rest * int(times), says[:2])
-        # constant - times*(top % bottom) >= 0
-        if times == 1:
-            return _remainder(top, least, 0, "==") if rest == 0 else _remainder(top, least, rest, "<=")
-        return _remainder(top, least, -rest, "==" if -rest == least - 1 else ">=")
-    return None
-
-
-def _remainder(top: Any, bottom: int, value: int, sign: str) -> str:
-    """`(H - 1) % 3 >= 1`; where it is an equation the constant goes to the right."""
-    if sign in ("==", "!="):
-        constant = top.as_coeff_Add()[0]
-        top, value = top - constant, (value - int(constant)) % bottom
-    return f"{_atom(top)} % {bottom} {sign} {value}"
-
-
-def _compared(value: Size, says: str) -> str:
-    """What is added on one side, what is subtracted on the other."""
-    constant, rest = sympy.sympify(value).as_coeff_Add()
-    terms = sympy.Add.make_args(rest)
-    right = sympy.Add(*(t for t in terms if not t.could_extract_minus_sign()))
-    left = sympy.Add(*(-t for t in terms if t.could_extract_minus_sign()))
-    if left == 0:
-        return f"{right} {says[:2]} {-constant}"
-    if says != LEAST:
-        return f"{right + constant} {says[:2]} {left}" if right != 0 else f"{left} {says[:2]} {constant}"
-    return f"{left} <= {right + constant}" if right != 0 or constant >= 0 else f"{left} <= {constant}"
-
-
-def _atom(value: Size) -> str:
-    text = str(value)
-    return text if text.replace("_", "").isalnum() else f"({text})"
-
-
-@lru_cache(maxsize=1024)
-def _denominator(value: Size) -> tuple[Size, Size]:
-    if isinstance(value, Monomial):
-        return value.as_numer_denom()
-    top, bottom = sympy.fraction(sympy.together(value))
-    return normal(top), normal(bottom)
 
 
 # -- what follows from others ------------------------------------------------------------------------

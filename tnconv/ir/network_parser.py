@@ -19,9 +19,11 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from tnconv.errors import NetworkError, ParseError
-from tnconv.ir.index import Axis, Index, Kind, as_size, group, parse_expression
-from tnconv.ir.network import Expression, Network, Sum
+from tnconv.ir.index import Axis, Index, Kind, group
+from tnconv.ir.network import Network
+from tnconv.ir.network_sum import Expression, Sum
 from tnconv.ir.nodes import MODES, ROLES, Node, Relational, Role, Scale, Select, Tensor, pattern
+from tnconv.ir.size import as_size, parse_expression
 from tnconv.ir.verify import INDEX_LINE, OUTPUT_LINE
 
 _NODE = re.compile(r"(\w+)\s*=\s*([a-z]+)\s*(?:\{([^{}]*)\})?\s*\[(.*)\]\Z", re.ASCII)

@@ -8,7 +8,8 @@ from tnconv.ir.nodes import Delta, Node, Pattern, Scale, Select, Tensor
 from tnconv.ir.verify import INDEX_LINE, OUTPUT_LINE
 
 if TYPE_CHECKING:
-    from tnconv.ir.network import Network, Sum
+    from tnconv.ir.network import Network
+    from tnconv.ir.network_sum import Sum
 
 _KIND_WIDTH = len("parameter")
 

@@ -12,8 +12,9 @@ from enum import StrEnum
 from typing import Any
 
 from tnconv.errors import NetworkError
-from tnconv.ir.index import Axis, Index, Size, as_size, check_name, check_readable, format_affine, natural_key
+from tnconv.ir.index import Axis, Index, format_affine, natural_key
 from tnconv.ir.monomial import as_scalar, is_expression
+from tnconv.ir.size import Size, as_size, check_name, check_readable
 
 Terms = tuple[tuple[int, Index], ...]
 MODES = {"circular": "mod", "reflect": "reflect", "replicate": "replicate"}  # mode -> how the text says it

@@ -12,9 +12,9 @@ from itertools import product as choices
 from math import ceil
 from typing import Any
 
-from tnconv.ir.index import Size
 from tnconv.ir.monomial import Monomial, sympy
 from tnconv.ir.quotient import is_quotient
+from tnconv.ir.size import Size
 
 Powers = tuple[tuple[Any, int], ...]  # of atoms: names of symbols, and floors as sympy has them
 Polynomial = Mapping[Powers, Fraction]

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, TypeVar
 
-from tnconv.ir.index import Axis, Index, Size
+from tnconv.ir.index import Axis, Index
 from tnconv.ir.nodes import Delta, Node, Pattern, Relational, Scale, Select, Tensor, node_class
+from tnconv.ir.size import Size
 
 T = TypeVar("T", bound=Hashable)
 Ranks = dict[T, int]

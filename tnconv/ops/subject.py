@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from tnconv.errors import OperationError
 from tnconv.ir import Index, Role, fresh, product
-from tnconv.ir.index import symbol_names
+from tnconv.ir.size import symbol_names
 from tnconv.ops.conventions import bracketed
 from tnconv.ops.layout import Layout
 from tnconv.ops.parts import Part, Parts

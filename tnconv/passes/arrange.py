@@ -14,9 +14,9 @@ import numpy as np
 
 from tnconv.errors import NetworkError, PassError
 from tnconv.ir import Axis, Expression, Index, Network, Scale, group, parse_expression, symbol
-from tnconv.ir.index import symbol_names
 from tnconv.ir.monomial import as_scalar, is_expression
 from tnconv.ir.network_parser import parse_axes
+from tnconv.ir.size import symbol_names
 from tnconv.passes.cells import pack, unpack
 from tnconv.passes.network_pass import Array, Evaluate, Pass, PassResult
 from tnconv.passes.pass_text import split

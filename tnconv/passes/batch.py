@@ -13,7 +13,7 @@ import numpy as np
 
 from tnconv.errors import PassError
 from tnconv.ir import Expression, Index, Kind, Network, Role, as_integer, as_size, evaluate, group
-from tnconv.ir.index import symbol_names
+from tnconv.ir.size import symbol_names
 from tnconv.passes.network_pass import Array, Evaluate, Pass, PassResult
 from tnconv.passes.tools import nodes_reading, taken_names
 

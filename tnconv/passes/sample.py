@@ -34,8 +34,8 @@ from tnconv.ir import (
     fresh,
     group,
 )
-from tnconv.ir.index import symbol_names
 from tnconv.ir.monomial import as_scalar
+from tnconv.ir.size import symbol_names
 from tnconv.passes.network_pass import Array, Evaluate, Pass, PassResult
 from tnconv.passes.tools import nodes_reading, taken_names
 

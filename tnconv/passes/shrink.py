@@ -31,8 +31,8 @@ from tnconv.ir import (
     solve,
 )
 from tnconv.ir.affine import reach_of_sizes
-from tnconv.ir.index import normal
 from tnconv.ir.nodes import Delta, Select
+from tnconv.ir.size import normal
 
 _ATTEMPTS = 24
 _LARGEST = 5

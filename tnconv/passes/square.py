@@ -32,7 +32,7 @@ from tnconv.ir import (
     group,
     make_sum,
 )
-from tnconv.ir.index import symbol_names
+from tnconv.ir.size import symbol_names
 from tnconv.passes.cells import pack, unpack
 from tnconv.passes.network_pass import Array, Evaluate, Pass, PassResult
 from tnconv.passes.tools import counted, open_named, taken_names, without_indices

@@ -17,8 +17,8 @@ from typing import Any
 
 from tnconv.errors import PlanError
 from tnconv.ir import Axis, Index, Size, fresh, group
-from tnconv.ir.index import symbol_names
 from tnconv.ir.monomial import ONE, Scalar
+from tnconv.ir.size import symbol_names
 from tnconv.planner.plan import DEFAULT_HINT, Operand, Plan, Step
 from tnconv.planner.tree_steps import first_plain, numbers_of, step_key
 

@@ -12,8 +12,8 @@ from functools import cached_property
 
 from tnconv.errors import PlanError
 from tnconv.ir import Axis, Index, Network, Relational, Role, Scale, Size, Tensor, evaluate, product, symbol
-from tnconv.ir.index import normal, symbol_names
 from tnconv.ir.monomial import ONE, Scalar, expanded
+from tnconv.ir.size import normal, symbol_names
 from tnconv.planner.plan_printer import format_plan
 
 DEFAULT_HINT = 32  # what a size symbol counts as while planning, unless a hint says otherwise

@@ -23,9 +23,9 @@ from collections.abc import Mapping
 
 from tnconv.errors import NetworkError, ParseError
 from tnconv.ir import Index, Relational, Size, as_size, parse_expression
-from tnconv.ir.index import NETWORK_NAME, check_name, symbol_names
 from tnconv.ir.monomial import ONE, Scalar, as_scalar
 from tnconv.ir.network_parser import Lines, parse_axes, parse_index_line, parse_relation
+from tnconv.ir.size import NETWORK_NAME, check_name, symbol_names
 from tnconv.planner.count import count_factors
 from tnconv.planner.plan import Operand, Plan, Slice, Step
 from tnconv.planner.prepare import hint_values

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from tnconv.ir import Expression, Index, Kind, Network, Scale, Size, Sum, fresh, symbol
-from tnconv.ir.index import symbol_names
 from tnconv.ir.monomial import ONE, Scalar
+from tnconv.ir.size import symbol_names
 from tnconv.planner.plan import Plan, Slice
 
 _FIRST = (Kind.BATCH, Kind.VECTOR)  # no weight has them

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 from tnconv.errors import NetworkError, ParseError
 from tnconv.ir import Index, Size, parse_index
-from tnconv.ir.index import normal, parse_expression
+from tnconv.ir.size import normal, parse_expression
 from tnconv.program.program import ProgramText
 from tnconv.program.program_text import EVERY, INFIX, INSERT, METHODS, PROPERTIES, SPREAD
 from tnconv.program.statements import (

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from tnconv.errors import LoweringError
-from tnconv.ir.index import Size, symbol_names
 from tnconv.ir.monomial import is_expression, polynomial_text
+from tnconv.ir.size import Size, symbol_names
 from tnconv.program.statements import (
     TEMPLATE,
     Argument,

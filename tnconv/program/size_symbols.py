@@ -4,8 +4,8 @@ from collections.abc import Collection, Mapping, Sequence
 
 from tnconv.errors import LoweringError
 from tnconv.ir import Size, symbol
-from tnconv.ir.index import normal, symbol_names
 from tnconv.ir.monomial import Monomial
+from tnconv.ir.size import normal, symbol_names
 from tnconv.planner.plan import Plan
 from tnconv.program.statements import SizeOf
 

@@ -23,8 +23,8 @@ from enum import Enum
 from typing import Any
 
 from tnconv.ir import Index, Size
-from tnconv.ir.index import symbol_names
 from tnconv.ir.monomial import is_expression
+from tnconv.ir.size import symbol_names
 
 Dims = tuple[tuple[Index, ...], ...]
 

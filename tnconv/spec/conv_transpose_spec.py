@@ -8,7 +8,7 @@ from torch import nn
 from tnconv.errors import SpecError
 from tnconv.ir import Index, Network, Node, Role, Size, Sum, Tensor, group, pattern
 from tnconv.ir.guards import refuted
-from tnconv.ir.index import normal
+from tnconv.ir.size import normal
 from tnconv.spec.fields import MAX_SIZE, NUMERIC_HELP, Extent, Extents, Ints, NumericPadding, Symbolic
 from tnconv.spec.layer_spec import positions, size_of, with_bias
 from tnconv.spec.window import WindowLayer, cells, check_groups, per_group

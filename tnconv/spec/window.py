@@ -8,10 +8,10 @@ from typing import Any, Self, cast
 from tnconv.errors import SpecError
 from tnconv.ir import Index, Node, Size, pattern
 from tnconv.ir.guards import refuted, whole
-from tnconv.ir.index import normal
 from tnconv.ir.nodes import MODES
 from tnconv.ir.quotient import quotient
 from tnconv.ir.shapes import covered
+from tnconv.ir.size import normal
 from tnconv.spec.fields import MAX_SIZE, Extents, Ints, Pairs, paddings, shown, spatial_dims, spread, typed
 from tnconv.spec.layer_spec import Layer, positions, size_of
 

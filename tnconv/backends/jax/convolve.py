@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from tnconv.backends.jax.exchange import reach_of
 from tnconv.backends.jax.writer import Value, Writer
 from tnconv.ir import Index, Pattern, Relational, Size, product, solve
-from tnconv.ir.index import normal
+from tnconv.ir.size import normal
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from tnconv.backends.jax.writer import RESERVED, Value, Writer
 from tnconv.backends.operand_axes import renaming, untied
 from tnconv.ir import Axis as Layout
 from tnconv.ir import Index, Pattern, fresh
-from tnconv.ir.index import symbol_names
+from tnconv.ir.size import symbol_names
 from tnconv.planner.plan import DEFAULT_HINT, Operand, Plan, Step
 from tnconv.program import SizeOf
 from tnconv.program.size_symbols import readable, symbols_used

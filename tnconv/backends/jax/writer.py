@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 
 from tnconv.errors import LoweringError
 from tnconv.ir import Index, Size, evaluate, fresh, product
-from tnconv.ir.index import normal
 from tnconv.ir.monomial import Scalar, polynomial_text
+from tnconv.ir.size import normal
 
 RESERVED = frozenset({*keyword.kwlist, *keyword.softkwlist, "jax", "jnp", "np", "rt"})
 _COMMENT_COLUMN = 80

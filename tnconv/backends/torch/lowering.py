@@ -27,8 +27,8 @@ from tnconv.backends.torch.streaming import emit_squares, square_of, squares, st
 from tnconv.backends.torch.windows import gather
 from tnconv.errors import LoweringError
 from tnconv.ir import Axis, Size, fresh
-from tnconv.ir.index import normal, symbol_names
 from tnconv.ir.monomial import Scalar, polynomial_text
+from tnconv.ir.size import normal, symbol_names
 from tnconv.planner.decompose import Decomposition, Reading, Setting, replaced
 from tnconv.planner.plan import DEFAULT_HINT, Operand, Plan, Step, moving_operands
 from tnconv.program import Call, Given, Let, Once, ProgramText, SizeOf, Statement, Var

@@ -8,8 +8,8 @@ from tnconv.backends.torch.emit import Emitter, Value, call, singles
 from tnconv.errors import LoweringError
 from tnconv.ir import Delta, Index, Relational, Size, fresh, product, reach
 from tnconv.ir.affine import reach_of_sizes, reverse
-from tnconv.ir.index import normal
 from tnconv.ir.monomial import expanded
+from tnconv.ir.size import normal
 from tnconv.program import Call, Var
 from tnconv.program.program_text import EVERY
 

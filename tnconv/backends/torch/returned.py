@@ -7,7 +7,7 @@ from tnconv.backends.torch.emit import Emitter, Value, call, singles
 from tnconv.backends.torch.numerics.huge_pages import LARGEST_REUSED
 from tnconv.backends.torch.padded_views import broadcast, window_view
 from tnconv.ir import Axis, Index, Pattern, Relational, Size, symbol
-from tnconv.ir.index import symbol_names
+from tnconv.ir.size import symbol_names
 from tnconv.planner.plan import Plan, Step
 from tnconv.program.statements import flatten
 

@@ -12,7 +12,7 @@ from tnconv.backends.torch.kernels.contract import Candidate, Contract, best_lay
 from tnconv.backends.torch.kernels.kernel import Kernel, Problem
 from tnconv.backends.torch.kernels.window_views import Windows
 from tnconv.ir import Index, Size, product
-from tnconv.ir.index import normal
+from tnconv.ir.size import normal
 from tnconv.planner.plan import Plan, Step
 from tnconv.program import Dims
 

@@ -21,7 +21,7 @@ from tnconv.backends.torch.lowering import Lowering
 from tnconv.backends.torch.profile import Profile, profile_of
 from tnconv.errors import LoweringError
 from tnconv.ir import Size, evaluate
-from tnconv.ir.index import normal, symbol_names
+from tnconv.ir.size import normal, symbol_names
 from tnconv.planner.backward import Trained, with_backward
 from tnconv.planner.memory_limit import program_peak
 from tnconv.planner.plan import DEFAULT_HINT, Plan

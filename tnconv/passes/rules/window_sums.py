@@ -11,8 +11,8 @@ from typing import ClassVar
 from tnconv.ir import Index, Network, Reach, Relational, Select, fits, solve, substitute
 from tnconv.ir.affine import reach_of_sizes
 from tnconv.ir.guards import at_most, below, equal
-from tnconv.ir.index import normal
 from tnconv.ir.quotient import quotient
+from tnconv.ir.size import normal
 from tnconv.passes.relations import occurs_only_on
 from tnconv.passes.rewrite import RewritePass, Rule, rule
 from tnconv.passes.tools import counted

@@ -13,7 +13,7 @@ from math import prod
 
 from tnconv.errors import PlanError
 from tnconv.ir import Axis, Index, Relational, Size, fresh, group
-from tnconv.ir.index import symbol_names
+from tnconv.ir.size import symbol_names
 from tnconv.planner.count import count_factors
 from tnconv.planner.decompose.correlations import Reading
 from tnconv.planner.plan import Operand, Plan, Step

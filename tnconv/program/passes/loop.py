@@ -21,8 +21,8 @@ from typing import ClassVar
 
 from tnconv.errors import LoweringError
 from tnconv.ir import Size, fresh, symbol
-from tnconv.ir.index import normal, symbol_names
 from tnconv.ir.monomial import Scalar, expanded
+from tnconv.ir.size import normal, symbol_names
 from tnconv.planner.plan import Slice
 from tnconv.program.passes.program_pass import ProgramPass
 from tnconv.program.program import ProgramText

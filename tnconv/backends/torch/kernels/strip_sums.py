@@ -9,8 +9,8 @@ from tnconv.backends.torch.kernels.contract import presum
 from tnconv.backends.torch.kernels.kernel import Kernel, Problem
 from tnconv.backends.torch.kernels.symmetric import find_mirror
 from tnconv.ir import Index, Relational, Size, product, solve
-from tnconv.ir.index import normal
 from tnconv.ir.shapes import ConvAxis
+from tnconv.ir.size import normal
 from tnconv.planner.decompose import lag_sums
 
 # Fitted to one CPU core: two axes at once where (kept cells / 4 - 1) * (cells of an image) is below the limit.

@@ -10,7 +10,7 @@ from tnconv.backends.torch.kernels.kernel import Kernel, Problem
 from tnconv.backends.torch.kernels.window_views import window_relations
 from tnconv.backends.torch.windows import gather
 from tnconv.ir import Index, Relational, Size, product
-from tnconv.ir.index import normal
+from tnconv.ir.size import normal
 from tnconv.program.statements import Argument
 
 Legs = tuple[Index, ...]
