@@ -31,7 +31,8 @@ from tnconv.ir import evaluate
 from tnconv.nn.tensorised import KINDS, TensorisedConv
 from tnconv.planner import make_plan
 from tnconv.planner.cost import models_of
-from tnconv.planner.prepare import Preparation, hint_values
+from tnconv.planner.hints import hint_values
+from tnconv.planner.prepare import Preparation
 from tnconv.planner.search import problem_of
 
 try:

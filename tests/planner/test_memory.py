@@ -14,7 +14,7 @@ from tnconv.backends.torch.lower import lower
 from tnconv.errors import NetworkError, PlanError
 from tnconv.ir import Sum, evaluate
 from tnconv.passes import Pipeline
-from tnconv.planner import candidate_plans, make_plan, tree_steps
+from tnconv.planner import best_plans, candidate_plans, make_plan
 from tnconv.planner.cost import models_of
 from tnconv.planner.memory_limit import does_not_fit, format_memory, parse_memory, program_peak
 from tnconv.planner.prepare import Preparation
@@ -74,10 +74,10 @@ def test_both_ways_to_sum_an_index_of_relations_alone_give_the_value_under_any_t
         if len(models) < 2:
             continue
         late += 1
-        monkeypatch.setattr(tree_steps, "models_of", lambda problem, values: models_of(problem, values)[1:])
+        monkeypatch.setattr(best_plans, "models_of", lambda problem, values: models_of(problem, values)[1:])
         tree = random_tree(random.Random(seed), len(network.tensors))
         monkeypatch.setattr(
-            tree_steps, "find_orders", lambda models, planner, cap, tree=tree: [(models[0], tree)]
+            best_plans, "find_orders", lambda models, planner, cap, tree=tree: [(models[0], tree)]
         )
         plan = make_plan(network)
         assert_right(network, plan, seed)

@@ -19,9 +19,9 @@ from tnconv.ops.conventions import check_convention
 from tnconv.ops.sampled_indices import Keep, Sampling, read_keep
 from tnconv.passes import Pipeline
 from tnconv.passes.sample import METHODS
+from tnconv.planner.hints import check_hints
 from tnconv.planner.memory_limit import parse_memory
 from tnconv.planner.objective import Objective, argument_names, check_minimize, check_training
-from tnconv.planner.prepare import check_hints
 from tnconv.planner.search import check_planner
 
 Reader = Callable[[str, Any], Any]

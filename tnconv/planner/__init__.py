@@ -3,13 +3,13 @@
 from collections.abc import Collection, Iterator, Mapping
 
 from tnconv.ir import Expression
+from tnconv.planner.best_plans import build_plans, build_rivals
 from tnconv.planner.near import FAR
 from tnconv.planner.objective import Objective
 from tnconv.planner.plan import DEFAULT_HINT, Operand, Plan, Step
 from tnconv.planner.plan_parser import parse_plan
 from tnconv.planner.plan_printer import format_plan, format_step
 from tnconv.planner.search import Problem
-from tnconv.planner.tree_steps import build_plans, build_rivals
 
 __all__ = [
     "DEFAULT_HINT",

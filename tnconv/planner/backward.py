@@ -16,8 +16,8 @@ from functools import lru_cache
 from tnconv.ir import Expression, Network, Size, fresh
 from tnconv.passes.differentiate import Differentiate
 from tnconv.planner.count import count_factors
+from tnconv.planner.hints import hint_values
 from tnconv.planner.plan import Operand, Plan, Step, moving_operands
-from tnconv.planner.prepare import hint_values
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,8 @@ from math import gcd
 from typing import TypeVar
 
 from tnconv.ir import Index, Relational, Size
+from tnconv.planner.hints import extent_of
 from tnconv.planner.plan import Operand
-from tnconv.planner.prepare import extent_of
 
 Key = TypeVar("Key")
 

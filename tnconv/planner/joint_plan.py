@@ -20,7 +20,7 @@ from tnconv.ir import Axis, Index, Size, fresh, group
 from tnconv.ir.monomial import ONE, Scalar
 from tnconv.ir.size import symbol_names
 from tnconv.planner.plan import DEFAULT_HINT, Operand, Plan, Step
-from tnconv.planner.tree_steps import first_plain, numbers_of, step_key
+from tnconv.planner.step_builder import first_plain, numbers_of, step_key
 
 Legs = tuple[tuple[int, ...], ...]  # the numbers of the indices on each axis
 

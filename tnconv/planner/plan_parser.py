@@ -27,8 +27,8 @@ from tnconv.ir.monomial import ONE, Scalar, as_scalar
 from tnconv.ir.network_parser import Lines, parse_axes, parse_index_line, parse_relation
 from tnconv.ir.size import NETWORK_NAME, check_name, symbol_names
 from tnconv.planner.count import count_factors
+from tnconv.planner.hints import hint_values
 from tnconv.planner.plan import Operand, Plan, Slice, Step
-from tnconv.planner.prepare import hint_values
 
 _ARGUMENT = re.compile(r"(?:argument (\w+) ?\[(.*)\]|table (\w+) ?\[(.*)\] of (.+))\Z", re.ASCII)
 _STEP = re.compile(r"(\w+)\s*\[([^\]]*)\] = (.*)\Z", re.ASCII)

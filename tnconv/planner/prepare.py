@@ -21,131 +21,17 @@ channels are so few that a product of matrices is slow, rows are written into ze
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from math import prod
 
-from tnconv.errors import PlanError
-from tnconv.ir import Axis, Index, Network, Relational, Select, Size, as_integer, evaluate, fresh, product
+from tnconv.ir import Index, Network, Relational, Select, Size, fresh, product
 from tnconv.ir.affine import combined, reach_of_sizes
 from tnconv.ir.nodes import runs
-from tnconv.planner.plan import DEFAULT_HINT
+from tnconv.planner.hints import extent_of
+from tnconv.planner.problem import Leaf, Linear, Prepared, Wrap
 
-
-@dataclass(frozen=True, slots=True)
-class Linear:
-    """The relation `Σ coefficient·index + offset = 0`; indices are numbers.
-
-    The coefficient of `left` is 1 or -1. With a modulus: `left` is what the others' sum folds into by the mode,
-    as in `Pattern`. With a table: `left` is what the table, an argument, has at the other index.
-    """
-
-    coefficients: Mapping[int, int]
-    offset: int
-    left: int
-    modulus: Size | None = None
-    mode: str = "circular"
-    table: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Wrap:
-    """The relation `narrow = wide + offset`, folded by the mode: `wide` counts the cells of a padded axis.
-
-    With a table it is `narrow = table[wide]`.
-    """
-
-    narrow: int
-    wide: int
-    offset: int
-    modulus: Size
-    mode: str
-    table: str | None = None
-
-    @property
-    def relation(self) -> Linear:
-        """The wrap as a relation."""
-        coefficients = {self.narrow: -1, self.wide: 1}
-        return Linear(coefficients, self.offset, self.narrow, self.modulus, self.mode, self.table)
-
-
-@dataclass(slots=True)
-class Leaf:
-    """A tensor node: what it reads, its indices in order, the relations that prepare it, whether it is conjugated."""
-
-    name: str
-    argument: str
-    axes: tuple[Axis, ...]
-    legs: list[int]
-    wraps: list[Linear] = field(default_factory=list)
-    conj: bool = False
-
-
-@dataclass(slots=True)
-class Prepared:
-    """A problem. Indices are numbers: `variables[v]` is an index and `extents[v]` its size while planning.
-
-    `legs` of a leaf and `output` are those after the preparing and before the finishing wraps. `multiplicity`
-    is the number of values of the summed indices that no relation is left for. `places` are the leaves in the order of
-    the network's text, in which a planner of a plug-in and left-to-right take them.
-    """
-
-    variables: list[Index]
-    extents: list[int]
-    leaves: list[Leaf]
-    relations: list[Linear]
-    output: list[int]
-    finish: list[Wrap]
-    axes: tuple[Axis, ...]
-    places: tuple[int, ...]
-    multiplicity: Size = 1
-
-
-_MAX_HINT = 2**62
 _NARROW = 16  # rows of a matrix, below which its product is slow
 _MOST_SHARED = 0.75  # of the cells that the whole axes have
-
-
-def hint_values(symbols: Sequence[str], hints: Mapping[str, int] | None) -> dict[str, int]:
-    """A value for every symbol: its hint, or 32.
-
-    Raises:
-        PlanError: a hint is not a positive integer.
-    """
-    known = check_hints(hints or {})
-    return {name: known.get(name, DEFAULT_HINT) for name in symbols}
-
-
-def check_hints(hints: Mapping[str, object]) -> dict[str, int]:
-    """Hints with plain ints.
-
-    Raises:
-        PlanError: it is no mapping from names to positive integers below 2**62.
-    """
-    if not isinstance(hints, Mapping) or not all(isinstance(name, str) for name in hints):
-        raise PlanError(
-            f"hints={hints!r} are no names with sizes; give what symbols count as, as in hints={{'N': 32}}"
-        )
-    found = {}
-    for name, value in hints.items():
-        number = as_integer(value)
-        if number is None or not 1 <= number <= _MAX_HINT:
-            raise PlanError(
-                f"hint {name}={value!r} is not a positive integer below 2**62; give the size to plan for"
-            )
-        found[name] = number
-    return found
-
-
-def extent_of(size: Size, values: Mapping[str, int]) -> int:
-    """The size at the values of the hints.
-
-    Raises:
-        PlanError: it is not positive there.
-    """
-    extent = evaluate(size, values)
-    if extent < 1:
-        raise PlanError(f"size {size} is {extent} for {dict(values)}; give hints for which it is positive")
-    return extent
 
 
 class Preparation:

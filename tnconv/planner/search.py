@@ -12,8 +12,9 @@ from typing import Any
 
 from tnconv import plugins
 from tnconv.errors import PlanError
-from tnconv.planner.cost import Model, bits
+from tnconv.planner.cost import Model
 from tnconv.planner.objective import Objective
+from tnconv.planner.states import bits
 from tnconv.planner.table import FORBIDDEN, Nested, Price, Table, fill, fill_plain
 
 Order = tuple[Model, Nested]

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tnconv.planner.cost import Floats, Ints, Model, bits
+from tnconv.planner.cost import Floats, Ints, Model
+from tnconv.planner.states import bits
 
 Bools = npt.NDArray[np.bool_]
 

@@ -16,8 +16,8 @@ from tnconv.ir import Axis, Index, Relational, Size, fresh, group
 from tnconv.ir.size import symbol_names
 from tnconv.planner.count import count_factors
 from tnconv.planner.decompose.correlations import Reading
+from tnconv.planner.hints import extent_of, hint_values
 from tnconv.planner.plan import Operand, Plan, Step
-from tnconv.planner.prepare import extent_of, hint_values
 
 _DOCSTRING = re.compile(r"(.+?)\n\s*\n(.*?)Before:\n(.*)\nAfter:\n(.*)", re.DOTALL)
 

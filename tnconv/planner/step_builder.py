@@ -1,0 +1,159 @@
+"""The steps of a plan as they are added: names, layouts, shared work, and where the scale goes."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from math import prod
+from typing import Any
+
+from tnconv.ir import Axis, Index, Relational, Select, fresh, group
+from tnconv.ir.monomial import Scalar
+from tnconv.planner.count import count_factors
+from tnconv.planner.hints import extent_of
+from tnconv.planner.objective import Objective
+from tnconv.planner.plan import Operand, Step, moving_operands
+
+
+class StepBuilder:
+    """The steps of a plan so far.
+
+    Args:
+        taken: names of the arguments.
+        values: what the size symbols count as.
+        real: whether the results add up to a real value, so that a result and its conjugate are as good.
+    """
+
+    def __init__(self, taken: set[str], values: Mapping[str, int], *, real: bool) -> None:
+        self.taken, self.real = taken, real
+        self.values = values
+        self.output: dict[Index, int] = {}
+        self.steps: list[Step] = []
+        self.shared: dict[Any, str] = {}
+        self.number = 0
+
+    def copy(self) -> "StepBuilder":
+        """A builder with the same steps, to try something."""
+        made = StepBuilder(set(self.taken), self.values, real=self.real)
+        made.steps, made.shared, made.number = list(self.steps), dict(self.shared), self.number
+        return made
+
+    def cost(self, objective: Objective) -> int:
+        """Of all steps so far by an objective, at the values."""
+        moving, total = moving_operands(self.steps, objective.frozen), 0
+        changing = moving_operands(self.steps, objective.constant)
+        for step in self.steps:
+            if not changing[step.result]:
+                continue
+            count = prod(extent_of(f, self.values) if f != 0 else 0 for f in step.factors)
+            total += count * (1 + moving[step.result] if objective.training else 1)
+            if objective.elements and len(step.operands) > 1:  # what prepares a leaf is in no price either
+                total += 2 * objective.elements * step.elements_at(self.values)
+        return total
+
+    def add(
+        self, operands: Sequence[Operand], relations: Sequence[Relational], legs: Sequence[Index]
+    ) -> Operand:
+        """A step whose result has the legs as plain axes, or the equal step that is there; as an operand.
+
+        Where the first operand is a conjugate, what is made is the conjugate of all, which is read as one: so both
+        halves of a Hermitian product are one step.
+        """
+        operands, conj = first_plain(operands)
+        numbers = numbers_of(operands, relations)
+        ordered = self._in_output_order(sorted(legs, key=lambda i: (i.kind.rank, numbers[i])))
+        axes = tuple(group(i) for i in ordered)
+        key = step_key(operands, relations, ordered, numbers)
+        name = self.shared.get(key)
+        if name is None:
+            self.number += 1
+            name = self.shared[key] = self._append(f"t{self.number}", operands, relations, axes)
+        return Operand(name, axes, conj)
+
+    def finish(
+        self, operands: Sequence[Operand], relations: Sequence[Relational], axes: tuple[Axis, ...]
+    ) -> str:
+        """The step whose result is the value of a term; never shared, for it may be scaled."""
+        if self.real:
+            operands, _ = first_plain(operands)
+        return self._append("result", operands, relations, axes)
+
+    def _append(
+        self, base: str, operands: Sequence[Operand], relations: Sequence[Relational], axes: tuple[Axis, ...]
+    ) -> str:
+        name = fresh(base, self.taken)
+        self.taken.add(name)
+        factors = count_factors(operands, relations, self.values)
+        self.steps.append(Step(name, tuple(operands), tuple(relations), axes, factors=factors))
+        return name
+
+    def _in_output_order(self, legs: Sequence[Index]) -> list[Index]:
+        """The legs, those that the output has too exchanged among each other into its order."""
+        rank = self.output
+        found = iter(sorted((i for i in legs if i in rank), key=rank.__getitem__))
+        return [next(found) if i in rank else i for i in legs]
+
+    def place_scale(self, scale: Scalar, result: str) -> None:
+        """Scale the smallest step that only this result uses, once; the result itself in a tie."""
+        users: dict[str, list[str]] = {}
+        for step in self.steps:
+            for operand in step.operands:
+                users.setdefault(operand.source, []).append(step.result)
+        best: tuple[int, int] | None = None
+        for place, step in enumerate(self.steps):
+            name = step.result
+            while name != result and len(users.get(name, ())) == 1:
+                name = users[name][0]
+            if name == result:
+                best = min(
+                    best or (step.elements_at(self.values), place), (step.elements_at(self.values), place)
+                )
+        assert best is not None
+        root = next(p for p, step in enumerate(self.steps) if step.result == result)
+        place = root if self.steps[root].elements_at(self.values) <= best[0] else best[1]
+        self.steps[place] = replace(self.steps[place], scale=scale)
+
+
+def first_plain(operands: Sequence[Operand]) -> tuple[Sequence[Operand], bool]:
+    """The operands, or their conjugates where the first of them would be one; and whether they are conjugates."""
+    if not operands or not operands[0].conj:
+        return operands, False
+    return [replace(o, conj=not o.conj) for o in operands], True
+
+
+def numbers_of(operands: Sequence[Operand], relations: Sequence[Relational]) -> dict[Index, int]:
+    """The indices of a step by first occurrence."""
+    numbers: dict[Index, int] = {}
+    for part in (*operands, *relations):
+        for index in part.indices:
+            numbers.setdefault(index, len(numbers))
+    return numbers
+
+
+def step_key(
+    operands: Sequence[Operand],
+    relations: Sequence[Relational],
+    legs: Sequence[Index],
+    numbers: Mapping[Index, int],
+) -> Any:
+    """Equal for two steps that differ in the names of indices only."""
+    return (
+        tuple(
+            (
+                o.source,
+                o.conj,
+                tuple((tuple(numbers[i] for i in a.indices), a.strides, a.start, a.size) for a in o.axes),
+            )
+            for o in operands
+        ),
+        tuple(
+            (
+                numbers[r.left],
+                tuple((a, numbers[x]) for a, x in r.terms),
+                r.offset,
+                r.modulus,
+                r.table if isinstance(r, Select) else r.mode,
+            )
+            for r in relations
+        ),
+        tuple(numbers[i] for i in legs),
+        tuple(i.size for i in numbers),
+    )
