@@ -30,7 +30,7 @@ from benchmarks.machine import describe
 from benchmarks.plot import plot_predictions
 from tnconv.backends.backend import How, Program, backend_of
 from tnconv.backends.tuning import candidates
-from tnconv.planner import Plan, rival_plans
+from tnconv.planner import Plan, fast_plans
 
 HERE = Path(__file__).resolve().parent
 RESULTS, PICTURE = HERE / "prediction.json", HERE.parent / "docs" / "prediction.svg"
@@ -44,7 +44,7 @@ def row(case: Case, op: str, most: int, seconds: float) -> Row:
     batch = case.batch_of(op)
     hints = {"N": batch} | ({"V": ROWS} if op.startswith("ggn") else {})
     network, torch_backend = tnconv.compile(case.spec, op, hints=hints).network, backend_of("torch")
-    plans = rival_plans(network, hints=hints, most=_PLANS)
+    plans = fast_plans(network, hints=hints, most=_PLANS)
 
     def lower(plan: Plan, prefer: tuple[str, ...]) -> Program:
         return torch_backend.lower(plan, network, How(hints, prefer))

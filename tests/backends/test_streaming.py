@@ -14,7 +14,7 @@ from tnconv.backends.torch.kernels.kernel_table import kernel_table
 from tnconv.backends.torch.lower import lower_with
 from tnconv.backends.torch.numerics import reductions, runtime
 from tnconv.backends.torch.profile import Profile
-from tnconv.planner import parse_plan, rival_plans
+from tnconv.planner import fast_plans, parse_plan
 from tnconv.testing import conv_specs
 
 # What is small is worth streaming, and calls of its own.
@@ -33,7 +33,7 @@ def everything(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("bias", ["separate", "joint"])
 @pytest.mark.parametrize("op", ["ggn_diagonal", "gradient_norm"])
 def test_streams_what_is_squared(op: str, bias: str) -> None:
-    """Every rival plan, with kernels that leave a batched product to be squared."""
+    """Every candidate plan, with kernels that leave a batched product to be squared."""
     table = {name: kernel for name, kernel in kernel_table().items() if name in KERNELS}
     seen = set()
 
@@ -42,7 +42,7 @@ def test_streams_what_is_squared(op: str, bias: str) -> None:
     def law(spec: ConvSpec) -> None:
         both = [values_of(spec, dtype=dtype) for dtype in (torch.float64, torch.complex128)]
         network = tnconv.compile(spec, op, bias=bias).network
-        for plan in rival_plans(network):
+        for plan in fast_plans(network):
             program = lower_with(plan, table, {}, profile=FREE_CALLS)
             seen.update(choice.kernel for choice in program.choices)
             for values in both:

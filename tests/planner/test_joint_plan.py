@@ -10,7 +10,7 @@ from tnconv import ConvSpec, ops
 from tnconv.backends import reference
 from tnconv.errors import PlanError
 from tnconv.ir import evaluate
-from tnconv.planner import Plan, parse_plan, rival_plans
+from tnconv.planner import Plan, fast_plans, parse_plan
 from tnconv.planner.joint_plan import joined
 from tnconv.testing.strategies import conv_specs
 
@@ -22,9 +22,9 @@ SMALL = {"N": 2, "V": 2}
 
 
 def plan_of(spec: ConvSpec, name: str, number: int = 0) -> Plan:
-    """One of the rivals for an operation."""
+    """One of the candidates for an operation."""
     derivation = ops.derive(ops.get(name), spec.network(bias=ops.get(name).bias), ops.Options())
-    plans = rival_plans(derivation.run(None)[0])
+    plans = fast_plans(derivation.run(None)[0])
     return plans[number % len(plans)]
 
 
@@ -86,7 +86,7 @@ def test_a_sum_over_examples_is_one_of_what_there_is_unless_that_is_not_wanted()
 def test_a_scale_that_only_one_of_two_has_is_applied_behind_what_they_share() -> None:
     spec = tnconv.LinearSpec(3, 2, bias=False)
     raw = ops.derive(ops.get("kfac_reduce"), spec.network(), ops.Options(), convention="sum").run(None)[0]
-    plans = [*rival_plans(raw)[:1], plan_of(spec, "kfac_expand")]
+    plans = [*fast_plans(raw)[:1], plan_of(spec, "kfac_expand")]
     joint = joined("joint", plans)
     assert [len(step.operands) for step in joint.steps] == [2, 1]
     assert joint.multiplications == plans[0].multiplications

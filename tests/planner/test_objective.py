@@ -1,4 +1,4 @@
-"""What trees are judged by: multiplications, traffic, backward; and the rivals among which time decides."""
+"""What trees are judged by: multiplications, traffic, backward; and the candidates among which time decides."""
 
 import random
 
@@ -15,7 +15,7 @@ from tnconv.errors import PlanError
 from tnconv.ir import evaluate, parse_network
 from tnconv.notation import convolution_network
 from tnconv.passes import Pipeline
-from tnconv.planner import make_plan, rival_plans
+from tnconv.planner import fast_plans, make_plan
 from tnconv.planner.objective import Objective
 from tnconv.planner.plan import moving_operands
 
@@ -105,7 +105,7 @@ def test_an_objective_that_is_not_known_is_refused():
         make_plan(DEPTHWISE, minimize="speed")
 
 
-@pytest.mark.parametrize("call", [make_plan, rival_plans])
+@pytest.mark.parametrize("call", [make_plan, fast_plans])
 def test_frozen_arguments_without_training_and_unknown_ones_are_refused(call):
     with pytest.raises(PlanError, match=r"frozen=\['x'\] is given without training=True"):
         call(DEPTHWISE, frozen=["x"])
@@ -115,7 +115,7 @@ def test_frozen_arguments_without_training_and_unknown_ones_are_refused(call):
         call(DEPTHWISE, training=True, frozen="x")
 
 
-# -- rivals --------------------------------------------------------------------------------------------
+# -- candidates ----------------------------------------------------------------------------------------
 
 
 def layer(text, *shapes):
@@ -140,17 +140,17 @@ LAYERS = {
 
 
 @pytest.mark.parametrize("network", LAYERS.values(), ids=list(LAYERS))
-def test_the_best_by_multiplications_and_by_time_are_among_the_rivals(network):
-    rivals = rival_plans(network)
-    trees = [plan.tree for plan in rivals]
-    assert str(rivals[0]) == str(make_plan(network))
+def test_the_best_by_multiplications_and_by_time_are_among_the_candidates(network):
+    candidates = fast_plans(network)
+    trees = [plan.tree for plan in candidates]
+    assert str(candidates[0]) == str(make_plan(network))
     assert make_plan(network, minimize="time").tree in trees
-    assert 2 <= len({str(plan) for plan in rivals}) == len(rivals) <= 8
+    assert 2 <= len({str(plan) for plan in candidates}) == len(candidates) <= 8
     limit = 3 * cost(make_plan(network, minimize="time"), 32)
-    assert all(cost(plan, 32) <= limit for plan in rivals[1:])
+    assert all(cost(plan, 32) <= limit for plan in candidates[1:])
 
 
-def test_every_rival_has_the_value_of_the_network():
+def test_every_candidate_has_the_value_of_the_network():
     network = LAYERS["cp"]
     generator = torch.Generator().manual_seed(0)
     shapes = {t.argument: [a.size for a in t.axes] for t in network.tensors}
@@ -165,10 +165,10 @@ def test_every_rival_has_the_value_of_the_network():
         torch.testing.assert_close(value, values[0])
 
 
-def test_nine_to_twelve_tensors_have_rivals_too():
-    rivals = rival_plans(conv_chain(9))
-    assert len(rivals) > 1
-    assert rivals[0].multiplications == make_plan(conv_chain(9)).multiplications
+def test_nine_to_twelve_tensors_have_candidates_too():
+    candidates = fast_plans(conv_chain(9))
+    assert len(candidates) > 1
+    assert candidates[0].multiplications == make_plan(conv_chain(9)).multiplications
 
 
 # -- compile -------------------------------------------------------------------------------------------

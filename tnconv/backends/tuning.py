@@ -58,7 +58,7 @@ class Trial:
     """A program that was tried: what it does otherwise, and how long that takes.
 
     Args:
-        plan: number of the plan among the rivals; 0 has the fewest multiplications.
+        plan: number of the plan among the candidates; 0 has the fewest multiplications.
         prefer: kernels that are taken wherever they accept.
         predicted: microseconds.
         measured: microseconds, the median.
@@ -93,7 +93,7 @@ def tune(
 
     Args:
         task: what is computed, as text.
-        plans: rivals, as of `rival_plans`.
+        plans: as of `fast_plans`.
         lower: writes the program of a plan with preferred kernels.
         hints: an integer for every size symbol.
         device: where the timing runs.

@@ -23,7 +23,7 @@ class BatchAxes:
 
     @classmethod
     def of(cls, network: Expression, batch: Sequence[str]) -> "BatchAxes | None":
-        """Those of an operation's network as it was derived from a layer's; None if no argument has one.
+        """The batch axes of an operation's network as it was derived from a layer's; None if no argument has one.
 
         Args:
             network: what was derived; a copy of an index is of its kind.

@@ -20,14 +20,14 @@ from tnconv.compiler.options import Options
 from tnconv.errors import LoweringError
 from tnconv.ir import Expression
 from tnconv.passes import Pipeline
-from tnconv.planner import DEFAULT_HINT, Plan, make_plan, rival_plans
+from tnconv.planner import DEFAULT_HINT, Plan, fast_plans, make_plan
 from tnconv.planner.near import FAR
 from tnconv.planner.objective import Objective
 from tnconv.planner.plan import moving_operands
 from tnconv.planner.slicing import of_one_chunk
 from tnconv.program import SizeOf
 
-_RIVALS = 6  # plans for which a program is written; each takes some milliseconds
+_PLANS = 6  # plans for which a program is written; each takes some milliseconds
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Task:
         backend: name of a backend.
         hints: integers that size symbols count as; 32 for those not named.
         device: whose rates decide between kernels; or these.
-        objective: what candidates are judged by; where it counts time, that of their programs decides.
+        objective: what ranks candidates; where it counts time, that of their programs decides.
         accuracy: the least that kernels promise.
         passes: that rewrote the network, for others that are compiled alike.
         read_off: how size symbols are read that no shape gives away by itself.
@@ -77,9 +77,9 @@ class Task:
         return How(self.sizes, tuple(prefer), self.device, self.accuracy, below, sizes=self.read_off)
 
     def candidates(
-        self, prefer: Collection[str] = (), most: int = _RIVALS, far: float = FAR
+        self, prefer: Collection[str] = (), most: int = _PLANS, far: float = FAR
     ) -> "list[Candidate]":
-        """Those among which time decides; one where multiplications do.
+        """The candidates among which time decides; one where multiplications do.
 
         Args:
             prefer: kernels that are taken wherever they accept.
@@ -95,7 +95,7 @@ class Task:
             "constant": judged.constant,
         }
         if judged.elements:
-            plans = rival_plans(self.network, most=most, far=far, **options)
+            plans = fast_plans(self.network, most=most, far=far, **options)
         else:
             plans = [make_plan(self.network, minimize="multiplications", **options)]
         return [Candidate(self, plan, tuple(prefer)) for plan in plans]

@@ -132,7 +132,7 @@ def compiled(
 
 
 def chosen_of(options: Options) -> ops.Options:
-    """Those of the operation."""
+    """The options of the operation, among those of compiling."""
     return ops.Options(options.bias == "joint", options.groups == "average", sampling=options.sampled)
 
 

@@ -33,7 +33,7 @@ class Inspected:
 
     @property
     def functions(self) -> "tuple[Inspected, ...]":
-        """Those of several operations, each alone; the function itself of one."""
+        """The functions of several operations, each alone; of one operation the function itself."""
         return (self,)
 
     @property

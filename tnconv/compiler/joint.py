@@ -73,7 +73,7 @@ class JointFunction(CompiledFunction):
 
     @property
     def functions(self) -> tuple[CompiledFunction, ...]:
-        """Those of the operations, each alone."""
+        """The functions of the operations, each alone."""
         return self._alone
 
     @property
@@ -229,7 +229,7 @@ def parts_of(names: Sequence[str], options: Options, wrt: str | None) -> list[Pa
     Args:
         names: of the operations.
         options: of all: what only some operations take is not for the others.
-        wrt: the argument; likewise.
+        wrt: the argument of all; what only some operations take is not for the others.
 
     Raises:
         OperationError: there is no such operation, or one is asked for twice.

@@ -20,7 +20,7 @@ from tnconv.planner import Plan
 from tnconv.planner.joint_plan import joined
 from tnconv.planner.memory_limit import does_not_fit
 
-_RIVALS = 16  # plans of one operation that are joined
+_PLANS_OF_ONE = 16  # plans of one operation that are joined
 _FAR = 12.0  # what they may cost, as a multiple of the best
 _JOINED = 48  # combinations of plans that are joined
 _PLANS = 24  # joint plans that are priced; each takes some milliseconds
@@ -92,8 +92,8 @@ class JointTask(Task):
 def _plans(part: Candidate, far: float) -> list[Plan]:
     """The plan that was chosen, unless it is in chunks, and others, also such as are worth it only if they share."""
     own = () if part.plan.slices else (part.plan,)
-    rivals = [each.plan for each in part.task.candidates(most=_RIVALS, far=far)]
-    return [*own, *(plan for plan in rivals if plan not in own)]
+    candidates = [each.plan for each in part.task.candidates(most=_PLANS_OF_ONE, far=far)]
+    return [*own, *(plan for plan in candidates if plan not in own)]
 
 
 def _multiplications(plan: Plan) -> int:

@@ -132,7 +132,7 @@ class OpenModule(OpenSource):
 
     @property
     def names(self) -> tuple[str, ...]:  # type: ignore[override]
-        """Those of as many sizes."""
+        """The names of as many sizes as are open."""
         return size_names(len(self.any_size))
 
     @property

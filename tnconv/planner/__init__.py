@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterator, Mapping
 
 from tnconv.ir import Expression
-from tnconv.planner.best_plans import build_plans, build_rivals
+from tnconv.planner.best_plans import build_fast_plans, build_plans
 from tnconv.planner.near import FAR
 from tnconv.planner.objective import Objective
 from tnconv.planner.plan import DEFAULT_HINT, Operand, Plan, Step
@@ -18,11 +18,11 @@ __all__ = [
     "Problem",
     "Step",
     "candidate_plans",
+    "fast_plans",
     "format_plan",
     "format_step",
     "make_plan",
     "parse_plan",
-    "rival_plans",
 ]
 
 
@@ -80,7 +80,7 @@ def candidate_plans(
     return build_plans(expression, planner, dict(hints or {}), Objective())
 
 
-def rival_plans(
+def fast_plans(
     expression: Expression,
     *,
     planner: str = "auto",
@@ -100,7 +100,7 @@ def rival_plans(
 
     Args:
         expression: what to compute.
-        planner: as for `make_plan`; only "auto" and "dp" have rivals, for 3 to 12 tensors in a term.
+        planner: as for `make_plan`; only "auto" and "dp" find several, for 3 to 12 tensors in a term.
         hints: as for `make_plan`.
         most: number of plans.
         far: what a plan may cost, as a multiple of the best.
@@ -112,4 +112,4 @@ def rival_plans(
         PlanError: as for `make_plan`.
     """
     objective = Objective.of("multiplications", training, frozen, constant)
-    return build_rivals(expression, planner, dict(hints or {}), most, objective, far)
+    return build_fast_plans(expression, planner, dict(hints or {}), most, objective, far)

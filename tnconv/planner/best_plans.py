@@ -42,7 +42,7 @@ def build_plans(
         cap = size - 1
 
 
-def build_rivals(
+def build_fast_plans(
     expression: Expression,
     planner: str,
     hints: Mapping[str, int],
@@ -50,7 +50,7 @@ def build_rivals(
     objective: Objective,
     far: float,
 ) -> list[Plan]:
-    """Plans that may be the fastest, as `rival_plans` says.
+    """Plans that may be the fastest, as `fast_plans` says.
 
     Raises:
         PlanError: a size is not positive at the hints, or there is no such planner.
@@ -59,23 +59,27 @@ def build_rivals(
     counted = replace(objective, elements=0)
     prepared = _Models(expression, hint_values(expression.symbols, hints), counted)
     best: list[list[tuple[int, Nested]]] = []
-    others: list[list[_Rival]] = []
+    others: list[list[_Candidate]] = []
     for term in range(len(expression.terms)):
         models = prepared.models(term, {})
         found = find_orders(models, planner) if models[0].count_leaves else []
         best.append([(int(model.late), tree) for model, tree in found])
         if planner in ("auto", "dp") and 3 <= models[0].count_leaves <= EXACT:
-            others += [list(lane) for lane in _rivals(models, term, most, far)]
+            others += [list(lane) for lane in _candidates(models, term, most, far)]
     chosen = {
-        (rival.term, rival.model, rival.tree): rival
+        (candidate.term, candidate.model, candidate.tree): candidate
         for turn in zip_longest(*others)
-        for rival in turn
-        if rival is not None
+        for candidate in turn
+        if candidate is not None
     }
 
-    def plan_with(rival: _Rival | None) -> Plan:
+    def plan_with(candidate: _Candidate | None) -> Plan:
         def orders(models: Sequence[Model], term: int) -> list[Order]:
-            trees = [(rival.model, rival.tree)] if rival is not None and rival.term == term else best[term]
+            trees = (
+                [(candidate.model, candidate.tree)]
+                if candidate is not None and candidate.term == term
+                else best[term]
+            )
             return [(models[number], tree) for number, tree in trees]
 
         made = _build_plan(prepared, hints, orders)
@@ -83,8 +87,8 @@ def build_rivals(
         return made[0]
 
     plans: list[Plan] = []
-    for rival in (None, *chosen.values()):
-        plan = plan_with(rival)
+    for candidate in (None, *chosen.values()):
+        plan = plan_with(candidate)
         if plan not in plans:
             plans.append(plan)
         if len(plans) >= most:
@@ -93,7 +97,7 @@ def build_rivals(
 
 
 @dataclass(frozen=True, slots=True)
-class _Rival:
+class _Candidate:
     """A tree that may be the fastest of a term.
 
     Args:
@@ -109,7 +113,7 @@ class _Rival:
     tree: Nested
 
 
-def _rivals(models: Sequence[Model], term: int, most: int, far: float) -> Iterator[list[_Rival]]:
+def _candidates(models: Sequence[Model], term: int, most: int, far: float) -> Iterator[list[_Candidate]]:
     """The best trees with traffic counted, and the best for each last step by multiplications, none far behind."""
     timed = [Near(model.judged(replace(model.objective, elements=ELEMENTS)), far) for model in models]
     counted = [Near(model, far) for model in models]
@@ -120,12 +124,12 @@ def _rivals(models: Sequence[Model], term: int, most: int, far: float) -> Iterat
     ]
     for lane in lanes:
         found = [
-            _Rival(cost, term, number, tree)
+            _Candidate(cost, term, number, tree)
             for number, (_, trees) in enumerate(lane)
             for cost, tree in trees
             if price(timed[number].model, tree)[0] <= limit
         ]
-        yield sorted(found, key=lambda rival: rival.cost)
+        yield sorted(found, key=lambda candidate: candidate.cost)
 
 
 Orders = Callable[[Sequence[Model], int], list[Order]]
@@ -137,7 +141,7 @@ class _Models:
     Args:
         expression: what is planned.
         values: what the size symbols count as.
-        objective: what trees are judged by.
+        objective: what ranks trees.
     """
 
     def __init__(self, expression: Expression, values: Mapping[str, int], objective: Objective) -> None:
@@ -145,7 +149,7 @@ class _Models:
         self._made: dict[tuple[int, frozenset[Any]], tuple[list[Model], dict[str, Index]]] = {}
 
     def models(self, term: int, known: dict[str, Index]) -> list[Model]:
-        """Those of a term.
+        """The models of a term.
 
         Args:
             term: its place.

@@ -114,7 +114,7 @@ class Model(States):
         return found
 
     def _entangled(self, a: State, b: State, result: State) -> int:
-        """The same where two relations would determine one index, so that elimination has to decide."""
+        """Multiplications where two relations would determine one index, so that elimination has to decide."""
         rows = [row for _, (row, _) in self.rows(a, b, result)]
         legs = a.legs | b.legs | result.legs
         for row in rows:
@@ -153,7 +153,7 @@ class Model(States):
     # -- objectives --------------------------------------------------------------------------------
 
     def judged(self, objective: Objective) -> "Model":
-        """The same model where trees are judged by another objective."""
+        """The same model where another objective ranks trees."""
         made = copy(self)  # what is known about sets and cuts stays shared
         made.objective = objective
         made.trained, made.moving = (
@@ -172,7 +172,7 @@ class Model(States):
         return count
 
     def step_costs(self, left: Ints, right: Ints, prices: Floats) -> Floats:
-        """The same for many steps, from their multiplications."""
+        """`step_cost` for many steps, from their multiplications."""
         if self.objective.constant:
             prices = np.where((left | right) & self.moving, prices, 0.0)
         if not self.objective.training:
@@ -187,7 +187,7 @@ class Model(States):
         return 2 * self.objective.elements * size if counts else 0
 
     def passing_costs(self, sizes: Floats, leaves: Ints) -> Floats:
-        """The same for many sets."""
+        """`passing_cost` for many sets."""
         passing: Floats = np.multiply(sizes, 2.0 * self.objective.elements)
         passing[(leaves == self.everything) | (leaves & self.moving == 0)] = 0.0
         return passing

@@ -1,4 +1,4 @@
-"""What a tree is judged by: multiplications alone, or with the elements that pass through memory.
+"""What ranks trees: multiplications alone, or with the elements that pass through memory.
 
 A step costs `f·multiplications + elements·(elements of A + B + result)`. f is 1 for inference; in training it is
 1 + the number of operands that need a gradient, for each of these is one more contraction of the same price. The

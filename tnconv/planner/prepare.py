@@ -9,7 +9,7 @@ the output. A relation that folds (circular, reflecting, replicating) becomes a 
 on the one leaf that holds `i`, or finished on the result. What fits neither is absorbed as a whole by the
 first step that has all of its indices.
 
-A selection is prepared likewise, on every leaf that holds the index which it selects from. Where that index is on a
+A selection is prepared too, on every leaf that holds the index which it selects from. Where that index is on a
 relation too, a leaf that holds another index of the relation is prepared with both, so that all of it stays small:
 
     dy[o] * x[i] * [i = 2*o + k] * [i = rows[s]]  ->  x'[s] = x[i] * [i = rows[s]]

@@ -33,7 +33,7 @@ class Correlation:
     Args:
         image: the index whose coefficient has a sign of its own, which is ±1.
         one: (coefficient, index), the coefficient positive.
-        other: likewise.
+        other: (coefficient, index), the coefficient positive.
         offset: in cells of the image.
         at: where each of the three is.
     """
