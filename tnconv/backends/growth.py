@@ -113,7 +113,7 @@ def value(poly: Poly, sizes: Sequence[int]) -> int:
 
 
 def largest(polys: Sequence[Poly]) -> list[Poly]:
-    """Those that are not below another one for all sizes."""
+    """The counts that are not below another one for all sizes."""
     kept: list[Poly] = []
     for poly in polys:
         if any((other - poly >= 0).all() for other in kept):

@@ -36,7 +36,7 @@ def list_operations(
 
 
 def _multiplications(name: str, layer: ConvSpec) -> Size:
-    """Those of an operation of a layer, as a formula."""
+    """The multiplications of an operation of a layer, as a formula."""
     operation = ops.get(name)
     derived, _ = ops.derive(operation, layer.network(operation.bias), ops.Options()).run()
     network, _ = Pipeline.parse("default").run(derived)

@@ -29,7 +29,7 @@ class Layers:
 
     @classmethod
     def of(cls, run: Run) -> "Layers":
-        """Those of a forward pass."""
+        """The layers of a forward pass."""
         uses: list[Use] = []
         weights: dict[str, list[int]] = {}
         biases: dict[str, list[int]] = {}

@@ -38,7 +38,7 @@ class Sums:
     Attributes:
         units: by block, what its input factor is to be multiplied with, so that it is the sum over examples of the
             means over positions: a sum over batches is added in place without another pass over the factor.
-        output_units: likewise, what its gradient factor is to be multiplied with, so that it is the raw sum.
+        output_units: by block, what its gradient factor is to be multiplied with, so that it is the raw sum.
         generator: of labels that are drawn.
         shared: of a bias, the block of its weight, which has the same gradient factor.
     """

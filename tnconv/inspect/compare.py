@@ -13,7 +13,7 @@ def changed_names(before: Expression, after: Expression) -> tuple[frozenset[str]
     """The nodes and indices of each that the other lacks or has otherwise, by name.
 
     Returns:
-        Those of `before`, which went or changed, and those of `after`, which came or changed.
+        Names in `before`, of what went or changed, and names in `after`, of what came or changed.
     """
     old, new = _parts(before), _parts(after)
     return (

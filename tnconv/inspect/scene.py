@@ -68,7 +68,10 @@ class Scene:
 
     Args:
         parts: curves first.
-        left: the smallest x; the others likewise, in pixels.
+        left: the smallest x, in pixels.
+        top: the smallest y, which grows downwards.
+        right: the largest x.
+        bottom: the largest y.
     """
 
     parts: list[Curve | Shape | Text] = field(default_factory=list)

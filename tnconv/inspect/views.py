@@ -29,7 +29,7 @@ class Compiled(Protocol):
 
     @property
     def functions(self) -> "Sequence[Compiled]":
-        """Those of several operations, each alone; the function itself of one."""
+        """The functions of several operations, each alone; of one operation the function itself."""
 
     @property
     def cost(self) -> Any:

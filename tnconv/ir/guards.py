@@ -87,17 +87,17 @@ class Guards:
         return self.hold(sizes) and all(guard.holds(sizes) for guard in self.chosen)
 
     def broken(self, sizes: Mapping[str, int]) -> tuple[Guard, ...]:
-        """Those that do not hold."""
+        """The needed guards that do not hold."""
         return tuple(guard for guard in self.needed if not guard.holds(sizes))
 
     @property
     def symbols(self) -> tuple[str, ...]:
-        """Names of the symbols of those that are needed, sorted."""
+        """Names of the symbols of the needed guards, sorted."""
         return tuple(sorted({name for guard in self.needed for name in guard.symbols}))
 
     @cached_property
     def live(self) -> tuple[Guard, ...]:
-        """Those that do not follow from the others."""
+        """The needed guards that do not follow from the others."""
         kept = list(dict.fromkeys(self.needed))
         for guard in reversed(tuple(kept)):
             others = [other for other in kept if other != guard]

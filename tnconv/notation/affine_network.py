@@ -55,13 +55,13 @@ def affine_shape(
     sizes: Mapping[str, object] | None = None,
     mode: str | None = None,
 ) -> tuple[Size, ...]:
-    """The shape of the result of an equation; axes may be empty, which those of a network may not.
+    """The shape of the result of an equation; axes may be empty, which axes of a network may not.
 
     Args:
-        equation: as for `affine_network`, as are the others.
-        shapes: likewise, with sizes of 0 too.
-        sizes: likewise.
-        mode: likewise.
+        equation: as for `affine_network`.
+        shapes: as for `affine_network`, with sizes of 0 too.
+        sizes: as for `affine_network`.
+        mode: as for `affine_network`.
 
     Raises:
         ParseError: the equation does not parse.

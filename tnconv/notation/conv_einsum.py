@@ -99,8 +99,8 @@ def convolution_shape(equation: str, shapes: Sequence[Sequence[int]], **options:
 
     Args:
         equation: as for `convolution_network`.
-        shapes: likewise, with sizes of 0 too.
-        options: likewise.
+        shapes: as for `convolution_network`, with sizes of 0 too.
+        options: as for `convolution_network`.
 
     Raises:
         ParseError: the equation does not parse.

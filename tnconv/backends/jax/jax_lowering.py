@@ -36,11 +36,11 @@ def lower(plan: Plan, hints: Mapping[str, int]) -> Program:
 
 
 class _Lowering:
-    """Writes the program of a plan; arguments as for `lower`.
+    """Writes the program of a plan.
 
     Args:
-        plan: likewise.
-        hints: likewise.
+        plan: as for `lower`.
+        hints: as for `lower`.
     """
 
     def __init__(self, plan: Plan, hints: Mapping[str, int]) -> None:

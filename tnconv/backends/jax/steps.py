@@ -138,7 +138,7 @@ class StepWriter:
         return len(relation.terms) > 1 and any(i in r.indices for r in others for i in relation.indices)
 
     def _linked(self, fitting: Sequence[Relational]) -> tuple[dict[Relational, Axis], bool]:
-        """Those of some relations that are axes of a convolution, and whether its kernel is the first operand."""
+        """The relations, of some, that are axes of a convolution, and whether its kernel is the first operand."""
         if len(self.operands) != 2:
             return {}, False
         found = []

@@ -57,14 +57,14 @@ class _Ready(NamedTuple):
 
 
 class Lowering:
-    """Writes the program of a plan; arguments as for `lower_with`.
+    """Writes the program of a plan.
 
     Args:
-        plan: likewise.
-        kernels: likewise.
-        hints: likewise.
-        prefer: likewise.
-        profile: likewise.
+        plan: as for `lower_with`.
+        kernels: as for `lower_with`.
+        hints: as for `lower_with`.
+        prefer: as for `lower_with`.
+        profile: as for `lower_with`.
         given: arguments that another program hands over in its own layout, with their axes; see `handed_over`.
         constant: arguments that seldom change; see `in_two_parts`.
         limit: microseconds; what is predicted to take longer is given up.

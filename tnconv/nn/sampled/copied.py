@@ -31,8 +31,8 @@ class FromTorch:
         Args:
             module: the layer.
             keep: as for the constructor.
-            indices: likewise.
-            generator: likewise.
+            indices: as for the constructor.
+            generator: as for the constructor.
 
         Raises:
             SpecError: the module is of another type or has what cannot be copied, or a fraction leaves nothing.

@@ -85,7 +85,7 @@ class Kept:
         return all(name == kind or set(parts) == {1} for name, parts in self.fractions)
 
     def without(self, kind: str) -> "Kept":
-        """The others; those of the channels, all of them, if there are none."""
+        """The other kinds with their fractions; all channels, which is no sampling, if there are none."""
         left = tuple(each for each in self.fractions if each[0] != kind)
         return Kept(left or ((CHANNELS, (Fraction(1),)),))
 

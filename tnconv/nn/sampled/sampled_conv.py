@@ -132,7 +132,7 @@ class ConvCalculus:
     def parameter_gradients(
         self, weight: Tensor | None, gradient: Tensor, parameters: Parameters, needed: tuple[bool, ...]
     ) -> tuple[Tensor | None, ...]:
-        """Those of the weight and of the bias."""
+        """The gradients of the weight and of the bias; None where one is not needed."""
         return weight, gradient.flatten(2).sum((0, 2)) if needed[1] else None
 
 

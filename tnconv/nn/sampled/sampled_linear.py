@@ -66,7 +66,7 @@ class LinearCalculus:
     def parameter_gradients(
         self, weight: Tensor | None, gradient: Tensor, parameters: Parameters, needed: tuple[bool, ...]
     ) -> tuple[Tensor | None, ...]:
-        """Those of the weight and of the bias."""
+        """The gradients of the weight and of the bias; None where one is not needed."""
         return weight, gradient.flatten(0, -2).sum(0) if needed[1] else None
 
 

@@ -76,7 +76,7 @@ class FactorCalculus:
     def parameter_gradients(
         self, weight: Tensor, gradient: Tensor, parameters: Parameters, needed: tuple[bool, ...]
     ) -> tuple[Tensor | None, ...]:
-        """Those of the factors, and of the bias."""
+        """The gradients of the factors, and of the bias."""
         product = weight_of(self.description)
         given = dict(zip(self.names, parameters, strict=True))
         with torch.enable_grad():

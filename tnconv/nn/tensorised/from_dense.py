@@ -14,7 +14,7 @@ from tnconv.nn.tensorised.factors import Factors, Family, Ranks, WeightShape
 def decomposed(family: Family, weight: Tensor, shape: WeightShape, ranks: Ranks, budget: Budget) -> Factors:
     """Factors whose product comes near a weight, with equal root mean squares.
 
-    Those of a weight of zeros are drawn, but the last, which is zero: with two of zeros no gradient would be left.
+    Factors of a weight of zeros are drawn, but the last, which is zero: with two of zeros no gradient would be left.
 
     Args:
         family: the kind of factorisation.

@@ -68,7 +68,7 @@ class Product:
         return "".join(letter for letter in self.output if letter in self.terms[place])
 
     def shapes(self, tensor: Tensor) -> list[tuple[int, ...]]:
-        """Those of the factors of a tensor."""
+        """The shapes of the factors of a tensor."""
         sizes = dict(self.extents) | dict(zip(self.output, tensor.shape, strict=True))
         return [tuple(sizes[letter] for letter in term) for term in self.terms]
 

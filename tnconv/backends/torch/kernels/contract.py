@@ -250,7 +250,7 @@ def _layouts(problem: Problem, a: Value, b: Value) -> list[Candidate]:
 
 
 def _front(value: Value, legs: Sequence[Index], before: Sequence[Index]) -> Legs:
-    """Those of `legs` that stand in front of the first of `before` in the value."""
+    """The legs, of `legs`, that stand in front of the first of `before` in the value."""
     places = [value.legs.index(i) for i in before if i in value.legs]
     first = min(places, default=0)
     return tuple(i for i in value.legs[:first] if i in legs)

@@ -147,7 +147,7 @@ class LagCorrelation(Kernel):
         return lag_scheme.predicted(lag_scheme.choose(work, problem.profile), work, problem.profile)
 
     def multiplications(self, problem: Problem) -> Size | None:
-        """Those of the scheme, as it is at the representative sizes; linear in the number of examples."""
+        """Multiplications of the scheme, as it is at the representative sizes; linear in the number of examples."""
         found = _find_lag(problem)
         assert found is not None
         if not all(isinstance(i.size, int) for i in (*found.groups, *found.channels)):

@@ -62,7 +62,7 @@ class SymmetricProduct(Kernel):
         return profile.searched * (4 * profile.call + copied + made / rate)
 
     def multiplications(self, problem: Problem) -> Size | None:
-        """Those of the blocks of the lower half, as they are at the representative sizes."""
+        """Multiplications of the blocks of the lower half, as they are at the representative sizes."""
         found, (_, _, rows) = _mirror(problem), _sizes(problem)
         if not all(isinstance(i.size, int) for i in found.rows):
             return None

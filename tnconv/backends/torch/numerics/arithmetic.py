@@ -55,7 +55,7 @@ def plain(form: Callable[..., Tensor], x: Tensor, *options: Any, **more: Any) ->
         form: `gram` or `correlate`.
         x: as `form` takes it.
         options: of `form`.
-        more: likewise.
+        more: further options of `form`.
     """
     if not x.is_complex():
         return form(x, *options, **more)

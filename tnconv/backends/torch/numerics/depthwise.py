@@ -69,8 +69,8 @@ def weight_gradient(
         image: `x`, `[n, c, *cells]`.
         shape: of the result, `[c, 1, *kernel]`.
         stride: of the convolution whose weight it is.
-        padding: likewise.
-        dilation: likewise.
+        padding: of the same convolution.
+        dilation: of the same convolution.
         groups: `c`.
     """
     examples, kernel = image.shape[0], shape[2:]

@@ -95,7 +95,7 @@ def correlate(
         tile: positions that are taken together along the last axis, a divisor of their number; not for lag2.
         inputs_last: whether a copy of x with the inputs innermost is unfolded, so that what is copied is in long runs.
         block: as for `gram`, of products of a matrix with itself.
-        strip: likewise.
+        strip: as for `gram`, of products of a matrix with itself.
         scale: of the result.
         out: of the shape of the result, to which it is added: `beta · out + scale · S`; only where nothing records
             what happens.

@@ -105,7 +105,7 @@ def merged_weight_gradient(
 
     Args:
         gradient: as `weight_gradient` takes it.
-        image: likewise.
+        image: as `weight_gradient` takes it.
         shape: of the result, `[(g d), c, *kernel]`.
         groups: at least one.
         merged: a divisor of `groups`.
