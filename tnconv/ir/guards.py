@@ -195,6 +195,9 @@ def equal(one: Size, other: Size) -> bool:
         return True
     if isinstance(one, int) and isinstance(other, int):
         return False
+    scope = _scope.get()
+    if not (scope and scope.sizes) and not is_sympy(one) and not is_sympy(other):
+        return False  # products of symbols that differ are equal at some sizes only
     return _known(_difference(*_without_bottoms(one, other)), ZERO)
 
 
