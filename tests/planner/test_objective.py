@@ -17,7 +17,7 @@ from tnconv.notation import convolution_network
 from tnconv.passes import Pipeline
 from tnconv.planner import fast_plans, make_plan
 from tnconv.planner.objective import Objective
-from tnconv.planner.plan import moving_operands
+from tnconv.planner.plan import varying_operands
 
 # Two ways to take x from r to u: by a merged kernel of 3x3, or by three taps along each axis.
 DEPTHWISE = parse_network("""network depthwise {
@@ -33,11 +33,11 @@ DEPTHWISE = parse_network("""network depthwise {
 
 def cost(plan, elements=0, training=False, frozen=()):
     """By the steps, not by the search: f·multiplications + elements·2·(cells of products that are read again)."""
-    moving = moving_operands(plan.steps, frozen)
+    gradients = varying_operands(plan.steps, frozen)
     total = 0
     products = [step for step in plan.steps if len(step.operands) == 2]
     for step in products:
-        total += step.multiplications * (1 + moving[step.result] if training else 1)
+        total += step.multiplications * (1 + gradients[step.result] if training else 1)
     return total + sum(2 * elements * step.elements for step in products[:-1])
 
 
@@ -79,9 +79,9 @@ def test_training_counts_once_more_for_each_operand_that_needs_a_gradient():
     left, right = 20 * 30 * 10 + 20 * 10 * 22, 30 * 10 * 22 + 20 * 30 * 22
     assert make_plan(network).multiplications == min(left, right)
     plan = make_plan(network, training=True, frozen=["x"])
-    assert moving_operands(plan.steps, ["x"]) == {"t1": 1, "result": 2}
-    assert moving_operands(plan.steps, ["x", "u", "v"]) == {"t1": 0, "result": 0}
-    assert moving_operands(plan.steps, []) == {"t1": 2, "result": 2}
+    assert varying_operands(plan.steps, ["x"]) == {"t1": 1, "result": 2}
+    assert varying_operands(plan.steps, ["x", "u", "v"]) == {"t1": 0, "result": 0}
+    assert varying_operands(plan.steps, []) == {"t1": 2, "result": 2}
 
 
 def test_what_needs_no_gradient_can_turn_the_order():

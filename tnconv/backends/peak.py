@@ -95,9 +95,9 @@ def as_expression(at: At, planned: Size, sizes: Iterable[Size], values: Mapping[
     for place in _places(values):
         most = peak_of(at(place) or ())
         if most > max(value(poly, [place[n] for n in names]) for poly in polys):
-            moving = {name: power for name, power in powers.items() if place[name] > 1}
-            found = (moving and bounds(at, moving, place)) or [np.array(most, dtype=object)]
-            polys = largest([*polys, *(spread(poly, list(moving), powers) for poly in found)])
+            grown = {name: power for name, power in powers.items() if place[name] > 1}
+            found = (grown and bounds(at, grown, place)) or [np.array(most, dtype=object)]
+            polys = largest([*polys, *(spread(poly, list(grown), powers) for poly in found)])
     return normal(sympy.Max(*(expression(poly, names) for poly in polys)))
 
 

@@ -178,7 +178,7 @@ class AnySizeFunction(CompiledFunction):
             assert opened is not None
             derived = job.derived(opened.network, source.at(source.any_size))
             reader = SizeReader(self.op, source, probe, opened, derived.network, derived.axes, job.forward)
-            found = self._ranks[rank] = reader, Programs(source, job, probe.moving)
+            found = self._ranks[rank] = reader, Programs(source, job, probe.varying)
         return found
 
     # -- as a value ----------------------------------------------------------------------------------

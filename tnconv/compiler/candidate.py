@@ -23,7 +23,7 @@ from tnconv.passes import Pipeline
 from tnconv.planner import DEFAULT_HINT, Plan, fast_plans, make_plan
 from tnconv.planner.near import FAR
 from tnconv.planner.objective import Objective
-from tnconv.planner.plan import moving_operands
+from tnconv.planner.plan import varying_operands
 from tnconv.planner.slicing import of_one_chunk
 from tnconv.program import SizeOf
 
@@ -169,7 +169,7 @@ class Candidate:
         return backend.looped(inner, self.plan, self.task.network.arguments)
 
     @cached_property
-    def moving(self) -> tuple[str, ...]:
+    def needs_gradient(self) -> tuple[str, ...]:
         """In training, the arguments that are expected to need a gradient."""
         still = {*self.task.objective.frozen, *self.plan.tables}
         return tuple(name for name in self.plan.arguments if name not in still)
@@ -181,7 +181,7 @@ class Candidate:
         Raises:
             LoweringError: the backward pass cannot be planned.
         """
-        return self._trained(self.moving)
+        return self._trained(self.needs_gradient)
 
     @cached_property
     def kept(self) -> KeptProgram | None:
@@ -223,10 +223,10 @@ class Candidate:
             draft = self.__dict__["_draft"] = task.made_by.draft(self.plan, task.network, how)
             return draft.predicted
         try:
-            self.__dict__["both"] = both = self._trained(self.moving, below)
+            self.__dict__["both"] = both = self._trained(self.needs_gradient, below)
         except LoweringError:
-            moving = moving_operands(self.plan.steps, task.objective.frozen)
-            return sum(each.predicted * (1 + moving.get(each.step, 2)) for each in self.program.choices)
+            gradients = varying_operands(self.plan.steps, task.objective.frozen)
+            return sum(each.predicted * (1 + gradients.get(each.step, 2)) for each in self.program.choices)
         return both.predicted
 
     def recomputing(self, result: str) -> "Candidate":
@@ -256,7 +256,7 @@ class Candidate:
         """In training, what plans backward passes; one for all callers, for it changes no value."""
         if not self.task.objective.training:
             return None
-        return WithBackward(self.program, self._trained_for, self.moving)
+        return WithBackward(self.program, self._trained_for, self.needs_gradient)
 
     @property
     def executable(self) -> Executable:
@@ -271,4 +271,4 @@ class Candidate:
         return made
 
     def _trained_for(self, needed: Collection[str]) -> TrainedProgram:
-        return self.both if set(needed) == set(self.moving) else self._trained(needed)
+        return self.both if set(needed) == set(self.needs_gradient) else self._trained(needed)

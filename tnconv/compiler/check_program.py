@@ -158,7 +158,9 @@ def _compare_backward(
 ) -> None:
     """Compare planned gradients with those of autograd, for a cotangent that differs from cell to cell."""
     program = function.program
-    tensors = [torch.from_numpy(arrays[n]).requires_grad_(n in function.moving) for n in program.arguments]
+    tensors = [
+        torch.from_numpy(arrays[n]).requires_grad_(n in function.needs_gradient) for n in program.arguments
+    ]
     wanted = [tensor for tensor in tensors if tensor.requires_grad]
     both = []
     for call in (program.function, function):

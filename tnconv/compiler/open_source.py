@@ -265,7 +265,7 @@ class Probe:
         return cls(forward, sizes, source.names, tuple(changes), source.periods)
 
     @property
-    def moving(self) -> tuple[str, ...]:
+    def varying(self) -> tuple[str, ...]:
         """The indices that depend on an open size."""
         return tuple(dict.fromkeys(name for found in self.changes for name in found))
 

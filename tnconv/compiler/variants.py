@@ -46,20 +46,20 @@ class Class:
         return self.log == other.log and self.units == other.units
 
     @classmethod
-    def of(cls, sizes: Sizes, periods: Sizes, forward: Expression, moving: Sequence[str]) -> "Class":
+    def of(cls, sizes: Sizes, periods: Sizes, forward: Expression, varying: Sequence[str]) -> "Class":
         """That of some sizes.
 
         Args:
             sizes: the open sizes.
             periods: of them.
             forward: the network for them.
-            moving: the indices that depend on them.
+            varying: the indices that depend on them.
         """
         cells = 1
         for size in sizes:
             cells *= size
         extents = sizes_of(forward)
-        units = tuple(name for name in moving if extents[name] == 1)
+        units = tuple(name for name in varying if extents[name] == 1)
         rest = tuple([size % period for size, period in zip(sizes, periods, strict=True)])
         return cls((cells.bit_length() - 1) // max(len(sizes), 1), rest, units)
 
@@ -158,14 +158,14 @@ class Programs:
     Args:
         source: what has open sizes.
         job: compiles it for some.
-        moving: names of the indices of its forward network that depend on them.
+        varying: names of the indices of its forward network that depend on them.
         most: how many functions are kept.
     """
 
     def __init__(
-        self, source: OpenSource, job: OpenJob, moving: Sequence[str], most: int = MOST_PROGRAMS
+        self, source: OpenSource, job: OpenJob, varying: Sequence[str], most: int = MOST_PROGRAMS
     ) -> None:
-        self.source, self.job, self.moving, self.most = source, job, moving, most
+        self.source, self.job, self.varying, self.most = source, job, varying, most
         self.plannings = 0
         self.made: list[Variant] = []
         self._by_class: dict[Class, Variant] = {}
@@ -219,7 +219,7 @@ class Programs:
     def _make(self, sizes: Sizes) -> CompiledFunction:
         source = self.source.at(sizes)
         forward = self.job.forward(source)
-        kind = Class.of(sizes, self.source.periods, forward, self.moving)
+        kind = Class.of(sizes, self.source.periods, forward, self.varying)
         variant = self._by_class.get(kind)
         if variant is None:
             variant = self._by_class[kind] = self._variant(kind, sizes, source, forward)

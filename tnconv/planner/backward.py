@@ -17,7 +17,7 @@ from tnconv.ir import Expression, Network, Size, fresh
 from tnconv.passes.differentiate import Differentiate
 from tnconv.planner.count import count_factors
 from tnconv.planner.hints import hint_values
-from tnconv.planner.plan import Operand, Plan, Step, moving_operands
+from tnconv.planner.plan import Operand, Plan, Step, varying_operands
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +75,9 @@ class _Backward:
     def run(self) -> bool:
         """Write all steps; False where that cannot be done."""
         still = [name for name in self.plan.arguments if name not in self.needed]
-        moving = moving_operands(self.plan.steps, still)
+        varying = varying_operands(self.plan.steps, still)
         for step in reversed(self.plan.steps):
-            if not moving[step.result]:
+            if not varying[step.result]:
                 continue
             whole = step.result in self.plan.results
             names = self.gradients.pop(step.result, [])
@@ -86,7 +86,7 @@ class _Backward:
             cotangent = self.cotangent if whole else names[0]
             sources = dict.fromkeys(o.source for o in step.operands)
             for source in sources:
-                changes = source in self.needed or bool(moving.get(source))
+                changes = source in self.needed or bool(varying.get(source))
                 if changes and not self._adjoint(step, source, cotangent):
                     return False
         return all(name in self.gradients for name in self.needed)

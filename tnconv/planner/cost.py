@@ -32,7 +32,7 @@ class Model(States):
         self.cap: int | None = None
         self.objective = Objective()
         self.trained = 0  # the leaves that need a gradient, as a mask
-        self.moving = -1  # the leaves that are not constant
+        self.changing = -1  # the leaves that are not constant
         self._largest_of: dict[int, tuple[int, int]] = {}
 
     # -- steps -----------------------------------------------------------------------------------
@@ -156,7 +156,7 @@ class Model(States):
         """The same model where another objective ranks trees."""
         made = copy(self)  # what is known about sets and cuts stays shared
         made.objective = objective
-        made.trained, made.moving = (
+        made.trained, made.changing = (
             sum(1 << p for p, leaf in enumerate(self.problem.leaves) if leaf.argument not in still)
             for still in (objective.frozen, objective.constant)
         )
@@ -164,7 +164,7 @@ class Model(States):
 
     def step_cost(self, left: int, right: int, result: State) -> int:
         """Multiplications of a step, with those of its backward if the objective says so; 0 of constants alone."""
-        if not (left | right) & self.moving:
+        if not (left | right) & self.changing:
             return 0
         count = self.price(left, right, result)
         if self.objective.training:
@@ -174,22 +174,22 @@ class Model(States):
     def step_costs(self, left: Ints, right: Ints, prices: Floats) -> Floats:
         """`step_cost` for many steps, from their multiplications."""
         if self.objective.constant:
-            prices = np.where((left | right) & self.moving, prices, 0.0)
+            prices = np.where((left | right) & self.changing, prices, 0.0)
         if not self.objective.training:
             return prices
-        moving = np.add(left & self.trained != 0, right & self.trained != 0, dtype=np.float64)
-        found: Floats = np.multiply(prices, 1.0 + moving)
+        counted = np.add(left & self.trained != 0, right & self.trained != 0, dtype=np.float64)
+        found: Floats = np.multiply(prices, 1.0 + counted)
         return found
 
     def passing_cost(self, leaves: int, size: int) -> int:
         """What it costs that `size` elements are written and read; the result is written in every tree."""
-        counts = leaves != self.everything and leaves & self.moving
+        counts = leaves != self.everything and leaves & self.changing
         return 2 * self.objective.elements * size if counts else 0
 
     def passing_costs(self, sizes: Floats, leaves: Ints) -> Floats:
         """`passing_cost` for many sets."""
         passing: Floats = np.multiply(sizes, 2.0 * self.objective.elements)
-        passing[(leaves == self.everything) | (leaves & self.moving == 0)] = 0.0
+        passing[(leaves == self.everything) | (leaves & self.changing == 0)] = 0.0
         return passing
 
     # -- memory ----------------------------------------------------------------------------------

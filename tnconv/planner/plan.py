@@ -280,9 +280,9 @@ class Plan:
         return self.trees[0] if len(self.trees) == 1 else self.trees
 
 
-def moving_operands(steps: Iterable[Step], frozen: Collection[str]) -> dict[str, int]:
-    """The number of operands of each step, by its result, that need a gradient if the `frozen` arguments do not."""
-    still, found = set(frozen), {}
+def varying_operands(steps: Iterable[Step], fixed: Collection[str]) -> dict[str, int]:
+    """The number of operands of each step, by its result, that depend on other arguments than the `fixed` ones."""
+    still, found = set(fixed), {}
     for step in steps:
         found[step.result] = sum(operand.source not in still for operand in step.operands)
         if not found[step.result]:

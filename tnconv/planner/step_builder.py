@@ -10,7 +10,7 @@ from tnconv.ir.monomial import Scalar
 from tnconv.planner.count import count_factors
 from tnconv.planner.hints import extent_of
 from tnconv.planner.objective import Objective
-from tnconv.planner.plan import Operand, Step, moving_operands
+from tnconv.planner.plan import Operand, Step, varying_operands
 
 
 class StepBuilder:
@@ -38,13 +38,13 @@ class StepBuilder:
 
     def cost(self, objective: Objective) -> int:
         """Of all steps so far by an objective, at the values."""
-        moving, total = moving_operands(self.steps, objective.frozen), 0
-        changing = moving_operands(self.steps, objective.constant)
+        gradients, total = varying_operands(self.steps, objective.frozen), 0
+        changing = varying_operands(self.steps, objective.constant)
         for step in self.steps:
             if not changing[step.result]:
                 continue
             count = prod(extent_of(f, self.values) if f != 0 else 0 for f in step.factors)
-            total += count * (1 + moving[step.result] if objective.training else 1)
+            total += count * (1 + gradients[step.result] if objective.training else 1)
             if objective.elements and len(step.operands) > 1:  # what prepares a leaf is in no price either
                 total += 2 * objective.elements * step.elements_at(self.values)
         return total

@@ -30,7 +30,7 @@ from tnconv.ir import Axis, Size, fresh
 from tnconv.ir.monomial import Scalar, polynomial_text
 from tnconv.ir.size import normal, symbol_names
 from tnconv.planner.decompose import Decomposition, Reading, Setting, replaced
-from tnconv.planner.plan import DEFAULT_HINT, Operand, Plan, Step, moving_operands
+from tnconv.planner.plan import DEFAULT_HINT, Operand, Plan, Step, varying_operands
 from tnconv.program import Call, Given, Let, Once, ProgramText, SizeOf, Statement, Var
 from tnconv.program.passes.free import FreeAfterUse
 from tnconv.program.passes.fuse import Fuse
@@ -167,9 +167,9 @@ class Lowering:
                 f"in {self.plan.name!r} nothing depends on the constants alone, or all does; leave constant= out"
             )
         steps = replaced(self.plan, ((each.step, each.steps) for each in self.decomposed)).steps
-        moving = {step for step, count in moving_operands(steps, constant).items() if count}
-        choices = [choice for choice in self.choices if choice.step in moving]
-        others = [choice for choice in self.choices if choice.step not in moving]
+        changing = {step for step, count in varying_operands(steps, constant).items() if count}
+        choices = [choice for choice in self.choices if choice.step in changing]
+        others = [choice for choice in self.choices if choice.step not in changing]
         head = self._text("_kept", first, tuple(map(Var, kept)), constants)
         sizes = {s.name: self.em.sizes(s.dims) for s in first if isinstance(s, Let) and s.dims is not None}
         body = replace(whole, statements=tuple(rest))

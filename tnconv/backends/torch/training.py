@@ -188,22 +188,22 @@ class WithBackward:
     Args:
         program: computes the value.
         build: makes the programs for a set of arguments that need a gradient.
-        moving: the arguments that are expected to.
+        needs_gradient: the arguments that are expected to need one.
     """
 
     def __init__(
         self,
         program: Program,
         build: Callable[[Collection[str]], TrainedProgram],
-        moving: Collection[str],
+        needs_gradient: Collection[str],
     ) -> None:
-        self.program, self.moving, self._build = program, tuple(moving), build
+        self.program, self.needs_gradient, self._build = program, tuple(needs_gradient), build
         self._made: dict[Flags, TrainedProgram | None] = {}
 
     @property
     def made(self) -> TrainedProgram | None:
         """The programs for the arguments that are expected to need a gradient; None where autograd does it."""
-        flags = tuple(name in self.moving for name in self.program.arguments)
+        flags = tuple(name in self.needs_gradient for name in self.program.arguments)
         return self._made[flags] if flags in self._made else self._make(flags)
 
     @property
