@@ -51,13 +51,13 @@ def check_memory(plan: Plan, program: Program, values: Mapping[str, int], like: 
     if memory is None:
         return
     sizes = {**plan.hints, **values} | {each.part: each.chunk for each in plan.slices}
-    room = memory // like.element_size()
+    budget = memory // like.element_size()
     bound = sum(step.elements_at(sizes) for step in plan.steps)
     bound += sum(max(evaluate(size, sizes), 0) for _, _, size in program.workspace)
-    if bound <= room and not plan.slices:  # multiplying out the exact peak takes a while
+    if bound <= budget and not plan.slices:  # multiplying out the exact peak takes a while
         return
     peak = evaluate(program_peak(program.lowered(plan), program.workspace), sizes)
-    if peak > room:
+    if peak > budget:
         needed = format_memory(peak * like.element_size())
         raise ArgumentError(
             f"{plan.name} needs {needed} at its peak besides its arguments ({peak} elements of {like.dtype}), but "

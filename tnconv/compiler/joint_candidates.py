@@ -75,8 +75,8 @@ class JointTask(Task):
             for plan in self._joined(plans):
                 first = not any(each) or _multiplications(plan) < work
                 (sharing if first else others).setdefault(str(plan), plan)
-        kept = list((sharing | others).values())[:most]
-        return [Candidate(self, plan, tuple(prefer)) for plan in kept]
+        chosen = list((sharing | others).values())[:most]
+        return [Candidate(self, plan, tuple(prefer)) for plan in chosen]
 
     def _joined(self, plans: Sequence[Plan]) -> Iterator[Plan]:
         """The joint plan, and where it has sums of what there is, that without."""

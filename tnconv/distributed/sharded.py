@@ -221,10 +221,10 @@ class Sharded:
             for n, t in zip(self.arguments, tensors, strict=True)
             if n in whole
         )
-        room = self._limit - held
+        budget = self._limit - held
         uses = networks.uses()
         try:  # the first rank has most, and all ranks decide alike
-            return room > 0 and self._turn(networks, uses, [0] * self.mesh.ndim, room) is not None
+            return budget > 0 and self._turn(networks, uses, [0] * self.mesh.ndim, budget) is not None
         except PlanError:
             return False
 

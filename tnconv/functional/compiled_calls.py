@@ -1,4 +1,4 @@
-"""From a call to its compiled layer: hashable keys, what is kept, and the checks that a layer's spec cannot make.
+"""From a call to its compiled layer: hashable keys, what is cached, and the checks that a layer's spec cannot make.
 
 A key has the shapes without the batch and the hyper-parameters as they were written. What it leads to is checked
 and compiled on its first call; later calls only look it up, which takes a few microseconds. Two ways of writing one
@@ -23,10 +23,10 @@ Shape = tuple[int, ...]
 Key = ParamSpec("Key")
 Made = TypeVar("Made", bound=Callable[..., Tensor])
 
-_KEPT = 512  # compiled layers
+_MOST = 512  # compiled layers
 
 # What torch.compile has traced a call of. It cannot trace a compilation, nor take a function as a constant, but
-# it can take a place as one and look up there. Its own graphs are kept as long.
+# it can take a place as one and look up there. Its own graphs stay as long.
 # (An object: torch.compile reads a dict once, and would not see what is added while it traces.)
 _TRACED = SimpleNamespace()
 
@@ -35,8 +35,8 @@ class OpenSizes(Exception):
     """A tracer leaves sizes of a key open: no layer can be compiled for it; see `tnconv.functional.by_torch`."""
 
 
-def kept(build: Callable[Key, Made]) -> Callable[Key, Made]:
-    """Build once for each key; those used most recently are kept.
+def cached(build: Callable[Key, Made]) -> Callable[Key, Made]:
+    """Build once for each key; those used most recently stay.
 
     What it returns raises `OpenSizes` where sizes of the key are symbols or tensors.
     """
@@ -48,10 +48,10 @@ def kept(build: Callable[Key, Made]) -> Callable[Key, Made]:
             raise TypeError
         return build(*key)  # type: ignore[call-arg]
 
-    cached: Callable[..., Made] = functools.lru_cache(maxsize=_KEPT, typed=True)(built)
+    look_up: Callable[..., Made] = functools.lru_cache(maxsize=_MOST, typed=True)(built)
 
     def place(*key: Any) -> str:
-        function = cached(*key)
+        function = look_up(*key)
         name = f"layer_{id(function)}"
         setattr(_TRACED, name, function)
         return name
@@ -67,11 +67,11 @@ def kept(build: Callable[Key, Made]) -> Callable[Key, Made]:
             traced: Made = getattr(_TRACED, place(*map(_fixed, key)))
             return traced
         try:
-            return cached(*key)
+            return look_up(*key)
         except TypeError:  # not a key; looking at every part of every key would take longer
             if _open(key):
                 raise OpenSizes from None
-            return cached(*map(_frozen, key))
+            return look_up(*map(_frozen, key))
 
     return found
 
@@ -82,7 +82,7 @@ def with_weight(
     """The call of a layer with a weight: compiled, or by torch's operations where a tracer leaves sizes open.
 
     Args:
-        build: what `kept` returns; takes dimensions, the shapes of an example, the weight and the bias, and options.
+        build: what `cached` returns; takes dimensions, the shapes of an example, the weight and the bias, and options.
         by_torch: takes dimensions, the three tensors, and the options as a tuple.
         named: the last options, which are given by name.
 

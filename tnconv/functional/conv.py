@@ -11,9 +11,9 @@ from tnconv.backends.torch.numerics.depthwise import NATIVE
 from tnconv.functional import by_torch
 from tnconv.functional.compiled_calls import (
     Shape,
+    cached,
     check_channels,
     check_weight,
-    kept,
     over_groups,
     with_weight,
 )
@@ -100,7 +100,7 @@ def conv3d(
     return _convolved(conv3d, 3, input, weight, bias, (stride, padding, dilation, groups, padding_mode))
 
 
-@kept
+@cached
 def _conv(
     dims: int,
     sizes: Shape,

@@ -9,9 +9,9 @@ from tnconv.compiler.function import CompiledFunction
 from tnconv.functional import by_torch
 from tnconv.functional.compiled_calls import (
     Shape,
+    cached,
     check_channels,
     check_weight,
-    kept,
     over_groups,
     with_weight,
 )
@@ -102,7 +102,7 @@ def conv_transpose3d(
     )
 
 
-@kept
+@cached
 def _conv_transpose(
     dims: int,
     sizes: Shape,

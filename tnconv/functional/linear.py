@@ -6,7 +6,7 @@ from torch import Tensor
 from tnconv.api import compile
 from tnconv.compiler.function import CompiledFunction
 from tnconv.errors import ArgumentError
-from tnconv.functional.compiled_calls import OpenSizes, Shape, kept, no_tensors, shape
+from tnconv.functional.compiled_calls import OpenSizes, Shape, cached, no_tensors, shape
 from tnconv.spec import LinearSpec
 
 
@@ -37,7 +37,7 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return y if len(sizes) <= 2 else y.view(*sizes[:-1], rows[0])
 
 
-@kept
+@cached
 def _linear(features: Shape, weight: Shape, bias: Shape | None) -> CompiledFunction:
     if len(weight) != 2:
         raise ArgumentError(f"weight has {len(weight)} axes {tuple(weight)}; give it as [out, features]")

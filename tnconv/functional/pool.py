@@ -15,9 +15,9 @@ from tnconv.functional import by_torch
 from tnconv.functional.compiled_calls import (
     OpenSizes,
     Shape,
+    cached,
     check_axes,
     dims_with,
-    kept,
     no_tensors,
     spatial_axes,
     without_batch,
@@ -125,7 +125,7 @@ def _pooled(function: Callable[..., Tensor], dims: int, input: Tensor, options: 
     return layer(input) * _shares(spec, counted, input.dtype, input.device)
 
 
-@kept
+@cached
 def _pool(
     dims: int,
     sizes: Shape,

@@ -13,10 +13,10 @@ from tnconv.functional import by_torch
 from tnconv.functional.compiled_calls import (
     OpenSizes,
     Shape,
+    cached,
     check_axes,
     dims_of,
     dims_with,
-    kept,
     no_tensors,
     spatial_axes,
     without_batch,
@@ -98,7 +98,7 @@ def foldNd(
     return layer(input)
 
 
-@kept
+@cached
 def _unfold(
     dims: int, sizes: Shape, kernel_size: Any, dilation: Any, padding: Any, stride: Any
 ) -> CompiledFunction:
@@ -106,7 +106,7 @@ def _unfold(
     return compile(_spec(sizes[0], tuple(sizes[1:]), kernel_size, dilation, padding, stride))
 
 
-@kept
+@cached
 def _fold(
     sizes: Shape, output_size: Any, kernel_size: Any, dilation: Any, padding: Any, stride: Any
 ) -> CompiledFunction:

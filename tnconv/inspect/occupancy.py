@@ -56,11 +56,11 @@ def memory_over_steps(plan: Plan, program: Program, peak: int) -> tuple[Moment, 
 
 def _at_most(parts: tuple[tuple[str, int], ...], peak: int) -> tuple[tuple[str, int], ...]:
     """Parts of a peak at most, the last ones cut."""
-    room, kept = peak, []
+    left, shown = peak, []
     for what, count in parts:
-        kept.append((what, min(count, room)))
-        room -= kept[-1][1]
-    return tuple(kept)
+        shown.append((what, min(count, left)))
+        left -= shown[-1][1]
+    return tuple(shown)
 
 
 def _filled(moment: Moment, peak: int) -> Moment:

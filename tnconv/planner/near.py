@@ -65,15 +65,15 @@ class Near:
         model, costs = self.model, self.table.costs
         state = model.state(chosen)
         passing = model.passing_cost(chosen, model.elements(chosen))
-        room = self.best * self.far - (self.best - costs[chosen]) - passing
+        limit = self.best * self.far - (self.best - costs[chosen]) - passing
         rest = chosen & (chosen - 1)
         right = rest
         while right:
             left = chosen ^ right
             cost = costs[left] + costs[right]
-            if cost <= room:
+            if cost <= limit:
                 cost += model.step_cost(left, right, state)
-                if cost <= room:
+                if cost <= limit:
                     yield cost + passing, left
             right = (right - 1) & rest
 

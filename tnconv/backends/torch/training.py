@@ -248,8 +248,8 @@ class _Planned(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
         count = len(ctx.program.arguments)
-        kept = ctx.saved_tensors  # read once: checkpointing computes it then, and gives it away
-        tensors, saved = kept[:count], kept[count:]
+        read = ctx.saved_tensors  # read once: checkpointing computes it then, and gives it away
+        tensors, saved = read[:count], read[count:]
         flags = ctx.needs_input_grad[2:]
         if torch.is_grad_enabled():  # create_graph=True: only autograd can differentiate once more
             gradients = _by_autograd(ctx.program, tensors, flags, cotangent)

@@ -11,7 +11,7 @@ from tnconv.api import compile
 from tnconv.compiler.function import CompiledFunction
 from tnconv.errors import ArgumentError
 from tnconv.functional import by_torch
-from tnconv.functional.compiled_calls import OpenSizes, kept, without_batch
+from tnconv.functional.compiled_calls import OpenSizes, cached, without_batch
 from tnconv.functional.visible import VisibleLayer
 from tnconv.ir import Expression, Network
 from tnconv.nn.tensorised.factors import Family, WeightShape, layer_network
@@ -52,7 +52,7 @@ class Description:
         return layer_network(spec, self.weight_network(), f"{self.family.name}_conv{spec.spatial_dims}d")
 
 
-@kept
+@cached
 def layer_function(
     description: Description, sizes: Shape, device: str, still: frozenset[str] | None
 ) -> CompiledFunction:
@@ -75,7 +75,7 @@ def _factors(network: Expression) -> list[str]:
     return [name for name in network.arguments if name not in ("x", "bias")]
 
 
-@kept
+@cached
 def weight_of(description: Description) -> CompiledFunction:
     """The dense weight as a function of its factors."""
     return compile(description.weight_network())
