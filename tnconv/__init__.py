@@ -5,6 +5,9 @@ factor = fn(x)
 print(fn.network, fn.plan, fn.source)
 """
 
+import importlib
+from types import ModuleType
+
 from tnconv import curvature, functional, nn, ops, optim, passes
 from tnconv.api import compile
 from tnconv.backends.einsum_export import to_einsum
@@ -81,3 +84,10 @@ __all__ = [
     "spec_from_module",
     "to_einsum",
 ]
+
+
+def __getattr__(name: str) -> ModuleType:
+    """`tnconv.distributed`, which loads DTensors: when it is asked for."""
+    if name == "distributed":
+        return importlib.import_module("tnconv.distributed")
+    raise AttributeError(f"module 'tnconv' has no attribute {name!r}")
