@@ -17,7 +17,8 @@ import tnconv.functional as TF
 from tests.layer_strategies import conv_transpose_specs, pool_specs, unfold_specs
 from tests.ops.test_operations import convolved, tensors
 from tests.spec.test_layers import avg_pool, conv_transpose, padded
-from tnconv import ConvSpec, ConvTransposeSpec, api
+from tnconv import ConvSpec, ConvTransposeSpec
+from tnconv.compiler import driver
 from tnconv.compiler.compile_cache import COMPILED
 from tnconv.errors import ArgumentError, SpecError
 from tnconv.testing import conv_specs
@@ -388,8 +389,8 @@ def test_a_layer_is_compiled_once(monkeypatch):
         built.append(given)
         return made(*given)
 
-    made = api._made
-    monkeypatch.setattr(api, "_made", counted)
+    made = driver._made
+    monkeypatch.setattr(driver, "_made", counted)
     COMPILED.clear()
     x, weight = random(2, 3, 11, 13), random(5, 3, 2, 2, seed=1)
     want = F.conv2d(x, weight, None, 1, 1)
