@@ -140,6 +140,15 @@ def test_the_claimed_peak_holds_for_every_batch(name: str) -> None:
                 assert 4 * evaluate_size(claimed, sizes) <= found + 4
 
 
+def test_a_bound_far_above_what_is_live_is_not_claimed() -> None:
+    """It would follow the program through all the ways that it takes at other sizes."""
+    function = tnconv.compile(ConvSpec(16, 16, 3, "H"), "weight_vjp").symbolic
+    assert function.cost.peak is None
+    sizes = {"N": 4, "H": 40}
+    found = memory_of(function.program.function, *meta_arguments(function.network, sizes)).peak
+    assert 4 * function.cost.at(**sizes).peak_elements == found
+
+
 LARGE = {
     "64 channels": (ConvSpec(64, 64, 3, (28, 28), padding=1), "hessian_diagonal_bl89_input", 4),
     "depthwise": (ConvSpec(64, 64, 3, (28, 28), padding=1, groups=64), "hessian_diagonal_bl89_input", 4),

@@ -20,9 +20,10 @@ from tnconv.compiler.function import CompiledFunction
 from tnconv.compiler.open_source import OpenLayer
 from tnconv.compiler.source import KnowsNetwork
 from tnconv.compiler.variants import MOST_PLANS, MOST_PROGRAMS
-from tnconv.errors import ArgumentError, OperationError, PlanError, SpecError, UnknownSizeError
+from tnconv.errors import ArgumentError, NetworkError, OperationError, PlanError, SpecError, UnknownSizeError
 from tnconv.ir import evaluate
 from tnconv.spec import ConvSpec
+from tnconv.testing.memory import memory_of, meta_arguments
 from tnconv.testing.strategies import conv_specs
 
 CONV = nn.Conv2d(4, 6, 3, stride=2, padding=1)
@@ -210,6 +211,20 @@ def test_without_a_size_it_has_what_symbols_give() -> None:
     made = function.at(H=12, W=13)
     sizes = {"N": 3, "H": 12, "W": 13}
     assert evaluate(function.plan.multiplications, sizes) == evaluate(made.plan.multiplications, {"N": 3})
+
+
+@pytest.mark.parametrize("op", ["forward", "kfac_reduce"])
+def test_a_peak_that_no_formula_holds_for_is_measured_of_the_function_of_a_size(op: str) -> None:
+    function = tnconv.compile(ConvSpec("C", "D", 3, ("H", "W"), padding=1, stride=2), op)
+    assert "multiplications, peak: see cost.at(…)" in str(function.cost)
+    with pytest.raises(UnknownSizeError, match="the peak is no formula of all sizes"):
+        _ = function.cost.peak_elements
+    for sizes in ({"C": 8, "D": 4, "N": 3, "H": 21, "W": 40}, {"C": 1, "D": 2, "N": 64, "H": 5, "W": 6}):
+        made = function.at(H=sizes["H"], W=sizes["W"])
+        taken = memory_of(made, *meta_arguments(made.network, sizes)).peak / 4
+        assert taken <= function.cost.at(**sizes).peak_elements <= 1.1 * taken
+    with pytest.raises(NetworkError, match="needs a value for H"):
+        function.cost.at(C=1, D=1, N=1, W=9)
 
 
 def test_a_layer_with_symbols_is_one_for_any_size() -> None:

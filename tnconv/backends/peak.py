@@ -24,14 +24,19 @@ from tnconv.planner.plan import DEFAULT_HINT, Plan
 _MOST_RUNS = 27  # measurements from which polynomials are made
 _SMALL, _FEW = (1, 2), 3  # of every symbol by itself, if these are few
 _OTHER = (3, 8, 128, 1024)  # of all symbols together
+_MOST_SYMBOLS = 2  # of batch and rows: of more, such as image sizes, a bound of all the ways would be absurd
+_CLOSE, _SANE = 1.1, 2.0  # times what is live at the hints, and elsewhere: a bound above these says nothing
+_FAR = 8
+_MOST_WAYS = 4  # of a program, that are followed where there are several symbols
 W = TypeVar("W")
 
 
-def peak_elements(plan: Plan, program: Program) -> Size:
+def peak_elements(plan: Plan, program: Program) -> Size | None:
     """Most elements alive at once besides the arguments, as a program makes them.
 
-    Where sizes are symbols: an expression that is no less wherever the program takes a way that was seen. Where the
-    program cannot be measured: what the plan and the reports of the kernels add up to.
+    Where sizes are symbols: an expression that is no less wherever the program takes a way that was seen, and close to
+    what is live at the hints; None where none is found, so that `peak_at` has to measure. Where the program cannot be
+    measured: what the plan and the reports of the kernels add up to.
     """
     planned = program_peak(program.lowered(plan), program.workspace)
     steps = [step.elements for step in plan.steps]
@@ -40,10 +45,25 @@ def peak_elements(plan: Plan, program: Program) -> Size:
 
 def peak_at(plan: Plan, program: Program, values: Mapping[str, int]) -> int:
     """The same at sizes for the symbols, with what native convolutions take for themselves."""
+    return _measured(plan, program, values, "with_scratch")
+
+
+def measured_peak(plan: Plan, program: Program, values: Mapping[str, int]) -> int:
+    """`peak_elements` at sizes for all symbols.
+
+    Raises:
+        NetworkError: a symbol has no size.
+    """
+    for name in _values(plan):
+        evaluate(symbol(name), values)
+    return _measured(plan, program, values, "peak")
+
+
+def _measured(plan: Plan, program: Program, values: Mapping[str, int], what: str) -> int:
     memory, more = _watched(measured_at, plan, program, values)
     if memory is None:
         return evaluate(program_peak(program.lowered(plan), program.workspace), values)
-    return in_elements(memory.with_scratch) + more
+    return in_elements(getattr(memory, what)) + more
 
 
 def _moments(plan: Plan, program: Program, values: Mapping[str, int]) -> list[Moment] | None:
@@ -70,8 +90,10 @@ def _watched(how: Callable[..., W], plan: Plan, program: Program, values: Mappin
     return found, evaluate(result, whole) + sum(pieces)
 
 
-def as_expression(at: At, planned: Size, sizes: Iterable[Size], values: Mapping[str, int]) -> Size:
+def as_expression(at: At, planned: Size, sizes: Iterable[Size], values: Mapping[str, int]) -> Size | None:
     """A measured peak as an expression of the symbols: what is live at one of the moments of the program, or more.
+
+    None where there are more symbols than a bound is made of, or it would be far above what is live at the values.
 
     Args:
         at: measures it.
@@ -79,6 +101,8 @@ def as_expression(at: At, planned: Size, sizes: Iterable[Size], values: Mapping[
         sizes: expressions that say which powers of symbols there are.
         values: of all symbols, near which it is measured.
     """
+    if len(values) > _MOST_SYMBOLS:
+        return None
     here = at(values)
     if here is None:
         return planned
@@ -87,18 +111,40 @@ def as_expression(at: At, planned: Size, sizes: Iterable[Size], values: Mapping[
     every_size = [*sizes, planned]
     powers = {name: power for name in values if (power := _degree(name, every_size))}
     if len(powers) < len(values) or prod(power + 1 for power in powers.values()) > _MOST_RUNS:
-        return _raised(at, planned, in_elements(peak_of(here)), values)
+        return None if len(values) > 1 else _raised(at, planned, in_elements(peak_of(here)), values)
     names, polys = list(powers), bounds(at, powers, values)
     if not polys and peak_of(here):  # not measured at other sizes
         return _raised(at, planned, in_elements(peak_of(here)), values)
     polys = polys or [spread(np.array(0, dtype=object), [], powers)]  # nothing is made
+    ways = 0
     for place in _places(values):
         most = peak_of(at(place) or ())
         if most > max(value(poly, [place[n] for n in names]) for poly in polys):
+            ways += 1
+            if len(values) > 1 and ways > _MOST_WAYS:
+                return None
             grown = {name: power for name, power in powers.items() if place[name] > 1}
             found = (grown and bounds(at, grown, place)) or [np.array(most, dtype=object)]
             polys = largest([*polys, *(spread(poly, list(grown), powers) for poly in found)])
-    return normal(sympy.Max(*(expression(poly, names) for poly in polys)))
+    found = normal(sympy.Max(*(expression(poly, names) for poly in polys)))
+    return found if len(values) < 2 or _is_sane(found, at, values, len(polys[0].flat)) else None
+
+
+def _is_sane(found: Size, at: At, values: Mapping[str, int], rounded: int) -> bool:
+    """Whether a bound is close to what is live at the values, and not far above where one is larger.
+
+    Args:
+        found: the bound.
+        at: measures the program.
+        values: of all symbols.
+        rounded: elements by which rounding may raise it.
+    """
+    places = [(_CLOSE, dict(values)), *((_SANE, {**values, name: _FAR * values[name]}) for name in values)]
+    for times, place in places:
+        moments = at(place)
+        if moments is not None and evaluate(found, place) > times * in_elements(peak_of(moments)) + rounded:
+            return False
+    return True
 
 
 def _places(names: Iterable[str]) -> Iterator[dict[str, int]]:

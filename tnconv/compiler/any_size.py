@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from tnconv import ops
+from tnconv.backends.peak import measured_peak
 from tnconv.backends.torch.context import is_open
+from tnconv.compiler.cost_of_call import Cost, multiplications_of
 from tnconv.compiler.driver import Derived
 from tnconv.compiler.function import CompiledFunction
 from tnconv.compiler.open_job import OpenJob
@@ -20,6 +22,7 @@ from tnconv.compiler.size_reader import SizeReader
 from tnconv.compiler.traced_sizes import TRACED, constant, general, placed
 from tnconv.compiler.variants import Programs, Variants
 from tnconv.errors import ArgumentError, PlanError, UnknownSizeError
+from tnconv.ir import evaluate, symbol
 from tnconv.ir.guards import NO_GUARDS, Guards
 from tnconv.ir.integers import as_integer
 
@@ -254,6 +257,17 @@ class AnySizeFunction(CompiledFunction):
                 f"{name!r} of {self.op!r} depends on {', '.join(self.sizes)}, which is left open ({error}); take it of "
                 f"at({sizes}), or compile with hints={{{hints}}} for that of the size that you expect"
             ) from error
+
+    @cached_property
+    def cost(self) -> Cost:
+        """Exact counts of a call; without a size, multiplications are a formula, and `cost.at` measures the peak."""
+        if self._default is not None:
+            return self.at(*self._default).cost
+        return Cost(multiplications_of(self.plan, self.program), None, self._peak_at)
+
+    def _peak_at(self, values: Mapping[str, int]) -> int:
+        function = self.at(*[evaluate(symbol(name), values) for name in self.sizes])
+        return measured_peak(function.plan, function.program, values)
 
     @property
     def guards(self) -> Guards:

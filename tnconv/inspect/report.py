@@ -19,7 +19,7 @@ from tnconv.inspect.markup import Html, code, details, prose, table
 from tnconv.inspect.occupancy import Moment, memory_over_steps, memory_svg, shades
 from tnconv.inspect.origin import origin
 from tnconv.inspect.tree import tree_svg
-from tnconv.inspect.views import Compiled, count_text, hinted, sentences
+from tnconv.inspect.views import Compiled, count_text, peak_at_hints, sentences
 from tnconv.ir import Expression
 from tnconv.passes import Stage
 from tnconv.planner import format_step
@@ -85,7 +85,7 @@ def _figures(function: Compiled) -> str:
     steps = len(function.plan.steps)
     figures = (
         (count_text(function.cost.multiplications), "multiplications"),
-        (count_text(function.cost.peak_elements), "elements at the peak"),
+        (_peak(function), "elements at the peak"),
         (str(steps), "step" if steps == 1 else "steps"),
         (_microseconds(function.program.predicted), f"predicted{_at_hints(function)}"),
     )
@@ -94,6 +94,13 @@ def _figures(function: Compiled) -> str:
         for value, what in figures
     )
     return f'<div class="figures">{cells}</div>'
+
+
+def _peak(function: Compiled) -> str:
+    """The formula of the peak, or the number at the hints where there is none."""
+    if function.cost.peak is None:
+        return count_text(peak_at_hints(function)) + _at_hints(function)
+    return count_text(function.cost.peak)
 
 
 def _at_hints(function: Compiled) -> str:
@@ -210,9 +217,7 @@ def _chunks(function: Compiled) -> str:
 
 
 def _memory(function: Compiled) -> str:
-    moments = memory_over_steps(
-        function.plan, function.program, hinted(function.cost.peak_elements, function.plan)
-    )
+    moments = memory_over_steps(function.plan, function.program, peak_at_hints(function))
     note = _at_hints(function)
     return (
         '<p class="hint">What is alive while each step runs, besides the arguments: results and the buffers of '

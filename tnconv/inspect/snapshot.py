@@ -135,7 +135,7 @@ def _plan(function: Compiled) -> dict[str, Any]:
         "steps": [_step(step) for step in plan.steps],
         "results": list(plan.results),
         "multiplications": _size(function.cost.multiplications),
-        "peak_elements": _size(function.cost.peak_elements),
+        "peak_elements": _peak(function),
     }
 
 
@@ -172,6 +172,11 @@ def _decomposed(function: Compiled) -> list[dict[str, Any]]:
         }
         for whole, how, steps in function.program.taken_apart(function.plan)
     ]
+
+
+def _peak(function: Compiled) -> int | str | None:
+    """The formula of the peak; None where there is none."""
+    return None if function.cost.peak is None else _size(function.cost.peak)
 
 
 def _size(size: Size) -> int | str:

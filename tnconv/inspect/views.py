@@ -79,3 +79,12 @@ def hinted(size: Size, plan: Plan, whole: bool = False) -> int:
         full = evaluate(each.size, {n: plan.hints.get(n, DEFAULT_HINT) for n in symbol_names(each.size)})
         values[each.part] = full if whole else min(each.chunk, full)
     return evaluate(size, values)
+
+
+def peak_at_hints(function: Compiled) -> int:
+    """Most elements alive at once for sizes as the hints say, besides the arguments."""
+    if function.cost.peak is not None:
+        return hinted(function.cost.peak, function.plan)
+    values = {name: function.plan.hints.get(name, DEFAULT_HINT) for name in function.network.symbols}
+    found: int = function.cost.at(**values).peak_elements
+    return found
