@@ -1,7 +1,10 @@
 """Sizes, expressions, indices and axes."""
 
 import contextlib
+import copy
+import pickle
 import warnings
+from dataclasses import replace
 
 import pytest
 import sympy
@@ -323,3 +326,20 @@ def test_format_affine():
     assert format_affine(((-2, A),), 0) == "-2*a"
     assert format_affine((), -4) == "-4"
     assert format_affine((), 0) == "0"
+
+
+@pytest.mark.parametrize("size", [3, N, 2 * N, quotient(N, 2)])
+def test_equal_indices_are_one_object(size):
+    index = Index("n", size)
+    same = (Index("n", size, index.kind), Index("n", sympy.sympify(str(size)) if size == 3 else size))
+    for other in (*same, pickle.loads(pickle.dumps(index)), copy.deepcopy(index), replace(index, name="n")):
+        assert other is index
+    others = {index.named("m"), index.sized(5), Index("n", size, Index("c", 2).kind)}
+    assert len(others | {index}) == 4
+
+
+@pytest.mark.parametrize("size", [True, 1.0, 2.0])
+def test_what_equals_a_size_is_no_size(size):
+    Index("n", int(size))
+    with pytest.raises(NetworkError, match="not an integer"):
+        Index("n", size)

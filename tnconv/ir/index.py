@@ -6,11 +6,13 @@ position `2*o + k < 224`.
 """
 
 import re
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from functools import lru_cache, reduce
 from typing import Any
+from weakref import WeakValueDictionary
 
 from tnconv.errors import NetworkError
 from tnconv.ir.size import Size, as_size, check_name, normal, product
@@ -80,9 +82,11 @@ def usual_kind(name: str) -> Kind:
     return reduce(Kind.joined, (_USUAL.get(letter, Kind.NONE) for letter in letters))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True, init=False, eq=False)
 class Index:
     """A named summation variable with a size: an edge of the network.
+
+    There is one object for all that are equal: planners and kernels ask millions of times whether two are.
 
     Args:
         name: unique within a network.
@@ -95,16 +99,26 @@ class Index:
 
     name: str
     size: Size
-    kind: Kind = None  # type: ignore[assignment]  # __post_init__ fills it in
+    kind: Kind
 
-    def __hash__(self) -> int:
-        return hash(self.name)  # which is quick; few indices of one name differ
+    def __new__(cls, name: str, size: Size, kind: Kind | None = None) -> "Index":
+        """The index, made now if there is none."""
+        plain = type(name) is str and type(size) is int
+        found = _indices.get((name, size, kind)) if plain and kind is not None else None
+        if found is not None:
+            return found
+        size = as_size(size)
+        key = (check_name(name, "index"), size, usual_kind(name) if kind is None else kind)
+        with _making:
+            if (known := _indices.get(key)) is not None:
+                return known
+            made = object.__new__(cls)
+            for field, value in zip(("name", "size", "kind"), key, strict=True):
+                object.__setattr__(made, field, value)
+            return _indices.setdefault(key, made)
 
-    def __post_init__(self) -> None:
-        check_name(self.name, "index")
-        object.__setattr__(self, "size", as_size(self.size))
-        if self.kind is None:
-            object.__setattr__(self, "kind", usual_kind(self.name))
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Index, (self.name, self.size, self.kind)
 
     def named(self, name: str) -> "Index":
         """The same under another name."""
@@ -128,6 +142,10 @@ class Index:
 
     def __str__(self) -> str:
         return self.name
+
+
+_indices: WeakValueDictionary[tuple[str, Size, Kind], Index] = WeakValueDictionary()
+_making = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
