@@ -173,6 +173,7 @@ class How:
         below: microseconds: what is predicted to take as long may be given up with `Slower`.
         only: kernels by step, where others need not be asked: for a size nearby they were far from the best.
         sizes: how size symbols are read that no shape gives away by itself.
+        known: what a backend finds out about steps: plans of one network have steps in common. One for each network.
     """
 
     hints: Mapping[str, int] = field(default_factory=dict)
@@ -182,6 +183,7 @@ class How:
     below: float = inf
     only: Mapping[str, frozenset[str]] = field(default_factory=dict)
     sizes: tuple[SizeOf, ...] = ()
+    known: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
 
 
 class Slower(Exception):

@@ -72,9 +72,15 @@ class Task:
         """An integer for every size symbol of the network."""
         return {name: self.hints.get(name, DEFAULT_HINT) for name in self.network.symbols}
 
+    @cached_property
+    def known(self) -> dict[Any, Any]:
+        """What the backend finds out about steps while candidates are compared."""
+        return {}
+
     def how(self, prefer: Collection[str] = (), below: float = inf) -> How:
         """What the backend is told besides a plan: kernels to prefer, microseconds to stay below."""
-        return How(self.sizes, tuple(prefer), self.device, self.accuracy, below, sizes=self.read_off)
+        options = (self.device, self.accuracy, below)
+        return How(self.sizes, tuple(prefer), *options, sizes=self.read_off, known=self.known)
 
     def candidates(
         self, prefer: Collection[str] = (), most: int = _PLANS, far: float = FAR
@@ -263,7 +269,9 @@ class Candidate:
         """What is called, for one caller: what calls keep of their constant arguments is shared with no other."""
         kept = self.kept if self.task.objective.constant else None
         prologue = WithConstants(self.program, kept.apart()) if kept is not None else None
-        return Executable(self, self.program, self.backward, prologue)
+        made = Executable(self, self.program, self.backward, prologue)
+        self.task.known.clear()  # no candidate is compared any more
+        return made
 
     def _trained(self, needed: Collection[str], below: float = inf) -> TrainedProgram:
         how = self.task.how(self.prefer, below)

@@ -6,7 +6,7 @@ from copy import copy
 from dataclasses import replace
 from functools import cached_property
 from math import inf
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 import torch.nn.functional as F
@@ -71,6 +71,7 @@ class Lowering:
         only: kernels and rules by step, where others need not be asked.
         sizes: how size symbols are read that no shape gives away by itself.
         rules: that may take steps apart.
+        known: what was found out about steps of other plans, as `How` says; all with the same kernels and rates.
     """
 
     def __init__(
@@ -86,7 +87,9 @@ class Lowering:
         only: Mapping[str, Collection[str]] | None = None,
         sizes: Sequence[SizeOf] = (),
         rules: Sequence[Decomposition] = (),
+        known: dict[Any, Any] | None = None,
     ) -> None:
+        self.known = {} if known is None else known
         self.limit, self.only, self.rules = limit, only or {}, tuple(rules)
         self.plan, self.kernels, self.prefer, self.profile = plan, kernels, frozenset(prefer), profile
         given = given or {}
@@ -300,6 +303,7 @@ class Lowering:
         """A step as a problem, and the kernel that was chosen for it; `user` squares the result, if any does."""
         operands = list(map(self._operand, step.operands)) or [self._one()]
         problem, after = problem_of(step, operands, self.em, self.profile)
+        problem.recall(self.known)
         made = priced(problem, self.kernels, self.only.get(step.result, ()))
         squared = {} if user is None or after else streamed(problem, [k for k, _ in made], user)
         if not squared:

@@ -50,7 +50,7 @@ class TorchBackend(Backend):
     ) -> TrainedProgram:
         """The programs of both passes."""
         return TrainedProgram(
-            plan, needed, how.hints, how.prefer, how.device, recomputed, how.accuracy, how.below
+            plan, needed, how.hints, how.prefer, how.device, recomputed, how.accuracy, how.below, how.known
         )
 
     def kept(self, plan: Plan, constant: Collection[str], how: How) -> KeptProgram:
@@ -69,7 +69,8 @@ class TorchBackend(Backend):
 def _lowering(plan: Plan, how: How, limit: float = inf) -> Lowering:
     """What writes the program of a plan, if that is predicted to take less than so many microseconds."""
     rules = decompositions(how.accuracy)
-    return Lowering(plan, *_table(how), limit=limit, only=how.only, sizes=how.sizes, rules=rules)
+    options: dict[str, Any] = {"limit": limit, "only": how.only, "sizes": how.sizes, "known": how.known}
+    return Lowering(plan, *_table(how), rules=rules, **options)
 
 
 def _table(how: How) -> tuple[dict[str, Kernel], Mapping[str, int], tuple[str, ...], Profile]:

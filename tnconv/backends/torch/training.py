@@ -41,6 +41,7 @@ class TrainedProgram:
         recomputed: intermediates that are computed again instead of being saved.
         accuracy: the least that kernels promise.
         below: microseconds: both passes are given up, with `Slower`, where they are predicted to take as long.
+        known: as `How` says.
 
     Raises:
         LoweringError: the backward pass cannot be planned, or not be written.
@@ -56,12 +57,14 @@ class TrainedProgram:
         recomputed: Collection[str] = (),
         accuracy: str = COMPONENTWISE,
         below: float = inf,
+        known: dict[Any, Any] | None = None,
     ) -> None:
-        self.plan, self.recomputed = plan, tuple(recomputed)
+        self.plan, self.recomputed, self._known = plan, tuple(recomputed), {} if known is None else known
         self._how = kernel_table(accuracy), hints, prefer, profile_of(device)
         self._rules = decompositions(accuracy)
         self.trained = self._with_backward(needed)
-        self._forward = Lowering(self.trained.forward, *self._how, limit=below, rules=self._rules)
+        options: dict[str, Any] = {"rules": self._rules, "known": self._known}
+        self._forward = Lowering(self.trained.forward, *self._how, limit=below, **options)
         self._forward.run()
         self._given = self._forward.handed_over(self.trained.saved)
         self._backward = self._lowering(self.trained, below - self._forward.predicted)
@@ -179,7 +182,8 @@ class TrainedProgram:
 
     def _lowering(self, trained: Trained, below: float = inf) -> Lowering:
         given = {name: value for name, value in self._given.items() if name in trained.saved}
-        return Lowering(trained.backward, *self._how, given=given, limit=below, rules=self._rules)
+        options: dict[str, Any] = {"rules": self._rules, "known": self._known}
+        return Lowering(trained.backward, *self._how, given=given, limit=below, **options)
 
 
 class WithBackward:

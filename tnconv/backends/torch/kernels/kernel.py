@@ -44,7 +44,8 @@ class Problem:
         """Cells that the indices span, at the representative sizes."""
         total = 1
         for index in indices:
-            total *= evaluate(index.size, self.hints)
+            size = index.size
+            total *= size if type(size) is int else evaluate(size, self.hints)
         return total
 
     @property
@@ -54,8 +55,22 @@ class Problem:
 
     @cached_property
     def memo(self) -> dict[Any, Any]:
-        """What kernels have found out about the problem, by a name of their own: several ask the same."""
+        """What was found out about the problem, without names of variables, by a name of its own: several ask."""
         return {}
+
+    def recall(self, known: dict[Any, dict[Any, Any]]) -> None:
+        """Know what was found out about a problem that differs in the names of variables only; before all else.
+
+        Args:
+            known: by problem, of one profile; this one is added.
+        """
+        names: dict[str, int] = {}
+        operands = [
+            (v.dims, v.contiguous, v.fresh, v.conj, names.setdefault(v.name, len(names)))
+            for v in self.operands
+        ]
+        key = (tuple(operands), self.relations, self.output, tuple(self.hints.items()))
+        self.__dict__["memo"] = known.setdefault(key, {})
 
     @cached_property
     def open(self) -> frozenset[Index]:

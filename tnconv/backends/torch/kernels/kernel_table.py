@@ -53,6 +53,8 @@ def priced(
     Raises:
         LoweringError: no kernel accepts.
     """
+    if not only and "costs" in problem.memo:
+        return list(problem.memo["costs"])
     apart = _without_conj(problem)
     asked = [kernel for kernel in kernels.values() if not only or kernel.name in only]
     seen = ((k, problem if k.takes_conj else apart) for k in asked)
@@ -63,6 +65,8 @@ def priced(
         raise LoweringError(
             "no kernel accepts this step; the table needs 'gather and scatter', which accepts all"
         )
+    if not only:
+        problem.memo["costs"] = tuple(costs)
     return costs
 
 
