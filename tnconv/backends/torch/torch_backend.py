@@ -8,7 +8,7 @@ from tnconv.backends.backend import Backend, Capability, Draft, How, Program
 from tnconv.backends.torch.accumulating import Accumulating
 from tnconv.backends.torch.constants import KeptProgram
 from tnconv.backends.torch.kernels.kernel import Kernel
-from tnconv.backends.torch.kernels.kernel_table import decompositions, kernel_table
+from tnconv.backends.torch.kernels.kernel_table import decompositions, known_kernels
 from tnconv.backends.torch.lowering import Lowering
 from tnconv.backends.torch.profile import Profile, profile_of
 from tnconv.backends.torch.sliced import loop_over_chunks
@@ -75,4 +75,4 @@ def _lowering(plan: Plan, how: How, limit: float = inf) -> Lowering:
 
 def _table(how: How) -> tuple[dict[str, Kernel], Mapping[str, int], tuple[str, ...], Profile]:
     """Kernels, hints, what is preferred, and rates."""
-    return kernel_table(how.accuracy), how.hints, how.prefer, profile_of(how.device)
+    return known_kernels(how.known, how.accuracy), how.hints, how.prefer, profile_of(how.device)

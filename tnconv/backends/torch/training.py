@@ -16,7 +16,7 @@ from torch import Tensor
 from tnconv.backends.backend import COMPONENTWISE, Choice, Program
 from tnconv.backends.meter import in_elements, measured_at
 from tnconv.backends.torch.context import are_plain, autocast_dtype
-from tnconv.backends.torch.kernels.kernel_table import decompositions, kernel_table
+from tnconv.backends.torch.kernels.kernel_table import decompositions, known_kernels
 from tnconv.backends.torch.lowering import Lowering
 from tnconv.backends.torch.profile import Profile, profile_of
 from tnconv.errors import LoweringError
@@ -60,7 +60,7 @@ class TrainedProgram:
         known: dict[Any, Any] | None = None,
     ) -> None:
         self.plan, self.recomputed, self._known = plan, tuple(recomputed), {} if known is None else known
-        self._how = kernel_table(accuracy), hints, prefer, profile_of(device)
+        self._how = known_kernels(self._known, accuracy), hints, prefer, profile_of(device)
         self._rules = decompositions(accuracy)
         self.trained = self._with_backward(needed)
         options: dict[str, Any] = {"rules": self._rules, "known": self._known}

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from tnconv import plugins
 from tnconv.backends.backend import ACCURACIES
@@ -23,6 +24,14 @@ def kernel_table(accuracy: str = ACCURACIES[0]) -> dict[str, Kernel]:
     found = {name: _kernel(name, kernel) for name, kernel in plugins.load(plugins.KERNELS).items()}
     enough = ACCURACIES[ACCURACIES.index(accuracy) :]
     return {name: k for name, k in found.items() if k.accuracy in enough or isinstance(k, Cells)}
+
+
+def known_kernels(known: dict[Any, Any], accuracy: str) -> dict[str, Kernel]:
+    """The kernels of one compilation, which is given its table once; `known` as `How` says."""
+    if "kernels" not in known:
+        known["kernels"] = kernel_table(accuracy)
+    found: dict[str, Kernel] = known["kernels"]
+    return found
 
 
 def decompositions(accuracy: str = ACCURACIES[0]) -> tuple[Decomposition, ...]:
