@@ -145,7 +145,7 @@ class Index:
 
 
 _indices: WeakValueDictionary[tuple[str, Size, Kind], Index] = WeakValueDictionary()
-_making = threading.Lock()
+_making = threading.RLock()  # what is collected meanwhile may make one, too
 
 
 @dataclass(frozen=True, slots=True)
