@@ -276,6 +276,8 @@ def test_what_it_shows_is_of_all_operations(tmp_path: Path) -> None:
     assert [each["op"] for each in known["functions"]] == list(PAIR)
     assert len(known["plan"]["steps"]) == len(function.plan.steps)
     assert [network.name for network in function.networks] == [f"conv2d.{name}" for name in PAIR]
+    with pytest.raises(PlanError, match=r"jobs\(N\) are of one operation, .* call functions\[0\].jobs"):
+        function.jobs(N=2)
     with pytest.raises(AttributeError, match=r"have a network each; see functions\[0\].network"):
         _ = function.network
     with pytest.raises(ArgumentError, match=r"highlight=\['x'\] name parts of one network"):

@@ -151,6 +151,7 @@ WRONG: list[tuple[str, Any, type[TnconvError], str]] = [
     ("dtype", torch.int64, OperationError, "dtype=torch.int64 is no floating-point or complex dtype; give"),
     ("frozen", [1], PlanError, r"frozen=\[1\] are no names; give"),
     ("frozen", {"weight": 1}, PlanError, "are no names; give"),
+    ("constant", {"weight": torch.zeros(6, 4)}, PlanError, r"^.{10,200}$"),  # not all numbers of a tensor
 ]
 
 

@@ -98,6 +98,17 @@ class JointFunction(CompiledFunction):
         """
         return super().__call__(*tensors, **named)  # type: ignore[return-value]
 
+    def jobs(self, **sizes: int) -> NoReturn:
+        """There are none: each operation has its own chunks.
+
+        Raises:
+            PlanError: always.
+        """
+        raise PlanError(
+            f"jobs({', '.join(sizes)}) are of one operation, but {self.op} are {len(self.functions)}; call "
+            "functions[0].jobs and so on"
+        )
+
     def _target(self, out: Tensor, tensors: tuple[Tensor, ...]) -> NoReturn:
         raise ArgumentError(
             f"out is a {type(out).__name__}, but {self.program.name!r} has {len(self.functions)} values and adds none "

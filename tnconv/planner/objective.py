@@ -5,6 +5,7 @@ A step costs `f·multiplications + elements·(elements of A + B + result)`. f is
 arguments are read in every order, so that an intermediate counts twice, written and read, and they do not count.
 """
 
+import reprlib
 from collections.abc import Collection, Sequence, Set
 from dataclasses import dataclass
 
@@ -65,7 +66,9 @@ def argument_names(option: str, names: object) -> frozenset[str]:
     if isinstance(names, str):
         raise PlanError(f"{option}={names!r} is a str; give the names of arguments, as in ({names!r},)")
     if not isinstance(names, Sequence | Set) or not all(isinstance(name, str) for name in names):
-        raise PlanError(f"{option}={names!r} are no names; give those of arguments, as in ('weight',)")
+        raise PlanError(
+            f"{option}={reprlib.repr(names)} are no names; give those of arguments, as in ('weight',)"
+        )
     return frozenset(names)
 
 
