@@ -286,9 +286,12 @@ def _symbolic(draw: Draw, network: Network) -> Network:
     ]
     nodes = [n.map_indices(lambda i: exchange.get(i, i)) for n in nodes]
     try:
-        return network.with_nodes(nodes, (axis.substitute(exchange) for axis in network.output))
+        made = network.with_nodes(nodes, (axis.substitute(exchange) for axis in network.output))
+        for size in (1, 1000):
+            made.at(N=size)
     except NetworkError:
         return network
+    return made
 
 
 def _each(draw: Draw, dims: int, values: st.SearchStrategy[int]) -> tuple[int, ...]:
