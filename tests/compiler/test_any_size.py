@@ -365,3 +365,21 @@ def test_copies_pickles_and_transforms() -> None:
     assert torch.allclose(mapped[1], dense(X + 1))
     grad = torch.func.grad(lambda w: function(Y, w, BIAS).square().sum())(WEIGHT)
     assert torch.allclose(grad, torch.func.grad(lambda w: dense(Y, w).square().sum())(WEIGHT))
+
+
+def test_kernel_size_and_groups_are_read_off_shapes_or_asked_for() -> None:
+    function = tnconv.compile(ConvSpec("C", "D", "K", ("H", "W"), padding=1, groups="G"))
+    assert "D*K**2*N*" in str(function.cost.multiplications).replace("C*", "")
+    for channels, kernel, groups in ((4, 3, 2), (4, 2, 1), (3, 1, 3)):
+        x = torch.randint(-3, 4, (2, channels, 6, 5)).double()
+        weight = torch.randint(-3, 4, (2 * groups, channels // groups, kernel, kernel)).double()
+        wanted = nn.functional.conv2d(x, weight, padding=1, groups=groups)
+        assert torch.equal(function(x, weight), wanted)
+        assert torch.equal(function(x[0], weight), wanted[0])
+    counts = function.cost.at(C=4, D=4, K=3, G=2, N=2, H=6, W=5)
+    assert counts.multiplications == 2 * 4 * 2 * 9 * 6 * 5
+    assert isinstance(counts.peak_elements, int)
+    factor = tnconv.compile(ConvSpec(2, 2, "K", "L"), "kfac_reduce")
+    with pytest.raises(ArgumentError, match=r"size K of 'kfac_reduce' cannot be read off .*call at\(K=…\)"):
+        factor(torch.zeros(1, 2, 7))
+    assert factor.at(K=3)(torch.zeros(1, 2, 7)).shape == factor.at(K=3, L=7)(torch.zeros(1, 2, 7)).shape

@@ -1,0 +1,164 @@
+"""A function for every kernel size and number of groups: for each, one for every input size."""
+
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
+from functools import cached_property
+from typing import Any
+
+from torch import Tensor
+
+from tnconv.compiler.any_size import AnySizeFunction
+from tnconv.compiler.cost_of_call import Cost
+from tnconv.compiler.function import CompiledFunction
+from tnconv.compiler.open_job import OpenJob
+from tnconv.compiler.open_source import OpenLayer
+from tnconv.errors import ArgumentError, NetworkError
+from tnconv.ir import Size, evaluate
+from tnconv.ir.size import symbol_names
+from tnconv.planner import make_plan
+from tnconv.planner.plan import Plan
+from tnconv.program.size_symbols import bindings
+
+
+def letters_of(source: OpenLayer) -> tuple[str, ...]:
+    """The symbols of a layer's kernel, stride, padding and groups: all but those of its input, channels and batch."""
+    spec: Any = source.spec
+    fields = ("in_channels", "out_channels", "channels", "in_features", "out_features", "batch_size")
+    others = {getattr(spec, field, None) for field in fields} | {*source.names}
+    return tuple(name for name in spec.symbols if name not in others)
+
+
+class AnyKernelFunction(AnySizeFunction):
+    """A function on tensors of any size of a layer whose kernel size or groups are symbols, too.
+
+    A call reads them off its tensors, as it does sizes; what no shape gives away, `at` takes: `at(K=3)` is the function
+    for any input size, `at(K=3, H=56, W=56)` that of one. Plan and multiplications are formulas of all symbols.
+
+    Args:
+        op: name of the operation.
+        source: what is compiled.
+        job: how.
+    """
+
+    def __init__(self, op: str, source: OpenLayer, job: OpenJob) -> None:
+        super().__init__(op, source, job)
+        self._layer, self._letters = source, letters_of(source)
+        self._of_letters: dict[tuple[tuple[str, int], ...], AnySizeFunction] = {}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return AnyKernelFunction, (self.op, self._layer, self._job)
+
+    def __call__(
+        self, /, *tensors: Tensor, out: Tensor | None = None, beta: float | None = None, **named: Tensor
+    ) -> Tensor:
+        """Compute the operation: see `AnySizeFunction.__call__`.
+
+        Raises:
+            ArgumentError: as there; or no argument gives a kernel size or groups away.
+        """
+        function = self._for(self._read(self._first_batch(tensors, named)))
+        return function(*tensors, out=out, beta=beta, **named)
+
+    def at(self, *given: int, **sizes: int) -> CompiledFunction:
+        """The function of a kernel size or groups, for any input size or for one.
+
+        Args:
+            given: not taken: symbols are named.
+            sizes: by name, `at(K=3)` or `at(K=3, H=56, W=56)`.
+
+        Raises:
+            ArgumentError: a symbol is missing.
+            TnconvError: the layer does not have these sizes.
+        """
+        missing = [name for name in self._letters if name not in sizes]
+        if given or missing:
+            raise ArgumentError(
+                f"sizes {given or sizes} are given but {', '.join(missing or self._letters)} is needed by name; call "
+                f"{self._example}"
+            )
+        function = self._for({name: sizes.pop(name) for name in self._letters})
+        return function.at(**sizes) if sizes else function
+
+    def _for(self, values: Mapping[str, int]) -> AnySizeFunction:
+        channels = [getattr(self._layer.spec, f"{side}_channels", None) for side in ("in", "out")]
+        values = {n: v for n, v in values.items() if n in self._letters or n in channels}
+        key = tuple(sorted(values.items()))
+        found = self._of_letters.get(key)
+        if found is None:
+            spec: Any = self._layer.spec.at(**values)
+            hints = {n: hint for n, hint in self._job.options.hints.items() if n not in values}
+            job = replace(self._job, options=replace(self._job.options, hints=hints))
+            found = self._of_letters[key] = AnySizeFunction(self.op, OpenLayer(spec), job)
+        return found
+
+    @property
+    def _example(self) -> str:
+        return f"at({', '.join(f'{name}=…' for name in self._letters)})"
+
+    # -- what shapes give away -----------------------------------------------------------------------
+
+    @cached_property
+    def _shapes(self) -> dict[str, tuple[Size, ...]]:
+        axes = self._layer.signature(self._derived.network).axes
+        return {name: tuple(axis.size for axis in each) for name, each in axes.items()}
+
+    def _read(self, tensors: tuple[Any, ...]) -> dict[str, int]:
+        """The kernel sizes and groups of a call, with its channels."""
+        batch = self._derived.axes
+        if batch is not None and batch.missing(tensors):
+            tensors = tuple(batch.added(tensors, self._arrays))
+        actual = dict(zip(self._shapes, tensors, strict=True))
+        values: dict[str, int] = {}
+        for each in bindings(self._shapes):
+            axes = tuple(actual[each.argument].shape)
+            if len(axes) == len(self._shapes[each.argument]):
+                rest, factor = evaluate(each.rest, values), evaluate(each.factor, values)
+                values[each.symbol] = (axes[each.axis] - rest) // factor
+        for name in self._letters:
+            if name not in values:
+                values[name] = self._tried(name, actual, values)
+        return values
+
+    def _tried(self, name: str, actual: Mapping[str, Any], values: Mapping[str, int]) -> int:
+        """The one integer for which all sizes that depend on a symbol are those of the arguments."""
+        pairs = [
+            (size, extent)
+            for argument, sizes in self._shapes.items()
+            for size, extent in zip(sizes, actual[argument].shape, strict=False)
+            if name in symbol_names(size) and {*symbol_names(size)} <= {name, *values}
+        ]
+        found = []
+        for value in range(1, max([1, *values.values()]) + 1) if pairs else ():
+            with suppress(NetworkError):  # a quotient that is no integer
+                if all(evaluate(size, {**values, name: value}) == extent for size, extent in pairs):
+                    found.append(value)
+        if len(found) != 1:
+            shown = ", ".join(f"{n} [{', '.join(map(str, sizes))}]" for n, sizes in self._shapes.items())
+            why = f"may be {' or '.join(map(str, found))} by" if found else "cannot be read off"
+            raise ArgumentError(
+                f"size {name} of {self.op!r} {why} its arguments ({shown}); call {self._example} for one"
+            )
+        return found[0]
+
+    # -- as formulas ---------------------------------------------------------------------------------
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "plan":
+            return self._formulas
+        return super().__getattr__(name)
+
+    @cached_property
+    def _formulas(self) -> Plan:
+        return make_plan(self._derived.network, hints=self._job.options.hints)
+
+    @cached_property
+    def cost(self) -> Cost:
+        """Exact counts of a call: multiplications are a formula, and `cost.at` measures the peak."""
+        return Cost(self._formulas.multiplications, None, self._peak_at)
+
+    def _peak_at(self, values: Mapping[str, int]) -> int:
+        for name in self._letters:
+            if name not in values:
+                raise NetworkError(f"the peak needs a value for {name}; got {dict(values)}")
+        return self._for(values)._peak_at(values)
