@@ -44,7 +44,7 @@ def layers(draw: st.DrawFn) -> dict[str, Any]:
     }
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=25, deadline=None, derandomize=True)
 @given(layer=layers(), far=st.booleans())
 def test_depthwise_convolutions(layer: dict[str, Any], far: bool) -> None:
     """Also with padding that the native code has no room for."""

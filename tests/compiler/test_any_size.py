@@ -59,7 +59,7 @@ def any_size(module: nn.Module, op: str = "forward", **options: Any) -> AnySizeF
     st.sampled_from(OPERATIONS),
     st.lists(st.tuples(st.integers(-2, 9), st.integers(-2, 9), st.integers(0, 1)), min_size=3, max_size=3),
 )
-@settings(max_examples=30, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=18, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 def test_a_function_for_any_size_is_the_function_of_each(spec: Any, op: str, steps: list[Any]) -> None:
     spec = replace(spec, batch_size=2) if op.endswith("jacobian") else spec
     options: dict[str, Any] = {"convention": "sum"} if ops.get(op).factor else {}

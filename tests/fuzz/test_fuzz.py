@@ -14,7 +14,7 @@ from tests.fuzz.judge import judge
 from tests.fuzz.run import ROUND, Progress, rounds
 
 
-@settings(max_examples=40, derandomize=True)
+@settings(max_examples=24, derandomize=True)
 @given(case=cases())
 def test_random_cases(case: Case) -> None:
     judge(case)

@@ -41,7 +41,7 @@ def test_sizes_of_indices_are_at_least_one():
 values = st.integers(-6, 6)
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(st.tuples(values, values, values, values), st.integers(1, 4), st.integers(1, 4))
 def test_what_is_proved_holds_at_all_sizes(numbers, bottom, other):
     a, b, c, d = numbers
@@ -54,7 +54,7 @@ def test_what_is_proved_holds_at_all_sizes(numbers, bottom, other):
                 assert (value if isinstance(value, int) else evaluate(value, {"H": h, "K": k})) >= 0
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(values, values, st.integers(1, 5), st.integers(1, 14), st.integers(1, 14))
 def test_a_guard_holds_where_its_question_has_the_answer_that_was_taken(a, c, bottom, there, here):
     high = parse_expression(f"{a}*(H//{bottom}) + {c}".replace("+ -", "- "))

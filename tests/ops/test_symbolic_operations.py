@@ -61,7 +61,7 @@ def check_equal(one, other):
     assert np.array_equal(reference.evaluate(one, arguments), reference.evaluate(other, arguments))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(st.data(), st.sampled_from(sorted(LAYERS)), st.sampled_from([o.name for o in ops.list()]))
 def test_a_symbolic_operation_is_that_of_every_size(data, layer, name):
     spec = LAYERS[layer]
@@ -76,7 +76,7 @@ def test_a_symbolic_operation_is_that_of_every_size(data, layer, name):
     check_equal(at(general, sizes), at(rewritten(spec.at(**sizes), name)[0], sizes))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.data(), st.sampled_from(sorted(LAYERS)), st.sampled_from([o.name for o in ops.list()]))
 def test_under_assumed_sizes_it_is_right_wherever_the_guards_hold(data, layer, name):
     spec, sizes = LAYERS[layer], drawn(data, LAYERS[layer])

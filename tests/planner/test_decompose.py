@@ -55,7 +55,7 @@ def cases(draw: st.DrawFn) -> tuple[Any, str]:
         raise
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=25, deadline=None, derandomize=True)
 @given(case=cases())
 def test_steps_that_are_taken_apart_have_the_same_value(case: tuple[Any, str]) -> None:
     plan = plan_of(*case)

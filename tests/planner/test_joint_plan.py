@@ -38,7 +38,7 @@ def values_of(plan: Plan, arrays: dict[str, np.ndarray]) -> list[np.ndarray]:
     return found
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(st.data())
 def test_each_value_is_that_of_its_plan_and_the_text_is_read_back(data: st.DataObject) -> None:
     spec = data.draw(conv_specs(max_dims=1, max_output=3))

@@ -30,7 +30,7 @@ LAYERS = {
 }
 
 
-@settings(max_examples=20)
+@settings(max_examples=12)
 @given(st.data())
 @pytest.mark.parametrize("name", LAYERS)
 def test_at_integers_it_is_the_network_of_these_and_guards_say_which_there_are(name, data):
