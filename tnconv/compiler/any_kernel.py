@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from tnconv.compiler.any_size import AnySizeFunction
+from tnconv.compiler.compile_cache import CompileCache
 from tnconv.compiler.cost_of_call import Cost
 from tnconv.compiler.function import CompiledFunction
 from tnconv.compiler.open_job import OpenJob
@@ -19,6 +20,8 @@ from tnconv.ir.size import symbol_names
 from tnconv.planner import make_plan
 from tnconv.planner.plan import Plan
 from tnconv.program.size_symbols import bindings
+
+_MOST = 16  # functions for a kernel size and number of groups that are kept
 
 
 def letters_of(source: OpenLayer) -> tuple[str, ...]:
@@ -44,7 +47,7 @@ class AnyKernelFunction(AnySizeFunction):
     def __init__(self, op: str, source: OpenLayer, job: OpenJob) -> None:
         super().__init__(op, source, job)
         self._layer, self._letters = source, letters_of(source)
-        self._of_letters: dict[tuple[tuple[str, int], ...], AnySizeFunction] = {}
+        self._of_letters = CompileCache(_MOST)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return AnyKernelFunction, (self.op, self._layer, self._job)
@@ -84,13 +87,14 @@ class AnyKernelFunction(AnySizeFunction):
         channels = [getattr(self._layer.spec, f"{side}_channels", None) for side in ("in", "out")]
         values = {n: v for n, v in values.items() if n in self._letters or n in channels}
         key = tuple(sorted(values.items()))
-        found = self._of_letters.get(key)
-        if found is None:
+
+        def made() -> AnySizeFunction:
             spec: Any = self._layer.spec.at(**values)
             hints = {n: hint for n, hint in self._job.options.hints.items() if n not in values}
             job = replace(self._job, options=replace(self._job.options, hints=hints))
-            found = self._of_letters[key] = AnySizeFunction(self.op, OpenLayer(spec), job)
-        return found
+            return AnySizeFunction(self.op, OpenLayer(spec), job)
+
+        return self._of_letters.get(key, made)
 
     @property
     def _example(self) -> str:
