@@ -20,6 +20,7 @@ from tnconv.ir.size import symbol_names
 from tnconv.planner import make_plan
 from tnconv.planner.plan import Plan
 from tnconv.program.size_symbols import bindings
+from tnconv.program.statements import SizeOf
 
 _MOST = 16  # functions for a kernel size and number of groups that are kept
 
@@ -107,6 +108,10 @@ class AnyKernelFunction(AnySizeFunction):
         axes = self._layer.signature(self._derived.network).axes
         return {name: tuple(axis.size for axis in each) for name, each in axes.items()}
 
+    @cached_property
+    def _bindings(self) -> tuple[SizeOf, ...]:
+        return bindings(self._shapes)
+
     def _read(self, tensors: tuple[Any, ...]) -> dict[str, int]:
         """The kernel sizes and groups of a call, with its channels."""
         batch = self._derived.axes
@@ -114,7 +119,7 @@ class AnyKernelFunction(AnySizeFunction):
             tensors = tuple(batch.added(tensors, self._arrays))
         actual = dict(zip(self._shapes, tensors, strict=True))
         values: dict[str, int] = {}
-        for each in bindings(self._shapes):
+        for each in self._bindings:
             axes = tuple(actual[each.argument].shape)
             if len(axes) == len(self._shapes[each.argument]):
                 rest, factor = evaluate(each.rest, values), evaluate(each.factor, values)

@@ -9,7 +9,7 @@ caller a function of its own.
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import fields
 from fractions import Fraction
 from typing import Any, TypeVar, cast
@@ -75,6 +75,12 @@ class CompileCache:
 
     def __len__(self) -> int:
         return len(self._made)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(tuple(self._made))
+
+    def __contains__(self, key: Hashable) -> bool:
+        return key in self._made
 
 
 _NOTHING = object()

@@ -2,12 +2,13 @@
 
 import io
 import threading
-from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
+from tnconv.compiler.compile_cache import CompileCache
 from tnconv.compiler.function import CompiledFunction
 from tnconv.compiler.open_job import OpenJob
 from tnconv.compiler.open_source import OpenSource, Probe, Sizes, sizes_of
@@ -165,11 +166,11 @@ class Programs:
     def __init__(
         self, source: OpenSource, job: OpenJob, varying: Sequence[str], most: int = MOST_PROGRAMS
     ) -> None:
-        self.source, self.job, self.varying, self.most = source, job, varying, most
+        self.source, self.job, self.varying = source, job, varying
         self.plannings = 0
         self.made: list[Variant] = []
         self._by_class: dict[Class, Variant] = {}
-        self._kept: OrderedDict[Sizes, CompiledFunction] = OrderedDict()
+        self._kept = CompileCache(most)
         self._lock = threading.RLock()
 
     @property
@@ -183,14 +184,8 @@ class Programs:
         Raises:
             TnconvError: the source has none of these sizes, or compiling fails.
         """
-        with self._lock:
-            found = self._kept.get(sizes)
-            if found is None:
-                found = self._kept[sizes] = self._make(sizes)
-                while len(self._kept) > self.most:
-                    self._kept.popitem(last=False)
-            self._kept.move_to_end(sizes)
-            return found
+        with self._lock:  # one plan for sizes of one class, however many threads ask
+            return self._kept.get(sizes, partial(self._make, sizes))
 
     def usual(self, expected: Sizes | None) -> Sizes:
         """Sizes that a program of all sizes shall be good for: those expected, or met first, or of an image.
@@ -210,8 +205,7 @@ class Programs:
 
     def used(self, sizes: Sizes) -> None:
         """Note a call with some sizes."""
-        with suppress(KeyError):  # where another thread has made room
-            self._kept.move_to_end(sizes)
+        self._kept.find(sizes)
 
     def __contains__(self, sizes: Sizes) -> bool:
         return sizes in self._kept

@@ -11,6 +11,7 @@ from torch.distributed.tensor import DTensor, Replicate, distribute_tensor
 
 from tnconv.backends.backend import Capability, backend_of
 from tnconv.backends.signature import Signature
+from tnconv.compiler.compile_cache import CompileCache
 from tnconv.compiler.function import CompiledFunction
 from tnconv.distributed.choice import chosen_indices
 from tnconv.distributed.index_ranges import divide
@@ -31,7 +32,7 @@ from tnconv.ir import Expression
 from tnconv.planner.memory_limit import parse_memory
 
 _GATHER = ("auto", "all", "ring")
-_MOST_KNOWN = 100  # layouts of arguments for which all is ready
+_MOST_KNOWN = 100  # layouts of arguments for which all is ready, and functions of parts
 
 
 def shard(
@@ -117,8 +118,7 @@ class Sharded:
         self.shards = {name: found[name] for name in names if name in found}
         self._dims = {dim: found[name] for dim, name in enumerate(names) if name in found}
         self._signature = Signature.of(self._network)
-        self._known: dict[Any, Ready] = {}
-        self._functions: dict[Any, CompiledFunction] = {}
+        self._known, self._functions = CompileCache(_MOST_KNOWN), CompileCache(_MOST_KNOWN)
 
     @property
     def arguments(self) -> tuple[str, ...]:
@@ -177,18 +177,11 @@ class Sharded:
         )
 
     def _ready(self, tensors: tuple[Any, ...]) -> Ready:
-        key: Any = None
         try:
             key = tuple([(t.shape, t.placements, t.dtype) for t in tensors])
-            found = self._known.get(key)
-        except AttributeError:
-            found = None
-        if found is None:
-            found = self._made(tensors)
-            if len(self._known) > _MOST_KNOWN:
-                self._known.clear()
-            self._known[key] = found
-        return found
+        except AttributeError:  # no DTensor: `_made` says which
+            return self._made(tensors)
+        return self._known.get(key, lambda: self._made(tensors))
 
     def _made(self, tensors: tuple[Any, ...]) -> Ready:
         self._check(tensors)
@@ -326,11 +319,7 @@ class Sharded:
 
     def _function(self, local: Expression, uses: Mapping[Use, str], limit: int | None) -> CompiledFunction:
         """What computes a part of the result."""
-        if (local, limit) not in self._functions:
-            if len(self._functions) > _MOST_KNOWN:
-                self._functions.clear()
-            names: dict[str, list[str]] = {}
-            for use, name in uses.items():
-                names.setdefault(use.argument, []).append(name)
-            self._functions[local, limit] = compiled_like(self.fn, local, names, limit)
-        return self._functions[local, limit]
+        names: dict[str, list[str]] = {}
+        for use, name in uses.items():
+            names.setdefault(use.argument, []).append(name)
+        return self._functions.get((local, limit), lambda: compiled_like(self.fn, local, names, limit))

@@ -227,17 +227,6 @@ def whole(value: Size) -> None:
         scope.needed[Guard(_broken_part(value), WHOLE)] = None
 
 
-def larger(one: Size, other: Size, values: Mapping[str, int]) -> bool:
-    """Whether `one > other` at the sizes of hints; that is recorded as what decided, not as what is needed."""
-    found = evaluate(one, values) > evaluate(other, values)
-    scope = _scope.get()
-    if scope is not None and not (isinstance(one, int) and isinstance(other, int)):
-        guard = Guard(_difference(one, other, 1), LEAST)
-        if _proof(guard) is None:
-            scope.chosen[guard if found else guard.negated()] = None
-    return found
-
-
 def size_guards(sizes: Iterable[Size]) -> Guards:
     """What has to hold for sizes to be integers of at least 1."""
     with assuming() as found:
