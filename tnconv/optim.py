@@ -26,6 +26,7 @@ from tnconv.curvature.kfac import merged
 from tnconv.curvature.kronecker import KroneckerFactors
 from tnconv.curvature.losses import Loss, loss_called
 from tnconv.curvature.models import Model
+from tnconv.curvature.processes import own_seed
 from tnconv.curvature.run import Run
 from tnconv.curvature.sums import Sums
 from tnconv.errors import ArgumentError, CaptureError, OperationError
@@ -61,7 +62,7 @@ class KFACPreconditioner:
             the GGN, with a backward pass for each cell of an example's output. The last two are nearer to the
             curvature, and need one loss that `tnconv.curvature.kfac` knows, computed inside.
         mc_samples: labels drawn for each example.
-        seed: of drawn labels.
+        seed: of drawn labels; the processes of a group draw by one each, `seed + rank`.
         skip: names of parameters that keep their gradients.
         reduction: of the loss over examples, `"mean"` or `"sum"`; seen where `fisher_type` is not `"empirical"`.
         process_group: of `torch.distributed`, over which factors are averaged; inverses are shared out by
@@ -117,7 +118,7 @@ class KFACPreconditioner:
         self.factor_interval, self.inverse_interval = factor_interval, inverse_interval
         self.separate, self.groups, self.reduce = separate_weight_and_bias, groups, kfac_approx == "reduce"
         self.reduction, self.process_group = reduction, process_group
-        self.fisher = Fisher(fisher_type, mc_samples, seed)
+        self.fisher = Fisher(fisher_type, mc_samples, own_seed(seed, process_group))
         self.factors: KroneckerFactors | None = None
         self.steps = 0
         self._tracked = Model.of(model, [name for name in names if name not in set(skip)])

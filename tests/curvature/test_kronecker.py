@@ -14,7 +14,17 @@ from torch.distributed.fsdp import fully_shard
 import tnconv
 from tests.curvature.curvature_models import CLASSES, close
 from tests.processes import in_two
-from tnconv.curvature import EigenBlock, KroneckerFactors, kfac, per_example_gradients
+from tnconv.curvature import (
+    EigenBlock,
+    KroneckerFactors,
+    clipped_gradients,
+    ekfac,
+    fisher_diagonal,
+    ggn_diagonal,
+    kfac,
+    ntk,
+    per_example_gradients,
+)
 from tnconv.errors import ArgumentError
 
 LOSS = nn.CrossEntropyLoss()
@@ -222,12 +232,63 @@ def work(rank: int) -> Any:
     half = [(x[20 * rank : 20 * rank + 20], y[20 * rank : 20 * rank + 20])]  # as many passes in both
     found.append(kfac(sharded, loss, half, process_group=dist.group.WORLD))
     assert [type(p) for p in sharded.parameters()] == before
-    return [(each.dense(), each.num_data, each.loss_terms) for each in found]
+    made = [(each.dense(), each.num_data, each.loss_terms) for each in found]
+    return made, shared(x[: 10 + 30 * rank], y[: 10 + 30 * rank], rank)
+
+
+def shared(x: Tensor, y: Tensor, rank: int) -> dict[str, Any]:
+    """Every other quantity of two processes, the second of which has the examples from the tenth on."""
+    mine, group = (x[10 * rank :], y[10 * rank :]), dist.group.WORLD
+    found: dict[str, Any] = {}
+    for reduction in ("mean", "sum"):
+        loss = nn.CrossEntropyLoss(reduction=reduction)
+        options: dict[str, Any] = {"unsupported": "diagonal", "process_group": group}
+        found["ekfac", reduction] = ekfac(net(), loss, [mine], **options).dense()
+        alone = kfac(net(), loss, [mine], fisher_type="forward-only", unsupported="skip")
+        found["forward-only, later", reduction] = alone.all_reduce().dense()
+        options = {"fisher_type": "forward-only", "unsupported": "skip", "process_group": group}
+        found["forward-only", reduction] = kfac(net(), loss, [mine], **options).dense()
+        found["ggn", reduction] = ggn_diagonal(net(), loss, [mine], process_group=group)
+        options = {"fisher_type": "empirical", "process_group": group}
+        found["fisher", reduction] = fisher_diagonal(net(), loss, [mine], **options)
+    found["clipped"] = clipped_gradients(net(), LOSS, *mine, 0.1, process_group=group)
+    found["ntk"] = ntk(net(), mine[0], process_group=group)
+    found["ntk of two"] = ntk(net(), mine[0], mine[0][:3], process_group=group)
+    draws = fisher_diagonal(net(), LOSS, [(batch()[0][:5], batch()[1][:5])], process_group=group)
+    twice = fisher_diagonal(net(), LOSS, [(batch()[0][:5], batch()[1][:5])])
+    found["draws differ"] = not torch.allclose(draws["0.weight"], twice["0.weight"])
+    return found
+
+
+def check_shared(found: dict[str, Any], rank: int) -> None:
+    x, y = batch()
+    for reduction in ("mean", "sum"):
+        loss = nn.CrossEntropyLoss(reduction=reduction)
+        close(found["ekfac", reduction], ekfac(net(), loss, [(x, y)], unsupported="diagonal").dense())
+        want = kfac(net(), loss, [(x, y)], fisher_type="forward-only", unsupported="skip").dense()
+        close(found["forward-only", reduction], want)
+        close(found["forward-only, later", reduction], want)
+        diagonals = (
+            ("ggn", ggn_diagonal(net(), loss, [(x, y)])),
+            ("fisher", fisher_diagonal(net(), loss, [(x, y)], fisher_type="empirical")),
+        )
+        for kind, diagonal in diagonals:
+            assert list(found[kind, reduction]) == list(diagonal)
+            for name, values in diagonal.items():
+                close(found[kind, reduction][name], values)
+    for name, values in clipped_gradients(net(), LOSS, x, y, 0.1).items():
+        close(found["clipped"][name], values)
+    own = (slice(10), slice(10, 40))[rank]
+    close(found["ntk"], ntk(net(), x[own], x))
+    close(found["ntk of two"], ntk(net(), x[own], torch.cat([x[:3], x[10:13]])))
+    assert found["draws differ"]
 
 
 def test_two_processes_equal_one(tmp_path: Path) -> None:
     results = in_two(tmp_path, work)
-    for *result, (sharded, _, _) in results:
+    for rank, (_, others) in enumerate(results):
+        check_shared(others, rank)
+    for (*result, (sharded, _, _)), _ in results:
         close(sharded, kfac(factorised(), nn.CrossEntropyLoss(), [batch()]).dense())
         for place, (dense, n, terms) in enumerate(result):
             loss = nn.CrossEntropyLoss(reduction=("mean", "sum")[place // 2])

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import closing
+from typing import Any
 
 from torch import Tensor
 
@@ -10,6 +11,7 @@ from tnconv.curvature.data import Data, batches
 from tnconv.curvature.fisher import SEED, Fisher, one_of
 from tnconv.curvature.losses import LossLike, loss_of
 from tnconv.curvature.models import Model, ModelLike, Names
+from tnconv.curvature.processes import add_up, own_seed, totals
 from tnconv.curvature.quantities import squares
 from tnconv.curvature.run import Run, run
 
@@ -23,6 +25,7 @@ def ggn_diagonal(
     *,
     params: Names | None = None,
     unsupported: str = "raise",
+    process_group: Any = None,
     progress: bool | None = None,
 ) -> dict[str, Tensor]:
     """The diagonal of the generalised Gauss-Newton matrix of the loss over the data, in the shapes of the parameters.
@@ -33,13 +36,15 @@ def ggn_diagonal(
         data: batches `(x, y)`.
         params: names, tensors, or tensors by name; those that require gradients if left out.
         unsupported: `"raise"` an error where a parameter is not captured, or `"skip"` it.
+        process_group: of `torch.distributed`, whose processes each have a part of the data, and all get the diagonal of
+            the data of all.
         progress: whether a bar is shown on stderr: True at once, False never, None on a terminal after two seconds.
 
     Raises:
         CaptureError: a parameter is not captured, or examples depend on each other.
         OperationError: an option is unknown, or the loss's Hessian is not known.
     """
-    return _diagonal(model, loss, data, params, unsupported, Fisher("type-2"), progress)
+    return _diagonal(model, loss, data, params, unsupported, Fisher("type-2"), process_group, progress)
 
 
 def fisher_diagonal(
@@ -52,6 +57,7 @@ def fisher_diagonal(
     mc_samples: int = 1,
     seed: int = SEED,
     unsupported: str = "raise",
+    process_group: Any = None,
     progress: bool | None = None,
 ) -> dict[str, Tensor]:
     """The diagonal of the Fisher matrix, scaled as the GGN of the loss is; other arguments as of `ggn_diagonal`.
@@ -64,8 +70,9 @@ def fisher_diagonal(
         fisher_type: `"mc"` with labels drawn from the model, `"empirical"` with those of the data, `"type-2"` for the
             GGN.
         mc_samples: labels drawn for each example.
-        seed: of the draws.
+        seed: of the draws; the processes of a group draw by one each, `seed + rank`.
         unsupported: as there.
+        process_group: as there.
         progress: as there.
 
     Raises:
@@ -73,8 +80,8 @@ def fisher_diagonal(
         OperationError: as there.
     """
     one_of("fisher_type", fisher_type, ("type-2", "mc", "empirical"))
-    fisher = Fisher(fisher_type, mc_samples, seed)
-    return _diagonal(model, loss, data, params, unsupported, fisher, progress)
+    fisher = Fisher(fisher_type, mc_samples, own_seed(seed, process_group))
+    return _diagonal(model, loss, data, params, unsupported, fisher, process_group, progress)
 
 
 def _diagonal(
@@ -84,6 +91,7 @@ def _diagonal(
     params: Names | None,
     unsupported: str,
     fisher: Fisher,
+    group: Any,
     progress: bool | None,
 ) -> dict[str, Tensor]:
     one_of("unsupported", unsupported, ("raise", "skip"))
@@ -103,6 +111,9 @@ def _diagonal(
                         continue
                     part = squares(layers, name, z, parameter.shape)
                     found[name] = found[name].add_(part) if name in found else part
+    if group is not None:
+        add_up(found.values(), group)
+        (terms,) = totals([terms], next(iter(tracked.parameters.values())), group)
     scale = (1 / terms if terms else float("nan")) if read.reduction == "mean" else 1.0
     return {name: values.mul_(scale / fisher.samples) for name, values in found.items()}
 

@@ -10,7 +10,6 @@ from contextlib import closing
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from tnconv.curvature.blocks import AnyBlock, EigenBlock
@@ -23,6 +22,7 @@ from tnconv.curvature.kronecker import KroneckerFactors
 from tnconv.curvature.losses import LossLike, loss_of
 from tnconv.curvature.matrix import Matrix
 from tnconv.curvature.models import Model, ModelLike, Names
+from tnconv.curvature.processes import add_up, own_seed
 from tnconv.curvature.quantities import Columns
 from tnconv.curvature.run import run
 from tnconv.curvature.sums import Sums
@@ -87,7 +87,8 @@ def ekfac(
         "seed": seed, "unsupported": unsupported, "process_group": process_group, "progress": progress,
     }  # fmt: skip
     bases = kfac(model, loss, data, **options).eigh()
-    fisher, tracked = Fisher(fisher_type, mc_samples, seed), Model.of(model, params)
+    fisher = Fisher(fisher_type, mc_samples, own_seed(seed, process_group))
+    tracked = Model.of(model, params)
     read = loss_of(loss, fisher.exact)
     finder = Sums(tracked, separate_weight_and_bias, groups, kfac_approx == "reduce", "skip")
     found: dict[tuple[str, ...], Tensor] = {}
@@ -107,9 +108,8 @@ def ekfac(
                     part = _values(layers, block, places, z, groups == "average")
                     found[key] = found[key].add_(part) if key in found else part
     scale = (1 / bases.loss_terms if read.reduction == "mean" else 1.0) / fisher.samples
+    add_up(found.values(), process_group)
     for values in found.values():
-        if process_group is not None:
-            dist.all_reduce(values, group=process_group)
         values.mul_(scale)
     blocks: dict[tuple[str, ...], AnyBlock] = {
         key: block.of({**block.tensors, "values": found[key]}) if key in found else block

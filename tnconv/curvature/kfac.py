@@ -14,6 +14,7 @@ from tnconv.curvature.fisher import SEED, Fisher, one_of
 from tnconv.curvature.kronecker import KroneckerFactors
 from tnconv.curvature.losses import LossLike, loss_of
 from tnconv.curvature.models import Model, ModelLike, Names
+from tnconv.curvature.processes import own_seed
 from tnconv.curvature.run import run
 from tnconv.curvature.sums import Sums
 from tnconv.errors import ArgumentError, OperationError
@@ -63,7 +64,7 @@ def kfac(
         num_data: N in the scales; the examples of `data` if left out.
         num_per_example_loss_terms: loss terms of an example; counted if left out.
         check_deterministic: whether random numbers in the forward pass, and norms in training mode, are an error.
-        seed: of drawn labels.
+        seed: of drawn labels; the processes of a group draw by one each, `seed + rank`.
         unsupported: of parameters that have no Kronecker product (norms, embeddings, sums and products cell by cell) or
             are not captured: `"raise"` an error, `"skip"` them, or `"diagonal"` for the exact diagonal; that of a
             parameter that is not captured is not known and raises.
@@ -82,7 +83,7 @@ def kfac(
         CaptureError: a parameter is not captured.
         ArgumentError: data are no batches, or `into` has other blocks.
     """
-    fisher = Fisher(fisher_type, mc_samples, seed)
+    fisher = Fisher(fisher_type, mc_samples, own_seed(seed, process_group))
     one_of("kfac_approx", kfac_approx, ("expand", "reduce"))
     one_of("groups", groups, ("block", "average"))
     one_of("unsupported", unsupported, _UNSUPPORTED)

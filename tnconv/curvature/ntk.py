@@ -3,11 +3,13 @@
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from tnconv.curvature.calls_by_parameter import Layers
 from tnconv.curvature.fisher import one_of
 from tnconv.curvature.models import Model, ModelLike, Names
+from tnconv.curvature.processes import of_all
 from tnconv.curvature.quantities import Columns, gram
 from tnconv.curvature.run import Run, run
 
@@ -19,6 +21,7 @@ def ntk(
     *,
     params: Names | None = None,
     unsupported: str = "raise",
+    process_group: Any = None,
 ) -> Tensor:
     """The empirical tangent kernel `Θ[n, i, n', i'] = Σ_θ ∂f(x1_n)_i/∂θ · ∂f(x2_n')_i'/∂θ` (Jacot et al. 2018).
 
@@ -28,6 +31,9 @@ def ntk(
         x2: another; `x1` if left out.
         params: names, tensors, or tensors by name; those that require gradients if left out.
         unsupported: `"raise"` an error where a parameter is not captured, or `"skip"` it.
+        process_group: of `torch.distributed`, whose processes each have a part of the examples of `x1` and of `x2`.
+            Each gets the rows of its own `x1`, with columns for `x2` of all in the order of ranks, through whose
+            forward and backward passes it goes itself.
 
     Returns:
         `[n, i, n', i']`, where i counts the cells of an example's output, row-major.
@@ -38,8 +44,15 @@ def ntk(
     one_of("unsupported", unsupported, ("raise", "skip"))
     tracked = Model.of(model, params)
     first = run(tracked, x1, unsupported)
-    second = None if x2 is None else run(tracked, x2, unsupported)
     one = _of(first)
+    if process_group is None:
+        return _kernel(tracked, first, one, None if x2 is None else run(tracked, x2, unsupported))
+    parts = of_all(x1 if x2 is None else x2, first.values, process_group)
+    return torch.cat([_kernel(tracked, first, one, run(tracked, part, unsupported)) for part in parts], 2)
+
+
+def _kernel(tracked: Model, first: Run, one: tuple[Layers, Columns], second: Run | None) -> Tensor:
+    """The kernel of two forward passes, or of one with itself; `one` has the gradients of the first."""
     other = None if second is None else _of(second)
     found = None
     for name, parameter in tracked.parameters.items():

@@ -1,7 +1,8 @@
 """Quantities of single examples: gradients, their norms, clipped sums, random projections.
 
 The gradient of example n is that of `loss(model(x[n:n+1]), y[n:n+1])`: for a loss that is a mean over the batch, N
-times its share. Examples must not depend on each other; norms in training mode are refused.
+times its share. Examples must not depend on each other; norms in training mode are refused. Processes that each have a
+part of the examples get what is of single examples by themselves; sums over examples take a `process_group`.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,6 +16,7 @@ from tnconv.curvature.calls_by_parameter import Layers
 from tnconv.curvature.fisher import SEED, one_of
 from tnconv.curvature.losses import LossLike, loss_of
 from tnconv.curvature.models import Model, ModelLike, Names
+from tnconv.curvature.processes import add_up
 from tnconv.curvature.quantities import squared_norms, weighted_gradient
 from tnconv.curvature.run import run
 from tnconv.errors import ArgumentError, OperationError
@@ -107,6 +109,7 @@ def clipped_gradients(
     *,
     params: Names | None = None,
     unsupported: str = "raise",
+    process_group: Any = None,
 ) -> dict[str, Tensor]:
     """The sum over examples of their clipped gradients, by name: `Σ_n min(1, max_norm/|g_n|) g_n` (Abadi et al. 2016).
 
@@ -120,6 +123,8 @@ def clipped_gradients(
             norms `[n]` over all parameters that returns factors `[n]`.
         params: as there.
         unsupported: as there.
+        process_group: of `torch.distributed`, whose processes each have a part of the examples, and all get the sum
+            over all. Norms, and factors of a `clip` function, are of the examples of a process.
 
     Returns:
         Sums, not divided by the number of examples and without noise.
@@ -147,7 +152,9 @@ def clipped_gradients(
                 "one factor for each"
             )
         factors = dict.fromkeys(squared, factor)
-    return {name: weighted_gradient(made.layers, name, made.z, factors[name], rows) for name in made.shapes}
+    found = {name: weighted_gradient(made.layers, name, made.z, factors[name], rows) for name in made.shapes}
+    add_up(found.values(), process_group)
+    return found
 
 
 def _squared(made: Passed, rows: dict[str, Tensor]) -> dict[str, Tensor]:

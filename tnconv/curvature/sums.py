@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Generator, Tensor
 
 from tnconv.curvature.blocks import AnyBlock, Block, DiagonalBlock, Place
@@ -16,6 +15,7 @@ from tnconv.curvature.kronecker import KroneckerFactors
 from tnconv.curvature.losses import Loss
 from tnconv.curvature.matrix import Matrix
 from tnconv.curvature.models import Model
+from tnconv.curvature.processes import add_up, totals
 from tnconv.curvature.run import Run
 from tnconv.errors import ArgumentError, CaptureError
 
@@ -304,7 +304,7 @@ class Sums:
     ) -> KroneckerFactors:
         """The factors, scaled; of the data of all processes."""
         if group is not None:
-            self._reduce(group)
+            self._reduce(fisher, group)
         if not self.n:
             raise ArgumentError("data has no examples; give at least one")
         total = self.n_into + (self.n if num_data is None else float(num_data))
@@ -325,21 +325,20 @@ class Sums:
             place = Place((name,), (tuple(values.shape),))
             blocks[(name,)] = DiagonalBlock(place, values.div_(over))
         names = tuple(name for name in self.model.parameters if name not in self.left)
+        if fisher.kind == "forward-only":
+            reduction = "mean"  # of identities, whatever the loss is
         return KroneckerFactors(blocks, names, n, terms, reduction, self.left)
 
-    def _reduce(self, group: Any) -> None:
+    def _reduce(self, fisher: Fisher, group: Any) -> None:
         """Sum over processes."""
         for tensors, units in ((self.inputs, self.units), (self.outputs, self.output_units)):
             for key, tensor in tensors.items():
                 tensor.mul_(units.get(key, 1.0))
                 units[key] = 1.0
-        summed = (*self.inputs.values(), *self.outputs.values(), *self.diagonals.values())
-        for tensor in summed:
-            dist.all_reduce(tensor, group=group)
-        like = summed[0]
-        counts = torch.tensor([self.n, self.terms], dtype=torch.float64, device=like.device)
-        dist.all_reduce(counts, group=group)
-        self.n, self.terms = counts.tolist()
+        outputs = () if fisher.kind == "forward-only" else self.outputs.values()  # identities
+        add_up((*self.inputs.values(), *outputs, *self.diagonals.values()), group)
+        like = next(iter(self.model.parameters.values()))
+        self.n, self.terms = totals([self.n, self.terms], like, group)
 
 
 def _differ(uses: list[Matrix]) -> bool:
