@@ -238,10 +238,8 @@ def test_positions_are_sharded_with_a_halo(found):
 
 def test_a_ring_is_taken_where_the_whole_does_not_fit(found):
     for each in found:
-        gathered, ring = (
-            {"all-gather": 8 * (5 * 4 * 9 + 2 * 5 * 6 * 5) // 2},
-            {"ring": 8 * 3 * (4 * 9 + 2 * 6 * 5)},
-        )
+        three = 8 * 3 * (4 * 9 + 2 * 6 * 5)  # of five examples: the larger part
+        gathered, ring = {"all-gather": three}, {"ring": three}
         assert each["rings"] == {"no limit": gathered, "ring": ring, "room": gathered, "no room": ring}
 
 

@@ -4,8 +4,11 @@ A halo is the case where a rank needs a few cells of its neighbours. Ranks that 
 nothing: their pieces are empty.
 """
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from math import prod
 from typing import Any
 
 import torch
@@ -15,14 +18,14 @@ from torch.distributed import _functional_collectives as collectives
 from tnconv.distributed.index_ranges import Range
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Exchange:
     """From the cells that each rank has to those that it needs.
 
     Args:
         axis: of the tensor.
         has: the cells of each rank of the group; none is had twice, and they are in order.
-        needs: the cells that each rank is to have.
+        needs: the cells that each rank is to have, all of which some rank has.
         rank: of this process in the group.
         group: a process group.
     """
@@ -39,27 +42,42 @@ class Exchange:
         Args:
             part: those that it has.
         """
-        begin = self.has[self.rank][0]
-        sent = [_common(self.has[self.rank], need) for need in self.needs]
-        pieces = [part.narrow(self.axis, max(low - begin, 0), high - low) for low, high in sent]
-        sizes = [piece.numel() for piece in pieces]
-        got = [_common(had, self.needs[self.rank]) for had in self.has]
-        shapes = [_with(part.shape, self.axis, high - low) for low, high in got]
-        counts = [shape.numel() for shape in shapes]
-        flat = torch.cat([piece.reshape(-1) for piece in pieces])
-        arrived = all_to_all(flat, counts, sizes, self.group)
-        parts = [each.view(shape) for each, shape in zip(torch.split(arrived, counts), shapes, strict=True)]
-        return torch.cat(parts, self.axis)
+        here, cells = self.has[self.rank][0], prod(_with(part.shape, self.axis, 1))
+        pieces = [part.narrow(self.axis, low - here, high - low) for low, high in self._sent if low < high]
+        flat = _joined([piece.reshape(-1) for piece in pieces], part.reshape(-1)[:0], 0)
+        sent = [(high - low) * cells for low, high in self._sent]
+        got = [(high - low) * cells for low, high in self._got]
+        arrived = all_to_all(flat, got, sent, self.group)
+        lengths = [high - low for low, high in self._got if low < high]
+        parts = torch.split(arrived, [length * cells for length in lengths]) if lengths else ()
+        shaped = [p.view(_with(part.shape, self.axis, n)) for p, n in zip(parts, lengths, strict=True)]
+        return _joined(shaped, arrived[:0].view(_with(part.shape, self.axis, 0)), self.axis)
+
+    @cached_property
+    def _sent(self) -> list[Range]:
+        """Of the cells of this rank, those that go to each."""
+        return [_common(self.has[self.rank], need) for need in self.needs]
+
+    @cached_property
+    def _got(self) -> list[Range]:
+        """Of the cells that this rank needs, those of each."""
+        return [_common(had, self.needs[self.rank]) for had in self.has]
 
     def most_received(self, others: int) -> int:
         """Cells that one rank gets from others, at most; `others` for one cell of the axis."""
-        return (
-            max(
-                sum(_length(_common(had, need)) for place, had in enumerate(self.has) if place != rank)
-                for rank, need in enumerate(self.needs)
-            )
-            * others
-        )
+        pairs = zip(self.has, self.needs, strict=True)
+        return others * max(_length(need) - _length(_common(had, need)) for had, need in pairs)
+
+    def most_senders(self) -> int:
+        """Other ranks that one rank gets cells from, at most."""
+        owners = [cells for cells in self.has if cells[0] < cells[1]]  # in order
+        starts, ends = [low for low, _ in owners], [high for _, high in owners]
+
+        def senders(had: Range, need: Range) -> int:
+            own = _length(_common(had, need)) > 0
+            return bisect_left(starts, need[1]) - bisect_right(ends, need[0]) - own if _length(need) else 0
+
+        return max(senders(had, need) for had, need in zip(self.has, self.needs, strict=True))
 
 
 def all_to_all(flat: Tensor, got: Sequence[int], sent: Sequence[int], group: Any) -> Tensor:
@@ -78,6 +96,11 @@ def all_to_all(flat: Tensor, got: Sequence[int], sent: Sequence[int], group: Any
     moved = collectives.all_to_all_single(flat, list(got), list(sent), group)
     arrived: Tensor = collectives.wait_tensor(moved)  # type: ignore[no-untyped-call]
     return arrived
+
+
+def _joined(parts: Sequence[Tensor], nothing: Tensor, axis: int) -> Tensor:
+    """Parts side by side; `nothing`, which autograd follows too, where there are none."""
+    return torch.cat(list(parts), axis) if len(parts) > 1 else parts[0] if parts else nothing
 
 
 def _common(one: Range, other: Range) -> Range:

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import prod
 
 import torch
 from torch import Tensor
@@ -15,7 +16,7 @@ from tnconv.distributed.local_network import Slab
 from tnconv.distributed.placements import Fetch, Laid, Traffic
 from tnconv.distributed.ring import Rotation, joined
 from tnconv.errors import OperationError
-from tnconv.ir import Expression, Sum
+from tnconv.ir import Expression, Sum, evaluate
 from tnconv.passes import Pipeline
 
 
@@ -96,6 +97,11 @@ def bound(network: Expression, values: Mapping[str, int]) -> Expression:
     """A network, or a sum, with integers in place of its size symbols."""
     own = {name: values[name] for name in network.symbols}
     return network.map_terms(lambda term: term.bind(own)) if isinstance(network, Sum) else network.bind(own)
+
+
+def predicted_seconds(fn: CompiledFunction) -> float:
+    """Seconds that a call is predicted to take, by the rates that its kernels were chosen by; at its hints."""
+    return 1e-6 * fn.program.predicted * prod(evaluate(each.runs, fn.plan.hints) for each in fn.plan.slices)
 
 
 def refuse_several(fn: CompiledFunction) -> None:

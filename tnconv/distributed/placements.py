@@ -26,12 +26,16 @@ class Traffic:
         collective: what it is done by.
         dimension: of the mesh.
         bytes: that one rank receives, at most.
+        messages: that a rank waits for, one after the other: for an all-gather, a reduce-scatter and both halves of an
+            all-reduce `⌈log2 R⌉` over R ranks, by recursive doubling and halving; for an all-to-all `R - 1`, pair by
+            pair (Thakur, Rabenseifner & Gropp 2005); for an exchange and a ring the ranks that a rank gets cells from.
     """
 
     tensor: str
     collective: str
     dimension: str
     bytes: int
+    messages: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +117,7 @@ def fetch(
             moves.append(Exchange(slab.axis, has, slab.cells, at[dim], mesh.get_group(dim)))
     gradients = [Partial() if dim in split and to.is_replicate() else to for dim, to in enumerate(target)]
     itemsize = tensor.dtype.itemsize
-    traffic = list(redistribution(name, itemsize * prod(tensor.shape), tensor.placements, target, mesh))
+    traffic = list(redistribution(name, tensor.shape, itemsize, tensor.placements, target, mesh))
     for move in moves:
         if isinstance(move, Exchange):
             traffic += exchanged(name, tensor.shape, itemsize, target, mesh, move)
@@ -178,30 +182,52 @@ def laid(shape: Sequence[int], slabs: Sequence[Slab | None], mesh: DeviceMesh, s
 
 
 def redistribution(
-    name: str, size: int, here: Sequence[Placement], there: Sequence[Placement], mesh: DeviceMesh
+    name: str,
+    shape: Sequence[int],
+    itemsize: int,
+    here: Sequence[Placement],
+    there: Sequence[Placement],
+    mesh: DeviceMesh,
 ) -> Iterator[Traffic]:
-    """What DTensor sends to change placements, by the usual algorithms: rings, halving.
+    """What DTensor sends to change placements: parts that are padded to the longest of them.
 
     Args:
         name: of the tensor.
-        size: its bytes.
+        shape: of the whole.
+        itemsize: bytes of an element.
         here: the placements that it has.
         there: those that it is to have.
-        mesh: of the ranks.
+        mesh: of the ranks; on CPUs, DTensor gathers a tensor that is to be sharded along another axis.
     """
     for dim, (old, new) in enumerate(zip(here, there, strict=True)):
         if old == new or old.is_replicate():
             continue
-        ranks = mesh.size(dim)
-        kept = [n for n, p in enumerate(here) if n != dim and p.is_shard() and p == there[n]]
-        block = -(-size // prod(mesh.size(n) for n in kept))
-        share = block * (ranks - 1) // ranks
-        if old.is_partial():
-            what = ("all-reduce", 2 * share) if new.is_replicate() else ("reduce-scatter", share)
-        else:
-            what = ("all-gather", share) if new.is_replicate() else ("all-to-all", -(-share // ranks))
-        if what[1]:
-            yield Traffic(name, what[0], _name(mesh, dim), what[1])
+        ranks, local = mesh.size(dim), list(shape)
+        for n, kept in enumerate(here):
+            if n != dim and isinstance(kept, Shard) and kept == there[n]:
+                local[kept.dim] = -(-local[kept.dim] // mesh.size(n))
+        if old.is_partial() and new.is_replicate():
+            yield from all_reduce(name, itemsize * prod(local), ranks, _name(mesh, dim))
+            continue
+        moved = [p.dim for p in (old, new) if isinstance(p, Shard)]
+        gathers = len(moved) == 2 and mesh.device_type == "cpu"
+        for place, axis in enumerate(moved):
+            length = -(-local[axis] // ranks)
+            local[axis] = length * ranks if gathers and place else length
+        several = "all-to-all" if len(moved) == 2 and not gathers else "all-gather"
+        what = "reduce-scatter" if old.is_partial() else several
+        messages = ranks - 1 if what == "all-to-all" else (ranks - 1).bit_length()
+        received = (ranks - 1) * itemsize * prod(local)
+        if received:
+            yield Traffic(name, what, _name(mesh, dim), received, messages)
+
+
+def all_reduce(name: str, size: int, ranks: int, dimension: str = "") -> tuple[Traffic, ...]:
+    """What it sends to add up a tensor of so many bytes: a reduce-scatter and an all-gather."""
+    received = 2 * (size * (ranks - 1) // ranks)
+    return (
+        (Traffic(name, "all-reduce", dimension, received, 2 * (ranks - 1).bit_length()),) if received else ()
+    )
 
 
 def exchanged(
@@ -220,7 +246,7 @@ def exchanged(
             rest = -(-rest // mesh.size(n))
     received = move.most_received(rest)
     if received:
-        yield Traffic(name, "exchange", _name(mesh, dim), received)
+        yield Traffic(name, "exchange", _name(mesh, dim), received, move.most_senders())
 
 
 def round_trip(name: str, tensor: DTensor, slab: Slab, fetched: Fetch, mesh: DeviceMesh) -> Traffic:
@@ -239,7 +265,7 @@ def round_trip(name: str, tensor: DTensor, slab: Slab, fetched: Fetch, mesh: Dev
         if isinstance(placement, Shard) and n != dim:
             rest = -(-rest // mesh.size(n))
     lengths = [high - low for low, high in slab.cells]
-    return Traffic(name, "ring", _name(mesh, dim), rest * (sum(lengths) - min(lengths)))
+    return Traffic(name, "ring", _name(mesh, dim), rest * (sum(lengths) - min(lengths)), len(lengths) - 1)
 
 
 def coordinate(mesh: DeviceMesh) -> list[int]:

@@ -164,16 +164,15 @@ class Sharded:
         """
         ready = self._ready(tensors)
         whole = (Replicate(),) * self.mesh.ndim
-        size = ready.dtype.itemsize * prod(ready.laid.shape)
-        turn = coordinate(self.mesh)[0] if ready.rotation is None else ready.rotation.rank
+        shape, size, placements = ready.laid.shape, ready.dtype.itemsize, ready.laid.placements
         return ShardedExplanation(
             self.fn.network.name,
             dict(self.shards),
             tuple((self.arguments[f.argument], f.target, f.traffic) for f in ready.fetches),
-            ready.laid.placements,
-            (*ready.ring, *ready.laid.traffic(ready.dtype.itemsize, self.mesh)),
-            tuple(redistribution("result", size, ready.laid.placements, whole, self.mesh)),
-            ready.turns[turn % len(ready.turns)].function,
+            placements,
+            (*ready.ring, *ready.laid.traffic(size, self.mesh)),
+            tuple(redistribution("result", shape, size, placements, whole, self.mesh)),
+            tuple(turn.function for turn in ready.turns if turn.function is not None),
         )
 
     def _ready(self, tensors: tuple[Any, ...]) -> Ready:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from tnconv.compiler.chunk_jobs import ChunkJob
 from tnconv.compiler.function import CompiledFunction
 from tnconv.distributed.finished_sums import FinishedSum, Folder, digest
 from tnconv.distributed.local_function import refuse_several
+from tnconv.distributed.placements import all_reduce
+from tnconv.distributed.sharded_explanation import JobsExplanation
 from tnconv.errors import ArgumentError, DistributedError
 
 
@@ -79,17 +82,28 @@ class SharedJobs:
                 f"argument {found[0]!r} requires a gradient, which does not go through jobs; detach it, call within "
                 "torch.no_grad(), or use tnconv.distributed.shard"
             )
-        fn = self.fn._of_call(given, {}) if isinstance(self.fn, AnySizeFunction) else self.fn
-        assert isinstance(fn, CompiledFunction)
         with torch.no_grad():
-            return self._computed(fn, given)
+            return self._computed(self._function(given), given)
+
+    def explain(self, *tensors: Tensor) -> JobsExplanation:
+        """How many jobs there are, and what adding up their results sends; print it.
+
+        Args:
+            tensors: the arguments in order, or others like them, as on the meta device.
+        """
+        fn = self._function(tensors)
+        jobs, dtype = _jobs(fn, tensors)
+        traffic = all_reduce("result", dtype.itemsize * prod(jobs[0].shape), self.ranks)
+        return JobsExplanation(fn.network.name, len(jobs), self.ranks, 1e-6 * fn.program.predicted, traffic)
+
+    def _function(self, tensors: tuple[Any, ...]) -> CompiledFunction:
+        """The function of the sizes of a call."""
+        fn = self.fn._of_call(tensors, {}) if isinstance(self.fn, AnySizeFunction) else self.fn
+        assert isinstance(fn, CompiledFunction)
+        return fn
 
     def _computed(self, fn: CompiledFunction, tensors: tuple[Any, ...]) -> Tensor:
-        arrays, arithmetic = fn._arrays, fn.arithmetic
-        sizes = fn._signature.check(tensors, arrays, arithmetic.takes_mixed(tensors, arrays))
-        jobs = fn.jobs(**{name: sizes[name] for name in fn.network.symbols})
-        dtype = arithmetic.result_dtype(tensors, arrays)
-        dtype = dtype.to_real() if fn.network.real else dtype
+        jobs, dtype = _jobs(fn, tensors)
         mine = _Mine(torch.zeros(jobs[0].shape, dtype=dtype, device=tensors[0].device), len(jobs), self.rank)
         finished = self._finished(jobs, tensors)
         for number, each in enumerate(finished):
@@ -141,6 +155,15 @@ class SharedJobs:
                 dist.monitored_barrier(self.group, wait_all_ranks=True)
             dist.all_reduce(torch.view_as_real(total) if total.is_complex() else total, group=self.group)
         return total
+
+
+def _jobs(fn: CompiledFunction, tensors: tuple[Any, ...]) -> tuple[list[ChunkJob], torch.dtype]:
+    """The jobs of a call, and the dtype of its result."""
+    arrays, arithmetic = fn._arrays, fn.arithmetic
+    sizes = fn._signature.check(tensors, arrays, arithmetic.takes_mixed(tensors, arrays))
+    dtype = arithmetic.result_dtype(tensors, arrays)
+    jobs = fn.jobs(**{name: sizes[name] for name in fn.network.symbols})
+    return jobs, dtype.to_real() if fn.network.real else dtype
 
 
 class _Mine:
