@@ -4,6 +4,11 @@ All derive from `TnconvError`; those about a bad value are also `ValueError`, so
 nothing of tnconv catches them too.
 """
 
+import difflib
+from collections.abc import Iterable
+
+_LONGEST = 80  # characters of a name that anyone misspelled
+
 
 class TnconvError(Exception):
     """Base class of every error that tnconv raises on purpose."""
@@ -59,3 +64,21 @@ class PluginError(TnconvError):
 
 class CacheWarning(UserWarning):
     """A file of what was measured cannot be read or written; all goes on without it, and may be measured again."""
+
+
+# -- words of messages --------------------------------------------------------------------------------
+
+
+def closest(name: object, known: Iterable[str]) -> str | None:
+    """The known name that a misspelled one is nearest to, whatever the case; None where none is near."""
+    if not isinstance(name, str) or len(name) > _LONGEST:
+        return None
+    found = {each.lower(): each for each in known}
+    near = difflib.get_close_matches(name.lower(), found, 1)
+    return found[near[0]] if near else None
+
+
+def meant(name: object, known: Iterable[str]) -> str:
+    """` (did you mean 'dp'?)`, for a message about a name that is not known; nothing where none is near."""
+    near = closest(name, known)
+    return "" if near is None else f" (did you mean {near!r}?)"

@@ -29,7 +29,7 @@ from tnconv.curvature.models import Model
 from tnconv.curvature.processes import own_seed
 from tnconv.curvature.run import Run
 from tnconv.curvature.sums import Sums
-from tnconv.errors import ArgumentError, CaptureError, OperationError
+from tnconv.errors import ArgumentError, CaptureError, OperationError, meant
 
 Key = tuple[str, ...]
 
@@ -110,7 +110,8 @@ class KFACPreconditioner:
         unknown = sorted(set(skip) - set(names))
         if unknown:
             raise CaptureError(
-                f"skip names {unknown[0]!r}, which is no parameter that requires gradients; those are "
+                f"skip names {unknown[0]!r}, which is no parameter that requires gradients"
+                f"{meant(unknown[0], names)}; those are "
                 f"{', '.join(map(repr, names))}"
             )
         self.model = model

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from tnconv.errors import PluginError
+from tnconv.errors import PluginError, meant
 
 PASSES = "tnconv.passes"
 KERNELS = "tnconv.kernels"
@@ -120,7 +120,9 @@ def get(group: str, name: str) -> Any:
     """
     found = sources(group)
     if name not in found:
-        raise PluginError(f"group {group} has no {name!r}; it has {', '.join(sorted(found)) or 'nothing'}")
+        raise PluginError(
+            f"group {group} has no {name!r}{meant(name, found)}; it has {', '.join(sorted(found)) or 'nothing'}"
+        )
     return _load(group, name, found[name])
 
 
@@ -179,7 +181,9 @@ def sources(group: str) -> dict[str, Source]:
         PluginError: the group is unknown, or two owners claim one name.
     """
     if group not in BUILTINS:
-        raise PluginError(f"there is no plug-in group {group!r}; the groups are {', '.join(GROUPS)}")
+        raise PluginError(
+            f"there is no plug-in group {group!r}{meant(group, GROUPS)}; the groups are {', '.join(GROUPS)}"
+        )
     found = {name: Source("tnconv", target) for name, target in BUILTINS[group].items()}
     others = [
         (name, Source(owner, target))

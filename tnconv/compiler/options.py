@@ -14,7 +14,7 @@ import torch
 from tnconv import plugins
 from tnconv.backends.backend import ACCURACIES, COMPONENTWISE, Capability, backend_of
 from tnconv.compiler.compile_cache import as_key
-from tnconv.errors import LoweringError, OperationError, PlanError
+from tnconv.errors import LoweringError, OperationError, PlanError, meant
 from tnconv.ops.conventions import check_convention
 from tnconv.ops.sampled_indices import Keep, Sampling, read_keep
 from tnconv.passes import Pipeline
@@ -44,7 +44,9 @@ def _or_none(read: Reader) -> Reader:
 def _one_of(*known: str, also: str = "") -> Reader:
     def read(name: str, value: object) -> str:
         if not isinstance(value, str) or value not in known:
-            raise OperationError(f"{name}={value!r} is not known; use {' or '.join(map(repr, known))}{also}")
+            raise OperationError(
+                f"{name}={value!r} is not known{meant(value, known)}; use {' or '.join(map(repr, known))}{also}"
+            )
         return value
 
     return read

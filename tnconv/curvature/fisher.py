@@ -9,7 +9,7 @@ from torch import Generator, Tensor
 
 from tnconv.curvature.losses import Loss
 from tnconv.curvature.run import Run
-from tnconv.errors import OperationError
+from tnconv.errors import OperationError, meant
 
 SEED = 2147483647
 FISHERS = ("type-2", "mc", "empirical", "forward-only")
@@ -71,4 +71,6 @@ def one_of(name: str, value: object, known: tuple[str, ...]) -> None:
         OperationError: it has.
     """
     if value not in known:
-        raise OperationError(f"{name}={value!r} is not known; use {', '.join(map(repr, known))}")
+        raise OperationError(
+            f"{name}={value!r} is not known{meant(value, known)}; use {', '.join(map(repr, known))}"
+        )

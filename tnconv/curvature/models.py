@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from tnconv.errors import CaptureError
+from tnconv.errors import CaptureError, meant
 
 Names = Iterable[str] | Iterable[Tensor] | Mapping[str, Tensor]
 ModelLike = nn.Module | Callable[..., Any]
@@ -98,7 +98,8 @@ class Model:
         for name, tensor in tracked.items():
             if name not in known:
                 raise CaptureError(
-                    f"{name!r} is no parameter of the model, which has {', '.join(map(repr, known))}; name one of these"
+                    f"{name!r} is no parameter of the model{meant(name, known)}, which has "
+                    f"{', '.join(map(repr, known))}; name one of these"
                 )
             if tensor.shape != known[name].shape:
                 raise CaptureError(

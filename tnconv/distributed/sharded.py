@@ -27,7 +27,7 @@ from tnconv.distributed.local_network import LocalNetworks, Slab, Use
 from tnconv.distributed.placements import Fetch, coordinate, fetch, laid, redistribution, round_trip
 from tnconv.distributed.ring import Ring, Rotation, ring_of
 from tnconv.distributed.sharded_explanation import ShardedExplanation
-from tnconv.errors import ArgumentError, OperationError, PlanError
+from tnconv.errors import ArgumentError, OperationError, PlanError, meant
 from tnconv.ir import Expression
 from tnconv.planner.memory_limit import parse_memory
 
@@ -70,7 +70,9 @@ def shard(
             function are open, or it is of several operations.
     """
     if gather not in _GATHER:
-        raise OperationError(f"gather={gather!r} is not known; use {', '.join(map(repr, _GATHER))}")
+        raise OperationError(
+            f"gather={gather!r} is not known{meant(gather, _GATHER)}; use {', '.join(map(repr, _GATHER))}"
+        )
     limit = None if memory_limit is None else parse_memory(memory_limit)
     return Sharded(fn, mesh, dict(shards), limit, gather)
 

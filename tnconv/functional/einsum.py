@@ -13,7 +13,7 @@ from tnconv.api import compile
 from tnconv.compiler.compile_cache import as_key
 from tnconv.compiler.function import CompiledFunction
 from tnconv.compiler.options import OPTIONS
-from tnconv.errors import ArgumentError
+from tnconv.errors import ArgumentError, meant
 from tnconv.functional.equations import (
     KEPT,
     EinsumFunction,
@@ -209,9 +209,8 @@ def _mode_of(options: Mapping[str, Any], mode: Any) -> Any:
     """
     for name in options:
         if name not in _OPTIONS and name != "padding_mode":
-            raise ArgumentError(
-                f"option {name!r} is not known; use mode, stride, padding, dilation, {', '.join(sorted(_OPTIONS))}"
-            )
+            known = ("mode", "stride", "padding", "dilation", *sorted(_OPTIONS))
+            raise ArgumentError(f"option {name!r} is not known{meant(name, known)}; use {', '.join(known)}")
     return _ported(options["padding_mode"], mode) if "padding_mode" in options else mode
 
 

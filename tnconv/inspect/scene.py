@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from tnconv.errors import TnconvError
+from tnconv.errors import TnconvError, meant
 from tnconv.inspect import place as placing
 from tnconv.inspect.boxes import Box, Diagram, build, choose_sides
 from tnconv.inspect.columns import components
@@ -138,7 +138,8 @@ def check_names(network_names: Collection[str], given: Collection[str], option: 
     unknown = sorted(set(given) - set(network_names))
     if unknown:
         raise TnconvError(
-            f"{option} has {unknown[0]!r}, which is no node or index of {owner!r}; it has {', '.join(network_names)}"
+            f"{option} has {unknown[0]!r}, which is no node or index of {owner!r}"
+            f"{meant(unknown[0], network_names)}; it has {', '.join(network_names)}"
         )
 
 

@@ -11,7 +11,7 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from tnconv import plugins
-from tnconv.errors import NetworkError
+from tnconv.errors import NetworkError, meant
 from tnconv.ir.index import Axis, Index
 from tnconv.ir.monomial import ONE, Scalar, as_scalar
 from tnconv.ir.network_printer import format_network
@@ -161,8 +161,9 @@ class Network:
         for node in self.nodes:
             if node.name == name:
                 return node
+        known = [node.name for node in self.nodes]
         raise NetworkError(
-            f"network {self.name!r} has no node {name!r}; it has {', '.join(n.name for n in self.nodes)}"
+            f"network {self.name!r} has no node {name!r}{meant(name, known)}; it has {', '.join(known)}"
         )
 
     def index(self, name: str) -> Index:
@@ -174,8 +175,9 @@ class Network:
         for index in self.indices:
             if index.name == name:
                 return index
+        known = [index.name for index in self.indices]
         raise NetworkError(
-            f"network {self.name!r} has no index {name!r}; it has {', '.join(i.name for i in self.indices)}"
+            f"network {self.name!r} has no index {name!r}{meant(name, known)}; it has {', '.join(known)}"
         )
 
     @cached_property

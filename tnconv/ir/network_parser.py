@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
-from tnconv.errors import NetworkError, ParseError
+from tnconv.errors import NetworkError, ParseError, meant
 from tnconv.ir.index import Axis, Index, Kind, group
 from tnconv.ir.network import Network
 from tnconv.ir.network_sum import Expression, Sum
@@ -217,8 +217,9 @@ def _node(line: str, indices: Mapping[str, Index]) -> Node:
         return made
     if kind == "scale":
         return Scale(name, parse_expression(body))
+    near = meant(kind, (*ROLES, "pattern", "delta", "select", "scale"))
     raise NetworkError(
-        f"{kind!r} is not a node kind; the kinds are {', '.join(ROLES)}, pattern, delta, select and scale"
+        f"{kind!r} is not a node kind{near}; the kinds are {', '.join(ROLES)}, pattern, delta, select and scale"
     )
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
-from tnconv.errors import NetworkError
+from tnconv.errors import NetworkError, meant
 from tnconv.ir.index import Axis, Index, format_affine, natural_key
 from tnconv.ir.monomial import as_scalar, is_expression
 from tnconv.ir.size import Size, as_size, check_name, check_readable
@@ -54,7 +54,9 @@ class Tensor:
     def __post_init__(self) -> None:
         check_name(self.name, "node")
         if self.role not in ROLES:
-            raise NetworkError(f"node {self.name!r} has role {self.role!r}; the roles are {', '.join(ROLES)}")
+            raise NetworkError(
+                f"node {self.name!r} has role {self.role!r}{meant(self.role, ROLES)}; the roles are {', '.join(ROLES)}"
+            )
         if self.of is not None:
             check_name(self.of, "argument")
         object.__setattr__(self, "role", Role(self.role))
@@ -113,7 +115,8 @@ class Pattern:
             object.__setattr__(self, "modulus", as_size(self.modulus))
         if self.mode not in MODES:
             raise NetworkError(
-                f"pattern {self.name!r} has mode {self.mode!r}; the modes are {', '.join(MODES)}"
+                f"pattern {self.name!r} has mode {self.mode!r}{meant(self.mode, MODES)}; "
+                f"the modes are {', '.join(MODES)}"
             )
         if self.modulus is None and self.mode != "circular":
             raise NetworkError(

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
 
-from tnconv.errors import ArgumentError
+from tnconv.errors import ArgumentError, meant
 from tnconv.ir import (
     Axis,
     Index,
@@ -149,7 +149,9 @@ def _options(letters: Sequence[str], given: Mapping[str, object]) -> dict[str, O
 def _checked(letter: str, options: Options) -> Options:
     """The options of a letter with plain ints."""
     if not isinstance(options.mode, str) or options.mode not in MODES:
-        raise ArgumentError(f"mode={options.mode!r} of {letter!r} is not known; use {', '.join(MODES)}")
+        raise ArgumentError(
+            f"mode={options.mode!r} of {letter!r} is not known{meant(options.mode, MODES)}; use {', '.join(MODES)}"
+        )
     stride, padding = (
         _whole(letter, "stride", options.stride, 1),
         _whole(letter, "padding", options.padding, 0),

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
-from tnconv.errors import ArgumentError
+from tnconv.errors import ArgumentError, meant
 from tnconv.ir import Reach, Size, as_size, product
 from tnconv.ir.affine import reach_of_sizes
 from tnconv.notation.affine_grammar import Affine, Group
@@ -64,7 +64,7 @@ class Sizes:
         self.relations = [s for s in slots if isinstance(s.item, Affine) and s.item.plain is None]
         self.groups = [s for s in slots if isinstance(s.item, Group)]
         if mode is not None and mode not in MODES:
-            raise ArgumentError(f"mode={mode!r} is not known; use {', '.join(MODES)}")
+            raise ArgumentError(f"mode={mode!r} is not known{meant(mode, MODES)}; use {', '.join(MODES)}")
         if mode is not None and not any(self._has_mode(slot) for slot in self.relations):
             raise ArgumentError(
                 f"mode={mode!r} is for expressions of an operand without an offset, and there is none; leave it out"

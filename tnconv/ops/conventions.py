@@ -10,7 +10,7 @@ that are independent from position to position, `S_A ⊗ S_G / (N T)` is the sum
 import re
 from collections.abc import Mapping
 
-from tnconv.errors import OperationError
+from tnconv.errors import OperationError, meant
 from tnconv.ir import Size, product
 from tnconv.ops.parts import Parts
 
@@ -82,7 +82,8 @@ def check_convention(convention: object) -> str:
     """
     if not isinstance(convention, str) or convention not in CONVENTIONS:
         raise OperationError(
-            f"convention {convention!r} is not known; the conventions are {', '.join(CONVENTIONS)}"
+            f"convention {convention!r} is not known{meant(convention, CONVENTIONS)}; "
+            f"the conventions are {', '.join(CONVENTIONS)}"
         )
     return convention
 

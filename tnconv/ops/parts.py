@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NoReturn
 
-from tnconv.errors import OperationError
+from tnconv.errors import OperationError, meant
 from tnconv.ir import Axis, Expression, Index, Network, Role, Sum, Tensor, group
 from tnconv.ops.layout import Layout, layout_of
 from tnconv.ops.letters import conform, index_letters, node_names, renamed
@@ -139,7 +139,8 @@ def _chosen(forward: Expression, part: Part, op: str, wrt: str | None) -> str:
         allowed = [*given, *candidates(forward, Part.BIAS)] if part == Part.WEIGHT else list(given)
         if wrt not in allowed:
             raise OperationError(
-                f"wrt={wrt!r} is not {part.word} of {forward.name!r}, but operation {op!r} is by one; it has "
+                f"wrt={wrt!r} is not {part.word} of {forward.name!r}, but operation {op!r} is by one"
+                f"{meant(wrt, allowed)}; it has "
                 f"{', '.join(allowed) or 'none'}"
             )
         return wrt

@@ -11,7 +11,7 @@ A function is written for every network at once, by what a `Subject` has. `regis
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from tnconv.errors import OperationError
+from tnconv.errors import OperationError, meant
 from tnconv.ir import Expression
 from tnconv.ops.parts import Need, Part, Parts, parts_of
 from tnconv.ops.sampled_indices import BATCH, CHANNELS, SPACE, VECTORS, sampled
@@ -254,7 +254,9 @@ def get(name: str) -> Operation:
     """
     found = _registry.get(_ALIASES.get(name, name)) if isinstance(name, str) else None
     if found is None:
-        raise OperationError(f"operation {name!r} is not known; the operations are {', '.join(available())}")
+        raise OperationError(
+            f"operation {name!r} is not known{meant(name, available())}; the operations are {', '.join(available())}"
+        )
     return found
 
 

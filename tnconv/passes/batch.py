@@ -11,7 +11,7 @@ from typing import ClassVar, Self
 
 import numpy as np
 
-from tnconv.errors import PassError
+from tnconv.errors import PassError, meant
 from tnconv.ir import Expression, Index, Kind, Network, Role, as_integer, as_size, evaluate, group
 from tnconv.ir.size import symbol_names
 from tnconv.passes.network_pass import Array, Evaluate, Pass, PassResult
@@ -45,7 +45,8 @@ class Batch(Pass):
         for name in self.over:
             if name not in expression.arguments:
                 raise PassError(
-                    f"there is no argument {name!r}; the arguments are {', '.join(expression.arguments)}"
+                    f"there is no argument {name!r}{meant(name, expression.arguments)}; "
+                    f"the arguments are {', '.join(expression.arguments)}"
                 )
             if name in expression.tables:
                 raise PassError(

@@ -25,7 +25,7 @@ from typing import Any, ClassVar, Self, TypeVar
 import numpy as np
 
 from tnconv import plugins
-from tnconv.errors import PassError, PluginError
+from tnconv.errors import PassError, PluginError, meant
 from tnconv.ir import Expression, Network
 from tnconv.passes.pass_text import check_value, format_pass, read_value, split_pass
 
@@ -142,7 +142,9 @@ def get(name: str) -> type[Pass]:
         PluginError: it cannot be imported.
     """
     if name not in plugins.names(plugins.PASSES):
-        raise PassError(f"there is no pass {name!r}; the passes are {', '.join(available())}")
+        raise PassError(
+            f"there is no pass {name!r}{meant(name, available())}; the passes are {', '.join(available())}"
+        )
     return _check_class(plugins.get(plugins.PASSES, name), name)
 
 
@@ -186,7 +188,10 @@ def parse_pass(text: str) -> Pass:
     options = _options(kind)
     unknown = [key for key in given if key not in options]
     if unknown:
-        raise PassError(f"pass {name!r} has no option {unknown[0]!r}; it has {', '.join(options) or 'none'}")
+        raise PassError(
+            f"pass {name!r} has no option {unknown[0]!r}{meant(unknown[0], options)}; "
+            f"it has {', '.join(options) or 'none'}"
+        )
     needed = [
         f.name for f in dataclasses.fields(kind) if f.default is dataclasses.MISSING and f.name not in given
     ]

@@ -20,7 +20,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from tnconv.errors import PassError
+from tnconv.errors import PassError, meant
 from tnconv.ir import (
     Expression,
     Index,
@@ -107,7 +107,9 @@ class Sample(Pass):
         object.__setattr__(self, "keep", str(fraction(self.keep, f"sample of index {self.index!r}")))
         super().__post_init__()
         if self.method not in METHODS:
-            raise PassError(f"sample has method={self.method!r}; the methods are {', '.join(METHODS)}")
+            raise PassError(
+                f"sample has method={self.method!r}{meant(self.method, METHODS)}; the methods are {', '.join(METHODS)}"
+            )
 
     @property
     def table(self) -> str:

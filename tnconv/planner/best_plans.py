@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from itertools import zip_longest
 from typing import Any
 
-from tnconv.errors import PlanError
+from tnconv.errors import PlanError, meant
 from tnconv.ir import Expression, Index
 from tnconv.planner.cost import Model, models_of
 from tnconv.planner.hints import hint_values
@@ -171,7 +171,8 @@ def _check_names(expression: Expression, objective: Objective) -> None:
         unknown = sorted(names - set(expression.arguments))
         if unknown:
             raise PlanError(
-                f"{option} has {unknown[0]!r}, which is no argument of {expression.name!r}; it has "
+                f"{option} has {unknown[0]!r}, which is no argument of {expression.name!r}"
+                f"{meant(unknown[0], expression.arguments)}; it has "
                 f"{', '.join(expression.arguments)}"
             )
 

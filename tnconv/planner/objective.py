@@ -9,7 +9,7 @@ import reprlib
 from collections.abc import Collection, Sequence, Set
 from dataclasses import dataclass
 
-from tnconv.errors import PlanError
+from tnconv.errors import PlanError, meant
 
 ELEMENTS = 32  # multiplications that take as long as an element that is read or written (2 CPU cores)
 MINIMIZE = ("multiplications", "time")
@@ -79,7 +79,9 @@ def check_minimize(minimize: object) -> str:
         PlanError: there is none of that name.
     """
     if not isinstance(minimize, str) or minimize not in MINIMIZE:
-        raise PlanError(f"minimize={minimize!r} is not known; use {' or '.join(map(repr, MINIMIZE))}")
+        raise PlanError(
+            f"minimize={minimize!r} is not known{meant(minimize, MINIMIZE)}; use {' or '.join(map(repr, MINIMIZE))}"
+        )
     return minimize
 
 

@@ -11,7 +11,7 @@ from itertools import combinations
 from typing import Any
 
 from tnconv import plugins
-from tnconv.errors import PlanError
+from tnconv.errors import PlanError, meant
 from tnconv.planner.cost import Model
 from tnconv.planner.objective import Objective
 from tnconv.planner.states import bits
@@ -91,7 +91,9 @@ def check_planner(planner: object) -> str:
     """
     known = ("auto", "dp", *_BUILT_IN, *plugins.names(plugins.PLANNERS))
     if not isinstance(planner, str) or planner not in known:
-        raise PlanError(f"there is no planner {planner!r}; the planners are {', '.join(known)}")
+        raise PlanError(
+            f"there is no planner {planner!r}{meant(planner, known)}; the planners are {', '.join(known)}"
+        )
     return planner
 
 

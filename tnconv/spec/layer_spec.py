@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Self, TypeVar, get_type_hints
 from torch import nn
 from torch.nn.modules.lazy import LazyModuleMixin
 
-from tnconv.errors import SpecError
+from tnconv.errors import SpecError, meant
 from tnconv.ir import Axis, Index, Network, Role, Size, Sum, Tensor, symbol
 from tnconv.ir.guards import Guards, assuming
 from tnconv.spec.fields import HELP, Extents, Symbolic, shown, typed
@@ -83,7 +83,8 @@ class Layer(ABC):
         unknown = sorted(sizes.keys() - set(self.symbols))
         if unknown:
             raise SpecError(
-                f"{unknown[0]}={shown(sizes[unknown[0]])} is given, but the layer has no such symbol; it has "
+                f"{unknown[0]}={shown(sizes[unknown[0]])} is given, but the layer has no such symbol"
+                f"{meant(unknown[0], self.symbols)}; it has "
                 f"{', '.join(self.symbols) or 'none'}"
             )
         layer: Any = self

@@ -1,12 +1,11 @@
 """Where specs come from: a file, or whatever a user hands over as a layer."""
 
-import difflib
 from pathlib import Path
 from typing import Any, cast
 
 from torch import nn
 
-from tnconv.errors import SpecError
+from tnconv.errors import SpecError, closest, meant
 from tnconv.spec.conv_spec import ConvSpec
 from tnconv.spec.conv_transpose_spec import ConvTransposeSpec
 from tnconv.spec.fields import Extents, Symbolic, shown, size_names, typed
@@ -130,7 +129,9 @@ def _from_dict(content: object) -> LayerSpec:
     layer = _BY_KIND.get(kind) if isinstance(kind, str) else None
     if layer is None:
         known = ", ".join(map(repr, _BY_KIND))
-        raise SpecError(f"kind is {shown(kind)} but only {known} are known; write one of these")
+        raise SpecError(
+            f"kind is {shown(kind)}{meant(kind, _BY_KIND)} but only {known} are known; write one of these"
+        )
     _check_fields(layer, given)
     return layer(**given)
 
@@ -139,8 +140,8 @@ def _check_fields(layer: type[Layer], given: dict[str, object]) -> None:
     known = field_types(layer)
     for name in given:
         if name not in known:
-            close = difflib.get_close_matches(name, known, 1)
-            hint = f"did you mean {close[0]!r}?" if close else f"the fields are {', '.join(known)}"
+            near = closest(name, known)
+            hint = f"did you mean {near!r}?" if near else f"the fields are {', '.join(known)}"
             raise SpecError(f"unknown field {shown(name)}; {hint}")
     missing = [name for name in required_fields(layer) if name not in given]
     if missing:

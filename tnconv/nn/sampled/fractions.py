@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from tnconv.errors import PassError, SpecError
+from tnconv.errors import PassError, SpecError, meant
 from tnconv.passes.sample import fraction, kept_of
 from tnconv.spec.fields import shown
 
@@ -43,7 +43,8 @@ class Kept:
         unknown = [name for name in given if name not in KINDS]
         if unknown:
             raise SpecError(
-                f"indices has {unknown[0]!r}, which cannot be sampled; there are {', '.join(KINDS)}"
+                f"indices has {unknown[0]!r}, which cannot be sampled{meant(unknown[0], KINDS)}; "
+                f"there are {', '.join(KINDS)}"
             )
         try:
             return cls(tuple((name, _parts(name, given[name])) for name in KINDS if name in given))

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from tnconv.errors import SpecError
+from tnconv.errors import SpecError, meant
 from tnconv.nn.conv_modules import ConvNd
 from tnconv.nn.tensorised.block_term import BTConv, BTConv1d, BTConv2d, BTConv3d
 from tnconv.nn.tensorised.budget import checked_iterations, checked_seconds
@@ -73,7 +73,9 @@ def tensorize(
             message begins with its name, and the model is as it was.
     """
     if not isinstance(kind, str) or kind not in KINDS:
-        raise SpecError(f"there is no kind {shown(kind)} of factorisation; the kinds are {', '.join(KINDS)}")
+        raise SpecError(
+            f"there is no kind {shown(kind)} of factorisation{meant(kind, KINDS)}; the kinds are {', '.join(KINDS)}"
+        )
     modules = dict(model.named_modules(remove_duplicate=False))
     skipped = names_in(skip, modules)
     places = {name: module for name, module in modules.items() if _replaced(name, module, pointwise, skipped)}
@@ -108,7 +110,8 @@ def names_in(skip: str | Collection[str], modules: Collection[str]) -> tuple[str
     for name in names:
         if name not in modules:
             raise SpecError(
-                f"skip has {name!r}, which is no module of the model; it has {', '.join(filter(None, modules))}"
+                f"skip has {name!r}, which is no module of the model{meant(name, modules)}; "
+                f"it has {', '.join(filter(None, modules))}"
             )
     return names
 
