@@ -10,8 +10,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from tests.curvature.curvature_models import CLASSES, LOSSES, close, ggn, gradients, same, state, target
+from tests.curvature.curvature_models import (
+    CLASSES,
+    LOSSES,
+    close,
+    ggn,
+    gradients,
+    hessian,
+    same,
+    state,
+    target,
+)
 from tnconv.curvature import Block, kfac
+from tnconv.curvature.losses import loss_of
 from tnconv.errors import ArgumentError, CaptureError, OperationError
 
 COUNTS = st.integers(1, 3)
@@ -196,6 +207,24 @@ def test_draws_of_labels_average_to_the_hessian(kind: Any) -> None:
     exact = kfac(model, loss, [(x, y)]).blocks["weight",].G
     drawn = kfac(model, loss, [(x, y)], fisher_type="mc", mc_samples=1500).blocks["weight",].G
     close(drawn, exact, 0.1)
+
+
+@settings(max_examples=12, deadline=None, derandomize=True)
+@given(classes=st.integers(1, 4), scale=st.sampled_from((0.0, 1.0, 30.0, 2000.0)), seed=st.integers(0, 99))
+def test_columns_of_cross_entropy_are_a_root_of_its_hessian(classes: int, scale: float, seed: int) -> None:
+    """One less than classes, with classes that are certain or out of the question too."""
+    torch.manual_seed(seed)
+    output, y = scale * torch.randn(2, classes, 2).double(), torch.randint(classes, (2, 2))
+    weight = torch.rand(classes).double()
+    loss = loss_of(nn.CrossEntropyLoss(weight, label_smoothing=0.2, reduction="sum"), True)
+    count = loss.columns(output)
+    assert count == 2 * max(1, classes - 1)
+    root = torch.stack([loss.root(output, y, column) for column in range(count)])
+    for n in range(2):
+        one = output[n : n + 1]
+        found = root[:, n].flatten(1)
+        want = hessian(loss.given, one, y[n : n + 1])  # rounded where a class is certain
+        torch.testing.assert_close(found.T @ found, want, rtol=1e-12, atol=1e-13)
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum"])

@@ -55,8 +55,9 @@ def kfac(
             attribute `reduction`, a mean where it has none.
         data: batches `(x, y)`.
         params: names, tensors, or tensors by name; those that require gradients if left out. A callable needs a dict.
-        fisher_type: `"type-2"` for the GGN, with a backward pass for each cell of an example's output; `"mc"` with
-            labels drawn from the model; `"empirical"` with those of the data; `"forward-only"` for `G = I`.
+        fisher_type: `"type-2"` for the GGN, with a backward pass for each cell of an example's output (of cross
+            entropy for all classes but one); `"mc"` with labels drawn from the model; `"empirical"` with those of the
+            data; `"forward-only"` for `G = I`.
         mc_samples: labels drawn for each example.
         kfac_approx: `"expand"` or `"reduce"`, for layers with several positions.
         separate_weight_and_bias: whether a bias is a block of its own, else a last column of the weight's.

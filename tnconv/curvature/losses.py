@@ -293,20 +293,25 @@ class CrossEntropy(_Known):
         return found * self._curvature(output, y).sqrt().unsqueeze(1)
 
     def columns(self, output: Tensor) -> int:
-        """The number of columns of the root."""
-        return output.shape[1:].numel()
+        """The number of columns of the root: one less than classes, as probabilities sum to one."""
+        return max(output.shape[1] - 1, 1) * output.shape[2:].numel()
 
     def root(self, output: Tensor, y: Any, column: int) -> Tensor:
-        """A column of the root of the Hessian."""
+        """A column of the root of the Hessian: that of Cholesky's triangle for a class, which is zero before it.
+
+        With `p` of the class and those of the classes behind it, and their sum `s`, it is `√(p (1 - p/s))` at the class
+        and, in proportion to their `p`, minus as much in all behind it.
+        """
         outcome, position = divmod(column, output.shape[2:].numel())
         n, classes = output.shape[:2]
-        p = output.reshape(n, classes, output.shape[2:].numel())[:, :, position].softmax(1)
+        logits = output.reshape(n, classes, output.shape[2:].numel())[:, :, position]
         h = _cells(self._curvature(output, y))[:, position]
-        deviation = p[:, outcome].sqrt()
-        values = -p * deviation.unsqueeze(1)
-        values[:, outcome] += deviation
+        behind = logits[:, outcome:].softmax(1)[:, 1:].sum(1)
+        deviation = (logits.softmax(1)[:, outcome] * behind * h).sqrt()
         found = output.new_zeros(output.shape)
-        found.view(n, classes, output.shape[2:].numel())[:, :, position] = values * h.sqrt().unsqueeze(1)
+        cells = found.view(n, classes, output.shape[2:].numel())[:, :, position]
+        cells[:, outcome] = deviation
+        cells[:, outcome + 1 :] = logits[:, outcome + 1 :].softmax(1) * -deviation.unsqueeze(1)
         return found
 
 
