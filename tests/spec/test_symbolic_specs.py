@@ -104,6 +104,11 @@ def test_some_symbols_stay():
         (lambda: PoolSpec("C", "K", "H"), r"the stride is that of the kernel, K, which is a symbol"),
         (lambda: PoolSpec("C", "K", "H", stride=2, ceil_mode=True), r"makes .* windows of input size H"),
         (lambda: PoolSpec("C", 3, "H", stride=2, ceil_mode=True), r"give a divisor"),
+        (
+            lambda: ConvSpec("C", "D", 3, ("N", "W")),
+            r"input_size is \('N', 'W'\) but batch_size is 'N', too, .* by batch_size=\"B\"",
+        ),
+        (lambda: LinearSpec("B", "D", batch_size="B"), r"in_features is 'B' but batch_size is 'B', too"),
         (lambda: ConvSpec("C", "D", 3, ("H", "in")), r"input_size is 'in', a word that Python reserves"),
         (lambda: ConvSpec("C", "D", 3, ("H", "2*W")), r"input_size is '2\*W'"),
         (lambda: tnconv.nn.Conv2d("C", 4, 3), r"in_channels is 'C', which has a symbol; give ints here"),

@@ -41,7 +41,18 @@ class Layer(ABC):
     def __post_init__(self) -> None:
         for name, kind in field_types(type(self)).items():
             object.__setattr__(self, name, typed(name, getattr(self, name), kind, self.advice))
+        self._check_batch()
         self._check()
+
+    def _check_batch(self) -> None:
+        """Refuse a symbol that is the batch, by default `N`, and something else: nobody means that they are equal."""
+        batch = getattr(self, "batch_size", None)
+        for name, kind in field_types(type(self)).items() if isinstance(batch, str) else ():
+            if kind in _SIZES and name != "batch_size" and batch in _texts(getattr(self, name)):
+                raise SpecError(
+                    f"{name} is {shown(getattr(self, name))} but batch_size is {batch!r}, too, so that both would be "
+                    'equal in every call; name one otherwise, as by batch_size="B"'
+                )
 
     @abstractmethod
     def _check(self) -> None:
