@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from tnconv.errors import LoweringError
-from tnconv.ir.monomial import is_expression, polynomial_text
+from tnconv.ir.monomial import Monomial, is_expression, polynomial_text
 from tnconv.ir.size import Size, symbol_names
 from tnconv.program.statements import (
     TEMPLATE,
@@ -76,13 +76,16 @@ class Notation:
         return f"({text})" if tight == _TIGHT and not text.isidentifier() else text
 
     def size(self, size: Size, tight: int = 0) -> str:
-        """A size as text: a polynomial with integer coefficients.
+        """A size as text: a polynomial with integer coefficients, or a quotient of two products, which is whole.
 
         Raises:
             LoweringError: it is none, and names are to be put in.
         """
         names = {name: name for name in symbol_names(size)} if self.names is None else self.names
         text = polynomial_text(size, names)
+        if text is None and self.names is not None and isinstance(size, Monomial):
+            top, bottom = (polynomial_text(part, names) for part in size.as_numer_denom())
+            text = f"{top}//{bottom if str(bottom).isalnum() else f'({bottom})'}"
         if text is None and self.names is not None:
             raise LoweringError(f"size {size} is not a polynomial; write it with + - * and integers")
         text = str(size) if text is None else text
