@@ -22,9 +22,8 @@ import tnconv
 from benchmarks.bench import add_selection, chosen
 from benchmarks.cases import Case
 from benchmarks.timing import race
-from tnconv.compiler.any_size import AnySizeFunction
-from tnconv.compiler.open_source import OpenLayer
-from tnconv.compiler.variants import MOST_PROGRAMS
+from tnconv.compiler.any_size.any_size_function import AnySizeFunction
+from tnconv.compiler.any_size.open_source import MOST_PROGRAMS, OpenLayer
 from tnconv.errors import ArgumentError
 
 SIZES = range(32, 232)

@@ -5,13 +5,11 @@ from collections.abc import Collection, Mapping
 import torch
 
 from tnconv import ops
-from tnconv.compiler.any_kernel import AnyKernelFunction, letters_of
-from tnconv.compiler.any_size import of_any_size
-from tnconv.compiler.driver import compiled, read_options
+from tnconv.compiler.any_size.any_kernel import of_any_size
+from tnconv.compiler.any_size.open_source import open_of
+from tnconv.compiler.driver import Job, read_options
 from tnconv.compiler.function import CompiledFunction
 from tnconv.compiler.joint import compiled_together
-from tnconv.compiler.open_job import OpenJob
-from tnconv.compiler.open_source import OpenLayer, open_of
 from tnconv.compiler.source import source_of
 from tnconv.passes import Pipeline
 
@@ -125,10 +123,8 @@ def compile(
     options = read_options(locals())
     if isinstance(op, tuple | list):
         return compiled_together(source_of(source, input_size, batch_size), op, options, wrt)
-    operation = ops.get(op)
+    job = Job(ops.get(op), options, wrt)
     opened = open_of(source, batch_size) if input_size is None else None
     if opened is not None:
-        if isinstance(opened, OpenLayer) and letters_of(opened):
-            return AnyKernelFunction(operation.name, opened, OpenJob(operation, options, wrt))
-        return of_any_size(opened, operation, options, wrt)
-    return compiled(source_of(source, input_size, batch_size), operation, options, wrt)
+        return of_any_size(opened, job)
+    return job.compiled(source_of(source, input_size, batch_size))

@@ -1,6 +1,8 @@
 """One function for every size: equal to the functions that are compiled for each, planned once for each class."""
 
 import copy
+import functools
+import html
 import pickle
 import re
 from dataclasses import replace
@@ -8,26 +10,41 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import tnconv
 from tests.layer_strategies import conv_transpose_specs, linear_specs, pool_specs, unfold_specs
 from tnconv import ops
-from tnconv.compiler.any_size import AnySizeFunction
+from tnconv.compiler.any_size import check_template
+from tnconv.compiler.any_size.any_size_function import AnySizeFunction
+from tnconv.compiler.any_size.bind_sizes import Binding
+from tnconv.compiler.any_size.open_source import MOST_PROGRAMS, OpenLayer
+from tnconv.compiler.any_size.variants import MOST_PLANS
+from tnconv.compiler.candidate import fitting
+from tnconv.compiler.check_program import check_value
+from tnconv.compiler.cost_of_call import guards_of
 from tnconv.compiler.function import CompiledFunction
-from tnconv.compiler.open_source import OpenLayer
 from tnconv.compiler.source import KnowsNetwork
-from tnconv.compiler.variants import MOST_PLANS, MOST_PROGRAMS
-from tnconv.errors import ArgumentError, NetworkError, OperationError, PlanError, SpecError, UnknownSizeError
+from tnconv.errors import (
+    ArgumentError,
+    LoweringError,
+    NetworkError,
+    OperationError,
+    PlanError,
+    SpecError,
+    UnknownSizeError,
+)
 from tnconv.ir import evaluate
+from tnconv.planner import make_plan
 from tnconv.spec import ConvSpec
 from tnconv.testing.memory import memory_of, meta_arguments
 from tnconv.testing.strategies import conv_specs
 
 CONV = nn.Conv2d(4, 6, 3, stride=2, padding=1)
 OPERATIONS = [operation.name for operation in ops.list()]
+COSTS = ["forward", "weight_vjp", "kfac_expand", "kfac_reduce", "gradient_norm", "ggn_diagonal"]
 UNREADABLE = ("fold", "toeplitz", "input_jacobian", "input_vjp", "hessian_diagonal_bl89_input")
 
 
@@ -114,6 +131,9 @@ def test_a_linear_layer_takes_any_number_of_sequence_axes() -> None:
         x, dy = torch.randn(*shape, 3).double(), torch.randn(*shape, 4).double()
         want = torch.einsum("...c,...d->dc", x, dy)
         assert torch.allclose(function(x, dy), want)
+    x, dy = torch.randn(2, 0, 3).double(), torch.randn(2, 0, 4).double()  # a sequence without positions
+    assert torch.equal(function(x, dy), torch.zeros(4, 3).double())
+    assert torch.equal(any_size(layer)(x, layer.weight, layer.bias), layer(x))
     assert function.plan.arguments["x"][1:] == (3,)  # what needs a size is that without sequence axes
 
 
@@ -379,7 +399,100 @@ def test_kernel_size_and_groups_are_read_off_shapes_or_asked_for() -> None:
     counts = function.cost.at(C=4, D=4, K=3, G=2, N=2, H=6, W=5)
     assert counts.multiplications == 2 * 4 * 2 * 9 * 6 * 5
     assert isinstance(counts.peak_elements, int)
+    assert len(function.variants) == 3
+    assert "H=6, W=5" in str(function.variants)
+    one = function.at(K=3, G=2, C=4, H=6, W=5)
+    assert str(one.cost.multiplications) == "540*D*N"
+    channels = tnconv.compile(ConvSpec("C", "D", 3, "L", groups="G")).at(
+        G=3
+    )  # 32 is no number of channels of 3 groups
+    assert torch.equal(channels(torch.ones(1, 6, 3), torch.ones(3, 2, 3)), torch.full((1, 3, 1), 6.0))
     factor = tnconv.compile(ConvSpec(2, 2, "K", "L"), "kfac_reduce")
     with pytest.raises(ArgumentError, match=r"size K of 'kfac_reduce' cannot be read off .*call at\(K=…\)"):
         factor(torch.zeros(1, 2, 7))
     assert factor.at(K=3)(torch.zeros(1, 2, 7)).shape == factor.at(K=3, L=7)(torch.zeros(1, 2, 7)).shape
+
+
+# -- exact checks, costs, pictures -------------------------------------------------------------------------
+
+
+def test_an_exact_check_is_of_sizes_on_both_sides_of_what_decides_a_plan(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    served: dict[bool, set[Any]] = {True: set(), False: set()}
+
+    def seen(derived: Any, candidate: Any) -> bool:
+        served[bool(candidate.only)].add(candidate.plan.arguments["x"][2])
+        return check_value(derived, candidate)
+
+    monkeypatch.setattr(check_template, "check_value", seen)
+    function = any_size(
+        nn.Conv1d(1, 1, 3, stride=3, bias=False), verify="exact"
+    )  # windows tile where nothing is left
+    x, weight = torch.randint(-3, 4, (2, 1, 33)).double(), torch.randint(-3, 4, (1, 1, 3)).double()
+    function.at(36)
+    assert torch.equal(function(x, weight), nn.functional.conv1d(x, weight, stride=3))
+    assert served == {True: {3, 6, 9}, False: {4, 5, 7, 8}}
+    assert function.variants.plannings == 1
+
+
+def test_an_exact_check_finds_what_is_wrong_for_other_sizes_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = Binding.scalar
+    monkeypatch.setattr(Binding, "scalar", lambda _, value: right(Binding({"L": 12, "O1": 10}), value))
+    function = any_size(nn.Conv1d(1, 1, 3), "kfac_reduce", verify="exact")
+    function.at(12)
+    with pytest.raises(LoweringError, match="differs from the reference"):
+        function.at(13)
+
+
+@given(st.data(), st.sampled_from(["conv", "strided", "kernel"]), st.sampled_from(COSTS))
+@settings(max_examples=25, deadline=None, derandomize=True)
+def test_formulas_of_costs_are_counts_where_their_guards_hold(data: Any, layer: str, op: str) -> None:
+    spec, network, plan, guards = formula(layer, op)
+    names = sorted({*network.symbols, *spec.symbols})
+    sizes = {name: data.draw(st.integers(1, 4 if name in "GK" else 12), label=name) for name in names}
+    assume(spec.guards.hold(sizes))
+    bound = Binding(sizes).plan(plan).multiplications  # the same order
+    assert evaluate(plan.multiplications, sizes) >= bound
+    if guards.hold(sizes):
+        assert evaluate(plan.multiplications, sizes) == bound
+    sizes = {name: sizes[name] for name in network.symbols}
+    special = make_plan(network.at(**sizes), planner="left-to-right")
+    if [len(s.relations) for s in special.steps] == [len(s.relations) for s in plan.steps]:
+        assert special.multiplications <= bound
+        assert special.multiplications == bound or not guards.hold(sizes)
+
+
+@functools.cache
+def formula(layer: str, op: str) -> tuple[Any, Any, Any, Any]:
+    """A layer with symbols, the network of an operation, a plan from left to right, where its count is a formula."""
+    spec = {
+        "conv": ConvSpec("C", "D", 3, "H", padding=1),
+        "strided": ConvSpec("C", "D", 3, "H", padding=1, stride=2),
+        "kernel": ConvSpec("C", "D", "K", "H", padding=1, groups="G"),
+    }[layer]
+    network = tnconv.compile(spec, op).network
+    plan = make_plan(network, planner="left-to-right", hints=fitting(network, {}))
+    return spec, network, plan, guards_of(plan)
+
+
+def test_a_cost_says_where_it_holds_and_counts_for_all_sizes() -> None:
+    function = tnconv.compile(ConvSpec("C", "D", 3, ("H", "W"), padding=1))
+    assert str(function.cost) == "9*C*D*H*N*W multiplications, peak: see cost.at(…), where H >= 3, W >= 3"
+    for height, width in ((7, 9), (2, 5), (1, 1)):
+        sizes = {"C": 3, "D": 4, "N": 2, "H": height, "W": width}
+        special = tnconv.compile(ConvSpec(3, 4, 3, (height, width), padding=1)).cost.at(N=2).multiplications
+        assert function.cost.at(**sizes).multiplications == special
+        assert function.symbolic.cost.at(**sizes).multiplications == special
+
+
+def test_pictures_and_reports_have_symbols(tmp_path: Any) -> None:
+    function = tnconv.compile(ConvSpec("C", "D", 3, ("H", "W"), padding=1, stride=2))
+    function.draw(tmp_path / "picture.svg")
+    labels = re.findall(r"<text[^>]*>([^<]+)</text>", (tmp_path / "picture.svg").read_text())
+    assert {"n=N", "d=D", "o1=(H - 1)//2 + 1", "o2=(W - 1)//2 + 1"} <= set(labels)
+    function.report(tmp_path / "report.html")
+    text = html.unescape((tmp_path / "report.html").read_text())
+    for shown in ("i1=H", "o1=(H - 1)//2 + 1"):
+        assert shown in text
+    assert "C*D*N*((H - 1)//2 + 1)*((W - 1)//2 + 1)" in text.replace("9*", "").replace("²", "**2")

@@ -17,8 +17,8 @@ from tnconv.backends.torch.constants import KeptProgram, WithConstants
 from tnconv.backends.torch.training import TrainedProgram, WithBackward
 from tnconv.backends.tuning import Timed, Trial
 from tnconv.compiler.options import Options
-from tnconv.errors import LoweringError
-from tnconv.ir import Expression
+from tnconv.errors import LoweringError, NetworkError
+from tnconv.ir import Expression, Kind, Size, evaluate
 from tnconv.passes import Pipeline
 from tnconv.planner import DEFAULT_HINT, Plan, fast_plans, make_plan
 from tnconv.planner.near import FAR
@@ -27,6 +27,8 @@ from tnconv.planner.plan import varying_operands
 from tnconv.planner.slicing import of_one_chunk
 from tnconv.program import SizeOf
 
+_KERNEL = 3
+_MOST_TRIED = 1000  # integers for symbols without a hint
 _PLANS = 6  # plans for which a program is written; each takes some milliseconds
 
 
@@ -69,8 +71,8 @@ class Task:
 
     @cached_property
     def sizes(self) -> dict[str, int]:
-        """An integer for every size symbol of the network."""
-        return {name: self.hints.get(name, DEFAULT_HINT) for name in self.network.symbols}
+        """An integer for every size symbol of the network, for which all sizes are integers of at least 1."""
+        return fitting(self.network, self.hints)
 
     @cached_property
     def known(self) -> dict[Any, Any]:
@@ -113,6 +115,33 @@ class Task:
         constant = f" but for {sorted(judged.constant)}" if judged.constant else ""
         training = f" trained but for {sorted(judged.frozen)}" if judged.training else ""
         return f"{self.network}{accuracy}{constant}{training}"
+
+
+def fitting(network: Expression, hints: Mapping[str, int]) -> dict[str, int]:
+    """An integer for every size symbol: its hint; for others 32, or the next one that all sizes are integers for.
+
+    The size of a kernel counts as 3, as one of 32 would be as large as the images of the other symbols.
+
+    Where none is, as the hints do not go together, whoever needs such a size says so.
+    """
+    if not network.symbols:
+        return {}
+    indices = [i for term in network.terms for i in term.indices if not isinstance(i.size, int)]
+    others = {str(i.size) for i in indices if i.kind is not Kind.KERNEL}
+    usual = {str(i.size): _KERNEL for i in indices if str(i.size) not in others} | dict(hints)
+    made = {i.size for i in indices if not i.size.is_Symbol}
+    for value in range(DEFAULT_HINT, DEFAULT_HINT + _MOST_TRIED):
+        values = {name: usual.get(name, value) for name in network.symbols}
+        if all(_is_size(size, values) for size in made):
+            return values
+    return {name: hints.get(name, DEFAULT_HINT) for name in network.symbols}
+
+
+def _is_size(size: Size, values: Mapping[str, int]) -> bool:
+    try:
+        return evaluate(size, values) >= 1
+    except NetworkError:  # no integer
+        return False
 
 
 @dataclass(frozen=True)

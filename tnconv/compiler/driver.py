@@ -24,43 +24,111 @@ from tnconv.compiler.function import CompiledFunction
 from tnconv.compiler.options import OPTIONS, Options
 from tnconv.compiler.source import Source
 from tnconv.errors import PlanError
-from tnconv.ir import Expression, Network, Sum
+from tnconv.ir import Expression
 from tnconv.passes import Stage, exact_check
 from tnconv.passes.sample import Sample
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What is compiled, once all options are known to be right.
+    """What is asked of a source, once all options are known to be right.
 
     Args:
-        forward: the network.
-        layer: whether the network is called as that of an operation.
-        operation: of it.
+        operation: what is computed.
         options: how.
-        chosen: options of the operation.
         wrt: name of the argument that the operation is by.
+        other: whether of two batches.
     """
 
-    forward: Expression
-    layer: bool
     operation: ops.Operation
     options: Options
-    chosen: ops.Options
-    wrt: str | None
+    wrt: str | None = None
+    other: bool = False
 
     @property
-    def key(self) -> Hashable:
-        """All that the result depends on."""
+    def chosen(self) -> ops.Options:
+        """The options of the operation, among those of compiling."""
+        options = self.options
+        joint, average = options.bias == "joint", options.groups == "average"
+        return ops.Options(joint, average, self.other, options.sampled)
+
+    @property
+    def pairs(self) -> bool:
+        """Whether the function takes a second batch."""
+        return ops.OTHER in self.operation.options
+
+    def forward(self, source: Source) -> Expression:
+        """The forward network, with a bias or without."""
+        if self.wrt == "bias" or (self.chosen.joint and self.operation.joins):
+            return source.forward(True)
+        return source.forward(self.operation.bias)  # None for what the layer has
+
+    def compiled(self, source: Source) -> CompiledFunction:
+        """The function; what it takes is looked up or made.
+
+        Raises:
+            TnconvError: as `tnconv.compile` says.
+        """
+        return self.with_pairs(self._function(source), source)
+
+    def with_pairs(self, made: CompiledFunction, source: Source) -> CompiledFunction:
+        """The function of one batch with that of two, where there is one: that is compiled when it is called."""
+        if self.pairs:
+            made.second = partial(replace(self, other=True)._function, source)
+        return made
+
+    def _function(self, source: Source) -> CompiledFunction:
+        """The function of one batch, or of two."""
+        forward, layer = self.forward(source), self._is_of_layer(source)
+        make = partial(_made, self, forward, source)
         asked = (self.operation, self.chosen, self.wrt, self.options.key)
-        return (self.forward, self.layer, *asked, surroundings(self.options))
+        key = (forward, layer, *asked, surroundings(self.options))
+        # Who asks for a check is not told of an old one.
+        made = make() if self.options.verify else COMPILED.get(key, make)
+        derived, executable = made.derived, made.candidate.executable
+        return CompiledFunction(
+            self.operation.name,
+            derived.network,
+            derived.stages,
+            executable,
+            derived.axes if source.single else None,
+            source.spec,
+            made.arithmetic,
+            derived.samples,
+        )
 
+    def _is_of_layer(self, source: Source) -> bool:
+        """Whether the network is called as that of an operation."""
+        return source.spec is not None or self.operation.name != "forward"
 
-def surroundings(options: Options) -> Hashable:
-    """What a compilation depends on besides what it is given."""
-    rates = backend_of(options.backend).rates(options.device)
-    measured = cache_files.path_of(FILE) if options.autotune else None
-    return (plugins.state(), rates, measured, torch.get_default_dtype(), torch.get_num_threads())
+    def derived(self, forward: Expression, source: Source) -> "Derived":
+        """What is computed: the network of the operation after all passes.
+
+        Args:
+            forward: the forward network.
+            source: what it is of, or the same with other sizes.
+
+        Raises:
+            TnconvError: the operation is not defined for the network, a pass fails, a hint is for no symbol.
+        """
+        operation, options = self.operation, self.options
+        check = exact_check(reference.evaluate) if options.verify else None
+        derivation = ops.derive(operation, forward, self.chosen, self.wrt, options.convention)
+        derived, first = derivation.run(check)
+        if self._is_of_layer(source):
+            derived = _named(derived, operation.name)
+        if self.other:
+            options = _of_both(options, derived)
+        check_hints(options.hints, derived.symbols, repr(derived.name))
+        network, second = options.passes.run(derived, check)
+        return Derived(
+            derived,
+            network,
+            options,
+            (*first, *second),
+            BatchAxes.of(derived, derivation.batch),
+            tuple(each for each in derivation.pipeline.passes if isinstance(each, Sample)),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,91 +181,26 @@ def read_options(given: Mapping[str, Any]) -> Options:
     return COMPILED.get(("options", written, plugins.state()), lambda: Options.read(**asked))
 
 
-def compiled(
-    source: Source, operation: ops.Operation, options: Options, wrt: str | None = None
-) -> CompiledFunction:
-    """The function of an operation; what it takes is looked up or made.
-
-    Args:
-        source: what is compiled.
-        operation: of it.
-        options: how.
-        wrt: name of the argument that the operation is by.
-
-    Raises:
-        TnconvError: as `tnconv.compile` says.
-    """
-    made = _function(source, operation, options, chosen_of(options), wrt)
-    return with_pairs(made, source, operation, options, wrt)
+def _made(job: Job, forward: Expression, source: Source) -> Compiled:
+    """Compile."""
+    derived = job.derived(forward, source)
+    network, options = derived.network, derived.options
+    try:
+        candidate = choose(Task.of(network, options), options.memory_limit, options.autotune)
+    except OverflowError as error:  # the sizes of one tensor multiply to more than a float holds
+        raise PlanError(
+            f"{network.name!r} has too many cells to be priced ({error}); give smaller sizes, or hints for symbols"
+        ) from error
+    if options.verify:
+        check_program(derived.before, candidate)
+    return Compiled(derived, candidate, Arithmetic.of(network, job.operation, options.dtype))
 
 
-def chosen_of(options: Options) -> ops.Options:
-    """The options of the operation, among those of compiling."""
-    return ops.Options(options.bias == "joint", options.groups == "average", sampling=options.sampled)
-
-
-def with_pairs(
-    made: CompiledFunction, source: Source, operation: ops.Operation, options: Options, wrt: str | None
-) -> CompiledFunction:
-    """The function of one batch with that of two, where the operation has one: that is compiled when it is called."""
-    if ops.OTHER in operation.options:
-        other = replace(chosen_of(options), other=True)
-        made.second = partial(_function, source, operation, options, other, wrt)
-    return made
-
-
-def job_of(
-    source: Source, operation: ops.Operation, options: Options, chosen: ops.Options, wrt: str | None
-) -> Job:
-    """What is compiled of a source."""
-    layer = source.spec is not None or operation.name != "forward"
-    return Job(source.forward(_bias(operation, chosen, wrt)), layer, operation, options, chosen, wrt)
-
-
-def _function(
-    source: Source, operation: ops.Operation, options: Options, chosen: ops.Options, wrt: str | None
-) -> CompiledFunction:
-    """The function of one batch, or of two."""
-    job = job_of(source, operation, options, chosen, wrt)
-    # Who asks for a check is not told of an old one.
-    made = _made(job) if options.verify else COMPILED.get(job.key, partial(_made, job))
-    derived, executable = made.derived, made.candidate.executable
-    return CompiledFunction(
-        operation.name,
-        derived.network,
-        derived.stages,
-        executable,
-        derived.axes if source.single else None,
-        source.spec,
-        made.arithmetic,
-        derived.samples,
-    )
-
-
-def derived_of(job: Job) -> Derived:
-    """What is computed: the network of the operation after all passes.
-
-    Raises:
-        TnconvError: the operation is not defined for the network, a pass fails, a hint is for no symbol.
-    """
-    operation, options = job.operation, job.options
-    check = exact_check(reference.evaluate) if options.verify else None
-    derivation = ops.derive(operation, job.forward, job.chosen, job.wrt, options.convention)
-    derived, first = derivation.run(check)
-    if job.layer:
-        derived = _named(derived, operation.name)
-    if job.chosen.other:
-        options = _of_both(options, derived)
-    check_hints(options.hints, derived.symbols, repr(derived.name))
-    network, second = options.passes.run(derived, check)
-    return Derived(
-        derived,
-        network,
-        options,
-        (*first, *second),
-        BatchAxes.of(derived, derivation.batch),
-        tuple(each for each in derivation.pipeline.passes if isinstance(each, Sample)),
-    )
+def surroundings(options: Options) -> Hashable:
+    """What a compilation depends on besides what it is given."""
+    rates = backend_of(options.backend).rates(options.device)
+    measured = cache_files.path_of(FILE) if options.autotune else None
+    return (plugins.state(), rates, measured, torch.get_default_dtype(), torch.get_num_threads())
 
 
 def check_hints(hints: Collection[str], known: Collection[str], what: str) -> None:
@@ -209,21 +212,6 @@ def check_hints(hints: Collection[str], known: Collection[str], what: str) -> No
     unknown = sorted(set(hints) - set(known))
     if unknown:
         raise PlanError(f"hint for {unknown[0]!r}, which is no size symbol of {what}; it has {sorted(known)}")
-
-
-def _made(job: Job) -> Compiled:
-    """Compile."""
-    derived = derived_of(job)
-    network, options = derived.network, derived.options
-    try:
-        candidate = choose(Task.of(network, options), options.memory_limit, options.autotune)
-    except OverflowError as error:  # the sizes of one tensor multiply to more than a float holds
-        raise PlanError(
-            f"{network.name!r} has too many cells to be priced ({error}); give smaller sizes, or hints for symbols"
-        ) from error
-    if options.verify:
-        check_program(derived.before, candidate)
-    return Compiled(derived, candidate, Arithmetic.of(network, job.operation, options.dtype))
 
 
 def _of_both(options: Options, network: Expression) -> Options:
@@ -242,14 +230,6 @@ def _of_both(options: Options, network: Expression) -> Options:
     )
 
 
-def _bias(operation: ops.Operation, chosen: ops.Options, wrt: str | None) -> bool | None:
-    """Whether the forward network of a layer has the bias term; None for what the layer has."""
-    if wrt == "bias" or (chosen.joint and operation.joins):
-        return True
-    return operation.bias
-
-
 def _named(network: Expression, op: str) -> Expression:
     stem = network.name.split(".")[0]
-    name = f"{stem}.{op}"
-    return network.rename(name) if isinstance(network, Network) else Sum(name, network.terms)
+    return network.rename(f"{stem}.{op}")

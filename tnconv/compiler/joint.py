@@ -18,7 +18,7 @@ from tnconv.backends.signature import Signature
 from tnconv.compiler.batches import BatchAxes
 from tnconv.compiler.candidate import Candidate, Executable
 from tnconv.compiler.compile_cache import COMPILED
-from tnconv.compiler.driver import check_hints, chosen_of, compiled, derived_of, job_of, surroundings
+from tnconv.compiler.driver import Job, check_hints, surroundings
 from tnconv.compiler.dtypes import chosen
 from tnconv.compiler.function import CompiledFunction
 from tnconv.compiler.joint_candidates import JointTask, check_joint, choose_joint
@@ -28,8 +28,6 @@ from tnconv.errors import ArgumentError, OperationError, PlanError
 from tnconv.inspect.draw import below, draw_all
 from tnconv.inspect.explain import Explanation, explain
 from tnconv.ir import Expression
-
-Part = tuple[ops.Operation, Options, str | None]  # what is compiled, how, by which argument
 
 
 class JointFunction(CompiledFunction):
@@ -194,10 +192,7 @@ def compiled_together(
     Raises:
         TnconvError: as `tnconv.compile` says.
     """
-    functions = tuple(
-        compiled(source, operation, own, by)
-        for operation, own, by in _hinted(source, parts_of(names, options, wrt))
-    )
+    functions = tuple(job.compiled(source) for job in _hinted(source, each_of(names, options, wrt)))
     make = partial(_chosen, functions, options)
     if options.verify:  # who asks for a check is not told of an old one
         return JointFunction(functions, make().executable)
@@ -206,20 +201,20 @@ def compiled_together(
     return JointFunction(functions, COMPILED.get(key, make).executable)
 
 
-def _hinted(source: Source, parts: Sequence[Part]) -> Sequence[Part]:
+def _hinted(source: Source, jobs: Sequence[Job]) -> Sequence[Job]:
     """Several operations, each with the hints that are for its symbols; the options of all have all hints."""
-    hints = parts[0][1].hints
+    hints = jobs[0].options.hints
     if not hints:
-        return parts
+        return jobs
     known: set[str] = set()
     found = []
-    for operation, options, wrt in parts:
-        plain = replace(options, hints={}, verify=None)
-        symbols = derived_of(job_of(source, operation, plain, chosen_of(options), wrt)).before.symbols
+    for job in jobs:
+        plain = replace(job, options=replace(job.options, hints={}, verify=None))
+        symbols = plain.derived(plain.forward(source), source).before.symbols
         known |= {*symbols}
         own = {name: hint for name, hint in hints.items() if name in symbols}
-        found.append((operation, replace(options, hints=own), wrt))
-    check_hints(hints, known, ", ".join(operation.name for operation, _, _ in parts))
+        found.append(replace(job, options=replace(job.options, hints=own)))
+    check_hints(hints, known, ", ".join(job.operation.name for job in jobs))
     return found
 
 
@@ -234,7 +229,7 @@ def _chosen(functions: tuple[CompiledFunction, ...], options: Options) -> Candid
     return candidate
 
 
-def parts_of(names: Sequence[str], options: Options, wrt: str | None) -> list[Part]:
+def each_of(names: Sequence[str], options: Options, wrt: str | None) -> list[Job]:
     """Several operations, each with the options that are its own and the argument that it is by.
 
     Args:
@@ -266,7 +261,7 @@ def parts_of(names: Sequence[str], options: Options, wrt: str | None) -> list[Pa
         any(option in each.options for each in operations) for option in (ops.JOINT, ops.AVERAGE)
     )
     return [
-        (
+        Job(
             each,
             replace(
                 options,

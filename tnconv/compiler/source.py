@@ -115,4 +115,4 @@ def _of_batch(network: Expression, batch_size: int | None) -> Expression:
         nodes = (replace(n, value=n.value.subs(number)) if isinstance(n, Scale) else n for n in made.nodes)
         return made.with_nodes(nodes)
 
-    return network.map_terms(bound) if isinstance(network, Sum) else bound(network)
+    return network.map_terms(bound)

@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from tnconv.compiler.any_size import AnySizeFunction
+from tnconv.compiler.any_size.any_size_function import AnySizeFunction
 from tnconv.compiler.chunk_jobs import ChunkJob
 from tnconv.compiler.function import CompiledFunction
 from tnconv.distributed.finished_sums import FinishedSum, Folder, digest

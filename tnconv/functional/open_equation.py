@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from tnconv.backends.signature import Signature
+from tnconv.compiler.any_size.open_source import OpenSource, Sizes, first_that_fits
 from tnconv.compiler.function import CompiledFunction
-from tnconv.compiler.open_source import OpenSource, Sizes, first_that_fits
 from tnconv.compiler.source import Source
 from tnconv.errors import TnconvError
 from tnconv.functional.equations import EinsumFunction

@@ -212,6 +212,10 @@ class Network:
         output = tuple(axis.substitute(mapping) for axis in self.output)
         return self.with_nodes((node.map_indices(lambda i: mapping[i]) for node in self.nodes), output)
 
+    def map_terms(self, change: "Callable[[Network], Network]") -> "Network":
+        """The changed network, which is a sum of itself alone."""
+        return change(self)
+
     def substitute(self, mapping: Mapping[Index, Index]) -> "Network":
         """The network with some indices exchanged for others."""
         return self.map_indices(lambda i: mapping.get(i, i))

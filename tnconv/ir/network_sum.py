@@ -116,6 +116,10 @@ class Sum:
             lambda term: term.at(**{name: size for name, size in sizes.items() if name in term.symbols})
         )
 
+    def rename(self, name: str) -> "Sum":
+        """The same sum under another name."""
+        return replace(self, name=name)
+
     def map_terms(self, change: Callable[[Network], Network]) -> "Sum":
         """The sum of the changed terms."""
         return replace(self, terms=tuple(change(t) for t in self.terms))

@@ -14,7 +14,7 @@ from itertools import chain
 import numpy as np
 
 from tnconv.errors import PassError, TnconvError
-from tnconv.ir import Expression, Network, Sum
+from tnconv.ir import Expression, Sum
 from tnconv.passes.network_pass import Array, Evaluate, Pass
 from tnconv.passes.pipeline import Check, run_pass
 from tnconv.passes.shrink import shrink, total_volume
@@ -170,9 +170,7 @@ def _bind_rest(expression: Expression, values: Mapping[str, int]) -> Expression:
     if not expression.symbols:
         return expression
     every = dict.fromkeys(expression.symbols, 2) | dict(values)
-    if isinstance(expression, Network):
-        return expression.bind(every)
-    return Sum(expression.name, tuple(term.bind(every) for term in expression.terms))
+    return expression.map_terms(lambda term: term.bind(every))
 
 
 def _is_small(each: Pass, before: Expression, after: Expression) -> bool:

@@ -23,7 +23,6 @@ from tnconv.ir import (
     Network,
     Node,
     Size,
-    Sum,
     Tensor,
     as_size,
     conjugate,
@@ -113,7 +112,7 @@ class Square(Pass):
                 for node in resized.nodes
             )
 
-        return expression.map_terms(changed) if isinstance(expression, Sum) else changed(expression)
+        return expression.map_terms(changed)
 
     def apply(self, expression: Expression) -> PassResult:
         """Write a copy beside each term, and multiply out."""

@@ -6,13 +6,13 @@ from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
+from tnconv.compiler.any_size.open_source import Sizes
+from tnconv.compiler.any_size.probe import Opened, Probe
+from tnconv.compiler.any_size.size_reader import SizeReader
 from tnconv.compiler.candidate import Task
 from tnconv.compiler.choose import choose
 from tnconv.compiler.dtypes import Arithmetic
 from tnconv.compiler.function import CompiledFunction
-from tnconv.compiler.open_job import OpenJob
-from tnconv.compiler.open_source import Opened, OpenSource, Probe, Sizes
-from tnconv.compiler.size_reader import SizeReader
 from tnconv.errors import LoweringError, TnconvError
 from tnconv.program import SizeOf
 
@@ -45,19 +45,17 @@ def constant(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
-def general(op: str, source: OpenSource, job: OpenJob, reader: SizeReader, sizes: Sizes) -> CompiledFunction:
+def general(reader: SizeReader, sizes: Sizes) -> CompiledFunction:
     """One program for all sizes.
 
     Args:
-        op: name of the operation.
-        source: what has open sizes.
-        job: how it is compiled.
-        reader: of the sizes.
+        reader: of the sizes, and what has them.
         sizes: those for which the plan is good.
 
     Raises:
         LoweringError: a size does not follow from the shapes, or a kernel needs integers.
     """
+    source, job = reader.source, reader.job
     probe = Probe.of(source, sizes, job.forward)
     opened = probe.independent()
     read_off = None if opened is None else _read_off(opened, probe, reader)
@@ -75,10 +73,12 @@ def general(op: str, source: OpenSource, job: OpenJob, reader: SizeReader, sizes
         executable = choose(replace(task, read_off=read_off), None, False).executable
     except TnconvError as error:
         raise LoweringError(
-            f"a tracer leaves {', '.join(source.names)} of {op!r} open, but {error}; trace it for fixed sizes"
+            f"a tracer leaves {', '.join(source.names)} of {reader.op!r} open, but {error}; trace it for fixed sizes"
         ) from error
     arithmetic = Arithmetic.of(derived.network, job.operation, options.dtype)
-    return CompiledFunction(op, derived.network, derived.stages, executable, derived.axes, None, arithmetic)
+    return CompiledFunction(
+        reader.op, derived.network, derived.stages, executable, derived.axes, None, arithmetic
+    )
 
 
 def _read_off(opened: Opened, probe: Probe, reader: SizeReader) -> tuple[SizeOf, ...] | None:

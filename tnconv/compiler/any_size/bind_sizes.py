@@ -124,8 +124,6 @@ class Binding:
 
     def expression(self, expression: Expression) -> Expression:
         """A network or a sum with these values."""
-        if isinstance(expression, Network):
-            return self.network(expression)
         return expression.map_terms(self.network)
 
     def plan(self, plan: Plan) -> Plan:

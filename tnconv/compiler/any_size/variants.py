@@ -5,22 +5,24 @@ import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
+from tnconv.compiler.any_size.check_template import check_template, is_right
+from tnconv.compiler.any_size.open_source import OpenSource, Sizes
+from tnconv.compiler.any_size.probe import Probe, sizes_of
+from tnconv.compiler.any_size.size_reader import SizeReader
+from tnconv.compiler.any_size.template import Template, template_of
 from tnconv.compiler.compile_cache import CompileCache
+from tnconv.compiler.driver import Job
 from tnconv.compiler.function import CompiledFunction
-from tnconv.compiler.open_job import OpenJob
-from tnconv.compiler.open_source import OpenSource, Probe, Sizes, sizes_of
 from tnconv.compiler.source import Source
-from tnconv.compiler.template import Template, template_of
 from tnconv.errors import TnconvError
 from tnconv.ir import Expression
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-MOST_PROGRAMS = 128  # of one function, those used most recently
 MOST_PLANS = 8  # of one function; then the nearest serves
 _SHOWN = 4  # sizes in a row of the table
 _USUAL = (56, 112, 224, 1024)
@@ -71,19 +73,35 @@ class Variant:
 
     Args:
         source: what has open sizes.
+        job: what is asked of it.
         classes: of sizes.
         first: the sizes that it was chosen for.
         leader: the function for these.
-        template: what it leaves for others; None where each size is planned anew.
         sizes: that were asked for, with the time that their programs are predicted to take, in microseconds.
     """
 
     source: OpenSource
+    job: Job
     classes: list[Class]
     first: Sizes
     leader: CompiledFunction
-    template: Template | None
     sizes: dict[Sizes, float] = field(default_factory=dict)
+
+    @cached_property
+    def template(self) -> Template | None:
+        """What it leaves for other sizes, made for the first of these; None where each size is planned anew.
+
+        Raises:
+            LoweringError: it is checked, and a value differs.
+        """
+        source, job = self.source.at(self.first), self.job
+        if job.options.memory_limit is not None:  # what fits for a size may not for another
+            return None
+        probe = Probe.of(self.source, self.first, job.forward)
+        found = template_of(self.leader, probe, lambda network: job.derived(network, source))
+        if found is not None and job.options.verify:
+            check_template(found, self.source, job)
+        return found
 
 
 @dataclass(frozen=True)
@@ -96,9 +114,12 @@ class Variants:
         plannings: how often a plan was searched for.
     """
 
-    made: tuple[Variant, ...]
-    kept: tuple[Sizes, ...]
-    plannings: int
+    made: tuple[Variant, ...] = ()
+    kept: tuple[Sizes, ...] = ()
+    plannings: int = 0
+
+    def __add__(self, other: "Variants") -> "Variants":
+        return Variants(self.made + other.made, self.kept + other.kept, self.plannings + other.plannings)
 
     def __len__(self) -> int:
         return len(self.made)
@@ -157,20 +178,15 @@ class Programs:
     """Makes the functions of sizes and keeps those used most recently.
 
     Args:
-        source: what has open sizes.
-        job: compiles it for some.
-        varying: names of the indices of its forward network that depend on them.
-        most: how many functions are kept.
+        reader: of the sizes, and what has them.
     """
 
-    def __init__(
-        self, source: OpenSource, job: OpenJob, varying: Sequence[str], most: int = MOST_PROGRAMS
-    ) -> None:
-        self.source, self.job, self.varying = source, job, varying
+    def __init__(self, reader: SizeReader) -> None:
+        self.reader, self.source, self.job = reader, reader.source, reader.job
         self.plannings = 0
         self.made: list[Variant] = []
         self._by_class: dict[Class, Variant] = {}
-        self._kept = CompileCache(most)
+        self._kept = CompileCache(self.source.most)
         self._lock = threading.RLock()
 
     @property
@@ -211,24 +227,29 @@ class Programs:
         return sizes in self._kept
 
     def _make(self, sizes: Sizes) -> CompiledFunction:
+        if 0 in sizes and self.source.any_rank:  # an axis without positions is like a batch without examples
+            return self.job.compiled(self.source.symbolic())
         source = self.source.at(sizes)
         forward = self.job.forward(source)
-        kind = Class.of(sizes, self.source.periods, forward, self.varying)
+        kind = Class.of(sizes, self.source.periods, forward, self.reader.probe.varying)
         variant = self._by_class.get(kind)
         if variant is None:
             variant = self._by_class[kind] = self._variant(kind, sizes, source, forward)
             if kind not in variant.classes:
                 variant.classes.append(kind)
         function = variant.leader if sizes == variant.first else None
-        if function is None and variant.template is not None:
-            function = variant.template.function(forward, source.spec)
-            if function is not None:
-                function = self.job.completed(function, source)
         if function is None:
-            function = self._planned(source)
+            function = self._resized(variant, source, forward) or self._planned(source)
         if len(variant.sizes) < _MOST_NOTED:
             variant.sizes[sizes] = function.program.predicted
         return self.source.finished(function, sizes)
+
+    def _resized(self, variant: Variant, source: Source, forward: Expression) -> CompiledFunction | None:
+        """The function of a size by the plan of another, checked with `verify=`; None where that does not serve."""
+        function = None if variant.template is None else variant.template.function(forward, source.spec)
+        if function is None or (self.job.options.verify and not is_right(function, self.job, source)):
+            return None
+        return self.job.with_pairs(function, source)
 
     def _planned(self, source: Source) -> CompiledFunction:
         self.plannings += 1
@@ -244,12 +265,7 @@ class Programs:
                     return each
         if len(self.made) >= MOST_PLANS and (found := self._nearest(kind, forward)):
             return found
-        leader = self._planned(source)
-        template = None
-        if self.job.resizable:
-            probe = Probe.of(self.source, sizes, self.job.forward)
-            template = template_of(leader, probe, lambda network: self.job.derived(network, source))
-        made = Variant(self.source, [kind], sizes, leader, template)
+        made = Variant(self.source, self.job, [kind], sizes, self._planned(source))
         if len(self.made) < MOST_PLANS:
             self.made.append(made)
         return made

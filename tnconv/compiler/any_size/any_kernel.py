@@ -8,13 +8,15 @@ from typing import Any
 
 from torch import Tensor
 
-from tnconv.compiler.any_size import AnySizeFunction
+from tnconv.compiler.any_size.any_size_function import AnySizeFunction
+from tnconv.compiler.any_size.open_source import OpenLayer, OpenSource
+from tnconv.compiler.any_size.variants import Variants
+from tnconv.compiler.candidate import fitting
 from tnconv.compiler.compile_cache import CompileCache
-from tnconv.compiler.cost_of_call import Cost
+from tnconv.compiler.cost_of_call import Cost, guards_of
+from tnconv.compiler.driver import Job
 from tnconv.compiler.function import CompiledFunction
-from tnconv.compiler.open_job import OpenJob
-from tnconv.compiler.open_source import OpenLayer
-from tnconv.errors import ArgumentError, NetworkError
+from tnconv.errors import ArgumentError, NetworkError, PlanError
 from tnconv.ir import Size, evaluate
 from tnconv.ir.size import symbol_names
 from tnconv.planner import make_plan
@@ -40,18 +42,18 @@ class AnyKernelFunction(AnySizeFunction):
     for any input size, `at(K=3, H=56, W=56)` that of one. Plan and multiplications are formulas of all symbols.
 
     Args:
-        op: name of the operation.
         source: what is compiled.
-        job: how.
+        job: what is asked of it.
     """
 
-    def __init__(self, op: str, source: OpenLayer, job: OpenJob) -> None:
-        super().__init__(op, source, job)
+    def __init__(self, source: OpenLayer, job: Job) -> None:
+        super().__init__(source, job)
         self._layer, self._letters = source, letters_of(source)
+        self._channels = [getattr(source.spec, f"{side}_channels", None) for side in ("in", "out")]
         self._of_letters = CompileCache(_MOST)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return AnyKernelFunction, (self.op, self._layer, self._job)
+        return AnyKernelFunction, (self._layer, self._job)
 
     def __call__(
         self, /, *tensors: Tensor, out: Tensor | None = None, beta: float | None = None, **named: Tensor
@@ -69,7 +71,7 @@ class AnyKernelFunction(AnySizeFunction):
 
         Args:
             given: not taken: symbols are named.
-            sizes: by name, `at(K=3)` or `at(K=3, H=56, W=56)`.
+            sizes: by name, `at(K=3)` or `at(K=3, H=56, W=56)`; channels may be among them.
 
         Raises:
             ArgumentError: a symbol is missing.
@@ -81,19 +83,25 @@ class AnyKernelFunction(AnySizeFunction):
                 f"sizes {given or sizes} are given but {', '.join(missing or self._letters)} is needed by name; call "
                 f"{self._example}"
             )
-        function = self._for({name: sizes.pop(name) for name in self._letters})
-        return function.at(**sizes) if sizes else function
+        function = self._for(sizes)
+        rest = {n: size for n, size in sizes.items() if n not in self._letters and n not in self._channels}
+        return function.at(**rest) if rest else function
+
+    @property
+    def variants(self) -> Variants:
+        """The plans that were made, of all kernel sizes and groups: see `AnySizeFunction.variants`."""
+        found: list[AnySizeFunction] = [self._of_letters.find(key) for key in self._of_letters]
+        return sum((each.variants for each in found), Variants())
 
     def _for(self, values: Mapping[str, int]) -> AnySizeFunction:
-        channels = [getattr(self._layer.spec, f"{side}_channels", None) for side in ("in", "out")]
-        values = {n: v for n, v in values.items() if n in self._letters or n in channels}
+        values = {n: v for n, v in values.items() if n in self._letters or n in self._channels}
         key = tuple(sorted(values.items()))
 
         def made() -> AnySizeFunction:
             spec: Any = self._layer.spec.at(**values)
             hints = {n: hint for n, hint in self._job.options.hints.items() if n not in values}
             job = replace(self._job, options=replace(self._job.options, hints=hints))
-            return AnySizeFunction(self.op, OpenLayer(spec), job)
+            return of_any_size(OpenLayer(spec), job)
 
         return self._of_letters.get(key, made)
 
@@ -159,15 +167,40 @@ class AnyKernelFunction(AnySizeFunction):
 
     @cached_property
     def _formulas(self) -> Plan:
-        return make_plan(self._derived.network, hints=self._job.options.hints)
+        return make_plan(self._derived.network, hints=fitting(self._derived.network, self._job.options.hints))
 
     @cached_property
     def cost(self) -> Cost:
-        """Exact counts of a call: multiplications are a formula, and `cost.at` measures the peak."""
-        return Cost(self._formulas.multiplications, None, self._peak_at)
+        """Exact counts: multiplications are a formula, and `cost.at` counts for the function of a size."""
+        return Cost(self._formulas.multiplications, None, guards_of(self._formulas), self._count)
 
-    def _peak_at(self, values: Mapping[str, int]) -> int:
+    def _count(self, values: Mapping[str, int]) -> Cost:
         for name in self._letters:
             if name not in values:
-                raise NetworkError(f"the peak needs a value for {name}; got {dict(values)}")
-        return self._for(values)._peak_at(values)
+                raise NetworkError(f"a count needs a value for {name}; got {dict(values)}")
+        return self._for(values)._count(values)
+
+
+def of_any_size(source: OpenSource, job: Job) -> AnySizeFunction:
+    """The function of a source with open sizes.
+
+    Args:
+        source: what is compiled.
+        job: what is asked of it; its hints may have all open sizes, or none.
+
+    Raises:
+        PlanError: there are hints for some of these sizes only.
+        TnconvError: the operation is not defined for the source.
+    """
+    if isinstance(source, OpenLayer) and letters_of(source):
+        return AnyKernelFunction(source, job)
+    hints = dict(job.options.hints)
+    given = {name: hints.pop(name) for name in source.names if name in hints}
+    missing = [name for name in source.names if name not in given]
+    if given and missing:
+        raise PlanError(
+            f"hints are given for {', '.join(given)} but not for {missing[0]}; give hints for all of "
+            f"{', '.join(source.names)}, or none"
+        )
+    job = replace(job, options=replace(job.options, hints=hints))
+    return AnySizeFunction(source, job, None if missing else tuple(given.values()))

@@ -2,26 +2,23 @@
 
 import operator
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from tnconv import ops
+from tnconv.backends.backend import backend_of
 from tnconv.backends.peak import measured_peak
 from tnconv.backends.torch.context import is_open
-from tnconv.compiler.cost_of_call import Cost, multiplications_of
-from tnconv.compiler.driver import Derived
+from tnconv.compiler.any_size.open_source import OpenSource, Sizes
+from tnconv.compiler.any_size.size_reader import SizeReader
+from tnconv.compiler.any_size.traced_sizes import TRACED, constant, general, placed
+from tnconv.compiler.any_size.variants import Programs, Variants
+from tnconv.compiler.cost_of_call import Cost, guards_of, multiplications_at, multiplications_of
+from tnconv.compiler.driver import Derived, Job
 from tnconv.compiler.function import CompiledFunction
-from tnconv.compiler.open_job import OpenJob
-from tnconv.compiler.open_source import OpenSource, Probe, Sizes
-from tnconv.compiler.options import Options
-from tnconv.compiler.size_reader import SizeReader
-from tnconv.compiler.traced_sizes import TRACED, constant, general, placed
-from tnconv.compiler.variants import Programs, Variants
-from tnconv.errors import ArgumentError, PlanError, UnknownSizeError
+from tnconv.errors import ArgumentError, UnknownSizeError
 from tnconv.ir import evaluate, symbol
 from tnconv.ir.guards import NO_GUARDS, Guards
 from tnconv.ir.integers import as_integer
@@ -38,22 +35,20 @@ class AnySizeFunction(CompiledFunction):
     `at` has: `function.at(H=56, W=56).plan`; with `hints=` for all sizes, the function itself has those of the hints.
 
     Args:
-        op: name of the operation.
         source: what is compiled.
-        job: how.
+        job: what is asked of it.
         hints: the sizes that are expected, or None.
     """
 
     def __init__(  # it is made of others, one for each size  # pylint: disable=super-init-not-called
-        self, op: str, source: OpenSource, job: OpenJob, hints: Sizes | None = None
+        self, source: OpenSource, job: Job, hints: Sizes | None = None
     ) -> None:
-        self.op, self._source, self._job = op, source, job
-        self._backend = job.backend
+        self.op, self._source, self._job = job.operation.name, source, job
+        self._backend = backend_of(job.options.backend)
         self._arrays = self._backend.arrays
-        self._ranks: dict[int, tuple[SizeReader, Programs]] = {}
+        self._ranks: dict[int, Programs] = {}
         self._known: dict[Any, tuple[Sizes, Programs, CompiledFunction]] = {}  # type: ignore[assignment]
-        reader, _ = self._of_rank(len(source.any_size))
-        self.arguments = tuple(reader.signature.axes)
+        self.arguments = tuple(self._of_rank(len(source.any_size)).reader.signature.axes)
         self._trace()
         self._default = () if source.any_rank and hints is None else hints
         if hints is not None:
@@ -92,28 +87,31 @@ class AnySizeFunction(CompiledFunction):
         ranks = tuple([tensor.ndim for tensor in first])
         places = self._places(*ranks)
         if not all(has_static_value(first[argument].shape[axis]) for argument, axis in places):
-            found: CompiledFunction = getattr(TRACED, self._all_sizes(*ranks))
-            return found
+            return self._of_all_sizes(ranks)
         sizes = [operator.index(first[argument].shape[axis]) for argument, axis in places]
         one: CompiledFunction = getattr(TRACED, self._one_size(*ranks, *sizes))
         return one
+
+    def _of_all_sizes(self, ranks: tuple[int, ...]) -> CompiledFunction:
+        found: CompiledFunction = getattr(TRACED, self._all_sizes(*ranks))
+        return found
 
     def _trace(self) -> None:
         """What is constant while a call is traced."""
         count = len(self.arguments)
 
-        def reader_of(ranks: tuple[int, ...]) -> tuple[SizeReader, Programs]:
+        def programs_of(ranks: tuple[int, ...]) -> Programs:
             return self._of_rank(self._rank_of(ranks))
 
         def one_size(*key: int) -> CompiledFunction:
-            reader, programs = reader_of(key[:count])
-            return programs.at(reader.of_places(key[count:]))
+            programs = programs_of(key[:count])
+            return programs.at(programs.reader.of_places(key[count:]))
 
         def all_sizes(*ranks: int) -> CompiledFunction:
-            reader, programs = reader_of(ranks)
-            return general(self.op, reader.source, self._job, reader, programs.usual(self._default))
+            programs = programs_of(ranks)
+            return general(programs.reader, programs.usual(self._default))
 
-        self._places = constant(lambda *ranks: reader_of(ranks)[0].places(ranks))
+        self._places = constant(lambda *ranks: programs_of(ranks).reader.places(ranks))
         self._one_size, self._all_sizes = placed(one_size), placed(all_sizes)
 
     def _of_call(self, tensors: tuple[Any, ...], named: Mapping[str, Any]) -> Callable[..., Tensor]:
@@ -121,33 +119,26 @@ class AnySizeFunction(CompiledFunction):
         first = self._first_batch(tensors, named)
         if taken := self._arrays.taken_over(self, first):
             return taken
-        if not any(is_open(getattr(tensor, "shape", ())) for tensor in first):
-            known = self._known.get(tuple([getattr(tensor, "shape", None) for tensor in first]))
-            if known is not None:
-                return known[2]
-        reader, programs = self._of_rank(self._rank(first))
-        if self._is_open(reader, first):
-            found: CompiledFunction = getattr(TRACED, self._all_sizes(*[tensor.ndim for tensor in first]))
-            return found
-        sizes = reader.read(first, self._arrays)
+        ranks = tuple([getattr(tensor, "ndim", 0) for tensor in first])
+        shapes = tuple([getattr(tensor, "shape", ()) for tensor in first])
+        if any(map(is_open, shapes)):  # a tracer leaves some sizes open, maybe none of those that are read
+            programs = self._of_rank(self._rank_of(ranks))
+            if is_open([shapes[argument][axis] for argument, axis in programs.reader.places(ranks)]):
+                return self._of_all_sizes(ranks)
+            return programs.at(programs.reader.read(first, self._arrays))
+        known = self._known.get(shapes)
+        if known is not None:
+            return known[2]
+        programs = self._of_rank(self._rank_of(ranks))
+        sizes = programs.reader.read(first, self._arrays)
         function = programs.at(sizes)
-        if not any(is_open(tensor.shape) for tensor in first):
-            self._remember(tuple([tensor.shape for tensor in first]), sizes, programs, function)
-        return function
-
-    def _is_open(self, reader: SizeReader, tensors: tuple[Any, ...]) -> bool:
-        """Whether a tracer leaves one of the sizes open that are read."""
-        if not any(is_open(getattr(tensor, "shape", ())) for tensor in tensors):
-            return False
-        places = reader.places([tensor.ndim for tensor in tensors])
-        return is_open([tensors[argument].shape[axis] for argument, axis in places])
-
-    def _remember(self, key: Any, sizes: Sizes, programs: Programs, function: CompiledFunction) -> None:
-        """Know the function of some shapes; forget those whose functions are not kept any more."""
         if len(self._known) >= _MOST_KNOWN:
             self._known.clear()
-        known = {k: each for k, each in self._known.items() if each[0] in each[1]}
-        self._known = known | {key: (sizes, programs, function)}
+        forgotten = [key for key, each in self._known.items() if each[0] not in each[1]]
+        for key in forgotten:
+            del self._known[key]
+        self._known[shapes] = sizes, programs, function
+        return function
 
     def _first_batch(self, tensors: tuple[Any, ...], named: Mapping[str, Any]) -> tuple[Any, ...]:
         """The arguments in order, without those of a second batch."""
@@ -156,32 +147,22 @@ class AnySizeFunction(CompiledFunction):
         count = len(self.arguments)
         if len(tensors) > count and self._job.pairs:
             tensors = tensors[:count]
-        reader, _ = self._of_rank(len(self._source.any_size))
+        reader = self._of_rank(len(self._source.any_size)).reader
         return tuple(reader.signature.collect(tensors, mine))
-
-    def _rank(self, tensors: tuple[Any, ...]) -> int:
-        """How many open sizes tensors have, of a source that takes any number."""
-        return self._rank_of(tuple([getattr(tensor, "ndim", 0) for tensor in tensors]))
 
     def _rank_of(self, ranks: tuple[int, ...]) -> int:
         """How many open sizes there are for arguments with so many axes."""
         least = len(self._source.any_size)
         if not self._source.any_rank:
             return least
-        axes = self._of_rank(least)[0].signature.axes.values()
+        axes = self._of_rank(least).reader.signature.axes.values()
         return least + max([0, *(rank - len(each) for rank, each in zip(ranks, axes, strict=True))])
 
-    def _of_rank(self, rank: int) -> tuple[SizeReader, Programs]:
-        """What reads so many sizes, and what keeps their functions."""
+    def _of_rank(self, rank: int) -> Programs:
+        """What reads so many sizes and keeps their functions."""
         found = self._ranks.get(rank)
         if found is None:
-            source, job = self._source.of_rank(rank), self._job
-            probe = Probe.of(source, source.any_size, job.forward)
-            opened = probe.independent()
-            assert opened is not None
-            derived = job.derived(opened.network, source.at(source.any_size))
-            reader = SizeReader(self.op, source, probe, opened, derived.network, derived.axes, job.forward)
-            found = self._ranks[rank] = reader, Programs(source, job, probe.varying)
+            found = self._ranks[rank] = Programs(SizeReader(self._source.of_rank(rank), self._job))
         return found
 
     # -- as a value ----------------------------------------------------------------------------------
@@ -193,7 +174,7 @@ class AnySizeFunction(CompiledFunction):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A pickle makes its plans anew: they follow from what it is of."""
-        return AnySizeFunction, (self.op, self._source, self._job, self._default)
+        return AnySizeFunction, (self._source, self._job, self._default)
 
     def __repr__(self) -> str:
         arguments, sizes = ", ".join(self.arguments), ", ".join(self.sizes)
@@ -223,7 +204,7 @@ class AnySizeFunction(CompiledFunction):
             raise ArgumentError(
                 f"sizes {given or sizes} are given but {', '.join(names) or 'none'} are needed; call at({wanted})"
             )
-        return self._of_rank(len(names))[1].at(tuple([number for number in numbers if number is not None]))
+        return self._of_rank(len(names)).at(tuple([number for number in numbers if number is not None]))
 
     @property
     def sizes(self) -> tuple[str, ...]:
@@ -233,10 +214,7 @@ class AnySizeFunction(CompiledFunction):
     @property
     def variants(self) -> Variants:
         """The plans that were made, for which sizes, by which kernels: print it."""
-        every = [programs.variants for _, programs in self._ranks.values()]
-        made = tuple(variant for each in every for variant in each.made)
-        kept = tuple(sizes for each in every for sizes in each.kept)
-        return Variants(made, kept, sum(each.plannings for each in every))
+        return sum((programs.variants for programs in self._ranks.values()), Variants())
 
     def __getattr__(self, name: str) -> Any:
         """What the function of the expected sizes has; without these, what one with symbols in their place has."""
@@ -244,6 +222,14 @@ class AnySizeFunction(CompiledFunction):
             raise AttributeError(name)
         if self._default is not None:
             return getattr(self.at(*self._default), name)
+        return self._with_symbols(name)
+
+    def _with_symbols(self, name: str) -> Any:
+        """What a function with symbols in place of the sizes has.
+
+        Raises:
+            UnknownSizeError: there is none.
+        """
         try:
             if name in ("network", "stages"):
                 return getattr(self._derived, name)
@@ -260,14 +246,17 @@ class AnySizeFunction(CompiledFunction):
 
     @cached_property
     def cost(self) -> Cost:
-        """Exact counts of a call; without a size, multiplications are a formula, and `cost.at` measures the peak."""
+        """Exact counts; without a size multiplications are a formula, and `cost.at` counts for the function of one."""
         if self._default is not None:
             return self.at(*self._default).cost
-        return Cost(multiplications_of(self.plan, self.program), None, self._peak_at)
+        plan, program = self._with_symbols("plan"), self._with_symbols("program")
+        return Cost(multiplications_of(plan, program), None, guards_of(plan), self._count)
 
-    def _peak_at(self, values: Mapping[str, int]) -> int:
+    def _count(self, values: Mapping[str, int]) -> Cost:
+        """The counts of the function of a size, the peak as it is measured."""
         function = self.at(*[evaluate(symbol(name), values) for name in self.sizes])
-        return measured_peak(function.plan, function.program, values)
+        most = measured_peak(function.plan, function.program, values)
+        return Cost(multiplications_at(function.plan, function.program, values), most)
 
     @property
     def guards(self) -> Guards:
@@ -290,30 +279,3 @@ class AnySizeFunction(CompiledFunction):
             TnconvError: the operation cannot be compiled with symbols.
         """
         return self._job.compiled(self._source.symbolic())
-
-
-def of_any_size(
-    source: OpenSource, operation: ops.Operation, options: Options, wrt: str | None = None
-) -> AnySizeFunction:
-    """The function of a source with open sizes.
-
-    Args:
-        source: what is compiled.
-        operation: of it.
-        options: how; their hints may have all open sizes, or none.
-        wrt: name of the argument that the operation is by.
-
-    Raises:
-        PlanError: there are hints for some of these sizes only.
-        TnconvError: the operation is not defined for the source.
-    """
-    hints = dict(options.hints)
-    given = {name: hints.pop(name) for name in source.names if name in hints}
-    missing = [name for name in source.names if name not in given]
-    if given and missing:
-        raise PlanError(
-            f"hints are given for {', '.join(given)} but not for {missing[0]}; give hints for all of "
-            f"{', '.join(source.names)}, or none"
-        )
-    job = OpenJob(operation, replace(options, hints=hints), wrt)
-    return AnySizeFunction(operation.name, source, job, None if missing else tuple(given.values()))

@@ -4,11 +4,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from tnconv.backends.backend import Choice
-from tnconv.compiler.bind_sizes import Binding
+from tnconv.compiler.any_size.bind_sizes import Binding
+from tnconv.compiler.any_size.probe import Opened, Probe
 from tnconv.compiler.candidate import Candidate
 from tnconv.compiler.driver import Derived
 from tnconv.compiler.function import CompiledFunction
-from tnconv.compiler.open_source import Opened, Probe
 from tnconv.errors import TnconvError
 from tnconv.ir import Expression
 from tnconv.spec import Layer

@@ -1,15 +1,15 @@
 """Which input size a call has, read off the shapes of its tensors."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cached_property, lru_cache
 from typing import Any
 
 from tnconv.backends.arrays import Arrays
-from tnconv.compiler.batches import BatchAxes
-from tnconv.compiler.open_source import Opened, OpenSource, Probe, Sizes, sizes_of
-from tnconv.compiler.source import Source
+from tnconv.backends.signature import Signature
+from tnconv.compiler.any_size.open_source import OpenSource, Sizes
+from tnconv.compiler.any_size.probe import Opened, Probe, sizes_of
+from tnconv.compiler.driver import Derived, Job
 from tnconv.errors import ArgumentError, TnconvError
-from tnconv.ir import Expression
 from tnconv.program import SizeOf
 from tnconv.program.size_symbols import bindings
 
@@ -21,29 +21,35 @@ class SizeReader:
     output size. Where several could be meant and the value depends on which, a call is refused.
 
     Args:
-        op: name of the operation.
         source: what has open sizes.
-        probe: how its forward network depends on them.
-        opened: that with symbols.
-        network: of the operation, with these symbols.
-        batch: the batch axes of the arguments.
-        forward_of: the forward network of the source with sizes.
+        job: what is asked of it.
     """
 
-    def __init__(
-        self,
-        op: str,
-        source: OpenSource,
-        probe: Probe,
-        opened: Opened,
-        network: Expression,
-        batch: BatchAxes | None,
-        forward_of: Callable[[Source], Expression],
-    ) -> None:
-        self.op, self.source, self.probe, self.opened, self.forward_of = op, source, probe, opened, forward_of
-        self.network, self.batch = network, batch
-        self.signature = source.signature(network)
+    def __init__(self, source: OpenSource, job: Job) -> None:
+        self.op, self.source, self.job = job.operation.name, source, job
         self._candidates = lru_cache(maxsize=1024)(self._search)
+
+    @cached_property
+    def probe(self) -> Probe:
+        """How the forward network depends on the sizes."""
+        return Probe.of(self.source, self.source.any_size, self.job.forward)
+
+    @cached_property
+    def opened(self) -> Opened:
+        """The forward network with symbols."""
+        found = self.probe.independent()
+        assert found is not None
+        return found
+
+    @cached_property
+    def _derived(self) -> Derived:
+        """The operation, with these symbols."""
+        return self.job.derived(self.opened.network, self.source.at(self.source.any_size))
+
+    @cached_property
+    def signature(self) -> Signature:
+        """The arguments, with these symbols."""
+        return self.source.signature(self._derived.network)
 
     @cached_property
     def _bindings(self) -> dict[str, SizeOf]:
@@ -65,13 +71,10 @@ class SizeReader:
             ArgumentError: a size cannot be read off any.
         """
         self._check_readable()
-        order = list(self.signature.axes)
-        single = [
-            (place, axis)
-            for place, rank, axis in (self.batch.arguments if self.batch else ())
-            if ranks[place] < rank
-        ]
-        gone = dict(single)
+        order, batch = list(self.signature.axes), self._derived.axes
+        gone = {
+            place: axis for place, rank, axis in (batch.arguments if batch else ()) if ranks[place] < rank
+        }
         found = []
         for own, other, _ in self._meant:
             each = self._bindings[own or other or ""]
@@ -99,7 +102,7 @@ class SizeReader:
             mine = [s for s, index in self.opened.symbols.items() if index in changes]
             own = next((s for s in mine if self.opened.symbols[s] == first), None)
             other = next((s for s in mine if s in self._bindings), None)
-            needed = any(s in self.network.symbols for s in mine if s != other)
+            needed = any(s in self._derived.network.symbols for s in mine if s != other)
             found.append((own if own in self._bindings else None, other, needed))
         return tuple(found)
 
@@ -113,8 +116,8 @@ class SizeReader:
         Raises:
             ArgumentError: an argument has another number of axes or of channels, or no size or several fit.
         """
-        single = self.batch is not None and self.batch.missing(tensors)
-        whole = self.batch.added(tensors, arrays) if single and self.batch is not None else tensors
+        batch = self._derived.axes
+        whole = batch.added(tensors, arrays) if batch is not None and batch.missing(tensors) else tensors
         self._check_readable()
         values = self.signature.check(whole, arrays, mixed=True)
         return tuple([self._size(place, values) for place in range(len(self.source.names))])
@@ -174,7 +177,7 @@ class SizeReader:
         """The size of an index where one open size is another."""
         sizes = (*self.probe.sizes[:place], size, *self.probe.sizes[place + 1 :])
         try:
-            found = sizes_of(self.forward_of(self.source.at(sizes)))[index]
+            found = sizes_of(self.job.forward(self.source.at(sizes)))[index]
         except TnconvError:
             return None
         return found if isinstance(found, int) else None
