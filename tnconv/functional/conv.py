@@ -6,9 +6,9 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-from tnconv.api import compile
 from tnconv.backends.torch.numerics.depthwise import NATIVE
 from tnconv.functional import by_torch
+from tnconv.functional.by_size import compiled_layer
 from tnconv.functional.compiled_calls import (
     Shape,
     cached,
@@ -130,7 +130,7 @@ def _conv(
     )
     if alone:
         return _without_channels(spec)
-    return compile(spec.spelled_out())
+    return compiled_layer(spec.spelled_out())
 
 
 _convolved = with_weight(_conv, by_torch.conv, "padding_mode")

@@ -4,9 +4,9 @@ from typing import Any
 
 from torch import Tensor
 
-from tnconv.api import compile
 from tnconv.compiler.function import CompiledFunction
 from tnconv.functional import by_torch
+from tnconv.functional.by_size import compiled_layer
 from tnconv.functional.compiled_calls import (
     Shape,
     cached,
@@ -129,7 +129,7 @@ def _conv_transpose(
         groups=groups,
         bias=bias is not None,
     )
-    return compile(spec.spelled_out())
+    return compiled_layer(spec.spelled_out())
 
 
 _convolved = with_weight(_conv_transpose, by_torch.conv_transpose)

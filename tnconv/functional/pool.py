@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tnconv.api import compile
 from tnconv.compiler.function import CompiledFunction
 from tnconv.functional import by_torch
+from tnconv.functional.by_size import compiled_layer
 from tnconv.functional.compiled_calls import (
     OpenSizes,
     Shape,
@@ -151,7 +151,7 @@ def _pool(
     spec = of_numbers(made)
     if over and divisor is None:
         spec = replace(spec, divisor=math.prod(spec.kernel_sizes))
-    return compile(spec.spelled_out())
+    return compiled_layer(spec.spelled_out())
 
 
 def _differ(spec: PoolSpec, counted: bool) -> bool:

@@ -6,10 +6,10 @@ from typing import Any
 
 from torch import Tensor
 
-from tnconv.api import compile
 from tnconv.compiler.function import CompiledFunction
 from tnconv.errors import ArgumentError, SpecError
 from tnconv.functional import by_torch
+from tnconv.functional.by_size import compiled_layer
 from tnconv.functional.compiled_calls import (
     OpenSizes,
     Shape,
@@ -103,7 +103,7 @@ def _unfold(
     dims: int, sizes: Shape, kernel_size: Any, dilation: Any, padding: Any, stride: Any
 ) -> CompiledFunction:
     check_axes(sizes, spatial_axes(dims))
-    return compile(_spec(sizes[0], tuple(sizes[1:]), kernel_size, dilation, padding, stride))
+    return compiled_layer(_spec(sizes[0], tuple(sizes[1:]), kernel_size, dilation, padding, stride))
 
 
 @cached
@@ -124,7 +124,7 @@ def _fold(
             f"input has {sizes[1]} columns but output_size {one.input_sizes} has {windows} windows; give one column "
             "for each, or change output_size, dilation, padding or stride"
         )
-    return compile(replace(one, channels=sizes[0] // cells), "input_vjp")
+    return compiled_layer(replace(one, channels=sizes[0] // cells), "input_vjp")
 
 
 def _full(output_size: Any, kernel_size: Any, *others: Any) -> Shape:

@@ -1,4 +1,4 @@
-"""The value of a factorised convolution: one network of input and factors, compiled once for each input size."""
+"""The value of a factorised convolution: one network of input and factors, one plan for many input sizes."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -8,17 +8,24 @@ import torch
 from torch import Tensor
 
 from tnconv.api import compile
+from tnconv.compiler.any_size.open_source import OpenSource
+from tnconv.compiler.compile_cache import CompileCache
 from tnconv.compiler.function import CompiledFunction
+from tnconv.compiler.source import Source
 from tnconv.errors import ArgumentError
 from tnconv.functional import by_torch
+from tnconv.functional.by_size import BySize
 from tnconv.functional.compiled_calls import OpenSizes, cached, without_batch
 from tnconv.functional.visible import VisibleLayer
 from tnconv.ir import Expression, Network
 from tnconv.nn.tensorised.factors import Family, WeightShape, layer_network
 from tnconv.spec import ConvSpec
+from tnconv.spec.fields import size_names
 
 Shape = tuple[int, ...]
 SampledBy = Callable[..., Tensor | None] | None
+
+_LAYERS = CompileCache(128)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,14 +59,43 @@ class Description:
         return layer_network(spec, self.weight_network(), f"{self.family.name}_conv{spec.spatial_dims}d")
 
 
+class OpenDescription(OpenSource):
+    """A layer for inputs of any size."""
+
+    def __init__(self, description: Description) -> None:
+        spec = description.spec
+        self.description, self.any_size, self.periods = description, spec.input_sizes, spec.strides
+        self.names = size_names(spec.spatial_dims)
+
+    def at(self, sizes: Shape) -> Source:
+        """The network for an input size."""
+        return self._with(sizes)
+
+    def symbolic(self) -> Source:
+        """The network with symbols."""
+        return self._with(self.names)
+
+    def _with(self, sizes: tuple[Any, ...]) -> Source:
+        network = self.description.network(replace(self.description.spec, input_size=sizes))
+        return Source(None, network, False)
+
+
 @cached
 def layer_function(
     description: Description, sizes: Shape, device: str, still: frozenset[str] | None
 ) -> CompiledFunction:
     """The function of a layer; if `still` is given, for training where all but these need a gradient."""
-    network = description.network(replace(description.spec, input_size=sizes))
-    return compile(
-        network,
+    key = (description, device, still)
+    layer = _LAYERS.get(key, lambda: _by_size(*key))
+    return (_by_size(*key) if description.autotune else layer).at(sizes)  # each size is timed for itself
+
+
+def _by_size(description: Description, device: str, still: frozenset[str] | None) -> BySize:
+    source = OpenDescription(description)
+    network = source.at(description.spec.input_sizes).network
+    assert network is not None
+    return BySize(
+        source,
         planner=description.planner,
         hints={"N": description.batch_hint},
         device=device,
