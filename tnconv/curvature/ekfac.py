@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from contextlib import closing
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from tnconv.curvature.blocks import AnyBlock, EigenBlock
@@ -23,7 +22,7 @@ from tnconv.curvature.losses import LossLike, loss_of
 from tnconv.curvature.matrix import Matrix
 from tnconv.curvature.models import Model, ModelLike, Names
 from tnconv.curvature.processes import add_up, own_seed
-from tnconv.curvature.quantities import Columns
+from tnconv.curvature.quantities import Columns, stacked
 from tnconv.curvature.run import run
 from tnconv.curvature.sums import Sums
 from tnconv.errors import ArgumentError
@@ -129,7 +128,7 @@ def _values(layers: Layers, block: EigenBlock, places: Sequence[int], z: Columns
         options = {"bias": "joint" if joint else "separate", "groups": "average" if average else "block"}
         function = use.function("ekfac_eigenvalues", convention="sum", **options)
         assert block.Q_A is not None
-        return function(use.x, torch.stack([each[places[0]] for each in z]), block.Q_G, block.Q_A)
+        return function(use.x, stacked(z, places[0]), block.Q_G, block.Q_A)
     rows = [layers.rows(name, z, shape) for name, shape in zip(names, block.place.shapes, strict=True)]
     stacks = [each.flatten(0, 1).movedim(0, -1) for each in rows]  # [*shape, (v n)]
     return block.turned(block.place.pack(stacks)).square().sum(3)

@@ -149,11 +149,9 @@ class Matrix:
 
     def bias_rows(self, z: Sequence[Tensor]) -> Tensor:
         """Per-example gradients of the bias, `[v, n, features]`."""
-        stacked = torch.stack(list(z))
-        axis = -1 if isinstance(self.spec, LinearSpec) else 2
-        features = stacked.movedim(axis, 2)
-        sums = features.flatten(3).sum(3) if features.dim() > 3 else features
-        return split(sums, 1, (self.n, self.images)).sum(2) if self.images > 1 else sums
+        axis = -1 if isinstance(self.spec, LinearSpec) else 1
+        found = torch.stack([_sums(each, axis) for each in z])
+        return split(found, 1, (self.n, self.images)).sum(2) if self.images > 1 else found
 
     def input_sums(self, average: bool) -> Tensor:
         """Patches summed over positions, `[n, g, (c k)]`: the weight's gradient of one output channel a group.
@@ -179,6 +177,12 @@ class Matrix:
     def weight_gradient(self, z: Tensor) -> Tensor:
         """The gradient of the weight, summed over examples."""
         return self.function("weight_vjp")(self.x, z)
+
+
+def _sums(grad: Tensor, axis: int) -> Tensor:
+    """A gradient `[n, *]` summed over all but examples and an axis."""
+    others = [place for place in range(1, grad.dim()) if place != axis % grad.dim()]
+    return grad.sum(others) if others else grad
 
 
 @lru_cache(maxsize=1024)

@@ -58,7 +58,7 @@ def squares(layers: Layers, name: str, z: Columns, shape: Sequence[int]) -> Tens
         return layers.rows(name, z, shape).square().sum((0, 1))
     use = layers.uses[place]
     assert isinstance(use, Matrix)
-    return use.function("ggn_diagonal")(use.x, torch.stack([each[place] for each in z]))
+    return use.function("ggn_diagonal")(use.x, stacked(z, place))
 
 
 def gram(
@@ -77,15 +77,20 @@ def gram(
     if place is not None and (second is None or _same(layers, second[0], name)):
         use = layers.uses[place]
         assert isinstance(use, Matrix)
-        given = [use.x, torch.stack([each[place] for each in z])]
+        given = [use.x, stacked(z, place)]
         if second is not None:
             other = second[0].uses[second[0].weights[name][0]]
             assert isinstance(other, Matrix)
-            given += [other.x, torch.stack([each[second[0].weights[name][0]] for each in second[1]])]
+            given += [other.x, stacked(second[1], second[0].weights[name][0])]
         return use.function("ggn_gram")(*given)
     rows = layers.rows(name, z, shape).flatten(2)
     others = rows if second is None else second[0].rows(name, second[1], shape).flatten(2)
     return _product(rows, others, ([2], [2]))
+
+
+def stacked(z: Columns, place: int) -> Tensor:
+    """The gradients of a call, `[v, n, *]`."""
+    return z[0][place].unsqueeze(0) if len(z) == 1 else torch.stack([each[place] for each in z])
 
 
 def _alone(layers: Layers, name: str) -> int | None:
