@@ -12,8 +12,8 @@ from math import prod
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
-from torch.distributed import _functional_collectives as collectives
 
 from tnconv.distributed.index_ranges import Range
 
@@ -93,9 +93,25 @@ def all_to_all(flat: Tensor, got: Sequence[int], sent: Sequence[int], group: Any
         twice = torch.view_as_real(flat).reshape(-1)
         found = all_to_all(twice, [2 * n for n in got], [2 * n for n in sent], group)
         return torch.view_as_complex(found.view(-1, 2))
-    moved = collectives.all_to_all_single(flat, list(got), list(sent), group)
-    arrived: Tensor = collectives.wait_tensor(moved)  # type: ignore[no-untyped-call]
-    return arrived
+    found: Tensor = _AllToAll.apply(flat, tuple(got), tuple(sent), group)
+    return found
+
+
+class _AllToAll(torch.autograd.Function):
+    """The collective itself; that of `torch.distributed._functional_collectives` takes 0.15 ms more."""
+
+    @staticmethod
+    def forward(
+        context: Any, flat: Tensor, got: tuple[int, ...], sent: tuple[int, ...], group: Any
+    ) -> Tensor:
+        context.back = sent, got, group
+        arrived = flat.new_empty(sum(got))
+        dist.all_to_all_single(arrived, flat.contiguous(), list(got), list(sent), group=group)
+        return arrived
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        return _AllToAll.apply(gradient, *context.back), None, None, None
 
 
 def _joined(parts: Sequence[Tensor], nothing: Tensor, axis: int) -> Tensor:
