@@ -3,8 +3,8 @@
 import os
 import pickle
 import re
+import signal
 import time
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,13 +12,13 @@ import torch
 import torch.distributed as dist
 
 import tnconv
+from tests.distributed.killed_runs import PATIENCE, begun, limited, outcomes, start, wait
 from tests.distributed.sharding_cases import CLOSE, GROUPED, distance, values_of
 from tests.processes import in_processes
 from tnconv.compiler.chunk_jobs import ChunkJob, put_together
-from tnconv.compiler.function import CompiledFunction
-from tnconv.distributed import run
+from tnconv.distributed import Interconnect, run
 from tnconv.distributed.finished_sums import Folder
-from tnconv.errors import ArgumentError, DistributedError, OperationError, PlanError
+from tnconv.errors import ArgumentError, OperationError, PlanError
 
 N = 5
 CHUNKED = (  # an operation, a memory limit, the number of chunks
@@ -28,11 +28,6 @@ CHUNKED = (  # an operation, a memory limit, the number of chunks
     ("weight_vjp", 1500, 3),
     ("forward", None, 1),
 )
-
-
-def limited(op: str, limit: int | None = 1000) -> CompiledFunction:
-    """An operation in chunks, of five examples."""
-    return tnconv.compile(GROUPED, op, memory_limit=limit, hints={"N": N})
 
 
 class Counted:
@@ -163,55 +158,51 @@ def test_nothing_is_counted_twice(tmp_path):
         folder.sums()
 
 
-def work(rank: int, folder: str) -> dict[str, Any]:
-    """Share out jobs; then rank 1 dies in the midst of them, and rank 0 goes on alone."""
+def work(rank: int) -> dict[Any, float]:
+    """Share out jobs."""
     shared = {}
     for op, limit, count in CHUNKED:
         fn = limited(op, limit)
         values = values_of(fn)
         shared[op, count] = distance(run(fn)(*values), fn(*values))
-    fn = limited("kfac_expand")
-    values = values_of(fn)
-    before = ChunkJob.__call__
-    numbers: list[int] = []
+    return shared
 
-    def call(job: ChunkJob, *tensors: torch.Tensor) -> torch.Tensor:
-        if rank == 1 and numbers:
-            os._exit(0)
-        numbers.append(job.number)
-        return before(job, *tensors)
 
-    ChunkJob.__call__ = call
+@pytest.mark.parametrize("ranks", [2, 4])
+def test_jobs_are_shared_out(tmp_path, ranks):
+    found = in_processes(ranks, tmp_path, work)
+    assert [len(each) for each in found] == [len(CHUNKED)] * ranks
+    assert all(error <= CLOSE for each in found for error in each.values())
+
+
+def test_a_rank_is_killed_and_others_go_on_later(tmp_path):
+    """Jobs that both had finished are not done again by four, and count once; the first job takes rank 0 long."""
+    first = start(tmp_path, 1, 2, pause=0.2)
+    wait(lambda: len(begun(tmp_path, 1, 1)) > 2)
+    os.kill(first[1].pid, signal.SIGKILL)
     begin = time.monotonic()
+    (message,) = outcomes(tmp_path, 1, first).values()
+    assert time.monotonic() - begin < PATIENCE
+    assert re.match(r"rank 0 of 2 waits for another that is lost \(.*finished sums are in ", message)
+    assert begun(tmp_path, 1, 0) == [0, 2, 4, 6, 8]
+    done = {int(n) for each in Folder(tmp_path / "sums").sums() for n in each.jobs.nonzero()}
+    assert {0, 1, 2, 3, 4, 6, 8} <= done < set(range(10))
+    assert outcomes(tmp_path, 2, start(tmp_path, 2, 4)) == dict.fromkeys(range(4), "equal")
+    assert set(begun(tmp_path, 2)) == set(range(10)) - done
+
+
+def test_what_is_explained_of_jobs():
+    fn = limited("kfac_expand", 700)
+    explained = run(fn).explain(*(each.to("meta") for each in values_of(fn)))
+    assert (explained.jobs, explained.most, explained.traffic) == (10, 10, ())
+    assert str(explained).startswith("conv1d.kfac_expand: 10 jobs, at most 10 for each of 1 ranks")
+    dist.init_process_group("fake", rank=0, world_size=4)
     try:
-        run(fn, resume=folder, every=0)(*values)
-        message = "nothing"
-    except DistributedError as error:
-        message = str(error)
-    took = time.monotonic() - begin
-    first = list(numbers)
-    numbers.clear()
-    alone = dist.new_group([0], use_local_synchronization=True)
-    found = run(fn, alone, resume=folder)(*values)
-    return {
-        "shared": shared,
-        "message": message,
-        "took": took,
-        "first": first,
-        "second": list(numbers),
-        "error": distance(found, fn(*values)),
-        "count": len(fn.jobs(N=N)),
-    }
-
-
-def test_a_rank_dies_and_the_others_go_on_later(tmp_path):
-    (tmp_path / "meet").mkdir()
-    (tmp_path / "sums").mkdir()
-    (found,) = in_processes(2, Path(tmp_path / "meet"), work, str(tmp_path / "sums"), lost=(1,))
-    assert all(error <= CLOSE for error in found["shared"].values())
-    assert re.match(r"rank 0 of 2 waits for another that is lost \(.*finished sums are in ", found["message"])
-    assert found["took"] < 60  # the time-out of the group
-    assert found["count"] == 5
-    assert found["first"] == [0, 2, 4]
-    assert found["second"] == [3]  # rank 1 had finished 1
-    assert found["error"] <= CLOSE
+        shared = run(fn).explain(*(each.to("meta") for each in values_of(fn)))
+    finally:
+        dist.destroy_process_group()
+    size = 8 * 2 * 6 * 6  # of the factor of two groups
+    assert (shared.jobs, shared.most) == (10, 3)
+    assert shared.compute == 3 * shared.job == pytest.approx(0.3 * explained.compute)
+    assert str(shared).splitlines()[1] == f"  result: added up; all-reduce, {2 * size * 3 // 4} bytes"
+    assert shared.collectives(Interconnect(1.0, 2.0)) == {"all-reduce": 4 + 0.5 * (2 * size * 3 // 4)}
