@@ -19,6 +19,7 @@ from tnconv.compiler.function import CompiledFunction
 from tnconv.curvature.example_axes import Examples, split
 from tnconv.curvature.factor import Factor, Split, split_of
 from tnconv.curvature.layer_calls import LayerCall, MatrixSpec
+from tnconv.ir import evaluate
 from tnconv.spec import ConvTransposeSpec, LinearSpec
 
 
@@ -126,6 +127,13 @@ class Matrix:
             return found(*(others[a] if a in others else next(rest) for a in found.arguments), **options)
 
         return filled
+
+    def multiplications(self, op: str) -> int:
+        """What an operation without columns takes for the batch; nothing is known of a factor."""
+        if isinstance(self.spec, Factor):
+            return 0
+        n = len(self.x)
+        return evaluate(compiled(self.spec, op, rounded(n)).plan.multiplications, {"N": n})
 
     def gradient(self, grad: Tensor) -> Tensor:
         """A gradient at the output of the call, with the examples in front: `[(n m), *]`."""

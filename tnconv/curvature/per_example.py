@@ -96,7 +96,7 @@ def gradient_norms(
     Rochette et al. 2019).
     """
     made = passed(model, loss, x, y, params, unsupported)
-    return _total(_squared(made, {}), made).sqrt()
+    return _total(_squared(made, {}, False), made).sqrt()
 
 
 def clipped_gradients(
@@ -139,7 +139,7 @@ def clipped_gradients(
     made = passed(model, loss, x, y, params, unsupported)
     limits = _limits(max_norm, clip, made.shapes)
     rows: dict[str, Tensor] = {}
-    squared = _squared(made, rows)
+    squared = _squared(made, rows, True)
     factors: dict[str, Tensor]
     if clip == "per_layer":
         factors = {name: _factor(squared[name].sqrt(), limits[name]) for name in squared}
@@ -157,10 +157,11 @@ def clipped_gradients(
     return found
 
 
-def _squared(made: Passed, rows: dict[str, Tensor]) -> dict[str, Tensor]:
+def _squared(made: Passed, rows: dict[str, Tensor], again: bool) -> dict[str, Tensor]:
     """Squared norms by parameter, `[n]` each; per-example gradients that are made on the way go to `rows`."""
     return {
-        name: squared_norms(made.layers, name, made.z, shape, rows) for name, shape in made.shapes.items()
+        name: squared_norms(made.layers, name, made.z, shape, rows, again)
+        for name, shape in made.shapes.items()
     }
 
 

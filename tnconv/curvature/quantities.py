@@ -14,10 +14,12 @@ from tnconv.curvature.factor import Factor
 from tnconv.curvature.matrix import Matrix
 
 Columns = Sequence[Sequence[Tensor]]  # for each column, the gradients of all calls
+_SMALL = 2**22  # numbers
+_WORTH = 64  # multiplications that take as long as to write and read a number
 
 
 def squared_norms(
-    layers: Layers, name: str, z: Sequence[Tensor], shape: Sequence[int], made: dict[str, Tensor]
+    layers: Layers, name: str, z: Sequence[Tensor], shape: torch.Size, made: dict[str, Tensor], again: bool
 ) -> Tensor:
     """Squared norms of the per-example gradients of a parameter, `[n]`.
 
@@ -27,14 +29,20 @@ def squared_norms(
         z: the gradients of all calls.
         shape: of the parameter.
         made: where the per-example gradients are kept, if they are made.
+        again: whether they are of use later, so that they are made where that takes little more.
     """
     place = _alone(layers, name)
-    if place is None:
+    use = None if place is None else layers.uses[place]
+    if place is None or not isinstance(use, Matrix) or (again and _rows_are_cheap(use, shape)):
         rows = made[name] = layers.rows(name, [z], shape)[0]
-        return rows.flatten(1).square().sum(1)
-    use = layers.uses[place]
-    assert isinstance(use, Matrix)
+        return torch.linalg.vector_norm(rows.flatten(1), dim=1).square()
     return use.function("gradient_norm")(use.x, z[place])
+
+
+def _rows_are_cheap(use: Matrix, shape: torch.Size) -> bool:
+    """Whether per-example gradients are small, and little to make against what norms without them take."""
+    numbers = use.n * shape.numel()
+    return numbers <= _SMALL and use.multiplications("gradient_norm") >= _WORTH * numbers
 
 
 def weighted_gradient(
