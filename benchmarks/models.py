@@ -3,13 +3,16 @@
     python -m benchmarks.models --models resnet18 --settings 32x32 --out results/
 
 All calls of a case go in turn (`benchmarks.timing`), forward and backward among them, so that a ratio is of one machine
-at one time. A peer that is not installed, or does not support a model, is left out. Every peer's numbers are compared
-with ours first, but for singd, whose hooks have no result: it is one backward pass that makes both factors. Writes
+at one time. `make bench-models` lets glibc keep memory that is freed (`MALLOC_TRIM_THRESHOLD_` and
+`MALLOC_MMAP_THRESHOLD_`), for all packages alike: without, whoever comes behind one that frees much pays for pages
+anew. A peer that is not installed, or does not support a model, is left out. Every peer's numbers are compared with
+ours first, but for singd, whose hooks have no result: it is one backward pass that makes both factors. Writes
 models.json, MODELS.md and a picture, and prints the table.
 """
 
 import argparse
 import json
+import os
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +23,7 @@ import torch
 from rich.console import Console
 from rich.progress import track
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 import tnconv.curvature as tc
 from benchmarks.machine import describe
@@ -257,13 +261,41 @@ def compiling(case: Case, quantities: Sequence[str]) -> Row:
     return {"model": case.name, "setting": case.setting, "seconds": seconds, "functions": functions}
 
 
+class Empty(TorchFunctionMode):
+    """A mode that does nothing: less than this no capture takes."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return func(*args, **(kwargs or {}))
+
+
+def capturing(case: Case, rounds: int) -> Row:
+    """Ratios of a forward pass that is captured, and of one in a mode that does nothing, to one that is not."""
+
+    def within(mode: Callable[[], Any]) -> Call:
+        def call() -> None:
+            with mode():
+                case.model(case.x)
+
+        return call
+
+    calls = {"captured": within(lambda: tc.capture(case.model)), "empty": within(Empty)}
+    made = race({"forward": lambda: case.model(case.x), **calls}, rounds, least=0.0)
+    ratios = {name: statistics.median(made.ratios(name, "forward")) for name in calls}
+    return {"model": case.name, "setting": case.setting, **ratios}
+
+
 def _processed(call: Call) -> float:
     start = time.process_time()
     call()
     return time.process_time() - start
 
 
-def report(rows: Sequence[Row], machine: dict[str, Any], compiles: Sequence[Row] = ()) -> str:
+def report(
+    rows: Sequence[Row],
+    machine: dict[str, Any],
+    compiles: Sequence[Row] = (),
+    captures: Sequence[Row] = (),
+) -> str:
     """The Markdown page."""
     names = sorted({name for row in rows for name in row["ratios"]} - {"tnconv"})
     lines = [
@@ -293,6 +325,15 @@ def report(rows: Sequence[Row], machine: dict[str, Any], compiles: Sequence[Row]
         f"- {row['model']}, {row['setting']}: {row['functions']} functions in {row['seconds']:.2f} s"
         for row in compiles
     ]
+    if captures:
+        lines += [
+            "",
+            "A forward pass that is captured, over one that is not; in brackets one in an empty mode of torch:",
+            "",
+        ]
+    lines += [
+        f"- {row['model']}, {row['setting']}: {row['captured']:.3f} ({row['empty']:.3f})" for row in captures
+    ]
     return "\n".join(lines) + "\n"
 
 
@@ -307,22 +348,26 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--plot", type=Path, help="an SVG file for the picture")
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
-    machine = {**describe("cpu", torch.float32), "threads": options.threads}
+    memory = ", ".join(f"{k}={v}" for k, v in sorted(os.environ.items()) if k.startswith("MALLOC_"))
+    machine = {**describe("cpu", torch.float32), "threads": options.threads, "allocator": memory or "as is"}
     made = list(cases(options.models, options.settings))
     first = {case.name: case for case in reversed(made)}.values()
     compiles = [compiling(case, options.quantities) for case in first]
+    captures = [capturing(case, options.rounds) for case in made]
     pairs = [(c, q) for c in made for q in options.quantities]
     rows: list[Row] = []
     for case, quantity in track(pairs, "measuring"):
         rows.append(measure(case, quantity, options.rounds))
         if options.out is not None:  # what is there already survives an interruption
             options.out.mkdir(parents=True, exist_ok=True)
-            content = {"machine": machine, "rows": rows, "compiled": compiles}
+            content = {"machine": machine, "rows": rows, "compiled": compiles, "captured": captures}
             (options.out / "models.json").write_text(json.dumps(content, indent=1, default=str) + "\n")
-            (options.out / "MODELS.md").write_text(report(rows, machine, compiles), encoding="utf-8")
+            (options.out / "MODELS.md").write_text(
+                report(rows, machine, compiles, captures), encoding="utf-8"
+            )
     if options.plot is not None:
         plot_models(rows, options.plot)
-    Console().print(report(rows, machine, compiles), markup=False)
+    Console().print(report(rows, machine, compiles, captures), markup=False)
 
 
 if __name__ == "__main__":
