@@ -124,9 +124,9 @@ def fitting(network: Expression, hints: Mapping[str, int]) -> dict[str, int]:
 
     Where none is, as the hints do not go together, whoever needs such a size says so.
     """
-    if not network.symbols:
-        return {}
     indices = [i for term in network.terms for i in term.indices if not isinstance(i.size, int)]
+    if all(i.size.is_Symbol and i.kind is not Kind.KERNEL for i in indices):
+        return {name: hints.get(name, DEFAULT_HINT) for name in network.symbols}
     others = {str(i.size) for i in indices if i.kind is not Kind.KERNEL}
     usual = {str(i.size): _KERNEL for i in indices if str(i.size) not in others} | dict(hints)
     made = {i.size for i in indices if not i.size.is_Symbol}

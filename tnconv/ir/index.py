@@ -20,6 +20,7 @@ from tnconv.ir.size import Size, as_size, check_name, normal, product
 _CONVENTIONAL = {letter: rank for rank, letter in enumerate("vngcd")}
 
 
+@lru_cache(maxsize=4096)
 def natural_key(name: str) -> tuple[tuple[int, int | str], ...]:
     """Sort key that orders `k2` before `k10`."""
     parts = re.findall(r"\d+|\D+", name)
@@ -190,6 +191,8 @@ class Axis:
     @property
     def is_group(self) -> bool:
         """Whether the indices cover the axis in row-major order, as `(g c)` says."""
+        if len(self.indices) == 1:
+            return self.start == 0 and self.strides == (1,) and self.size == self.indices[0].size
         return (
             self.start == 0
             and self.strides == _row_major(self.indices)
@@ -216,6 +219,8 @@ class Axis:
 
 
 def _row_major(indices: Sequence[Index]) -> tuple[Size, ...]:
+    if len(indices) == 1:
+        return (1,)
     strides: list[Size] = []
     stride: Size = 1
     for index in reversed(indices):

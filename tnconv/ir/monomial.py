@@ -19,7 +19,8 @@ class _Sympy:
     """The package, imported when something of it is asked for: that takes a quarter of a second."""
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(importlib.import_module("sympy"), name)
+        found = self.__dict__[name] = getattr(importlib.import_module("sympy"), name)
+        return found
 
 
 sympy: Any = _Sympy()
@@ -296,6 +297,8 @@ def _power(name: str, power: int) -> str:
 
 def is_sympy(value: object) -> bool:
     """Whether a value is an expression of sympy; none is where nobody has imported that."""
+    if type(value) is int or type(value) is Monomial:
+        return False
     return "sympy" in sys.modules and isinstance(value, sympy.Expr)
 
 

@@ -2,7 +2,7 @@
 
 import operator
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import cached_property
 
 from tnconv.ir import (
@@ -11,6 +11,7 @@ from tnconv.ir import (
     Index,
     Network,
     Node,
+    Pattern,
     Relational,
     Scale,
     Select,
@@ -24,6 +25,8 @@ from tnconv.ir.monomial import Monomial, Scalar, as_scalar
 from tnconv.ir.size import normal, symbol_names
 from tnconv.planner.count import count_factors
 from tnconv.planner.plan import DEFAULT_HINT, Operand, Plan, Step
+
+_rest = operator.attrgetter(*(f.name for f in fields(Pattern) if f.name not in ("left", "terms", "modulus")))
 
 
 class Binding:
@@ -89,6 +92,8 @@ class Binding:
 
     def relation(self, relation: Relational) -> Relational:
         """A relation with these values."""
+        if all(isinstance(index.size, int) for index in relation.indices):
+            return relation
         if isinstance(relation, Select):
             return replace(relation, left=self.index(relation.left), right=self.index(relation.right))
         terms = tuple([(a, self.index(x)) for a, x in relation.terms])
@@ -100,7 +105,8 @@ class Binding:
     def node(self, node: Node) -> Node:
         """A node with these values."""
         if isinstance(node, Tensor):
-            return replace(node, axes=tuple(map(self.axis, node.axes)))
+            axes = tuple(map(self.axis, node.axes))
+            return node if all(map(operator.is_, axes, node.axes)) else replace(node, axes=axes)
         return (
             replace(node, value=self.scalar(node.value)) if isinstance(node, Scale) else self.relation(node)
         )
@@ -118,9 +124,21 @@ class Binding:
     def _gives(self, network: Network, other: Network) -> bool:
         return (
             (network.name, network.real) == (other.name, other.real)
-            and tuple(map(self.node, network.nodes)) == other.nodes
+            and len(network.nodes) == len(other.nodes)
+            and all(map(self._gives_node, network.nodes, other.nodes))
             and tuple(map(self.axis, network.output)) == other.output
         )
+
+    def _gives_node(self, node: Node, other: Node) -> bool:
+        if isinstance(node, Pattern) and isinstance(other, Pattern):
+            rest = _rest(node) == _rest(other) and self.index(node.left) == other.left
+            terms = {self.index(x): a for a, x in node.terms}
+            return (
+                rest
+                and self.size(node.modulus or 0) == (other.modulus or 0)
+                and terms == {x: a for a, x in other.terms}
+            )
+        return self.node(node) == other
 
     def expression(self, expression: Expression) -> Expression:
         """A network or a sum with these values."""

@@ -27,14 +27,13 @@ class Opened:
     network: Expression
     symbols: Mapping[str, str]
 
-    def values(self, forward: Expression) -> dict[str, int] | None:
+    def binding(self, forward: Expression) -> Binding | None:
         """What the symbols are in a forward network; None where it is another network with these values, too."""
         sizes = sizes_of(forward)
         values = {name: sizes.get(index) for name, index in self.symbols.items()}
         known: dict[str, int] = {name: size for name, size in values.items() if isinstance(size, int)}
-        if len(known) < len(values) or not Binding(known).gives(self.network, forward):
-            return None
-        return known
+        binding = Binding(known)
+        return binding if len(known) == len(values) and binding.gives(self.network, forward) else None
 
 
 def sizes_of(network: Expression) -> dict[str, Size]:

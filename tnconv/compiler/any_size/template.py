@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from tnconv.backends.backend import Choice
-from tnconv.compiler.any_size.bind_sizes import Binding
 from tnconv.compiler.any_size.probe import Opened, Probe
 from tnconv.compiler.candidate import Candidate
 from tnconv.compiler.driver import Derived
@@ -35,10 +34,9 @@ class Template:
 
     def function(self, forward: Expression, spec: Layer | None) -> CompiledFunction | None:
         """The function for the sizes of a forward network, by the same plan; None where that is another network."""
-        values = self.opened.values(forward)
-        if values is None:
+        binding = self.opened.binding(forward)
+        if binding is None:
             return None
-        binding = Binding(values)
         network = binding.expression(self.derived.network)
         task = replace(self.candidate.task, network=network)
         chosen = replace(self.candidate, task=task, plan=binding.plan(self.candidate.plan))
@@ -46,8 +44,8 @@ class Template:
 
     def same_network(self, forward: Expression, network: Expression) -> bool:
         """Whether this is what passes make of a forward network."""
-        values = self.opened.values(forward)
-        return values is not None and Binding(values).gives(self.derived.network, network)
+        binding = self.opened.binding(forward)
+        return binding is not None and binding.gives(self.derived.network, network)
 
 
 def template_of(
@@ -64,19 +62,19 @@ def template_of(
     if chosen.chunk is not None or chosen.recomputed or function.samples:
         return None
     for opened in _opened(probe):
-        values = opened.values(probe.forward)
-        if values is None:
+        binding = opened.binding(probe.forward)
+        if binding is None:
             continue
         try:
             derived = derive(opened.network)
-            if not Binding(values).gives(derived.network, function.network):
+            if not binding.gives(derived.network, function.network):
                 continue
-            hints = {**chosen.task.hints, **values}
+            hints = {**chosen.task.hints, **binding.values}
             task = replace(chosen.task, network=derived.network, hints=hints)
             plans = [each.plan for each in task.candidates()]
         except TnconvError:
             continue
-        plan = next((each for each in plans if Binding(values).plan(each) == chosen.plan), None)
+        plan = next((each for each in plans if binding.plan(each) == chosen.plan), None)
         if plan is not None:
             only: dict[str, frozenset[str]] = {}
             for choice in (*(each.choice for each in function.program.decomposed), *function.program.choices):

@@ -66,7 +66,8 @@ def general(reader: SizeReader, sizes: Sizes) -> CompiledFunction:
     try:
         if opened is None:
             raise LoweringError(f"the shapes of its arguments ({reader.signature}) do not tell them")
-        values = opened.values(probe.forward) or {}
+        bound = opened.binding(probe.forward)
+        values = {} if bound is None else bound.values
         derived = job.derived(opened.network, source.at(sizes))
         options = replace(derived.options, training=False, frozen=frozenset(), constant=frozenset())
         task = Task.of(derived.network, replace(options, hints={**options.hints, **values}))

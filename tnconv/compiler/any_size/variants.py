@@ -273,6 +273,6 @@ class Programs:
     def _nearest(self, kind: Class, forward: Expression) -> Variant | None:
         """The plan for sizes that are nearest, of those that serve a network."""
         fit = [
-            v for v in self.made if v.template is not None and v.template.opened.values(forward) is not None
+            v for v in self.made if v.template is not None and v.template.opened.binding(forward) is not None
         ]
         return min(fit, key=lambda v: min(abs(kind.log - each.log) for each in v.classes), default=None)
