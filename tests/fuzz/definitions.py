@@ -97,5 +97,5 @@ def _factor(
 def _scale(op: str, convention: str, examples: int, positions: int) -> float:
     factor = tnconv.ops.get(op).factor
     assert factor is not None
-    found: float = eval(CONVENTIONS[convention][factor], {"N": examples, "T": positions})
-    return found
+    over = CONVENTIONS[convention][factor]
+    return 1 / (examples**over.examples * positions**over.positions)

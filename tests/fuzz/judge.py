@@ -162,7 +162,7 @@ def _expected(case: Case, arguments: dict[str, Tensor]) -> Tensor:
 def _of_no_examples(case: Case, got: Tensor) -> Tensor:
     """Sums over no examples are zero; what divides by their number is no number, in every cell."""
     options, factor = dict(case.options), tnconv.ops.get(case.op).factor
-    mean = factor and "N" in CONVENTIONS[options.get("convention", "kfac")][factor]
+    mean = factor and CONVENTIONS[options.get("convention", "kfac")][factor].examples
     return torch.full_like(got, torch.nan if mean else 0)
 
 

@@ -7,8 +7,8 @@ Eigenvalues are scaled so that they take the place of the products of the eigenv
 that are independent from position to position, `S_A ⊗ S_G / (N T)` is the sum of `vec(V) vec(V)ᴴ`.
 """
 
-import re
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from tnconv.errors import OperationError, meant
 from tnconv.ir import Size, product
@@ -16,26 +16,46 @@ from tnconv.ops.parts import Parts
 
 DEFAULT = "kfac"
 
-# convention -> kind of factor -> scale; the text of a scale pass with N and T in it.
-CONVENTIONS: Mapping[str, Mapping[str, str]] = {
+
+class Over(NamedTuple):
+    """The scale `1/(N**examples * T**positions)`."""
+
+    examples: int = 0
+    positions: int = 0
+
+    def text(self, examples: str = "N", positions: str = "T") -> str:
+        """The text of a scale pass, such as `1/(N*T**2)`.
+
+        Args:
+            examples: the text of N.
+            positions: the text of T.
+        """
+        powers = [(examples, self.examples), (positions, self.positions)]
+        factors = [base if power == 1 else f"{base}**{power}" for base, power in powers if power]
+        return f"1/{factors[0]}" if len(factors) == 1 else f"1/({'*'.join(factors)})" if factors else "1"
+
+
+_WHOLE, _EXAMPLES, _CELLS, _MEANS = Over(), Over(1), Over(1, 1), Over(1, 2)
+# convention -> kind of factor -> scale.
+CONVENTIONS: Mapping[str, Mapping[str, Over]] = {
     "kfac": {
-        "input expand": "1/(N*T)",
-        "input reduce": "1/(N*T**2)",
-        "output expand": "1/N",
-        "output reduce": "1/N",
-        "eigenvalues": "1/N",
+        "input expand": _CELLS,
+        "input reduce": _MEANS,
+        "output expand": _EXAMPLES,
+        "output reduce": _EXAMPLES,
+        "eigenvalues": _EXAMPLES,
     },
-    "kfc": {"input expand": "1/N", "output expand": "1/(N*T)", "eigenvalues": "1/N"},
-    "einconv": {"input expand": "1/N", "input reduce": "1/(N*T**2)"},
-    "backpack": {"input expand": "1/N", "output reduce": "1/N"},
-    "kfac_jax": {"input expand": "1/(N*T)", "output expand": "1/(N*T)", "eigenvalues": "1/(N*T)"},
-    "ekfac": {"input expand": "1/(N*T)", "output expand": "1/(N*T)", "eigenvalues": "1/(N*T)"},
+    "kfc": {"input expand": _EXAMPLES, "output expand": _CELLS, "eigenvalues": _EXAMPLES},
+    "einconv": {"input expand": _EXAMPLES, "input reduce": _MEANS},
+    "backpack": {"input expand": _EXAMPLES, "output reduce": _EXAMPLES},
+    "kfac_jax": {"input expand": _CELLS, "output expand": _CELLS, "eigenvalues": _CELLS},
+    "ekfac": {"input expand": _CELLS, "output expand": _CELLS, "eigenvalues": _CELLS},
     "sum": {
-        "input expand": "1",
-        "input reduce": "1",
-        "output expand": "1",
-        "output reduce": "1",
-        "eigenvalues": "1",
+        "input expand": _WHOLE,
+        "input reduce": _WHOLE,
+        "output expand": _WHOLE,
+        "output reduce": _WHOLE,
+        "eigenvalues": _WHOLE,
     },
 }
 
@@ -62,16 +82,15 @@ def scale_of(convention: str | None, factor: str | None, op: str, parts: Parts) 
             )
         return None
     chosen = check_convention(DEFAULT if convention is None else convention)
-    text = CONVENTIONS[chosen].get(factor)
-    if text is None:
+    over = CONVENTIONS[chosen].get(factor)
+    if over is None:
         fitting = [name for name, table in CONVENTIONS.items() if factor in table]
         raise OperationError(
             f"convention {chosen!r} does not define the scale of {op!r} ({factor}); use one of {', '.join(fitting)}"
         )
     examples = product(i.size for i in parts.indices(parts.batch))
     positions = product(i.size for i in parts.layout.positions) if parts.layout else 1
-    scale = re.sub("[NT]", lambda found: bracketed({"N": examples, "T": positions}[found[0]]), text)
-    return None if scale == "1" else scale
+    return over.text(bracketed(examples), bracketed(positions)) if any(over) else None
 
 
 def check_convention(convention: object) -> str:

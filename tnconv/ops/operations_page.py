@@ -13,7 +13,7 @@ from typing import Any
 from tnconv.errors import OperationError, SpecError
 from tnconv.ir import Expression, Tensor
 from tnconv.ir.network_printer import format_axes
-from tnconv.ops.conventions import CONVENTIONS, DEFAULT
+from tnconv.ops.conventions import CONVENTIONS, DEFAULT, Over
 from tnconv.ops.derive import derive
 from tnconv.ops.registry import AVERAGE, JOINT, Operation, aliases, operations
 from tnconv.ops.sampled_indices import KINDS
@@ -149,9 +149,9 @@ def _conventions() -> str:
     return table(header, rows)
 
 
-def _scaled(raw: str, scale: str) -> str:
+def _scaled(raw: str, scale: Over) -> str:
     """`S_A/(N T²)` for the scale `1/(N*T**2)`."""
-    return f"`{raw}{scale.removeprefix('1').replace('**2', '²').replace('*', ' ')}`"
+    return f"`{raw}{scale.text().removeprefix('1').replace('**2', '²').replace('*', ' ')}`"
 
 
 def _layers() -> str:
