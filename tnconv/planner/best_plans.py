@@ -15,6 +15,7 @@ from tnconv.planner.plan import Plan
 from tnconv.planner.prepare import Preparation
 from tnconv.planner.search import EXACT, Order, find_orders, largest, price
 from tnconv.planner.step_builder import StepBuilder
+from tnconv.planner.steps_price import steps_price
 from tnconv.planner.table import Nested
 from tnconv.planner.tree_steps import TreeSteps
 
@@ -222,4 +223,4 @@ def _cheapest(
         result = TreeSteps(trial, model, names).build(tree)
         trials.append((trial, names, result, largest(model, tree)))
     objective = models[0].objective
-    return min(trials, key=lambda trial: trial[0].cost(objective), default=None)
+    return min(trials, key=lambda trial: steps_price(trial[0].steps, objective, builder.values), default=None)

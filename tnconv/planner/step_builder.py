@@ -2,15 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from math import prod
 from typing import Any
 
 from tnconv.ir import Axis, Index, Relational, Select, fresh, group
 from tnconv.ir.monomial import Scalar
 from tnconv.planner.count import count_factors
-from tnconv.planner.hints import extent_of
-from tnconv.planner.objective import Objective
-from tnconv.planner.plan import Operand, Step, varying_operands
+from tnconv.planner.plan import Operand, Step
 
 
 class StepBuilder:
@@ -35,19 +32,6 @@ class StepBuilder:
         made = StepBuilder(set(self.taken), self.values, real=self.real)
         made.steps, made.shared, made.number = list(self.steps), dict(self.shared), self.number
         return made
-
-    def cost(self, objective: Objective) -> int:
-        """Of all steps so far by an objective, at the values."""
-        gradients, total = varying_operands(self.steps, objective.frozen), 0
-        changing = varying_operands(self.steps, objective.constant)
-        for step in self.steps:
-            if not changing[step.result]:
-                continue
-            count = prod(extent_of(f, self.values) if f != 0 else 0 for f in step.factors)
-            total += count * (1 + gradients[step.result] if objective.training else 1)
-            if objective.elements and len(step.operands) > 1:  # what prepares a leaf is in no price either
-                total += 2 * objective.elements * step.elements_at(self.values)
-        return total
 
     def add(
         self, operands: Sequence[Operand], relations: Sequence[Relational], legs: Sequence[Index]

@@ -9,9 +9,10 @@ import torch
 from tnconv.backends.arrays import Arrays, name_of
 from tnconv.backends.backend import Backend, Capability, Draft, How, Program
 from tnconv.errors import ArgumentError, PluginError
-from tnconv.ir import Expression, evaluate
-from tnconv.planner.objective import ELEMENTS
+from tnconv.ir import Expression
+from tnconv.planner.objective import Objective
 from tnconv.planner.plan import Plan
+from tnconv.planner.steps_price import steps_price
 
 try:
     import jax
@@ -70,6 +71,5 @@ class JaxBackend(Backend):
 
     def draft(self, plan: Plan, network: Expression, how: How) -> Draft:
         """`multiplications + 32·elements`, the planner's measure, decides: XLA tells no times."""
-        elements = sum(step.elements_at(how.hints) for step in plan.steps)
-        price = evaluate(plan.multiplications, how.hints) + ELEMENTS * elements
+        price = steps_price(plan.steps, Objective.of("time"), how.hints)
         return Draft(price, lambda: self.lower(plan, network, how))
