@@ -65,6 +65,7 @@ BUILTINS: Mapping[str, Mapping[str, str]] = {
         "fold": "tnconv.backends.torch.kernels.fold_kernel:Fold",
         "selected_windows": "tnconv.backends.torch.kernels.selected:SelectedWindows",
         "window_matmul": "tnconv.backends.torch.kernels.window_views:Windows",
+        "streamed_squares": "tnconv.backends.torch.kernels.product_squares:StreamedSquares",
         "gather_scatter": "tnconv.backends.torch.kernels.window_views:Cells",
     },
     PROGRAM_PASSES: {

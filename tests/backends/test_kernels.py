@@ -18,6 +18,7 @@ from tnconv.backends.torch.kernels import Kernel, Problem
 from tnconv.backends.torch.kernels.contract import Contract
 from tnconv.backends.torch.kernels.kernel_table import kernel_table
 from tnconv.backends.torch.lower import lower_with
+from tnconv.backends.torch.profile import Profile
 from tnconv.ir import Index, Network, Pattern, Tensor, group, parse_network
 from tnconv.ir import evaluate as evaluate_size
 from tnconv.ir.nodes import MODES
@@ -55,8 +56,11 @@ class Forced(Kernel):
 
 
 def single_step(network: Network) -> Plan:
-    """The plan that computes a network of one or two tensors at once."""
-    operands = tuple(Operand(t.argument, t.axes, t.conj) for t in network.tensors)
+    """The plan that computes a network of one or two tensors, or of two that are squared, at once."""
+    tensors = sorted(
+        network.tensors, key=lambda t: t.of is not None
+    )  # of a square, those of the product first
+    operands = tuple(Operand(t.argument, t.axes, t.conj) for t in tensors)
     step = Step("result", operands, network.patterns, network.output, network.scale)
     return Plan(network.name, network.shapes, (step,), ("result",), tables=network.tables)
 
@@ -84,7 +88,8 @@ def assert_every_kernel(network: Network, table: Mapping[str, Kernel] | None = N
     used = []
     for name, kernel in table.items():
         forced = Forced(kernel)
-        program = lower_with(plan, {"forced": forced, LAST_RESORT: table[LAST_RESORT]}, {"N": 3})
+        given = {"forced": forced, LAST_RESORT: table[LAST_RESORT]}
+        program = lower_with(plan, given, {"N": 3}, profile=Profile(streamed=1))
         if forced.used:
             assert_program(program, network)
             used.append(name)
@@ -229,6 +234,16 @@ def test_every_kernel_is_exercised() -> None:
 
 
 STEPS = {
+    "the squares of a product of windows": """network t {
+      index [n=3, c=2, d=3, i=7, i_2=7, k=3, o=5, o_2=5]
+      p = pattern [i = o + k]
+      p_2 = pattern [i_2 = o_2 + k]
+      x = input [n, c, i]
+      x_2 = input{of=x} [n, c, i_2]
+      y = cotangent [n, d, o]
+      y_2 = cotangent{of=y} [n, d, o_2]
+      output [d, c, k]
+    }""",
     "windows at the rows of a table": """network t {
       index [n=2, d=3, i1=7, i2=6, k1=3, k2=2, o1=4, o2=6, s1=3, s2=2]
       p1 = pattern [i1 = 2*o1 + k1 - 1]

@@ -12,20 +12,20 @@ from tnconv import ConvSpec
 from tnconv.backends.torch import torch_backend
 from tnconv.backends.torch.kernels.kernel_table import kernel_table
 from tnconv.backends.torch.lower import lower_with
-from tnconv.backends.torch.numerics import reductions, runtime
+from tnconv.backends.torch.numerics import runtime
 from tnconv.backends.torch.profile import Profile
 from tnconv.planner import fast_plans, parse_plan
+from tnconv.planner.decompose import streamed_squares
 from tnconv.testing import conv_specs
 
 # What is small is worth streaming, and calls of its own.
-FREE_CALLS = Profile(call=1e-3, streamed=1, gradient_work=1, gradients_large=1)
-KERNELS = ("matmul", "window_matmul", "gather_scatter")
+FREE_CALLS = Profile(call=1e-3, streamed=1, gradient_work=1, gradients_large=1, slice_cells=1)
+KERNELS = ("matmul", "window_matmul", "streamed_squares", "gather_scatter")
 
 
 @pytest.fixture
 def everything(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small products are streamed too, and small slices added one by one."""
-    monkeypatch.setattr(reductions, "_LEAST_SLICE", 1)
     monkeypatch.setattr(torch_backend, "profile_of", lambda _: FREE_CALLS)
 
 
@@ -43,7 +43,7 @@ def test_streams_what_is_squared(op: str, bias: str) -> None:
         both = [values_of(spec, dtype=dtype) for dtype in (torch.float64, torch.complex128)]
         network = tnconv.compile(spec, op, bias=bias).network
         for plan in fast_plans(network):
-            program = lower_with(plan, table, {}, profile=FREE_CALLS)
+            program = lower_with(plan, table, {}, profile=FREE_CALLS, rules=(streamed_squares,))
             seen.update(choice.kernel for choice in program.choices)
             for values in both:
                 want = wanted(spec, op, values, bias == "joint")
@@ -67,8 +67,9 @@ def test_streams_squares_with_and_without_conjugates(second: str, output: str) -
       result[{output}] = t1[n, c, d] * {"conj(t1)" if second else "t1"}[n, c, d]
       return result
     }}""")
-    program = lower_with(plan, kernel_table(), {}, profile=FREE_CALLS)
+    program = lower_with(plan, kernel_table(), {}, profile=FREE_CALLS, rules=(streamed_squares,))
     assert "rt.squares(" in program.source
+    assert len(program.lowered(plan).steps) == 1
     x, y = torch.randn(2, 3, 4, dtype=torch.complex128), torch.randn(2, 4, 5, dtype=torch.complex128)
     product = x @ y.conj()
     square = (product * (product.conj() if second else product)).sum((1, 2) if output == "n" else 0)
@@ -98,20 +99,14 @@ def test_streaming_takes_one_example_at_a_time() -> None:
 
 @pytest.mark.parametrize("places", [(0,), (1,), (2,), (0, 1), (1, 2), (0, 2), (0, 1, 2)])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.complex128, torch.bfloat16])
-def test_dot_and_slice_sum(
-    places: tuple[int, ...], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(reductions, "_LEAST_SLICE", 1)
+def test_dot_and_slice_sum(places: tuple[int, ...], dtype: torch.dtype) -> None:
     a, b = (torch.randn(3, 4, 5).to(dtype) for _ in range(2))
     tolerance = 3e-2 if dtype == torch.bfloat16 else 1e-12
-    torch.testing.assert_close(
-        runtime.dot(a, b, places), (a * b).sum(places), rtol=tolerance, atol=tolerance * 4
-    )
+    for slices in {False, places in ((0,), (0, 1))}:
+        got = runtime.dot(a, b, places, slices=slices)
+        torch.testing.assert_close(got, (a * b).sum(places), rtol=tolerance, atol=tolerance * 4)
     torch.testing.assert_close(
         runtime.slice_sum(a, places), a.sum(places), rtol=tolerance, atol=tolerance * 4
-    )
-    torch.testing.assert_close(
-        runtime.axis_sums(a, places), a.sum(places), rtol=tolerance, atol=tolerance * 4
     )
 
 
@@ -144,6 +139,8 @@ def test_gradients_of_examples_one_by_one(groups: int, monkeypatch: pytest.Monke
 )
 def test_what_is_streamed_is_not_priced_as_written(spec: ConvSpec, op: str, hints: dict[str, int]) -> None:
     """Products of positions win where a product must be written to be squared, not where it is streamed."""
-    chosen = tnconv.compile(spec, op, hints=hints, device="cpu").program.choices
-    assert [choice.kernel for choice in chosen][-1] == "streamed squares"
-    assert len(chosen) == 2
+    function = tnconv.compile(spec, op, hints=hints, device="cpu")
+    assert [choice.kernel for choice in function.program.choices] == ["streamed squares"]
+    (merged,) = function.program.decomposed
+    assert dict(merged.candidates).keys() == {"streamed squares", "one step after the other"}
+    assert function.plan.steps == merged.steps

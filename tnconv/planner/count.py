@@ -8,7 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from math import gcd
 from typing import TypeVar
 
-from tnconv.ir import Index, Relational, Size
+from tnconv.ir import Index, Relational, Size, product
+from tnconv.ir.size import normal
 from tnconv.planner.hints import extent_of
 from tnconv.planner.plan import Operand
 
@@ -74,6 +75,8 @@ def count_factors(
     """
     if len(operands) < 2:
         return (0,)
+    if len(operands) > 2:
+        return _square_factors(operands, relations, values)
     indices = dict.fromkeys(i for operand in operands for i in operand.indices)
     rows = connected(relations, indices)
     if rows:
@@ -82,3 +85,24 @@ def count_factors(
         for gone in determined([r.zero_form for r in rows], order):
             del indices[gone]
     return tuple(i.size for i in indices)
+
+
+def is_square(operands: Sequence[Operand]) -> bool:
+    """Whether operands are those of a product and then those of the same product once more."""
+    half = len(operands) // 2
+    return half == 2 and [o.source for o in operands[:half]] == [o.source for o in operands[half:]]
+
+
+def _square_factors(
+    operands: Sequence[Operand], relations: Sequence[Relational], values: Mapping[str, int]
+) -> tuple[Size, ...]:
+    """The same of a product of two that is multiplied by itself cell by cell: that of the product, and its cells."""
+    first, second = ({i for o in half for i in o.indices} for half in (operands[:2], operands[2:]))
+    own = [r for r in relations if second.difference(first).isdisjoint(r.indices)]
+    others = {i for r in relations if first.difference(second).isdisjoint(r.indices) for i in r.indices}
+    factors = count_factors(operands[:2], own, values)
+    legs = dict.fromkeys(
+        (*(i for o in operands[:2] for i in o.indices), *(i for r in own for i in r.indices))
+    )
+    cells = product(i.size for i in legs if i in second | others)
+    return (normal(product(factors) + cells),)

@@ -1,7 +1,7 @@
 """Plan: which contraction after which, with exact costs, and no word about a backend.
 
-A step is a small network of its own: one or two operands (arguments or results of earlier steps), the
-relations that it absorbs, and the legs of its result. So every step has a meaning that the reference
+A step is a small network of its own: one or two operands (arguments or results of earlier steps), or those of a product
+twice, the relations that it absorbs, and the legs of its result. So every step has a meaning that the reference
 backend can compute, and a plan is a straight line of such steps. Counts are products that are multiplied
 out only when somebody asks: sympy takes 100 microseconds for what a plan seldom needs.
 """
@@ -47,7 +47,7 @@ class Step:
 
     Args:
         result: name of the result.
-        operands: none, one or two.
+        operands: none, one or two; four of a product that is multiplied by itself, or by its conjugate.
         relations: the patterns that are absorbed in this step.
         output: axes of the result.
         scale: a number the result is multiplied by.
@@ -64,8 +64,8 @@ class Step:
 
     @cached_property
     def network(self) -> Network:
-        """The step as a network, its operands called `a` and `b`."""
-        named = zip("ab", self.operands, strict=False)
+        """The step as a network, its operands called `a`, `b`, `c` and `d`."""
+        named = zip("abcd", self.operands, strict=False)
         nodes = [Tensor(name, Role.INPUT, o.axes, of=o.source, conj=o.conj) for name, o in named]
         scales = () if self.scale == 1 else (Scale("s", self.scale),)
         return Network(self.result, (*nodes, *self.relations, *scales), self.output)
@@ -190,6 +190,18 @@ class Plan:
     def reals(self) -> tuple[bool, ...]:
         """Whether each of what is returned is real."""
         return (self.real, *(self.also_real or (False,) * len(self.also)))
+
+    @cached_property
+    def readers(self) -> dict[str, Step]:
+        """The step that reads a result, by that, where nobody else does: however often it does, and unless returned."""
+        found: dict[str, list[Step]] = {
+            step.result: [] for step in self.steps if step.result not in self.returned
+        }
+        for step in self.steps:
+            for source in dict.fromkeys(operand.source for operand in step.operands):
+                if source in found:
+                    found[source].append(step)
+        return {name: steps[0] for name, steps in found.items() if len(steps) == 1}
 
     def leading_to(self, results: Collection[str]) -> tuple[Step, ...]:
         """The steps that some results depend on, in order."""

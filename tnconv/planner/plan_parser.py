@@ -26,7 +26,7 @@ from tnconv.ir import Index, Relational, Size, as_size, parse_expression
 from tnconv.ir.monomial import ONE, Scalar, as_scalar
 from tnconv.ir.network_parser import Lines, parse_axes, parse_index_line, parse_relation
 from tnconv.ir.size import NETWORK_NAME, check_name, symbol_names
-from tnconv.planner.count import count_factors
+from tnconv.planner.count import count_factors, is_square
 from tnconv.planner.hints import hint_values
 from tnconv.planner.plan import Operand, Plan, Slice, Step
 
@@ -149,8 +149,10 @@ def _step(line: str, indices: Mapping[str, Index], values: Mapping[str, int]) ->
         if rest and not rest.startswith("* "):
             raise NetworkError(f"expected '*' before {rest!r}")
         rest = rest[2:]
-    if len(operands) > 2:
-        raise NetworkError(f"step {match[1]!r} has {len(operands)} operands; a step has at most two")
+    if len(operands) > 2 and not is_square(operands):
+        raise NetworkError(
+            f"step {match[1]!r} has {len(operands)} operands; a step has at most two, or those of a product twice"
+        )
     output = parse_axes(match[2], indices)
     factors = count_factors(operands, relations, values)
     return Step(match[1], tuple(operands), tuple(relations), output, scale, factors)

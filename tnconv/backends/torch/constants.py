@@ -12,13 +12,11 @@ from torch import Tensor
 
 from tnconv.backends.backend import COMPONENTWISE, Choice, Program
 from tnconv.backends.torch.context import are_plain, aside
-from tnconv.backends.torch.kernels.kernel_table import decompositions, kernel_table
+from tnconv.backends.torch.lower import table_of
 from tnconv.backends.torch.lowering import Lowering
-from tnconv.backends.torch.profile import Profile, profile_of
+from tnconv.backends.torch.profile import Profile
 from tnconv.ir import evaluate, product
 from tnconv.planner.plan import Plan
-
-_READ = 0.4  # of the time of a copy: to compare two cells
 
 
 class KeptProgram:
@@ -45,22 +43,14 @@ class KeptProgram:
         device: str | Profile = "cpu",
         accuracy: str = COMPONENTWISE,
     ) -> None:
-        profile = profile_of(device)
-        lowering = Lowering(
-            plan,
-            kernel_table(accuracy),
-            hints,
-            prefer,
-            profile,
-            constant=constant,
-            rules=decompositions(accuracy),
-        )
+        table = table_of(hints, prefer, device, accuracy)
+        lowering = Lowering(plan, table, constant=constant)
         self.head, self.body = lowering.in_two_parts(constant)
         self.arguments = tuple(plan.arguments)
         self._places = [self.arguments.index(name) for name in self.head.arguments]
         self._kept: tuple[list[Tensor], list[Tensor]] | None = None
         cells = sum(evaluate(product(plan.arguments[name]), hints) for name in self.head.arguments)
-        self._compared = profile.copying(_READ * cells)
+        self._compared = table.profile.copying(table.profile.compared * cells)
 
     def apart(self) -> "KeptProgram":
         """The same programs with nothing kept, for another caller."""

@@ -6,7 +6,6 @@ indices, as the axes of a network do, so `[n, (g c), i1]` needs no reshape befor
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -97,15 +96,6 @@ class Emitter:
 
     def __post_init__(self) -> None:
         self._sizes.update({python: symbol(name) for name, python in self.symbols.items()})
-
-    def copied(self) -> "Emitter":
-        """One with the same statements, which goes another way."""
-        made = copy(self)
-        made.taken, made.statements, made.workspace = set(self.taken), [*self.statements], [*self.workspace]
-        made._known = self._known.copied()
-        made._sizes, made._roots, made._owner = dict(self._sizes), dict(self._roots), dict(self._owner)
-        made._overlapping = set(self._overlapping)
-        return made
 
     # -- names and texts -------------------------------------------------------------------------
 

@@ -121,5 +121,6 @@ def efficiency(width: int, length: int, outermost: bool = True, profile: Profile
     """
     if width <= profile.narrowest:
         short = (length + 1) / (length + 1 + profile.short_half)
-        return short * (min(0.3, 0.07 * width) if outermost else 0.012 * width)
+        side_by_side = min(profile.narrow_most, profile.narrow_column * width)
+        return short * (side_by_side if outermost else profile.narrow_apart * width)
     return width / (width + (profile.narrow_half if width % 4 == 0 else profile.odd_half))

@@ -30,14 +30,6 @@ from tnconv.backends.torch.numerics.lag_schedule import (
 from tnconv.backends.torch.profile import DEFAULT, Profile
 from tnconv.ir.shapes import ConvAxis
 
-_MOST_WIDTH = 768  # columns of a product of tiles
-_MOST_PRODUCTS = 8_000  # of a scheme; more are hardly worth their calls, and take long to count
-_LEAST_WIDTH = 16  # channels of a group that make lag2's many products worth it
-_BETTER = 0.9  # of what is simple, where two are alike
-_TURNED = 0.25  # of the time of a copy of windows, that of the inputs in another order
-_RUN = 6  # cells that take as long to begin a run of a copy as they take to be copied
-_GROUP = 0.2  # microseconds that a product of a batch takes by itself
-
 
 class Work(NamedTuple):
     """What decides how much work `correlate` has.
@@ -89,13 +81,13 @@ def choose(work: Work, profile: Profile = DEFAULT) -> Scheme:
         The scheme: `"lag2"` where channels are many, `"lag1"`, with a tile where they are few, `"windows"` where no
         lag is worth its many small products; with a tile of one position that is im2col.
     """
-    axes, wide = work.cropped, work.channels >= _LEAST_WIDTH * work.groups
+    axes, wide = work.cropped, work.channels >= profile.lag_channels * work.groups
     variants = [
         v
         for v in VARIANTS
-        if fits_axes(v, axes) and (v != "lag2" or wide) and _pairs(v, axes) <= _MOST_PRODUCTS
+        if fits_axes(v, axes) and (v != "lag2" or wide) and _pairs(v, axes) <= profile.lag_products
     ]
-    schemes = [s for v in variants for s in _schemes(v, work, axes)]
+    schemes = [s for v in variants for s in _schemes(v, work, axes, profile)]
     return min(schemes, key=lambda s: _seconds(s, work, axes, profile))
 
 
@@ -167,7 +159,7 @@ def _turned(inputs: int, positions: Sequence[int], profile: Profile) -> bool:
 def _beginnings(inputs: int, positions: Sequence[int], profile: Profile, *, last: bool) -> float:
     """The beginnings of runs and rows of runs, as cells for each cell of a window, and the copy of the inputs."""
     order = [*positions, inputs] if last else [inputs, *positions]
-    return profile.beginnings(order[-1], order[-2]) + (_TURNED if last else 0)
+    return profile.beginnings(order[-1], order[-2]) + (profile.lag_turned if last else 0)
 
 
 def buffers(scheme: Scheme, work: Work) -> list[tuple[str, int, int]]:
@@ -195,11 +187,11 @@ def buffers(scheme: Scheme, work: Work) -> list[tuple[str, int, int]]:
     return [*found, ("blocks", 0, 2 * groups * blocks * columns**2)]
 
 
-def _schemes(variant: Variant, work: Work, axes: tuple[ConvAxis, ...]) -> list[Scheme]:
+def _schemes(variant: Variant, work: Work, axes: tuple[ConvAxis, ...], profile: Profile) -> list[Scheme]:
     """The variant with all tiles that may be worth it."""
     width = work.channels // work.groups
-    found = [Scheme(variant, tile) for tile in tiles_of(variant, axes)]
-    return [s for s in found if s.tile == 1 or width * _tile_cells(s, axes) <= _MOST_WIDTH]
+    found = [Scheme(variant, tile) for tile in tiles_of(variant, axes, int(profile.tile_positions))]
+    return [s for s in found if s.tile == 1 or width * _tile_cells(s, axes) <= profile.tile_columns]
 
 
 def rest(scheme: Scheme, axes: tuple[ConvAxis, ...]) -> list[tuple[ConvAxis, int]]:
@@ -261,7 +253,7 @@ def _short_runs(scheme: Scheme, batch: int, axes: tuple[ConvAxis, ...], profile:
     if scheme.variant == "lag2":
         return 0.0
     if scheme.tile > 1:
-        return _RUN / tile_cells(axes[-1], scheme.tile)
+        return profile.tile_run / tile_cells(axes[-1], scheme.tile)
     positions = [axis.positions for axis, _ in rest(scheme, axes)]
     if not positions:
         return 0.0
@@ -275,7 +267,7 @@ def _seconds(scheme: Scheme, work: Work, axes: tuple[ConvAxis, ...], profile: Pr
     total, block = 8 * profile.call, ways(scheme, work, profile).block
     for made in _products(scheme, work, axes):
         count = groups * made.rows * gram_scheme.computed(made.width, block if made.symmetric else 0)
-        total += 2 * profile.call + (groups * _GROUP if groups > 1 else 0)
+        total += 2 * profile.call + (groups * profile.batched if groups > 1 else 0)
         total += (
             count / profile.matmul / gram_scheme.efficiency(made.width, made.rows, scheme.tile == 1, profile)
         )
@@ -289,7 +281,7 @@ def _seconds(scheme: Scheme, work: Work, axes: tuple[ConvAxis, ...], profile: Pr
     total += profile.copying(cells * (0.8 + _short_runs(scheme, work.batch, axes, profile)))
     result = groups * (per_group * prod(a.kernel for a in axes)) ** 2
     if scheme.variant == "windows" and scheme.tile == 1:
-        return _BETTER * total
+        return profile.simpler * total
     if scheme.tile > 1:
         blocks = len(block_list(axes[by_lag[0]])) if by_lag else 1
         taps = (

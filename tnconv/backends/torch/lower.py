@@ -1,12 +1,14 @@
 """Plan → program by the kernels that are there."""
 
 from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 from tnconv.backends.backend import COMPONENTWISE, Program
 from tnconv.backends.torch.kernels.kernel import Kernel
-from tnconv.backends.torch.kernels.kernel_table import decompositions, kernel_table
+from tnconv.backends.torch.kernels.kernel_table import decompositions, known_kernels
 from tnconv.backends.torch.lowering import Lowering
 from tnconv.backends.torch.profile import DEFAULT, Profile, profile_of
+from tnconv.backends.torch.selection import Table
 from tnconv.ir import Expression
 from tnconv.planner.decompose import Decomposition
 from tnconv.planner.plan import Plan
@@ -25,8 +27,7 @@ def lower(
     Raises:
         LoweringError: a size symbol is on no argument, or a size is not a polynomial.
     """
-    rules = decompositions(accuracy)
-    return lower_with(plan, kernel_table(accuracy), hints, prefer, profile_of(device), rules)
+    return Lowering(plan, table_of(hints, prefer, device, accuracy)).program()
 
 
 def lower_with(
@@ -41,13 +42,34 @@ def lower_with(
 
     Args:
         plan: what to compute, in which order.
-        kernels: the kernel table, by name; the cheapest that accepts a step is taken.
-        hints: representative integers of the size symbols, for choices by cost; 32 for those not named.
-        prefer: names of kernels and rules that are taken wherever they apply, whatever they cost.
-        profile: rates of the machine that will run it.
-        rules: that may take steps apart.
+        kernels: as for `Table`.
+        hints: as for `Table`.
+        prefer: as for `Table`.
+        profile: as for `Table`.
+        rules: as for `Table`.
 
     Raises:
         LoweringError: a size symbol is on no argument, or a size is not a polynomial.
     """
-    return Lowering(plan, kernels, hints, prefer, profile, rules=rules).program()
+    return Lowering(plan, Table(kernels, hints, prefer, profile, rules)).program()
+
+
+def table_of(
+    hints: Mapping[str, int],
+    prefer: Collection[str] = (),
+    device: str | Profile = "cpu",
+    accuracy: str = COMPONENTWISE,
+    known: dict[Any, Any] | None = None,
+) -> Table:
+    """The kernels and rules that there are, and the rates of a device.
+
+    Args:
+        hints: as for `Table`.
+        prefer: as for `Table`.
+        device: whose rates decide; or these.
+        accuracy: the least that kernels and rules promise.
+        known: as `How` says.
+    """
+    known = {} if known is None else known
+    kernels, rules = known_kernels(known, accuracy), decompositions(accuracy)
+    return Table(kernels, hints, prefer, profile_of(device), rules, known)

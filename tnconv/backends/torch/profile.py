@@ -99,6 +99,42 @@ class Profile(msgspec.Struct, frozen=True):
         native: of the time of PyTorch's own call for an operation, what another kernel may be predicted to take at most
             to be taken in its place.
         streamed: cells of a product from which on it is quicker not to have it in memory before it is squared.
+
+        slice_cells: cells of a slice of a sum that is worth a call of its own.
+        slices_added: slices that are added up one after another, at most.
+        slices_multiplied: slices whose products are added up one after another, at most.
+        short_axes: cells of axes with others between them, up to which one is summed after another.
+        shared: cells of an axis that all windows of a sum have, from which on these are summed once.
+        shared_cells: cells of an operand from which on that is done.
+        plane_kept: cells that windows of two axes leave, in products with the strips of both at once, which take as
+            long as those with one strip after the other.
+        plane: cells of an image, times how much longer products take at once, below which they save time nevertheless.
+        folded: times a copy of windows that it takes to add them up: each is read once and added to cells in a cache.
+        interleaved: times a copy of windows that it takes to put them side by side.
+        compared: of the time of a copy, that of comparing constants with those of the last call.
+
+        merged_rate: of the rate of a weight gradient, that of one whose groups are merged.
+        merged_groups: groups that are merged into one, at most.
+        transformed: times the rate of a copy at which Fourier transforms go through their cells, for each of the
+            logarithm of these.
+        frequencies: of the rate of a product, that of small complex ones for each frequency, which lie apart.
+        swapped: of the rate of a depthwise convolution, that of its transpose with the kernel in reverse order.
+        quickest: times the rate of a depthwise convolution with many taps, that of one with many channels.
+        taps: taps from which on a depthwise convolution is faster than at its rate, which is bound by memory.
+        taps_apart: times as long takes the weight gradient of a depthwise convolution for each multiplication.
+        quick_row: cells of a row of a depthwise kernel, up to which PyTorch has fast code for the weight gradient.
+
+        lag_channels: channels of a group that make the many products of lags along two axes worth it.
+        lag_products: products for lags, at most; more are hardly worth their calls, and take long to count.
+        lag_turned: of the time of a copy of windows, that of the inputs in another order.
+        tile_columns: columns of a product of tiles, at most.
+        tile_positions: positions of a tile, at most.
+        tile_run: cells that take as long to be copied as it takes to begin a run of a tile.
+        batched: microseconds that a product of a batch takes by itself.
+        simpler: of the time of lags, that of windows at once, from which on lags are taken.
+        narrow_most: of the rate of large products, what the narrowest reach at most.
+        narrow_column: the same, for each column.
+        narrow_apart: the same, where what is summed does not lie side by side.
     """
 
     matmul: Rate = 40_000.0
@@ -158,6 +194,40 @@ class Profile(msgspec.Struct, frozen=True):
     few_channels_work: Rate = 4_000_000.0
     native: Rate = 0.9
     streamed: Rate = 2**20
+
+    slice_cells: Rate = 4096.0
+    slices_added: Rate = 128.0
+    slices_multiplied: Rate = 1024.0
+    short_axes: Rate = 8.0
+    shared: Rate = 40.0
+    shared_cells: Rate = 2**18
+    plane_kept: Rate = 4.0
+    plane: Rate = 2600.0
+    folded: Rate = 1.4
+    interleaved: Rate = 1.5
+    compared: Rate = 0.4
+
+    merged_rate: Rate = 0.83
+    merged_groups: Rate = 4.0
+    transformed: Rate = 2.0
+    frequencies: Rate = 0.006
+    swapped: Rate = 0.75
+    quickest: Rate = 2.4
+    taps: Rate = 9.0
+    taps_apart: Rate = 2.0
+    quick_row: Rate = 3.0
+
+    lag_channels: Rate = 16.0
+    lag_products: Rate = 8_000.0
+    lag_turned: Rate = 0.25
+    tile_columns: Rate = 768.0
+    tile_positions: Rate = 64.0
+    tile_run: Rate = 6.0
+    batched: Rate = 0.2
+    simpler: Rate = 0.9
+    narrow_most: Rate = 0.3
+    narrow_column: Rate = 0.07
+    narrow_apart: Rate = 0.012
 
     def copying(self, cells: float) -> float:
         """Predicted microseconds to write that many cells anew."""

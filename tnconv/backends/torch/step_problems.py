@@ -58,9 +58,8 @@ def problem_of(
             output = tuple(placed.terms[0][1] if i == placed.left else i for i in output)
             relations = rest
     keep = frozenset(output) | {i for r in relations for i in r.indices}
-    both = frozenset(i for i in operands[0].legs if all(i in v.legs for v in operands[1:]))
     if len(operands) > 1:
-        keep |= both
+        keep |= {i for v in operands for i in v.legs if sum(i in other.legs for other in operands) > 1}
         operands = [presum(em, v, keep) for v in operands]
     return Problem(tuple(operands), tuple(relations), output, em.hints, profile), after[::-1]
 

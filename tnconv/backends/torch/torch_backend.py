@@ -1,16 +1,15 @@
 """The backend that writes PyTorch: generated source with the kernels of the group `tnconv.kernels`."""
 
-from collections.abc import Collection, Mapping, Sequence
-from math import inf
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from tnconv.backends.backend import Backend, Capability, Draft, How, Program
 from tnconv.backends.torch.accumulating import Accumulating
 from tnconv.backends.torch.constants import KeptProgram
-from tnconv.backends.torch.kernels.kernel import Kernel
-from tnconv.backends.torch.kernels.kernel_table import decompositions, known_kernels
+from tnconv.backends.torch.lower import table_of
 from tnconv.backends.torch.lowering import Lowering
 from tnconv.backends.torch.profile import Profile, profile_of
+from tnconv.backends.torch.selection import Table
 from tnconv.backends.torch.sliced import loop_over_chunks
 from tnconv.backends.torch.tensors import TENSORS
 from tnconv.backends.torch.training import TrainedProgram
@@ -28,6 +27,7 @@ class TorchBackend(Backend):
         "symmetric product",
         "window sum",
         "window view + matmul",
+        "streamed squares",
         "cells apart",
     )
 
@@ -37,9 +37,8 @@ class TorchBackend(Backend):
 
     def draft(self, plan: Plan, network: Expression, how: How) -> Draft:
         """The kernels, and what they are predicted to take; they are chosen until that is too long."""
-        lowering = _lowering(plan, how, how.below)
-        lowering.run()
-        return Draft(lowering.predicted, lowering.program)
+        lowering = _lowering(plan, how)
+        return Draft(lowering.predicted(how.below), lowering.program)
 
     def rates(self, device: Any) -> Profile:
         """The rates of a device."""
@@ -63,16 +62,13 @@ class TorchBackend(Backend):
 
     def accumulating(self, plan: Plan, how: How) -> Program:
         """The program that adds in its last calls, where these can."""
-        return Accumulating(plan, *_table(how), rules=decompositions(how.accuracy)).accumulating()
+        return Accumulating(plan, _table(how)).accumulating()
 
 
-def _lowering(plan: Plan, how: How, limit: float = inf) -> Lowering:
-    """What writes the program of a plan, if that is predicted to take less than so many microseconds."""
-    rules = decompositions(how.accuracy)
-    options: dict[str, Any] = {"limit": limit, "only": how.only, "sizes": how.sizes, "known": how.known}
-    return Lowering(plan, *_table(how), rules=rules, **options)
+def _lowering(plan: Plan, how: How) -> Lowering:
+    """What writes the program of a plan."""
+    return Lowering(plan, _table(how), only=how.only, sizes=how.sizes)
 
 
-def _table(how: How) -> tuple[dict[str, Kernel], Mapping[str, int], tuple[str, ...], Profile]:
-    """Kernels, hints, what is preferred, and rates."""
-    return known_kernels(how.known, how.accuracy), how.hints, how.prefer, profile_of(how.device)
+def _table(how: How) -> Table:
+    return table_of(how.hints, how.prefer, profile_of(how.device), how.accuracy, how.known)

@@ -16,9 +16,9 @@ from torch import Tensor
 from tnconv.backends.backend import COMPONENTWISE, Choice, Program
 from tnconv.backends.meter import in_elements, measured_at
 from tnconv.backends.torch.context import are_plain, autocast_dtype
-from tnconv.backends.torch.kernels.kernel_table import decompositions, known_kernels
+from tnconv.backends.torch.lower import table_of
 from tnconv.backends.torch.lowering import Lowering
-from tnconv.backends.torch.profile import Profile, profile_of
+from tnconv.backends.torch.profile import Profile
 from tnconv.errors import LoweringError
 from tnconv.ir import Size, evaluate
 from tnconv.ir.size import normal, symbol_names
@@ -43,6 +43,9 @@ class TrainedProgram:
         below: microseconds: both passes are given up, with `Slower`, where they are predicted to take as long.
         known: as `How` says.
 
+    Attributes:
+        predicted: microseconds that both passes are predicted to take.
+
     Raises:
         LoweringError: the backward pass cannot be planned, or not be written.
     """
@@ -59,16 +62,14 @@ class TrainedProgram:
         below: float = inf,
         known: dict[Any, Any] | None = None,
     ) -> None:
-        self.plan, self.recomputed, self._known = plan, tuple(recomputed), {} if known is None else known
-        self._how = known_kernels(self._known, accuracy), hints, prefer, profile_of(device)
-        self._rules = decompositions(accuracy)
+        self.plan, self.recomputed = plan, tuple(recomputed)
+        self._table = table_of(hints, prefer, device, accuracy, known)
         self.trained = self._with_backward(needed)
-        options: dict[str, Any] = {"rules": self._rules, "known": self._known}
-        self._forward = Lowering(self.trained.forward, *self._how, limit=below, **options)
-        self._forward.run()
+        self._forward = Lowering(self.trained.forward, self._table)
+        forward = self._forward.predicted(below)
         self._given = self._forward.handed_over(self.trained.saved)
-        self._backward = self._lowering(self.trained, below - self._forward.predicted)
-        self._backward.run()
+        self._backward = self._lowering(self.trained)
+        self.predicted = forward + self._backward.predicted(below - forward)
         self._backwards: dict[tuple[str, ...], Program | None] = {}
 
     @cached_property
@@ -97,11 +98,6 @@ class TrainedProgram:
     def arguments(self) -> tuple[str, ...]:
         """Names of the arguments of the forward pass."""
         return tuple(self.trained.forward.arguments)
-
-    @property
-    def predicted(self) -> float:
-        """Microseconds that both passes are predicted to take."""
-        return self._forward.predicted + self._backward.predicted
 
     @property
     def choices(self) -> tuple[Choice, ...]:
@@ -180,10 +176,9 @@ class TrainedProgram:
             )
         return made
 
-    def _lowering(self, trained: Trained, below: float = inf) -> Lowering:
+    def _lowering(self, trained: Trained) -> Lowering:
         given = {name: value for name, value in self._given.items() if name in trained.saved}
-        options: dict[str, Any] = {"rules": self._rules, "known": self._known}
-        return Lowering(trained.backward, *self._how, given=given, limit=below, **options)
+        return Lowering(trained.backward, self._table, given)
 
 
 class WithBackward:

@@ -5,10 +5,11 @@ from tnconv.planner.decompose.cells_apart import cells_apart
 from tnconv.planner.decompose.correlations import Reading
 from tnconv.planner.decompose.decomposition import Decomposition, Setting, decomposition, replaced
 from tnconv.planner.decompose.mirrored_gradient import mirrored_gradient
+from tnconv.planner.decompose.streamed_squares import streamed_squares
 from tnconv.planner.decompose.transposed import product_before_fold, stride_phases
 
 # All that are tried, in this order.
-DECOMPOSITIONS = (mirrored_gradient, product_before_fold, stride_phases, cells_apart)
+DECOMPOSITIONS = (mirrored_gradient, product_before_fold, stride_phases, cells_apart, streamed_squares)
 # What kernels carry out at once.
 AT_ONCE = (lag_sums, exchanged_roles)
 
@@ -25,5 +26,6 @@ __all__ = [
     "mirrored_gradient",
     "product_before_fold",
     "replaced",
+    "streamed_squares",
     "stride_phases",
 ]

@@ -1,4 +1,4 @@
-"""Rules on plans: one step becomes several, with the same value. The rules are beside this file, one topic a file.
+"""Rules on plans: one step becomes several, or several one, with the same value; beside this file, one topic a file.
 
 A rule is a function from a step to steps, or to None where it does not apply. Its docstring says what it does in a
 sentence and shows it on a plan, which a test executes (`tnconv.testing.assert_rule`). A rule says what is equal, and
@@ -30,11 +30,13 @@ class Setting:
         values: integers for all size symbols.
         results: names of arguments and results that are in use.
         indices: names of indices that are in use.
+        makers: the steps whose results one other step reads, and nobody else.
     """
 
     values: Mapping[str, int] = field(default_factory=dict)
     results: frozenset[str] = frozenset()
     indices: frozenset[str] = frozenset()
+    makers: Mapping[str, Step] = field(default_factory=dict)
 
     @classmethod
     def of(cls, plan: Plan, values: Mapping[str, int] | None = None) -> "Setting":
@@ -42,7 +44,8 @@ class Setting:
         symbols = sorted({s for i in plan.indices for s in symbol_names(i.size)})
         results = frozenset((*plan.arguments, *(step.result for step in plan.steps)))
         found = hint_values(symbols, plan.hints if values is None else values)
-        return cls(found, results, frozenset(i.name for i in plan.indices))
+        makers = {step.result: step for step in plan.steps if step.result in plan.readers}
+        return cls(found, results, frozenset(i.name for i in plan.indices), makers)
 
     def with_steps(self, steps: Iterable[Step]) -> "Setting":
         """The names in use when there are some steps more."""
@@ -120,6 +123,7 @@ class Decomposition:
         after: the plan with that step taken apart.
         accuracy: the least that its steps promise of each cell, as kernels do.
         function: writes the steps; None where it does not apply.
+        merges: whether the steps take the place of those, too, that have made what the step reads.
     """
 
     name: str
@@ -128,6 +132,7 @@ class Decomposition:
     after: str
     accuracy: str
     function: Apply
+    merges: bool = False
 
     def __call__(
         self, step: Step, setting: Setting, reading: Reading | None = None
@@ -136,19 +141,19 @@ class Decomposition:
         return self.function(step, Writer(step, setting, reading or Reading(step)))
 
     def rewrite(self, plan: Plan) -> Plan | None:
-        """A plan with the first step to which the rule applies taken apart; None where there is none."""
+        """A plan with other steps in place of the first to which the rule applies; None where there is none."""
         setting = Setting.of(plan)
-        for place, step in enumerate(plan.steps):
-            if made := self(step, setting):
-                return replace(plan, steps=(*plan.steps[:place], *made, *plan.steps[place + 1 :]))
-        return None
+        found = ((step, made) for step in plan.steps if (made := self(step, setting)))
+        first = next(found, None)
+        return replaced(plan, [first]) if first else None
 
 
-def decomposition(accuracy: str) -> Callable[[Apply], Decomposition]:
+def decomposition(accuracy: str, *, merges: bool = False) -> Callable[[Apply], Decomposition]:
     """Make a rule of a function; its docstring needs a sentence, `Before:` and `After:`.
 
     Args:
         accuracy: as `Decomposition` says.
+        merges: as `Decomposition` says.
 
     Raises:
         PlanError: the docstring lacks one of them.
@@ -162,18 +167,19 @@ def decomposition(accuracy: str) -> Callable[[Apply], Decomposition]:
                 f"decomposition {name!r} needs a docstring: a sentence, then Before: and After: with plan text"
             )
         before, after = inspect.cleandoc(match[3]), inspect.cleandoc(match[4])
-        return Decomposition(name, match[1].replace("\n", " "), before, after, accuracy, function)
+        return Decomposition(name, match[1].replace("\n", " "), before, after, accuracy, function, merges)
 
     return made
 
 
 def replaced(plan: Plan, parts: Iterable[tuple[Step, tuple[Step, ...]]]) -> Plan:
-    """A plan with others in place of some steps; the same plan where they were replaced before."""
+    """A plan with others in place of some steps, without what nobody reads then; the same if that was done before."""
     by = {step.result: (step, made) for step, made in parts}
-    if not by:
+    steps: list[Step] = []
+    for step in plan.steps:
+        old, made = by.get(step.result, (None, ()))
+        steps += made if step == old else (step,)
+    if tuple(steps) == plan.steps:
         return plan
-    found = (by.get(step.result, (step, (step,))) for step in plan.steps)
-    steps = zip(plan.steps, found, strict=True)
-    return replace(
-        plan, steps=tuple(s for step, (old, made) in steps for s in (made if step == old else (step,)))
-    )
+    whole = replace(plan, steps=tuple(steps))
+    return replace(whole, steps=whole.leading_to(plan.returned))

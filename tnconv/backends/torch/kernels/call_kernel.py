@@ -17,9 +17,6 @@ from tnconv.backends.torch.kernels.link import (
 from tnconv.backends.torch.kernels.native import Options, native
 from tnconv.ir import Size, product
 
-RATE = 0.83  # of a convolution's
-MERGED = (2, 4)
-
 
 class Call(Kernel):
     """A convolution that is a call into the runtime with the arguments of the native one."""
@@ -83,7 +80,8 @@ class Merged(Call):
         s = plain_split(problem, roles)
         fewest = min(problem.count(s.left), problem.count(s.right))
         groups, half = problem.count(s.batch), int(problem.profile.lanes) // 2
-        return next((m for m in MERGED if groups % m == 0 and m * fewest >= half > fewest), None)
+        several = range(2, int(problem.profile.merged_groups) + 1, 2)
+        return next((m for m in several if groups % m == 0 and m * fewest >= half > fewest), None)
 
     def _cost(self, problem: Problem, roles: Roles) -> float:
         profile, merged = problem.profile, self._merged(problem, roles)
@@ -92,7 +90,11 @@ class Merged(Call):
         full = min(1.0, merged * problem.count(s.right) / profile.lanes)
         every = merged * multiplications(problem, roles)
         written = (merged + 1) * problem.count(problem.output)
-        return 6 * profile.call + every / (RATE * profile.convolution * full) + profile.copying(written)
+        return (
+            6 * profile.call
+            + every / (profile.merged_rate * profile.convolution * full)
+            + profile.copying(written)
+        )
 
     def _buffer(self, problem: Problem, roles: Roles) -> Size:
         return product(i.size for i in problem.output) * (self._merged(problem, roles) or 1)

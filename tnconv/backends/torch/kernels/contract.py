@@ -17,7 +17,6 @@ from tnconv.program.program_text import INSERT
 from tnconv.program.statements import flatten
 
 Legs = tuple[Index, ...]
-FEW_CELLS = 8  # of each of several axes with others between them, which are summed one after another
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +51,32 @@ def presum(em: Emitter, value: Value, keep: frozenset[Index]) -> Value:
     dims = tuple(dim for p, dim in enumerate(value.dims) if p not in places)
     made = call("sum", value, tuple(places))
     apart = not value.contiguous and places[-1] - places[0] >= len(places)
-    if apart and all(em.count(value.dims[p]) <= FEW_CELLS for p in places):
-        made = call("axis_sums", value, tuple(places))
+    if apart and all(em.count(value.dims[p]) <= em.profile.short_axes for p in places):
+        made = _axis_sums(em, value, places)
     return em.derive(value, "sum", made, dims, copied=True)
+
+
+def _axis_sums(em: Emitter, value: Value, places: Sequence[int]) -> Call:
+    """The sum over several short dimensions, one after another: torch sums short rows slowly."""
+    made: Var | Call = Var(value.name)
+    dims = list(value.dims)
+    for place in reversed(places):
+        made = slice_sum(em, made, dims, (place,))
+        del dims[place]
+    assert isinstance(made, Call)
+    return made
+
+
+def slice_sum(em: Emitter, value: Var | Call, dims: Sequence[Legs], places: Sequence[int]) -> Call:
+    """The sum over some dimensions: slice by slice where these are few and large, for their cells are near then."""
+    most = em.profile.slices_added
+    return call("slice_sum" if in_slices(em, dims, places, most) else "sum", value, tuple(places))
+
+
+def in_slices(em: Emitter, dims: Sequence[Legs], places: Sequence[int], most: float) -> bool:
+    """Whether the slices at each cell of some dimensions are few, and large enough for calls of their own."""
+    count, cells = em.count(flatten(tuple(dims[p] for p in places))), em.count(flatten(tuple(dims)))
+    return 0 < count <= most and cells >= count * em.profile.slice_cells
 
 
 class Contract(Kernel):
@@ -135,7 +157,14 @@ def dot(em: Emitter, a: Value, b: Value, summed: Legs) -> Value:
     right = em.conj(em.arrange(b if b.legs == left.legs else em.split(b), left.dims))
     places = tuple(p for p, dim in enumerate(left.dims) if set(dim) & set(summed))
     dims = tuple(dim for p, dim in enumerate(left.dims) if p not in places)
-    return em.make("dot", call("dot", left, right, places), dims, fresh=True)
+    made = call("dot", left, right, places, **dot_options(em, left.dims, places))
+    return em.make("dot", made, dims, fresh=True)
+
+
+def dot_options(em: Emitter, dims: Sequence[Legs], places: Sequence[int]) -> dict[str, bool]:
+    """What `dot` is told of its way: slice by slice over leading dimensions, so that no product is there as a whole."""
+    leading = tuple(places) == tuple(range(len(places))) and len(places) < len(dims)
+    return {"slices": True} if leading and in_slices(em, dims, places, em.profile.slices_multiplied) else {}
 
 
 def _multiply(em: Emitter, a: Value, b: Value, output: Legs) -> Value:

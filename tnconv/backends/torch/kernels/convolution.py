@@ -23,8 +23,6 @@ from tnconv.backends.torch.numerics.depthwise import pads_slowly
 from tnconv.backends.torch.windows import gather, scatter
 from tnconv.ir import solve
 
-WIDEST = 3  # cells of a row of a depthwise kernel whose weight gradient PyTorch has fast code for
-
 
 def is_depthwise(problem: Problem, roles: Roles) -> bool:
     """Whether a native call has several groups of one channel each."""
@@ -80,8 +78,8 @@ def quick_rate(problem: Problem, roles: Roles) -> float:
         image, times = problem.operands[roles.first], max(1, problem.count(plain_split(problem, roles).right))
         passed = profile.copying(problem.count(image.legs) * (1 + profile.again * (times - 1)))
         every = max(1, multiplications(problem, roles))
-        return every / (2 * every / profile.convolution + passed)
-    return min(profile.convolution / 2.4, profile.depthwise * max(1.0, taps / 9))
+        return every / (profile.taps_apart * every / profile.convolution + passed)
+    return min(profile.convolution / profile.quickest, profile.depthwise * max(1.0, taps / profile.taps))
 
 
 def _is_quick(problem: Problem, roles: Roles) -> bool:
@@ -97,7 +95,12 @@ def _is_quick(problem: Problem, roles: Roles) -> bool:
             kernel = [integer(found.at(OUTPUT)[1].size) for found in links]
             little = all(p <= k // 2 for p, k in zip(padding, kernel, strict=True))
             tight = all(found.at(OUTPUT)[0] == 1 for found in links)
-            return len(links) < NATIVE_DIMENSIONS and kernel[-1] <= WIDEST and little and tight
+            return (
+                len(links) < NATIVE_DIMENSIONS
+                and kernel[-1] <= problem.profile.quick_row
+                and little
+                and tight
+            )
 
 
 class Convolution(Kernel):

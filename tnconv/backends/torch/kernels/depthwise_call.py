@@ -20,8 +20,6 @@ _CALLEES = {
     ConvRole.TRANSPOSED: "depthwise_transposed",
     ConvRole.GRADIENT: "depthwise_weight_gradient",
 }
-# Of the forward rate, with the padding by hand.
-_SWAPPED = 0.75
 
 
 class Depthwise(Kernel):
@@ -60,7 +58,7 @@ class Depthwise(Kernel):
         roles = self._roles(problem)
         assert roles is not None
         profile, several = problem.profile, problem.count(plain_split(problem, roles).right)
-        swapped = 1.0 if roles.role == ConvRole.GRADIENT else _SWAPPED
+        swapped = 1.0 if roles.role == ConvRole.GRADIENT else profile.swapped
         return (
             6 * profile.call * max(1, several)
             + multiplications(problem, roles) / (swapped * quick_rate(problem, roles))

@@ -12,7 +12,6 @@ from tnconv.ir.affine import reach_of_sizes
 
 _PAIR = 2  # indices of a window: its position and its cell
 _MOST = 2  # axes that `F.fold` takes
-FOLDED = 1.4  # times a copy of the windows: `F.fold` reads each cell once and adds it to one in a cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +81,7 @@ class Fold(Kernel):
     def cost(self, problem: Problem) -> float:
         """A few passes over the windows; hardly more than one if they do not overlap."""
         profile, axes = problem.profile, _axes(problem) or []
-        passes = 1.5 if all(axis.interleaves for axis in axes) else FOLDED
+        passes = profile.interleaved if all(axis.interleaves for axis in axes) else profile.folded
         return 2 * profile.call + profile.copying(passes * problem.count(problem.operands[0].legs))
 
     def emit(self, problem: Problem, em: Emitter) -> Value:

@@ -10,10 +10,6 @@ from tnconv.backends.torch.kernels.link import OUTPUT, ConvRole, Roles, integer,
 from tnconv.backends.torch.numerics import fourier
 from tnconv.ir import Index, Size, product
 
-# Of the rate of copies: cells of a transform, times the logarithm of their number. Of the rate of a matrix product: one
-# of complex matrices for each frequency, which are small and lie apart.
-TRANSFORM, COMPLEX = 2.0, 0.006
-
 
 class Fourier(Call):
     """A convolution at stride and dilation 1, as a product of Fourier transforms; taken with `accuracy="norm"` only."""
@@ -33,8 +29,8 @@ class Fourier(Call):
         profile, s, cells = problem.profile, plain_split(problem, roles), self._cells(roles)
         written = sum(problem.count(legs) for legs in self._planes(problem, roles)) * cells
         multiplied = problem.count((*s.batch, *s.left, *s.right, *s.summed)) * cells / 2
-        transformed = profile.copying(written * log2(max(2, cells)) / TRANSFORM)
-        return 20 * profile.call + transformed + multiplied / (COMPLEX * profile.matmul)
+        transformed = profile.copying(written * log2(max(2, cells)) / profile.transformed)
+        return 20 * profile.call + transformed + multiplied / (profile.frequencies * profile.matmul)
 
     def _buffer(self, problem: Problem, roles: Roles) -> Size:
         planes = self._planes(problem, roles)

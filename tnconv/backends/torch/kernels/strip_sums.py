@@ -7,14 +7,14 @@ from tnconv.backends.torch import lag_scheme
 from tnconv.backends.torch.emit import Emitter, Value, call, singles
 from tnconv.backends.torch.kernels.contract import presum
 from tnconv.backends.torch.kernels.kernel import Kernel, Problem
+from tnconv.backends.torch.kernels.link import integer
 from tnconv.backends.torch.kernels.symmetric import find_mirror
+from tnconv.backends.torch.numerics.reductions import shared
+from tnconv.backends.torch.numerics.strips import Terms
 from tnconv.ir import Index, Relational, Size, product, solve
 from tnconv.ir.shapes import ConvAxis
 from tnconv.ir.size import normal
 from tnconv.planner.decompose import lag_sums
-
-# Fitted to one CPU core: two axes at once where (kept cells / 4 - 1) * (cells of an image) is below the limit.
-_PLANE, _LEAST_PLANE = 0.25, 2600
 
 
 class WindowSum(Kernel):
@@ -78,7 +78,9 @@ class WindowSum(Kernel):
         if value.legs[-2:] != lefts:
             return False
         kept = problem.count(x for r in relations for _, x in r.terms if x in problem.open)
-        return max(_PLANE * kept - 1, _PLANE) * problem.count(lefts) < _LEAST_PLANE
+        profile = problem.profile
+        more = max(kept / profile.plane_kept - 1, 1 / profile.plane_kept)
+        return more * problem.count(lefts) < profile.plane
 
     @staticmethod
     def _plane(problem: Problem, relations: Sequence[Relational], value: Value, em: Emitter) -> Value:
@@ -100,7 +102,9 @@ class WindowSum(Kernel):
         made = tuple(x for _, x in relation.terms if x in problem.open)
         if after:
             flat = em.arrange(value, (before, (relation.left,), after))
-            return em.make("sums", call("window_sums", flat, kept, summed, offset), (before, made, after))
+            options = _in_common(problem, value, size, kept, summed, offset)
+            sums = call("window_sums", flat, kept, summed, offset, **options)
+            return em.make("sums", sums, (before, made, after))
         strip = em.helper(
             "strip", call("strip", size, kept, summed, offset, call("dtype", value), call("device", value))
         )
@@ -108,11 +112,20 @@ class WindowSum(Kernel):
         return em.make("sums", call("mm", flat, strip), (before, made))
 
 
-def _strip(problem: Problem, relation: Relational) -> tuple[object, object, object, int]:
+def _strip(problem: Problem, relation: Relational) -> tuple[int, Terms, Terms, int]:
     """Size, (coefficient, size) of the terms that are kept and of those that are summed, and offset."""
-    kept = tuple((a, x.size) for a, x in relation.terms if x in problem.open)
-    summed = tuple((a, x.size) for a, x in relation.terms if x not in problem.open)
-    return relation.left.size, kept, summed, relation.offset
+    kept = tuple((a, integer(x.size)) for a, x in relation.terms if x in problem.open)
+    summed = tuple((a, integer(x.size)) for a, x in relation.terms if x not in problem.open)
+    return integer(relation.left.size), kept, summed, relation.offset
+
+
+def _in_common(
+    problem: Problem, value: Value, size: int, kept: Terms, summed: Terms, offset: int
+) -> dict[str, tuple[int, int]]:
+    """What `window_sums` is told of its way: the run of cells that all windows have once, where they are many."""
+    profile, (low, high) = problem.profile, shared(size, kept, summed, offset)
+    many = high - low >= max(profile.shared, size // 2)
+    return {"shared": (low, high)} if many and problem.count(value.legs) >= profile.shared_cells else {}
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from itertools import combinations
 
 from tnconv.backends.torch.emit import Emitter, Value, call, singles
 from tnconv.backends.torch.index_arithmetic import cells, inside, ramp
-from tnconv.backends.torch.kernels.contract import Contract, contract
+from tnconv.backends.torch.kernels.contract import Contract, contract, slice_sum
 from tnconv.backends.torch.kernels.kernel import Kernel, Problem
 from tnconv.backends.torch.padded_views import broadcast, has_views
 from tnconv.backends.torch.windows import gather, scatter
@@ -16,6 +16,7 @@ from tnconv.ir import Index, Relational, eliminate, fits, reach, solve
 from tnconv.program import Var
 
 _LETTERS = string.ascii_letters
+_PAIR = 2  # operands of a product
 _READ = 2  # times as many cells may be read at computed places as would be written at such
 
 
@@ -53,7 +54,7 @@ class Windows(Kernel):
 
     def accepts(self, problem: Problem) -> bool:
         """Every relation has an index that is on operands only, of which there is a view."""
-        if not problem.relations or not problem.operands:
+        if not problem.relations or not 1 <= len(problem.operands) <= _PAIR:
             return False
         found = window_relations(problem)
         return found is not None and all(
@@ -146,7 +147,9 @@ def _summed(em: Emitter, windows: Value, gone: Sequence[Index]) -> Value:
     windows = em.isolate(windows, gone)
     places = tuple(p for p, dim in enumerate(windows.dims) if set(dim) & set(gone))
     dims = tuple(dim for p, dim in enumerate(windows.dims) if p not in places)
-    return em.derive(windows, "sum", call("slice_sum", windows, places), dims, copied=True)
+    return em.derive(
+        windows, "sum", slice_sum(em, Var(windows.name), windows.dims, places), dims, copied=True
+    )
 
 
 class Cells(Kernel):

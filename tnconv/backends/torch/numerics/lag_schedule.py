@@ -13,8 +13,7 @@ _ALIGNED = 4  # products whose columns are a multiple of it are up to twice as f
 
 Variant = Literal["lag2", "lag1", "windows"]
 VARIANTS: tuple[Variant, ...] = ("lag2", "lag1", "windows")
-
-_MOST_TILE = 64  # positions of a tile
+_SHOWN = 64  # the largest tile that a message names
 
 
 def line(axis: ConvAxis, phase: int) -> tuple[int, int]:
@@ -191,10 +190,9 @@ def _takes(variant: str, tile: int, axes: tuple[ConvAxis, ...]) -> bool:
     return tile >= 1 and axes[-1].positions % tile == 0
 
 
-def tiles_of(variant: str, axes: tuple[ConvAxis, ...]) -> list[int]:
-    """The tiles that a variant takes, and that may be worth it."""
-    most = min(axes[-1].positions, _MOST_TILE)
-    return [tile for tile in range(1, max(1, most) + 1) if _takes(variant, tile, axes)]
+def tiles_of(variant: str, axes: tuple[ConvAxis, ...], most: int) -> list[int]:
+    """The tiles that a variant takes, of so many positions at most."""
+    return [t for t in range(1, max(1, min(axes[-1].positions, most)) + 1) if _takes(variant, t, axes)]
 
 
 def check_scheme(variant: str, tile: int, axes: tuple[ConvAxis, ...]) -> None:
@@ -210,5 +208,5 @@ def check_scheme(variant: str, tile: int, axes: tuple[ConvAxis, ...]) -> None:
     if not _takes(variant, tile, axes):
         raise ValueError(
             f"variant {variant!r} with {axes[-1].positions} positions along the last of {len(axes)} axes "
-            f"takes no tile of {tile}; pass one of {tiles_of(variant, axes)}, or what choose() returns"
+            f"takes no tile of {tile}; pass one of {tiles_of(variant, axes, _SHOWN)}, or what choose() returns"
         )

@@ -28,7 +28,7 @@ from tnconv.backends.torch.numerics.places import (
     table,
     unwrapped,
 )
-from tnconv.backends.torch.numerics.reductions import axis_sums, dot, slice_sum, squares, window_sums
+from tnconv.backends.torch.numerics.reductions import dot, slice_sum, squares, window_sums
 from tnconv.backends.torch.numerics.strips import strip, strips
 from tnconv.backends.torch.numerics.weight_gradients import (
     depthwise_weight_gradient,
@@ -44,7 +44,6 @@ __all__ = [
     "add_into",
     "added",
     "apart",
-    "axis_sums",
     "batched_product",
     "block_rows",
     "correlate",
