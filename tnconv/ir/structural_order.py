@@ -8,18 +8,16 @@ square: of the first two such nodes the one that is read conjugated, else the fi
 all its half.
 """
 
-from collections import Counter
-from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any, TypeVar
+from typing import Any
 
 from tnconv.ir.index import Axis, Index
 from tnconv.ir.nodes import Delta, Node, Pattern, Relational, Scale, Select, Tensor, node_class
 from tnconv.ir.size import Size
 
-T = TypeVar("T", bound=Hashable)
-Ranks = dict[T, int]
+_OTHERS = -1  # stands for the items of a cell that need no look
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,104 +44,213 @@ def ordered(nodes: Sequence[Node], indices: Sequence[Index], output: Sequence[Ax
 
 
 class _Refinement:
-    """Ranks of nodes, by their places in the network, and of indices; what is alike has one rank."""
+    """Cells of nodes, by their places in the network, and of indices; what is alike is in one cell.
+
+    Only what has a neighbour that has moved to another cell since it was looked at is looked at again: all others of
+    its cell still have the same neighbours. As the largest part of a cell does not move, n nodes take some n·log(n)
+    looks, whatever the shape of the network.
+    """
 
     def __init__(self, nodes: Sequence[Node], indices: Sequence[Index], output: Sequence[Axis]) -> None:
         self.nodes, self.indices = nodes, indices
-        self.opened = {i: (p, q) for p, axis in enumerate(output) for q, i in enumerate(axis.indices)}
-        self.legs = [_legs(node) for node in nodes]
-        self.users: dict[Index, list[tuple[int, Hashable]]] = {index: [] for index in indices}
+        number = {index: place for place, index in enumerate(indices)}
+        self.opened = {number[i]: (p, q) for p, axis in enumerate(output) for q, i in enumerate(axis.indices)}
+        self.legs = [[(number[i], role) for i, role in _legs(node)] for node in nodes]
+        self.users: list[list[tuple[int, Hashable]]] = [[] for _ in indices]
         for place, legs in enumerate(self.legs):
-            for index, role in legs:
-                self.users[index].append((place, role))
+            for i, role in legs:
+                self.users[i].append((place, role))
         inputs = {
             i for node in nodes if isinstance(node, Tensor) and node.role == "input" for i in node.indices
         }
-        self.of_nodes = _ranked(range(len(nodes)), lambda p: (node_class(nodes[p]), _form(nodes[p])))
-        classes = [node_class(node)[0] for node in nodes]
-        self.classes = [[p for p, c in enumerate(classes) if c == each] for each in sorted(set(classes))]
-        self.of_indices = _ranked(indices, lambda i: (i.kind.rank, i not in inputs))
+        self.of_nodes = _Cells([(node_class(node), _form(node)) for node in nodes])
+        self.of_indices = _Cells([(i.kind.rank, i not in inputs) for i in indices])
+        kinds = [node_class(node)[0] for node in nodes]
+        classes = {each: place for place, each in enumerate(sorted(set(kinds)))}
+        self.class_of = [classes[kind] for kind in kinds]
+        # What is still to be looked at, by the class of the nodes.
+        self.places: list[set[int]] = [set() for _ in classes]
+        for place, each in enumerate(self.class_of):
+            self.places[each].add(place)
+        self.around: list[set[int]] = [set(range(len(indices))) for _ in classes]
+        self.readers: dict[str, list[int]] = {}
+        for place, node in enumerate(nodes):
+            if (name := _argument(node)) is not None:
+                self.readers.setdefault(name, []).append(place)
+        self.arguments = set(self.readers)
 
     def run(self) -> Ordered:
         """Tell all apart."""
         self.refine()
         if not self.done:
-            self.of_indices = _refined(self.of_indices, lambda i: _comparable(i.size))
+            sizes = [_comparable(i.size) for i in self.indices]
+            self._moved_indices(self.of_indices.refine(range(len(sizes)), sizes.__getitem__))
             self._share()
             self.refine()
         while not self.done:
-            if not _split(self.of_nodes, lambda p: _detail(self.nodes[p])):
-                _split(self.of_indices)
+            if moved := self.of_nodes.split(lambda p: _detail(self.nodes[p])):
+                self._moved_nodes(moved)
+            else:
+                self._moved_indices(self.of_indices.split(lambda _: 0))
             self._share()
             self.refine()
         return Ordered(
-            tuple(sorted(self.indices, key=self.of_indices.__getitem__)),
-            tuple(self.nodes[p] for p in sorted(range(len(self.nodes)), key=self.of_nodes.__getitem__)),
+            tuple(self.indices[i] for i in self.of_indices.row),
+            tuple(self.nodes[p] for p in self.of_nodes.row),
         )
 
     @property
     def done(self) -> bool:
         """Whether all are told apart."""
-        return self._count == len(self.indices) + len(self.nodes)
+        return self.of_nodes.done and self.of_indices.done
 
     def refine(self) -> None:
         """Tell apart what has different neighbours, class by class from the inputs on, until nothing changes."""
-        before = -1
-        while not self.done and self._count != before:
-            before = self._count
-            for places in self.classes:
-                self._look(places)
+        while not self.done and (any(self.places) or any(self.around)):
+            for number in range(len(self.places)):
+                self._look(number)
 
-    def _look(self, places: Collection[int]) -> None:
-        """Tell apart some nodes by their indices, then all indices by these nodes and by the output."""
-        indices, here = self.of_indices, self.of_nodes
-        found = {p: sorted((role, indices[i]) for i, role in self.legs[p]) for p in places}
-        nodes = self.of_nodes = _refined(here, lambda p: found.get(p, []))
-        last = (len(indices), 0)
+    def _look(self, number: int) -> None:
+        """Tell apart nodes of a class by their indices, then indices by these nodes and by the output."""
+        places, self.places[number] = self.places[number], set()
+        rank = self.of_indices.rank
+        self._moved_nodes(
+            self.of_nodes.refine(places, lambda p: sorted((role, rank(i)) for i, role in self.legs[p]))
+        )
+        around, self.around[number] = self.around[number], set()
+        last, of_node, class_of = (len(self.indices), 0), self.of_nodes.rank, self.class_of
 
-        def neighbours(index: Index) -> Any:
-            legs = sorted((nodes[p], role) for p, role in self.users[index] if p in found)
+        def neighbours(index: int) -> Any:
+            legs = sorted((of_node(p), role) for p, role in self.users[index] if class_of[p] == number)
             return legs, self.opened.get(index, last)
 
-        self.of_indices = _refined(indices, neighbours)
+        self._moved_indices(self.of_indices.refine(around, neighbours))
 
-    @property
-    def _count(self) -> int:
-        return len(set(self.of_indices.values())) + len(set(self.of_nodes.values()))
+    def _moved_nodes(self, places: Iterable[int]) -> None:
+        for place in places:
+            self.around[self.class_of[place]].update(i for i, _ in self.legs[place])
+            name = _argument(self.nodes[place])
+            if name is not None and len(self.readers[name]) > 1:
+                self.arguments.add(name)
+
+    def _moved_indices(self, indices: Iterable[int]) -> None:
+        for index in indices:
+            for place, _ in self.users[index]:
+                self.places[self.class_of[place]].add(place)
 
     def _share(self) -> None:
         """Tell apart nodes by those that read the same argument."""
-        found: dict[str | None, list[int]] = {}
-        names = [_argument(node) for node in self.nodes]
-        for place, name in enumerate(names):
-            found.setdefault(name, []).append(self.of_nodes[place])
-        self.of_nodes = _refined(self.of_nodes, lambda p: sorted(found[names[p]]))
+        places = [place for name in self.arguments for place in self.readers[name]]
+        self.arguments = set()
+        keys: dict[str, list[int]] = {}
+
+        def key(place: int) -> list[int]:
+            name = _argument(self.nodes[place])
+            assert name is not None  # others are in other cells
+            if name not in keys:
+                keys[name] = sorted(map(self.of_nodes.rank, self.readers[name]))
+            return keys[name]
+
+        self._moved_nodes(self.of_nodes.refine(places, key))
 
 
-def _ranked(items: Iterable[T], key: Callable[[T], Any]) -> Ranks[T]:
-    """The number of items with a lesser key."""
-    ranks: Ranks[T] = {}
-    for _, group in groupby(
-        sorted(((key(item), item) for item in items), key=lambda p: p[0]), key=lambda p: p[0]
-    ):
-        ranks |= dict.fromkeys([item for _, item in group], len(ranks))
-    return ranks
+class _Cells:
+    """An ordered partition of the numbers below a count; the rank of one is the number of those in earlier cells.
 
+    Args:
+        keys: one for each; equal ones are in one cell.
+    """
 
-def _refined(ranks: Mapping[T, int], key: Callable[[T], Any]) -> Ranks[T]:
-    """Ranks by the old ones, then by a key."""
-    return _ranked(ranks, lambda item: (ranks[item], key(item)))
+    def __init__(self, keys: Sequence[Any]) -> None:
+        self.row = sorted(range(len(keys)), key=keys.__getitem__)
+        self.place, self.cell = [*self.row], [0] * len(keys)
+        for place, item in enumerate(self.row):
+            self.place[item] = place
+        self.start: list[int] = []
+        self.size: list[int] = []
+        start = 0
+        for _, group in groupby([*self.row], key=keys.__getitem__):
+            start += self._new(start, list(group))
+        self._first = 0  # each cell before this place has one
+        self._waiting: dict[int, list[int]] = {}
 
+    def _new(self, start: int, items: Sequence[int]) -> int:
+        """Make a cell of items, which it puts where the cell is in the row; return their number."""
+        for place, item in enumerate(items, start):
+            self.cell[item] = len(self.start)
+            other, before = self.row[place], self.place[item]
+            self.row[before], self.place[other] = other, before
+            self.row[place], self.place[item] = item, place
+        self.start.append(start)
+        self.size.append(len(items))
+        return len(items)
 
-def _split(ranks: Ranks[T], key: Callable[[T], Any] = lambda _: 0) -> bool:
-    """Put the least by a key of the first that are alike before the others; whether some are."""
-    counts = Counter(ranks.values())
-    alike = min((rank for rank, count in counts.items() if count > 1), default=None)
-    if alike is None:
-        return False
-    least = min((item for item, rank in ranks.items() if rank == alike), key=key)
-    ranks |= {item: rank + 1 for item, rank in ranks.items() if rank == alike and item != least}
-    return True
+    @property
+    def done(self) -> bool:
+        """Whether each has a cell of its own."""
+        return len(self.start) == len(self.row)
+
+    def rank(self, item: int) -> int:
+        """The number of items in cells before its own."""
+        return self.start[self.cell[item]]
+
+    def refine(self, items: Iterable[int], key: Callable[[int], Any]) -> list[int]:
+        """Split cells by a key, which the items of a cell that are not given have in common.
+
+        Returns:
+            The items that are in a new cell; the largest part of a cell stays.
+        """
+        touched: dict[int, list[int]] = {}
+        for item in items:
+            if self.size[self.cell[item]] > 1:
+                touched.setdefault(self.cell[item], []).append(item)
+        parts = [(cell, self._parts(cell, given, key)) for cell, given in touched.items()]
+        return [item for cell, found in parts for item in self._taken_apart(cell, found)]
+
+    def split(self, key: Callable[[int], Any]) -> list[int]:
+        """Of the first cell with several items, put the least by a key before the others; as `refine`."""
+        while self._first < len(self.row) and self.size[self.cell[self.row[self._first]]] == 1:
+            self._first += 1
+        if self._first == len(self.row):
+            return []
+        cell = self.cell[self.row[self._first]]
+        if cell not in self._waiting:
+            items = self.row[self._first : self._first + self.size[cell]]
+            self._waiting[cell] = sorted(items, key=lambda item: (key(item), item), reverse=True)
+        waiting = self._waiting[cell]
+        while self.cell[waiting[-1]] != cell:  # it was told apart since
+            waiting.pop()
+        return self._taken_apart(cell, [[waiting.pop()], []])
+
+    def _parts(self, cell: int, given: list[int], key: Callable[[int], Any]) -> list[list[int]]:
+        """The items of a cell by ascending keys; an empty part stands for those that are not given, and their like."""
+        keys = {item: key(item) for item in given}
+        if len(given) < self.size[cell]:
+            start = self.start[cell]
+            other = next(each for each in self.row[start : start + len(given) + 1] if each not in keys)
+            common = key(other)
+            given = [item for item in given if keys[item] != common]
+            keys[_OTHERS] = common
+            given.append(_OTHERS)
+        groups = [list(group) for _, group in groupby(sorted(given, key=keys.__getitem__), keys.__getitem__)]
+        return [[] if group == [_OTHERS] else group for group in groups]
+
+    def _taken_apart(self, cell: int, parts: list[list[int]]) -> list[int]:
+        """Make cells of all parts but the largest, and return their items."""
+        start, size = self.start[cell], self.size[cell]
+        others = size - sum(map(len, parts))
+        stays = max(range(len(parts)), key=lambda place: len(parts[place]) or others)
+        if [] in parts and parts[stays]:
+            named = {item for part in parts for item in part}
+            parts[parts.index([])] = [i for i in self.row[start : start + size] if i not in named]
+        for part in parts[:stays]:
+            start += self._new(start, part)
+        end = self.start[cell] + size
+        for part in parts[:stays:-1]:
+            end -= len(part)
+            self._new(end, part)
+        self.start[cell], self.size[cell] = start, end - start
+        return [item for place, part in enumerate(parts) if place != stays for item in part]
 
 
 def _legs(node: Node) -> list[tuple[Index, Any]]:
