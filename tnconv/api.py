@@ -41,6 +41,7 @@ def compile(
     sample: Mapping[str, float | tuple[float, ...]] | None = None,
     sampling: str = "crs",
     preselect: bool = False,
+    search: Mapping[str, object] | None = None,
 ) -> CompiledFunction:
     """Compile an operation of a layer, or a network, to a function on tensors.
 
@@ -103,6 +104,9 @@ def compile(
             so that their number differs; `"weights"`, by probabilities of your own with replacement.
         preselect: whether the input is given as its selected rows, `x_kept`, which is all that has to be stored of it;
             see `CompiledFunction.preselected`.
+        search: how long, and how, the order of more than 12 tensors is searched for: some of `seconds`, `trials`,
+            `seed`, `optlib`, `methods` and `progress`, which `tnconv.planner.Search` explains, as in
+            `{"seconds": 60, "progress": True}`.
 
     Returns:
         A callable that takes tensors in torch's layout. That of a module without `input_size` takes every size: it

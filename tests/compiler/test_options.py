@@ -16,6 +16,7 @@ from tnconv import ConvSpec, LoweringError, OperationError, PassError, PlanError
 from tnconv.compiler.options import OPTIONS, Options
 from tnconv.passes import Pipeline
 from tnconv.passes.rules.dense import Dense
+from tnconv.planner import Search
 
 SPEC = ConvSpec(4, 6, 3, (5, 6), padding=1, groups=2)
 DEFAULTS: dict[str, Any] = {
@@ -41,6 +42,8 @@ RIGHT: list[tuple[str, Any, Any]] = [
     ("passes", ["dense", Dense(), Pipeline()], Pipeline((Dense(), Dense()))),
     ("planner", "dp", "dp"),
     ("backend", "reference", "reference"),
+    ("search", {"seconds": 2, "seed": np.int64(3)}, Search(seconds=2.0, seed=3)),
+    ("search", {"methods": "greedy", "trials": None}, Search(methods=("greedy",))),
     ("convention", "sum", "sum"),
     ("groups", "average", "average"),
     ("bias", "joint", "joint"),
@@ -148,6 +151,29 @@ WRONG: list[tuple[str, Any, type[TnconvError], str]] = [
         "sampling='weights' and preselect=False are given without sample=",
     ),
     ("preselect", 1, PlanError, "preselect=1 is a int; give True or False"),
+    ("search", 5, PlanError, "search=5 is no mapping; give some of trials, seconds, seed, .*'seconds': 10"),
+    ("search", {"time": 5}, PlanError, "search has 'time'; give some of trials, seconds, seed"),
+    ("search", {"trials": 0}, PlanError, "search has trials=0, which is no integer of at least 1; give one"),
+    (
+        "search",
+        {"seconds": -1},
+        PlanError,
+        "search has seconds=-1, which is no positive number; give seconds",
+    ),
+    (
+        "search",
+        {"optlib": "best"},
+        PlanError,
+        "search has optlib='best', which is not known; use one of sbplx",
+    ),
+    ("search", {"methods": []}, PlanError, r"search has methods=\[\]; give some of greedy, labels"),
+    (
+        "search",
+        {"methods": ["gready"]},
+        PlanError,
+        "search has methods='gready', which is not known; use one",
+    ),
+    ("search", {"progress": 1}, PlanError, "search has progress=1, a int; give True or False"),
     ("dtype", torch.int64, OperationError, "dtype=torch.int64 is no floating-point or complex dtype; give"),
     ("frozen", [1], PlanError, r"frozen=\[1\] are no names; give"),
     ("frozen", {"weight": 1}, PlanError, "are no names; give"),

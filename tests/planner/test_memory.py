@@ -18,7 +18,7 @@ from tnconv.planner import best_plans, candidate_plans, make_plan
 from tnconv.planner.cost import models_of
 from tnconv.planner.memory_limit import does_not_fit, format_memory, parse_memory, program_peak
 from tnconv.planner.prepare import Preparation
-from tnconv.planner.search import largest, price
+from tnconv.planner.trees import largest, price
 from tnconv.spec import as_spec
 
 V_ROUTE = (("x", "grad_output"), ("x", "grad_output"))
@@ -77,7 +77,7 @@ def test_both_ways_to_sum_an_index_of_relations_alone_give_the_value_under_any_t
         monkeypatch.setattr(best_plans, "models_of", lambda problem, values: models_of(problem, values)[1:])
         tree = random_tree(random.Random(seed), len(network.tensors))
         monkeypatch.setattr(
-            best_plans, "find_orders", lambda models, planner, cap, tree=tree: [(models[0], tree)]
+            best_plans, "find_orders", lambda models, planner, cap, search, tree=tree: [(models[0], tree)]
         )
         plan = make_plan(network)
         assert_right(network, plan, seed)

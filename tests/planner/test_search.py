@@ -12,8 +12,10 @@ from tnconv.errors import NetworkError, PlanError
 from tnconv.ir import Index, Network, Tensor, group, parse_network, pattern
 from tnconv.planner import Problem, make_plan
 from tnconv.planner.cost import Model, models_of
+from tnconv.planner.large import reconfigure
 from tnconv.planner.prepare import Preparation
-from tnconv.planner.search import price, problem_of, reconfigure
+from tnconv.planner.search import problem_of
+from tnconv.planner.trees import price
 
 
 def random_problem(seed, leaves):

@@ -15,9 +15,9 @@ from tnconv.planner.cost import models_of
 from tnconv.planner.near import Near
 from tnconv.planner.objective import Objective
 from tnconv.planner.prepare import Preparation
-from tnconv.planner.search import price
 from tnconv.planner.set_arrays import fits
 from tnconv.planner.table import fill, fill_by_size, fill_plain, greedy
+from tnconv.planner.trees import price
 
 OBJECTIVES = [
     Objective(),

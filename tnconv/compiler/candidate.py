@@ -20,7 +20,7 @@ from tnconv.compiler.options import Options
 from tnconv.errors import LoweringError, NetworkError
 from tnconv.ir import Expression, Kind, Size, evaluate
 from tnconv.passes import Pipeline
-from tnconv.planner import DEFAULT_HINT, Plan, fast_plans, make_plan
+from tnconv.planner import DEFAULT_HINT, Plan, Search, fast_plans, make_plan
 from tnconv.planner.near import FAR
 from tnconv.planner.objective import Objective
 from tnconv.planner.plan import varying_operands
@@ -39,6 +39,7 @@ class Task:
     Args:
         network: what is computed, after the passes.
         planner: name of a planner.
+        search: how it searches for the order of a large network.
         backend: name of a backend.
         hints: integers that size symbols count as; 32 for those not named.
         device: whose rates decide between kernels; or these.
@@ -57,12 +58,15 @@ class Task:
     accuracy: str = COMPONENTWISE
     passes: Pipeline = field(default_factory=Pipeline)
     read_off: tuple[SizeOf, ...] = field(default=(), kw_only=True)
+    search: Search | None = field(default=None, kw_only=True)
 
     @classmethod
     def of(cls, network: Expression, options: Options) -> "Task":
         """That of a network and the options of `tnconv.compile`."""
         asked = (options.device, options.objective, options.accuracy, options.passes)
-        return cls(network, options.planner, options.backend, dict(options.hints), *asked)
+        return cls(
+            network, options.planner, options.backend, dict(options.hints), *asked, search=options.search
+        )
 
     @property
     def made_by(self) -> Backend:
@@ -101,6 +105,7 @@ class Task:
             "training": judged.training,
             "frozen": judged.frozen,
             "constant": judged.constant,
+            "search": self.search,
         }
         if judged.elements:
             plans = fast_plans(self.network, most=most, far=far, **options)

@@ -12,9 +12,10 @@ import torch
 from tnconv.backends.backend import Slower
 from tnconv.backends.tuning import tune
 from tnconv.compiler.candidate import Candidate, Task
-from tnconv.compiler.chunks import in_chunks
+from tnconv.compiler.chunks import in_chunks, in_many_chunks
 from tnconv.errors import LoweringError, PlanError
 from tnconv.planner import candidate_plans
+from tnconv.planner.large import MANY
 from tnconv.planner.memory_limit import does_not_fit, format_memory
 
 
@@ -71,13 +72,16 @@ def _within(task: Task, limit: int) -> Candidate:
     itemsize, training = torch.get_default_dtype().itemsize, task.objective.training
     most = limit // itemsize
     peaks: list[int] = []
-    for each in chain([fastest(task.candidates())], _smaller(task, most)):
+    first, many = fastest(task.candidates()), len(task.network.terms[0].tensors) > MANY
+    for each in [first] if many else chain([first], _smaller(task, most)):
         if each.peak > most:
             peaks.append(each.peak)
         elif not training:
             return each
         elif found := _checkpointed(each, most, peaks):
             return found
+    if many and not training and (found := in_many_chunks(task, first, most, peaks)):
+        return found
     if not training and (found := in_chunks(task, most, peaks)):
         return found
     if not peaks:
@@ -93,7 +97,7 @@ def _smaller(task: Task, most: int) -> Iterator[Candidate]:
 
     Where an order does not fit, it is tried with kernels that call no native convolution, too.
     """
-    for plan in candidate_plans(task.network, planner=task.planner, hints=task.sizes):
+    for plan in candidate_plans(task.network, planner=task.planner, hints=task.sizes, search=task.search):
         for prefer in ((), task.made_by.frugal):
             candidate = Candidate(task, plan, prefer)
             yield candidate

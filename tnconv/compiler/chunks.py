@@ -1,20 +1,23 @@
 """Candidates that run in a loop over chunks of indices, where no order fits into a limit of memory."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 from math import prod
 
 from tnconv.compiler.candidate import Candidate, Task
 from tnconv.errors import LoweringError
-from tnconv.ir import Expression, evaluate
+from tnconv.ir import Expression, evaluate, symbol
 from tnconv.ir.monomial import ONE, Scalar
 from tnconv.planner import candidate_plans
-from tnconv.planner.plan import Slice
+from tnconv.planner.chunk_plan import cuts_of, plan_of_chunk
+from tnconv.planner.plan import Plan, Slice
 from tnconv.planner.slicing import cut, size_of, sliceable, with_slices
 
 _ORDERS = 6  # contraction orders that are tried for one size of the chunks
 _INDICES = 6  # indices that are tried for a slice
 _DEPTH = 3  # indices that are sliced together
+_TARGETS = 12  # sizes of an intermediate that are tried of a large network
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +89,58 @@ def _with_largest_chunk(
     return None
 
 
+def in_many_chunks(task: Task, whole: Candidate, most: int, peaks: list[int]) -> Candidate | None:
+    """The steps of a large network in a loop over the values of as many indices as it takes; None where none fits.
+
+    Args:
+        task: what is computed.
+        whole: all at once.
+        most: elements.
+        peaks: is given the peaks of all that was tried.
+    """
+    allowed, target = sliceable(task.network), most // 2
+    for _ in range(_TARGETS):
+        cuts = cuts_of(whole.plan, allowed, target, task.sizes) if target else None
+        if cuts is None:
+            return None
+        if not cuts:
+            target //= 2
+            continue
+        smallest = _cut_by(task, whole.plan, cuts)
+        if smallest is None:
+            return None
+        peak = smallest.peak
+        peaks.append(peak)
+        if peak <= most:
+            return _with_larger_chunk(task, whole.plan, cuts, most) or smallest
+        target = min(target // 2, target * most // peak)
+    return None
+
+
+def _with_larger_chunk(task: Task, whole: Plan, cuts: Sequence[str], most: int) -> Candidate | None:
+    """The candidate with the fewest chunks of the last index that fits; None below two values."""
+    chunk = -(-evaluate(size_of(task.network, cuts[-1]), task.sizes) // 2)
+    while chunk > 1:
+        candidate = _cut_by(task, whole, cuts, chunk)
+        if candidate is not None and candidate.peak <= most:
+            return candidate
+        chunk = -(-chunk // 2)
+    return None
+
+
+def _cut_by(task: Task, whole: Plan, cuts: Sequence[str], chunk: int = 1) -> Candidate | None:
+    """The candidate for chunks of a value of some indices, `chunk` of the last; None where a scale depends on them."""
+    made = _Chunk(task.network)
+    for name in cuts:
+        made = made.cut(name, chunk if name == cuts[-1] else 1)
+    if made.scale != ONE:
+        return None
+    values = task.sizes | {each.part: each.chunk for each in made.slices}
+    pieces = {name: symbol(each.part) for name, each in zip(cuts, made.slices, strict=True)}
+    plan = plan_of_chunk(whole, pieces, made.network.shapes, values)
+    return Candidate(task, with_slices(plan, made.slices, made.scale), chunk=made.network)
+
+
 def _work(candidate: Candidate) -> tuple[int, int]:
     """Multiplications and number of chunks, to compare candidates by."""
     plan = candidate.plan
@@ -96,7 +151,8 @@ def _first_that_fits(task: Task, made: _Chunk, most: int, peaks: list[int]) -> t
     """The first order that fits for given chunks, or that with the least peak; None if it cannot be written."""
     hints = task.sizes | {each.part: each.chunk for each in made.slices}
     best: tuple[Candidate, int] | None = None
-    for inner in islice(candidate_plans(made.network, planner=task.planner, hints=hints), _ORDERS):
+    plans = candidate_plans(made.network, planner=task.planner, hints=hints, search=task.search)
+    for inner in islice(plans, _ORDERS):
         candidate = Candidate(task, with_slices(inner, made.slices, made.scale), chunk=made.network)
         try:
             peak = candidate.peak

@@ -19,6 +19,7 @@ from tnconv.ops.conventions import check_convention
 from tnconv.ops.sampled_indices import Keep, Sampling, read_keep
 from tnconv.passes import Pipeline
 from tnconv.passes.sample import METHODS
+from tnconv.planner.effort import Search
 from tnconv.planner.hints import check_hints
 from tnconv.planner.memory_limit import parse_memory
 from tnconv.planner.objective import Objective, argument_names, check_minimize, check_training
@@ -95,6 +96,7 @@ class Options:
 
     passes: Pipeline = field(metadata=_read(_by(Pipeline.parse)))
     planner: str = field(metadata=_read(_by(check_planner)))
+    search: Search | None = field(metadata=_read(_or_none(_by(Search.read))))
     backend: str = field(metadata=_read(_backend))
     convention: str | None = field(metadata=_read(_or_none(_by(check_convention))))
     groups: str = field(metadata=_read(_one_of("block", "average")))

@@ -192,6 +192,17 @@ class Network:
         """The nodes that have a leg on `index`, in canonical order."""
         return self._users.get(index, ())
 
+    @cached_property
+    def _readers(self) -> dict[str, tuple[Tensor, ...]]:
+        readers: dict[str, list[Tensor]] = {}
+        for tensor in self.tensors:
+            readers.setdefault(tensor.argument, []).append(tensor)
+        return {name: tuple(tensors) for name, tensors in readers.items()}
+
+    def reading(self, argument: str) -> tuple[Tensor, ...]:
+        """The tensors that read an argument, in canonical order."""
+        return self._readers.get(argument, ())
+
     # -- derived networks ------------------------------------------------------------------------
 
     def with_nodes(self, nodes: Iterable[Node], output: Iterable[Axis] | None = None) -> "Network":

@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterator, Mapping
 
 from tnconv.ir import Expression
 from tnconv.planner.best_plans import build_fast_plans, build_plans
+from tnconv.planner.effort import Search
 from tnconv.planner.near import FAR
 from tnconv.planner.objective import Objective
 from tnconv.planner.plan import DEFAULT_HINT, Operand, Plan, Step
@@ -16,6 +17,7 @@ __all__ = [
     "Operand",
     "Plan",
     "Problem",
+    "Search",
     "Step",
     "candidate_plans",
     "fast_plans",
@@ -35,6 +37,7 @@ def make_plan(
     training: bool = False,
     frozen: Collection[str] = (),
     constant: Collection[str] = (),
+    search: Search | None = None,
 ) -> Plan:
     """Choose the order of the contractions of a network or a sum.
 
@@ -51,16 +54,21 @@ def make_plan(
             that needs a gradient.
         frozen: names of the arguments that need none in training; all others do, inputs too.
         constant: names of the arguments that seldom change, such as weights: what depends on them alone is free.
+        search: how, and how long, "cotengra" searches; if left out a little, and the same every time.
 
     Raises:
         PlanError: there is no such planner, objective or argument, or a hint is not a positive integer.
     """
     objective = Objective.of(minimize, training, frozen, constant)
-    return next(build_plans(expression, planner, dict(hints or {}), objective))
+    return next(build_plans(expression, planner, dict(hints or {}), objective, search))
 
 
 def candidate_plans(
-    expression: Expression, *, planner: str = "auto", hints: Mapping[str, int] | None = None
+    expression: Expression,
+    *,
+    planner: str = "auto",
+    hints: Mapping[str, int] | None = None,
+    search: Search | None = None,
 ) -> Iterator[Plan]:
     """Plans for less and less memory: `make_plan`'s first, then each with smaller intermediates.
 
@@ -73,11 +81,12 @@ def candidate_plans(
         expression: what to compute.
         planner: as for `make_plan`.
         hints: as for `make_plan`; sizes are compared there.
+        search: as for `make_plan`.
 
     Raises:
         PlanError: as for `make_plan`.
     """
-    return build_plans(expression, planner, dict(hints or {}), Objective())
+    return build_plans(expression, planner, dict(hints or {}), Objective(), search)
 
 
 def fast_plans(
@@ -90,6 +99,7 @@ def fast_plans(
     training: bool = False,
     frozen: Collection[str] = (),
     constant: Collection[str] = (),
+    search: Search | None = None,
 ) -> list[Plan]:
     """Plans that may be the fastest: that with the fewest multiplications first.
 
@@ -107,9 +117,10 @@ def fast_plans(
         training: as for `make_plan`.
         frozen: as for `make_plan`.
         constant: as for `make_plan`.
+        search: as for `make_plan`.
 
     Raises:
         PlanError: as for `make_plan`.
     """
     objective = Objective.of("multiplications", training, frozen, constant)
-    return build_fast_plans(expression, planner, dict(hints or {}), most, objective, far)
+    return build_fast_plans(expression, planner, dict(hints or {}), most, objective, far, search)

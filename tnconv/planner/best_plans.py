@@ -8,20 +8,26 @@ from typing import Any
 from tnconv.errors import PlanError, meant
 from tnconv.ir import Expression, Index
 from tnconv.planner.cost import Model, models_of
+from tnconv.planner.effort import Search
 from tnconv.planner.hints import hint_values
 from tnconv.planner.near import Near
 from tnconv.planner.objective import ELEMENTS, Objective
 from tnconv.planner.plan import Plan
 from tnconv.planner.prepare import Preparation
-from tnconv.planner.search import EXACT, Order, find_orders, largest, price
+from tnconv.planner.search import EXACT, Order, find_orders
 from tnconv.planner.step_builder import StepBuilder
 from tnconv.planner.steps_price import steps_price
 from tnconv.planner.table import Nested
 from tnconv.planner.tree_steps import TreeSteps
+from tnconv.planner.trees import largest, price
 
 
 def build_plans(
-    expression: Expression, planner: str, hints: Mapping[str, int], objective: Objective
+    expression: Expression,
+    planner: str,
+    hints: Mapping[str, int],
+    objective: Objective,
+    search: Search | None,
 ) -> Iterator[Plan]:
     """The best plan, then the best ones with smaller and smaller intermediates, while there are any.
 
@@ -33,7 +39,7 @@ def build_plans(
     prepared = _Models(expression, hint_values(expression.symbols, hints), objective)
 
     def orders(models: Sequence[Model], _term: int) -> list[Order]:
-        return find_orders(models, planner, cap)
+        return find_orders(models, planner, cap, search)
 
     while found := _build_plan(prepared, hints, orders):
         plan, size = found
@@ -50,6 +56,7 @@ def build_fast_plans(
     most: int,
     objective: Objective,
     far: float,
+    search: Search | None,
 ) -> list[Plan]:
     """Plans that may be the fastest, as `fast_plans` says.
 
@@ -63,7 +70,7 @@ def build_fast_plans(
     others: list[list[_Candidate]] = []
     for term in range(len(expression.terms)):
         models = prepared.models(term, {})
-        found = find_orders(models, planner) if models[0].count_leaves else []
+        found = find_orders(models, planner, search=search) if models[0].count_leaves else []
         best.append([(int(model.late), tree) for model, tree in found])
         if planner in ("auto", "dp") and 3 <= models[0].count_leaves <= EXACT:
             others += [list(lane) for lane in _candidates(models, term, most, far)]

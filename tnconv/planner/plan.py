@@ -274,8 +274,15 @@ class Plan:
                 last[operand.source] = place
         for result in self.returned:
             last[result] = len(self.steps)
-        for place, _ in enumerate(self.steps):
-            yield tuple(s for s in self.steps[: place + 1] if last[s.result] >= place)
+        dying: dict[int, list[str]] = {}
+        for name, place in last.items():
+            dying.setdefault(place, []).append(name)
+        alive: dict[str, Step] = {}
+        for place, step in enumerate(self.steps):
+            alive[step.result] = step
+            yield tuple(alive.values())
+            for name in dying.get(place, ()):
+                alive.pop(name, None)  # an argument is not there
 
     @cached_property
     def trees(self) -> tuple[Tree, ...]:

@@ -8,7 +8,7 @@ an open one they lie side by side. Steps that do not have the index are done aga
 from collections.abc import Iterator
 from dataclasses import replace
 
-from tnconv.ir import Expression, Index, Kind, Network, Scale, Size, Sum, fresh, symbol
+from tnconv.ir import Expression, Index, Kind, Network, Relational, Scale, Size, Sum, Tensor, fresh, symbol
 from tnconv.ir.monomial import ONE, Scalar
 from tnconv.ir.size import symbol_names
 from tnconv.planner.plan import Plan, Slice
@@ -34,10 +34,13 @@ def sliceable(expression: Expression) -> list[str]:
 
 def _can_cut(term: Network, index: Index) -> bool:
     """Whether a term has the index, in no relation and outermost on its axes."""
-    if index not in term.indices or any(index in pattern.indices for pattern in term.patterns):
+    nodes = term.nodes_with(index)
+    if any(isinstance(node, Relational) for node in nodes):
         return False
-    axes = [axis for tensor in term.tensors for axis in tensor.axes if index in axis.indices]
+    axes = [axis for node in nodes if isinstance(node, Tensor) for axis in node.axes if index in axis.indices]
     axes += [axis for axis in term.output if index in axis.indices]
+    if not axes:
+        return False
     return all(
         axis.is_group and axis.indices[0] == index and isinstance(axis.strides[0], int) for axis in axes
     )
@@ -47,12 +50,18 @@ def _lies_alike(expression: Expression, index: Index) -> bool:
     """Whether every tensor that reads an argument has the index on the same axis, and some argument has it."""
     places: dict[str, list[int]] = {}
     for term in expression.terms:
-        for tensor in term.tensors:
+        for tensor in _readers(term, index):
             here = [place for place, axis in enumerate(tensor.axes) if index in axis.indices]
             if places.setdefault(tensor.argument, here) != here or len(here) > 1:
                 return False
     outputs = {tuple(p for p, a in enumerate(t.output) if index in a.indices) for t in expression.terms}
     return any(places.values()) and len(outputs) == 1 and len(next(iter(outputs))) <= 1
+
+
+def _readers(term: Network, index: Index) -> list[Tensor]:
+    """The tensors that read an argument which some tensor with the index reads."""
+    holders = [node for node in term.nodes_with(index) if isinstance(node, Tensor)]
+    return [tensor for name in dict.fromkeys(h.argument for h in holders) for tensor in term.reading(name)]
 
 
 def _one_scale(expression: Expression, index: Index) -> bool:

@@ -14,7 +14,7 @@ pixel, is cheaper than that of its windows. All of this follows from S alone, so
 holds and a dynamic programme over subsets is exact.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import gcd, prod
 
@@ -87,6 +87,25 @@ class State:
         return (self.legs, self.absorbed) != (other.legs, other.absorbed)
 
 
+@dataclass(frozen=True, slots=True)
+class _Reached:
+    """What a set of leaves has at hand, as bit masks. A larger set has all of it too.
+
+    Args:
+        present: the indices on the leaves, and those that relations give.
+        inner: those of them that neither the output nor a leaf outside has.
+        absorbed: the relations that are absorbed.
+        pending: the other relations of indices at hand.
+        owned: the indices at hand that only relations have.
+    """
+
+    present: int
+    inner: int
+    absorbed: int
+    pending: int
+    owned: int
+
+
 class States:
     """What the sets of leaves of one problem are contracted to.
 
@@ -121,6 +140,7 @@ class States:
         self.cuts: dict[tuple[int, int], Cut] = {}
         self.cut_of: dict[int, tuple[int, Cut]] = {}
         self._states: dict[int, State] = {}
+        self._reaches: dict[int, _Reached] = {}
         self._products: dict[int, int] = {0: 1}
 
     # -- set-up ----------------------------------------------------------------------------------
@@ -179,47 +199,94 @@ class States:
             found = self._states[leaves] = self._make_state(leaves)
         return found
 
+    def joined(self, left: int, right: int) -> State:
+        """What two sets of leaves are contracted to; what is known of each need not be found again."""
+        leaves = left | right
+        found = self._states.get(leaves)
+        if found is None:
+            found = self._states[leaves] = self._make_state(leaves, left, right)
+        return found
+
     def raw(self, leaf: int) -> State:
         """A leaf as it is, before the indices that only it has are summed."""
         return State(self.leaf_legs[leaf], 0)
 
-    def _make_state(self, leaves: int) -> State:
-        present = 0
-        for place in bits(leaves):
-            present |= self.leaf_legs[place]
+    def _make_state(self, leaves: int, *parts: int) -> State:
         if leaves == self.everything:
-            return self._final(present)
-        if not self.masks:
-            return State(self._external(present, leaves), 0)
-        owned = 0
-        for v, needed in self.owners.items():
-            if needed & ~leaves == 0:
-                owned |= 1 << v
-        present, absorbed = self._absorb(leaves, present | owned, owned)
-        external = self._external(present, leaves)
-        legs = external
+            return self._final()
+        here = self._reach(leaves, *parts)
+        legs = external = here.present & ~here.inner
+        if not here.pending:
+            return State(legs, here.absorbed)
+        waiting = 0
+        for r in bits(here.pending):
+            waiting |= self.masks[r]
         inside: dict[int, int] = {}
-        for v in bits(present & ~external):
-            users = self.relations_of[v] & ~absorbed
-            if not users:
-                continue
-            if owned >> v & 1 or (users & (users - 1) == 0 and self.splittable[users.bit_length() - 1]):
+        for v in bits(waiting & here.present & ~external):
+            users = self.relations_of[v] & here.pending
+            if here.owned >> v & 1 or (users & (users - 1) == 0 and self.splittable[users.bit_length() - 1]):
                 for r in bits(users):
                     inside[r] = inside.get(r, 0) | 1 << v
             else:
                 legs |= 1 << v
-        return State(legs, absorbed, {r: self.cut(r, mask) for r, mask in inside.items()})
+        return State(legs, here.absorbed, {r: self.cut(r, mask) for r, mask in inside.items()})
 
-    def _final(self, present: int) -> State:
+    def _reach(self, leaves: int, *parts: int) -> _Reached:
+        """What leaves have at hand, from what parts of them have."""
+        found = self._reaches.get(leaves)
+        if found is None:
+            found = self._reaches[leaves] = self._make_reach(leaves, [self._reach(part) for part in parts])
+        return found
+
+    def _make_reach(self, leaves: int, parts: Sequence[_Reached]) -> _Reached:
+        present = inner = absorbed = pending = owned = 0
+        for part in parts:
+            present |= part.present
+            inner |= part.inner
+            absorbed |= part.absorbed
+            pending |= part.pending
+            owned |= part.owned
+        if not parts:
+            for place in bits(leaves):
+                present |= self.leaf_legs[place]
+            pending = self._users(present)
+        pending &= ~absorbed
+        if pending:
+            for v in self._owners_among(pending):
+                if not owned >> v & 1 and self.owners[v] & ~leaves == 0:
+                    owned |= 1 << v
+                    present |= 1 << v
+                    pending |= self.relations_of[v] & ~absorbed
+            present, absorbed, pending = self._absorb(leaves, present, absorbed, pending, owned)
+        outer = self._external(present & ~inner, leaves)
+        return _Reached(present, present & ~outer, absorbed, pending, owned)
+
+    def _users(self, indices: int) -> int:
+        """The relations of some indices."""
+        users = 0
+        if self.masks:
+            for v in bits(indices):
+                users |= self.relations_of[v]
+        return users
+
+    def _owners_among(self, relations: int) -> list[int]:
+        """The indices of some relations that only relations have, ascending."""
+        if not self.owners:
+            return []
+        return sorted({v for r in bits(relations) for v in bits(self.masks[r]) if v in self.owners})
+
+    def _final(self) -> State:
         """The result: relations that nothing connects to a leaf cost nothing."""
-        absorbed, changed = 0, True
-        while changed:
-            changed = False
-            for r, mask in enumerate(self.masks):
-                if mask & present and not absorbed >> r & 1:
-                    absorbed |= 1 << r
-                    present |= mask
-                    changed = True
+        present = absorbed = 0
+        for legs in self.leaf_legs:
+            present |= legs
+        pending = self._users(present)
+        while pending:
+            r = pending.bit_length() - 1
+            absorbed |= 1 << r
+            found = self.masks[r] & ~present
+            present |= found
+            pending = (pending | self._users(found)) & ~absorbed
         return State(present & self.output, absorbed)
 
     def _external(self, present: int, leaves: int) -> int:
@@ -230,20 +297,25 @@ class States:
                 external |= 1 << v
         return external
 
-    def _absorb(self, leaves: int, present: int, owned: int) -> tuple[int, int]:
-        """The indices at hand once all relations are absorbed that can be, and these relations."""
-        absorbed, changed = 0, True
+    def _absorb(
+        self, leaves: int, present: int, absorbed: int, pending: int, owned: int
+    ) -> tuple[int, int, int]:
+        """The indices at hand once all relations are absorbed that can be, these relations, and those that cannot."""
+        changed = True
         while changed:
-            changed = False
-            for r, mask in enumerate(self.masks):
-                if absorbed >> r & 1 or not mask & present:
-                    continue
-                missing = mask & ~present
+            changed, waiting = False, pending
+            while waiting:
+                only = waiting & -waiting
+                r, waiting = only.bit_length() - 1, waiting ^ only
+                missing = self.masks[r] & ~present
                 if not missing or self._yields(r, missing, leaves, absorbed, owned):
-                    absorbed |= 1 << r
+                    absorbed |= only
                     present |= missing
+                    found = self._users(missing) & ~absorbed
+                    pending = (pending | found) & ~only
+                    waiting |= found & -only
                     changed = True
-        return present, absorbed
+        return present, absorbed, pending
 
     def _yields(self, r: int, missing: int, leaves: int, absorbed: int, owned: int) -> bool:
         """Whether the one missing index can take the place of all the others."""

@@ -81,16 +81,16 @@ class StepBuilder:
         for step in self.steps:
             for operand in step.operands:
                 users.setdefault(operand.source, []).append(step.result)
-        best: tuple[int, int] | None = None
-        for place, step in enumerate(self.steps):
-            name = step.result
-            while name != result and len(users.get(name, ())) == 1:
-                name = users[name][0]
-            if name == result:
-                best = min(
-                    best or (step.elements_at(self.values), place), (step.elements_at(self.values), place)
-                )
-        assert best is not None
+        only = {result}  # what no other result needs
+        for step in reversed(self.steps):
+            readers = users.get(step.result, ())
+            if len(readers) == 1 and readers[0] in only:
+                only.add(step.result)
+        best = min(
+            (step.elements_at(self.values), place)
+            for place, step in enumerate(self.steps)
+            if step.result in only
+        )
         root = next(p for p, step in enumerate(self.steps) if step.result == result)
         place = root if self.steps[root].elements_at(self.values) <= best[0] else best[1]
         self.steps[place] = replace(self.steps[place], scale=scale)

@@ -95,7 +95,7 @@ def fill_plain(model: Model, parts: Sequence[int]) -> Table:
 def _best_split(model: Model, leaves: Sequence[int], table: Table, chosen: int) -> tuple[int, int, int]:
     """The cheapest way to put a set together from two, as cost, elements and left half."""
     both, rest = leaves[chosen], chosen & (chosen - 1)
-    state, size = model.state(both), model.elements(both)
+    state, size = model.joined(leaves[rest], leaves[chosen ^ rest]), model.elements(both)
     costs: Any = table.costs
     elements: Any = table.elements
     least = least_elements = split = -1

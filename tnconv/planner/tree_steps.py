@@ -8,10 +8,10 @@ from tnconv.ir import Index, Relational, Select, fresh, pattern
 from tnconv.planner.cost import Model, Row
 from tnconv.planner.plan import Operand
 from tnconv.planner.problem import Linear
-from tnconv.planner.search import nodes
 from tnconv.planner.states import State, bits
 from tnconv.planner.step_builder import StepBuilder
 from tnconv.planner.table import Nested
+from tnconv.planner.trees import nodes
 
 
 class TreeSteps:
@@ -138,6 +138,7 @@ class TreeSteps:
         children: dict[int, tuple[int, int]] = {}
         need: dict[int, tuple[int, int]] = {}  # leaves -> elements at the peak, elements of the result
         for _, both, left, right in nodes(tree):
+            self.model.joined(left, right)
             size = self.model.elements(both)
             (peak_a, size_a), (peak_b, size_b) = (need.get(m, (0, 0)) for m in (left, right))
             forward = max(peak_a, size_a + peak_b)

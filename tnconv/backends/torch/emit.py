@@ -13,7 +13,7 @@ from typing import Any
 from tnconv.backends.torch.profile import DEFAULT, Profile
 from tnconv.backends.torch.python import RESERVED
 from tnconv.errors import LoweringError
-from tnconv.ir import Index, Select, Size, evaluate, fresh, product, symbol
+from tnconv.ir import Index, Select, Size, evaluate, product, symbol
 from tnconv.program import Call, Dims, InPlace, Let, Memory, Statement, Var
 from tnconv.program.passes.hoist import constant_names
 from tnconv.program.passes.share import Known
@@ -93,15 +93,25 @@ class Emitter:
     _roots: dict[str, str] = field(default_factory=dict)
     _owner: dict[str, str] = field(default_factory=dict)
     _overlapping: set[str] = field(default_factory=set)
+    _numbers: dict[str, int] = field(default_factory=dict)  # of a name, below which all are in use
 
     def __post_init__(self) -> None:
+        self.taken = {*self.taken, *RESERVED}
         self._sizes.update({python: symbol(name) for name, python in self.symbols.items()})
 
     # -- names and texts -------------------------------------------------------------------------
 
     def fresh(self, base: str) -> str:
         """A Python name that is not in use yet."""
-        name = fresh(base, self.taken | RESERVED)
+        if base not in self.taken:
+            self.taken.add(base)
+            return base
+        stem, _, tail = base.rpartition("_")
+        stem = stem if stem and tail.isdigit() else base
+        number = self._numbers.get(stem, 2)
+        while (name := f"{stem}_{number}") in self.taken:
+            number += 1
+        self._numbers[stem] = number + 1
         self.taken.add(name)
         return name
 

@@ -1,0 +1,194 @@
+"""Large networks: sets of leaves made of their parts, proposals, chunks; values that are known otherwise."""
+
+import random
+import time
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from random_networks import random_tree
+
+import tnconv
+from examples import large_networks as examples
+from tests.work import calls_of
+from tnconv import PlanError
+from tnconv.ir import Index, Network, NetworkError, Tensor, group
+from tnconv.planner import Search, effort, make_plan
+from tnconv.planner.chunk_plan import cuts_of
+from tnconv.planner.cost import Model, models_of
+from tnconv.planner.prepare import Preparation
+from tnconv.planner.trees import nodes
+from tnconv.testing import networks, seeds
+
+SMALL = {
+    "graph": lambda: examples.even_subgraphs(12),
+    "lattice": lambda: examples.lattice(4, 5),
+    "cube": lambda: examples.ising((3, 2, 3)),
+    "circuit": lambda: examples.circuit(2, 3, 6),
+    "chain": lambda: examples.convolutions(7, 3, 9, stride_every=3),
+    "dilated": lambda: examples.convolutions(5, 3, (7, 6), dilations=(1, 2)),
+    "cp": lambda: examples.factorised(3, 4, 3, 6, joined=True),
+    "tt": lambda: examples.factorised(3, 4, 3, 6),
+    "norm": lambda: examples.squared_norm(6, 2, 7),
+    "polynomials": lambda: examples.polynomials(14),
+    "products": lambda: examples.products(3, 3, 8),
+}
+LARGE = {
+    "graph": lambda: examples.even_subgraphs(52),
+    "lattice": lambda: examples.lattice(30, 4),
+    "circuit": lambda: examples.circuit(2, 4, 10),
+    "chain": lambda: examples.convolutions(50, 2, 12, batch=1),
+}
+
+
+def assert_exact(example, value):
+    want = example.exact()
+    torch.testing.assert_close(value, want, rtol=1e-10, atol=1e-10 * want.abs().max().item())
+
+
+def model_of(network):
+    return models_of(Preparation(network, {}, {}).run(), {})
+
+
+@settings(max_examples=60, deadline=None)
+@given(networks(), seeds())
+def test_a_set_made_of_two_is_the_set_as_a_whole(network, seed):
+    """Whatever the tree: what is known of the parts is not found again, and leads to the same legs."""
+    for late in (False, True):
+        problem = Preparation(network, dict.fromkeys(network.symbols, 3), {}).run()
+        values = dict.fromkeys(network.symbols, 3)
+        count = len(problem.leaves)
+        if count < 2:
+            return
+        tree = random_tree(random.Random(seed), count)
+        parts, whole = (Model(problem, values, late=late) for _ in range(2))
+        for _, both, left, right in nodes(tree):
+            made, found = parts.joined(left, right), whole.state(both)
+            assert (made.plain, made.absorbed, made.merged) == (found.plain, found.absorbed, found.merged)
+            assert {r: (c.inside, c.size) for r, c in made.cuts.items()} == {
+                r: (c.inside, c.size) for r, c in found.cuts.items()
+            }
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_small_ones_have_their_exact_value(name):
+    example = SMALL[name]()
+    assert_exact(example, tnconv.compile(example.network)(*example.arguments))
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_large_ones_have_their_exact_value_also_in_chunks(name):
+    example = LARGE[name]()
+    function = tnconv.compile(example.network)
+    assert_exact(example, function(*example.arguments))
+    if name == "chain":  # its only index without a pattern that counts is that of channels
+        return
+    limit = function.cost.peak_elements * torch.get_default_dtype().itemsize // 2
+    sliced = tnconv.compile(example.network, memory_limit=limit)
+    assert sliced.plan.slices
+    assert sliced.cost.peak_elements * torch.get_default_dtype().itemsize <= limit
+    assert_exact(example, sliced(*example.arguments))
+    assert len(sliced.jobs()) == 2 ** len(sliced.plan.slices)
+
+
+def test_an_equation_of_hundreds_of_operands_with_names_of_many_letters():
+    count = 200
+    equation = ", ".join(f"bond{j} bond{j + 1}" for j in range(count)) + f" -> bond0 bond{count}"
+    generator = torch.Generator().manual_seed(0)
+    matrices = [
+        torch.linalg.qr(torch.randn(3, 3, generator=generator, dtype=torch.float64))[0] for _ in range(count)
+    ]
+    function = tnconv.einsum_expression(equation, *[(3, 3)] * count)
+    torch.testing.assert_close(function(*matrices), torch.linalg.multi_dot(matrices))
+    assert "return" in function.source and str(function.plan) and str(function.explain())
+
+
+@pytest.mark.parametrize("name", ["lattice", "chain"])
+def test_the_same_search_gives_the_same_plan(name):
+    network = LARGE[name]().network
+    search = Search(trials=2, seed=5)
+    random.seed(1)
+    first = make_plan(network, search=search)
+    draw = random.random()
+    random.seed(1)
+    assert make_plan(network, search=search) == first
+    assert random.random() == draw  # others' random numbers go on
+
+
+def test_a_search_with_more_trials_or_time_is_no_worse():
+    network = examples.even_subgraphs(60).network
+    plain = make_plan(network).multiplications
+    assert make_plan(network, search=Search(trials=4)).multiplications <= plain * 1.001
+    start = time.perf_counter()
+    assert make_plan(network, search=Search(seconds=0.5)).multiplications <= plain * 1.001
+    assert time.perf_counter() > start
+
+
+def test_patterns_cost_less_than_dense_ones():
+    """The plan of a chain multiplies about as often as its convolutions do one after the other."""
+    example = examples.convolutions(60, 4, 16)
+    plan = make_plan(example.network)
+    each = 2 * 4 * 4 * 3 * 16
+    assert plan.multiplications <= 60 * each
+
+
+def test_what_is_cut_keeps_intermediates_small_with_little_more_work():
+    plan = make_plan(examples.lattice(12, 6).network)
+    names = [i.name for i in plan.indices]
+    largest = max(step.elements_at({}) for step in plan.steps)
+    cuts = cuts_of(plan, names, largest // 4, {})
+    assert cuts is not None and 0 < len(cuts) <= 6
+    assert cuts_of(plan, names[:1], 1, {}) is None
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10**6))
+def test_graphs_of_any_symmetry_are_ordered_without_names(seed):
+    """Another network of the same shape and other names has the same order up to names."""
+    draw = random.Random(seed)
+    count = draw.randrange(2, 9)
+    edges = [(a, b) for a in range(count) for b in range(a) if draw.random() < 0.4]
+    orders = []
+    for names in (list(range(count)), draw.sample(range(100), count)):
+        index = {edge: Index(f"e{draw.randrange(10**9)}_{n}", 2) for n, edge in enumerate(edges)}
+        tensors = [
+            Tensor(f"t{names[v]}", "input", tuple(group(index[e]) for e in edges if v in e))
+            for v in range(count)
+        ]
+        try:
+            network = Network("graph", tuple(tensors), ())
+        except NetworkError:
+            return
+        place = {i: n for n, i in enumerate(network.ordered.indices)}
+        orders.append([sorted(place[i] for i in t.indices) for t in network.ordered.tensors])
+    assert orders[0] == orders[1]
+
+
+@pytest.mark.parametrize("shape", ["chain", "star", "ring"])
+def test_the_order_of_a_long_network_takes_little_work(shape):
+    def made(count):
+        bonds = [Index(f"b{j}", 2) for j in range(count + 1)]
+        pairs = [(bonds[j], bonds[(j + 1) % count if shape == "ring" else j + 1]) for j in range(count)]
+        legs = [(bonds[0], b) for b in bonds[1:]] if shape == "star" else pairs
+        return Network(
+            "long", tuple(Tensor(f"t{j}", "input", tuple(map(group, p))) for j, p in enumerate(legs)), ()
+        )
+
+    def work(network):
+        return calls_of(lambda: network.ordered)
+
+    assert work(made(400)) < 8 * work(made(100))  # linear: 4; quadratic: 16
+
+
+def test_what_a_search_needs_is_said(monkeypatch):
+    monkeypatch.setattr(effort, "_installed", lambda package: False)
+    with pytest.raises(
+        PlanError, match="needs the package optuna; pip install optuna, or use one of sbplx, sses"
+    ):
+        Search.read({"optlib": "optuna"})
+    with pytest.raises(PlanError, match="progress=True, which needs tqdm; pip install tqdm, or leave it out"):
+        Search.read({"progress": True})
+    assert Search().heuristics == ("greedy", "labels")
+    assert np.array_equal(Search.read({"methods": ["labels"]}).heuristics, ["labels"])

@@ -1,0 +1,341 @@
+"""Contraction trees of networks with too many tensors for the exact programme: cotengra proposes, exact prices decide.
+
+cotengra does not know relations. A network with some is given to it twice: each relation as a tensor, which is dropped
+from the tree afterwards, and as one hyperedge in place of its indices. Trees are then priced exactly, and improved
+piece by piece by the exact programme.
+"""
+
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from math import inf, log2
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from tnconv.planner.cost import Model
+from tnconv.planner.effort import Search
+from tnconv.planner.states import bits
+from tnconv.planner.table import Nested
+from tnconv.planner.trees import left_to_right, nodes, optimal, price
+
+MANY = 48  # leaves above which a network is swept through, and the exact programme is too slow for its pieces
+_TRIALS = 32
+_LOOKS = 16_000  # tensors that all greedy trees together may have, above two of them
+_FEW, _DIFFUSIONS = 8, 400
+_SHARE = 0.8  # of the time for the search; the rest improves what is found
+_UNLIMITED = 1 << 30
+_ROUNDS = 4
+
+Graph = tuple[list[list[str]], list[str], dict[str, int]]  # indices of the tensors, of the output, and sizes
+
+
+def large_trees(models: Sequence[Model], search: Search | None) -> list[Nested]:
+    """A tree for each model of a problem.
+
+    Args:
+        models: prices.
+        search: how long trees are searched for; if left out as little as gives a good one, the same every time.
+    """
+    model, start = models[0], perf_counter()
+    graphs = [_graph(model, dense=dense) for dense in ((False, True) if model.masks else (False,))]
+    proposals = [_greedy(model, graph) for graph in graphs]
+    if model.count_leaves > MANY:
+        proposals.append(_swept(model, graphs[-1]))
+    end = inf if search is None or search.seconds is None else start + search.seconds
+    if search is not None:
+        for left, graph in zip(range(len(graphs), 0, -1), graphs, strict=True):
+            proposals.append(_searched(models, graph, search, max(end - perf_counter(), 0.0) * _SHARE / left))
+    proposals.append(left_to_right(model))
+    blind = bool(model.masks) or model.cap is not None or model.objective.training or model.objective.constant
+    if model.count_leaves > MANY and not blind:
+        best = min(proposals, key=lambda tree: price(model, tree))
+        return [_refined(model, graphs[0], best, end)] * len(models)
+    return [_improved(each, proposals, end) for each in models]
+
+
+def _improved(model: Model, proposals: Sequence[Nested], end: float) -> Nested:
+    """The best of some trees, improved piece by piece as long as that helps and there is time."""
+    tree = min(proposals, key=lambda t: price(model, t))
+    width = 8 if model.count_leaves <= 40 else 6
+    for _ in range(_ROUNDS):
+        if perf_counter() > end:
+            break
+        better = reconfigure(model, tree, width)
+        if price(model, better) >= price(model, tree):
+            break
+        tree = better
+    return tree
+
+
+def _refined(model: Model, graph: Graph, tree: Nested, end: float) -> Nested:
+    """The same by cotengra, which is quicker and knows all prices of networks without relations."""
+    import cotengra  # noqa: PLC0415 - 0.03 s that a layer never needs
+
+    made = cotengra.ContractionTree.from_path(*graph, ssa_path=_path(tree, model.count_leaves))
+    least = price(model, tree)
+    for _ in range(_ROUNDS):
+        if perf_counter() > end:
+            break
+        made.subtree_reconfigure_(minimize=_minimize(model))
+        better = _tree_of_path(made.get_ssa_path(), model.count_leaves, model.count_leaves)
+        before, least = least, min(least, cost := price(model, better))
+        if cost >= before:
+            break
+        tree = better
+    return tree
+
+
+def _minimize(model: Model) -> str:
+    """The objective in cotengra's words: an intermediate is written and read."""
+    elements = 2 * model.objective.elements
+    return f"combo-{elements}" if elements else "flops"
+
+
+def _path(tree: Nested, leaves: int) -> list[tuple[int, int]]:
+    """A tree as pairs of positions that only ever grow."""
+    number = {1 << place: place for place in range(leaves)}
+    path = []
+    for _, both, left, right in nodes(tree):
+        path.append((number[left], number[right]))
+        number[both] = leaves + len(path) - 1
+    return path
+
+
+# -- proposals -------------------------------------------------------------------------------------------
+
+
+def _graph(model: Model, *, dense: bool) -> Graph:
+    """The network as cotengra sees it.
+
+    Args:
+        model: the problem.
+        dense: relations are tensors behind the others; otherwise each is one hyperedge in place of its indices.
+    """
+    problem = model.problem
+    inputs = [[f"v{v}" for v in leaf.legs] for leaf in problem.leaves]
+    sizes = {f"v{v}": extent for v, extent in enumerate(problem.extents)}
+    if dense:
+        inputs += [[f"v{v}" for v in relation.coefficients] for relation in problem.relations]
+    else:
+        for r, relation in enumerate(problem.relations):
+            sizes[f"r{r}"] = max(min(problem.extents[v] for v in relation.coefficients), 2)
+        for legs, leaf in zip(inputs, problem.leaves, strict=True):
+            edges = {r for v in leaf.legs for r in bits(model.relations_of[v])}
+            legs += [f"r{r}" for r in sorted(edges)]
+    used = {v for legs in inputs for v in legs}
+    return inputs, [v for v in (f"v{v}" for v in problem.output) if v in used], sizes
+
+
+def _greedy(model: Model, graph: Graph) -> Nested:
+    import cotengra  # noqa: PLC0415
+
+    trials = min(_TRIALS, max(_LOOKS // len(graph[0]), 2))
+    search = cotengra.RandomGreedyOptimizer(max_repeats=trials, seed=0, parallel=False)
+    return _tree_of_path(search.ssa_path(*graph), model.count_leaves, len(graph[0]))
+
+
+def _swept(model: Model, graph: Graph) -> Nested:
+    """The tree that goes through the network from one end to the other."""
+    inputs = graph[0]
+    holders: dict[str, list[int]] = {}
+    for place, legs in enumerate(inputs):
+        for edge in legs:
+            holders.setdefault(edge, []).append(place)
+    order: dict[int, None] = {}
+    for place in range(len(inputs)):
+        if place not in order:
+            near = _distances(inputs, holders, place)
+            order |= dict.fromkeys(
+                _from_end_to_end(inputs, _distances(inputs, holders, next(reversed(near))))
+            )
+    first, *rest = [place for place in order if place < model.count_leaves]
+    tree: Nested = first
+    for place in rest:
+        tree = (tree, place)
+    return tree
+
+
+def _distances(
+    inputs: Sequence[Sequence[str]], holders: Mapping[str, Sequence[int]], start: int
+) -> dict[int, int]:
+    """Steps from a tensor to all that it is connected to, the nearest first."""
+    found, now, steps = {start: 0}, [start], 0
+    while now:
+        steps += 1
+        reached = dict.fromkeys(p for place in now for edge in inputs[place] for p in holders[edge])
+        now = [place for place in reached if place not in found]
+        found |= dict.fromkeys(now, steps)
+    return found
+
+
+def _from_end_to_end(inputs: Sequence[Sequence[str]], distances: Mapping[int, int]) -> list[int]:
+    """Connected tensors along the slowest mode of diffusion (Fiedler 1973), found from distances to one end."""
+    places = list(distances)
+    if len(places) <= _FEW:
+        return places
+    pairs = [(number, edge) for number, place in enumerate(places) for edge in inputs[place]]
+    numbers = {edge: number for number, edge in enumerate(dict.fromkeys(edge for _, edge in pairs))}
+    tensors = np.array([tensor for tensor, _ in pairs])
+    edges = np.array([numbers[edge] for _, edge in pairs])
+    on_tensor, on_edge = np.bincount(tensors), np.bincount(edges)
+    x = np.array([float(distances[place]) for place in places])
+    for _ in range(_DIFFUSIONS):
+        mean = np.bincount(edges, x[tensors]) / on_edge
+        x += np.bincount(tensors, mean[edges]) / on_tensor
+        x -= (x @ on_tensor) / on_tensor.sum()
+        x /= np.abs(x).max()
+    return [places[number] for number in np.argsort(x, kind="stable")]
+
+
+def _searched(models: Sequence[Model], graph: Graph, search: Search, seconds: float) -> Nested:
+    """A tree of cotengra's hyper-optimiser.
+
+    Args:
+        models: prices; where there are relations, they rank its trees.
+        graph: the network.
+        search: how.
+        seconds: after which it ends; infinite where trials are counted.
+    """
+    import cotengra  # noqa: PLC0415
+    from cotengra.scoring import FlopsObjective  # noqa: PLC0415
+
+    model = models[0]
+    leaves, count = model.count_leaves, len(graph[0])
+
+    class Priced(FlopsObjective):  # type: ignore[misc]
+        """Exact prices of whole trees; pieces are improved blindly."""
+
+        def __call__(self, trial: dict[str, Any]) -> float:
+            tree = _tree_of_path(trial["tree"].get_ssa_path(), leaves, count)
+            return log2(1 + min(price(each, tree)[0] for each in models))
+
+    found = cotengra.HyperOptimizer(
+        methods=search.heuristics,
+        minimize=Priced() if model.masks else _minimize(model),
+        max_repeats=search.trials or (_TRIALS if seconds == inf else _UNLIMITED),
+        max_time=None if seconds == inf else seconds,
+        parallel=False,
+        optlib=search.optlib,
+        optlib_opts=_SEEDS.get(search.optlib, lambda seed: {})(search.seed),
+        on_trial_error="ignore",
+        progbar=search.progress,
+    )
+    with _seeded(search.seed):
+        try:
+            tree = found.search(*graph)
+        except KeyError:  # every trial failed
+            return _greedy(model, graph)
+    return _tree_of_path(tree.get_ssa_path(), leaves, count)
+
+
+_SEEDS: dict[str, Any] = {
+    "optuna": lambda seed: {"sampler_opts": {"seed": seed}},
+    "cmaes": lambda seed: {"seed": seed},
+}
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Python's random numbers, which cotengra takes, from a seed on; those of others go on behind it."""
+    before = random.getstate()
+    random.seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(before)
+
+
+def _tree_of_path(path: Sequence[Sequence[int]], leaves: int, inputs: int) -> Nested:
+    """Pairs out of a path over positions that only ever grow; positions from `leaves` to `inputs` vanish."""
+    parts: dict[int, Nested | None] = {p: p if p < leaves else None for p in range(inputs)}
+    following = inputs
+    for group in path:
+        made: Nested | None = None
+        for place in group:
+            part = parts.pop(place)
+            made = part if made is None else made if part is None else (made, part)
+        parts[following] = made
+        following += 1
+    tree: Nested | None = None
+    for part in parts.values():
+        tree = part if tree is None else tree if part is None else (tree, part)
+    assert tree is not None
+    return tree
+
+
+def reconfigure(model: Model, tree: Nested, width: int) -> Nested:
+    """Replace every piece of a tree that joins up to `width` subtrees by the best one, from the root down."""
+    for root in range(2):
+        tree = _reconfigure_once(model, tree, width, widest_first=bool(root))
+    return tree
+
+
+def _reconfigure_once(model: Model, tree: Nested, width: int, widest_first: bool) -> Nested:
+    children: dict[int, tuple[int, int]] = {}
+    order: list[int] = []
+    for _, both, left, right in nodes(tree):
+        children[both] = (left, right)
+        order.append(both)
+    whole = order[-1]
+    seen: set[frozenset[int]] = set()
+    waiting = [whole]
+    while waiting:
+        top = waiting.pop()
+        if top not in children:
+            continue
+        frontier = _frontier(children, top, width, widest_first)
+        key = frozenset(frontier)
+        if len(frontier) > 2 and key not in seen:
+            seen.add(key)
+            frontier.sort()
+            _, best = optimal(model, frontier)
+            _graft(children, frontier, best)
+        waiting += children[top]
+    return _rebuild(children, whole)
+
+
+def _frontier(children: dict[int, tuple[int, int]], top: int, width: int, widest_first: bool) -> list[int]:
+    """Up to `width` subtrees below a node that together make it."""
+    frontier = list(children[top])
+    while len(frontier) < width:
+        inner = [part for part in frontier if part in children]
+        if not inner:
+            break
+        part = max(inner, key=int.bit_count) if widest_first else inner[0]
+        frontier.remove(part)
+        frontier += children[part]
+    return frontier
+
+
+def _graft(children: dict[int, tuple[int, int]], frontier: Sequence[int], tree: Nested) -> None:
+    masks: list[int] = []
+    stack: list[tuple[Nested, bool]] = [(tree, False)]
+    while stack:
+        node, visited = stack.pop()
+        if isinstance(node, int):
+            masks.append(frontier[node])
+        elif not visited:
+            stack += [(node, True), (node[1], False), (node[0], False)]
+        else:
+            right, left = masks.pop(), masks.pop()
+            children[left | right] = (left, right)
+            masks.append(left | right)
+
+
+def _rebuild(children: dict[int, tuple[int, int]], whole: int) -> Nested:
+    built: dict[int, Nested] = {}
+    stack = [whole]
+    while stack:
+        mask = stack[-1]
+        if mask not in children:
+            built[mask] = bits(mask)[0]
+        elif any(part not in built for part in children[mask]):
+            stack += [part for part in children[mask] if part not in built]
+            continue
+        else:
+            left, right = children[mask]
+            built[mask] = (built[left], built[right])
+        stack.pop()
+    return built[whole]
