@@ -213,3 +213,81 @@ def test_sampled_layers_are_exact(kind: str) -> None:
         CaptureError, match=r"draws random numbers \(a dropout or a sampled layer in training"
     ):
         kfac(model.train(), LOSS, [(x, y)], unsupported="skip")
+
+
+# -- linear layers and transposed convolutions -----------------------------------------------------------
+
+
+class Sequences(nn.Module):
+    """A factorised linear layer on sequences, which are the first axis where asked for."""
+
+    def __init__(self, layer: nn.Module, first: bool) -> None:
+        super().__init__()
+        self.layer, self.first = layer, first
+        self.head = nn.Linear(4, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.layer(x.transpose(0, 1)).transpose(0, 1) if self.first else self.layer(x)
+        return self.head(torch.tanh(h).mean(1))
+
+
+class LinearChain(nn.Module):
+    """A Tucker linear layer by three of torch."""
+
+    def __init__(self, layer: Any) -> None:
+        super().__init__()
+        (outs, inside), bias = layer.core.shape, layer.bias is not None
+        self.factor_in = nn.Linear(layer.in_features, inside, bias=False)
+        self.core = nn.Linear(inside, outs, bias=False)
+        self.factor_out = nn.Linear(outs, layer.out_features, bias=bias)
+        with torch.no_grad():
+            self.factor_in.weight.copy_(layer.factor_in.T)
+            self.core.weight.copy_(layer.core)
+            self.factor_out.weight.copy_(layer.factor_out)
+            self.factor_out.bias.copy_(layer.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.factor_out(self.core(self.factor_in(x)))
+
+
+@pytest.mark.parametrize("first", [False, True])
+def test_linear_factors_are_those_of_a_chain(first: bool) -> None:
+    torch.manual_seed(0)
+    model = Sequences(tnconv.nn.TuckerLinear(5, 4, rank=(3, 2)), first).double()
+    chain = Sequences(LinearChain(model.layer), first).double()
+    chain.head.load_state_dict(model.head.state_dict())
+    x, y = torch.randn(3, 6, 5).double(), torch.tensor([0, 1, 2])
+    check(model, x, nn.CrossEntropyLoss, "mean")
+    for approx in ("expand", "reduce"):
+        found, want = (kfac(each, LOSS, [(x, y)], kfac_approx=approx) for each in (model, chain))
+        for name in ("core", "factor_in", "factor_out"):
+            ours, theirs = found.blocks[f"layer.{name}",], want.blocks[f"layer.{name}.weight",]
+            close(ours.A, theirs.A, 1e-11)
+            close(ours.G, theirs.G, 1e-11)
+        close(found.blocks["layer.bias",].G, want.blocks["layer.factor_out.bias",].G, 1e-11)
+    assert ekfac(model, LOSS, [(x, y)]).names == found.names
+
+
+def test_transposed_factors_are_those_of_a_chain() -> None:
+    torch.manual_seed(0)
+    model, x = net(tnconv.nn.TuckerConvTranspose(1, 3, 4, 3, rank=(2, 3), stride=2, padding=1), 4)
+    layer, y = model[0], torch.tensor([0, 1, 2])
+    steps = nn.ModuleDict(
+        {
+            "factor_in": nn.ConvTranspose1d(3, 3, 1, bias=False),
+            "core": nn.ConvTranspose1d(3, 2, 3, 2, 1, bias=False),
+            "factor_out": nn.ConvTranspose1d(2, 4, 1),
+        }
+    ).double()
+    with torch.no_grad():
+        steps["factor_in"].weight.copy_(layer.factor_in.unsqueeze(-1))
+        steps["core"].weight.copy_(layer.core.transpose(0, 1))
+        steps["factor_out"].weight.copy_(layer.factor_out.T.unsqueeze(-1))
+        steps["factor_out"].bias.copy_(layer.bias)
+    chain = nn.Sequential(nn.Sequential(*steps.values()), *model[1:])
+    close(chain(x), model(x))
+    check(model, x, nn.CrossEntropyLoss, "sum")
+    found, want = (kfac(each, LOSS, [(x, y)]) for each in (model, chain))
+    for place, name in enumerate(steps):
+        close(found.blocks[f"0.{name}",].A, want.blocks[f"0.{place}.weight",].A, 1e-11)
+        close(found.blocks[f"0.{name}",].G, want.blocks[f"0.{place}.weight",].G, 1e-11)

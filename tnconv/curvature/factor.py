@@ -14,9 +14,9 @@ from torch import Tensor
 
 from tnconv import ops
 from tnconv.errors import OperationError
-from tnconv.functional.visible import Factored
+from tnconv.functional.visible import Factored, LayerSpec
 from tnconv.ir import Expression
-from tnconv.spec import ConvSpec
+from tnconv.spec import LinearSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,18 +25,23 @@ class Factor:
 
     Args:
         of: the kind of layer.
-        spec: the layer with its dense weight.
+        spec: the layer with its dense weight; a linear one without sequence axes where it is read off a call.
         name: of the factor in the network.
     """
 
     of: Factored
-    spec: ConvSpec
+    spec: LayerSpec
     name: str
 
     @property
     def network(self) -> Expression:
         """The forward network of the layer."""
         return self.of.network(self.spec)
+
+    @property
+    def linear(self) -> bool:
+        """Whether the layer is a linear one."""
+        return isinstance(self.spec, LinearSpec)
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,8 @@ class Read(NamedTuple):
     """What a call computes, before it is known which of its parameters are tracked.
 
     Args:
-        op: `"conv"`, `"conv_transpose"`, `"linear"`, `"factor"` (one of the weight of a factorised convolution),
+        op: `"conv"`, `"conv_transpose"`, `"linear"`, `"factor"` (one of the weight of a factorised convolution; of a
+            factorised linear layer it is `"linear"`),
             `"embedding"`, `"scale"` (`y = u * weight + bias`) or `"shift"` (`y = … + weight`).
         x: the input; None for a shift.
         weight: the first parameter, whatever it is.

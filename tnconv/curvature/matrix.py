@@ -70,7 +70,7 @@ class Matrix:
         spec = call.spec
         assert spec is not None
         x = call.input()
-        if isinstance(spec, LinearSpec):
+        if _is_linear(spec):
             x = _sequence(examples.first(x, n, 1), n)
             return cls(_of_sequence(spec, x.shape[1:-1]), x, n, 1, call, examples)
         return cls(spec, _images(examples, x, n), n, len(x) // max(n, 1), call, examples)
@@ -137,7 +137,7 @@ class Matrix:
 
     def gradient(self, grad: Tensor) -> Tensor:
         """A gradient at the output of the call, with the examples in front: `[(n m), *]`."""
-        if isinstance(self.spec, LinearSpec):
+        if _is_linear(self.spec):
             return _sequence(self.examples.first(grad, self.n, 1), self.n)
         if grad.dim() < self.x.dim():
             grad = grad.unsqueeze(0)
@@ -193,9 +193,15 @@ def _sums(grad: Tensor, axis: int) -> Tensor:
     return grad.sum(others) if others else grad
 
 
+def _is_linear(spec: MatrixSpec | Factor) -> bool:
+    return isinstance(spec, LinearSpec) or (isinstance(spec, Factor) and spec.linear)
+
+
 @lru_cache(maxsize=1024)
-def _of_sequence(spec: LinearSpec, sizes: torch.Size) -> LinearSpec:
-    """The layer with sequence axes."""
+def _of_sequence(spec: Any, sizes: torch.Size) -> Any:
+    """The layer, or the factor of one, with sequence axes."""
+    if isinstance(spec, Factor):
+        return replace(spec, spec=_of_sequence(spec.spec, sizes))
     return replace(spec, input_size=tuple(sizes))
 
 

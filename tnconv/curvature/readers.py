@@ -255,19 +255,20 @@ def read_visible(layer: VisibleLayer, input: Tensor, parameters: Sequence[Tensor
     spec = layer.spec(input)
     given = {name: tensor for name, tensor in zip(layer.names, parameters, strict=True) if tensor is not None}
     bias = given.pop("bias", None)
-    if isinstance(spec, LinearSpec):
-        return [Read("linear", input, given["weight"], bias, _linear_spec(given["weight"].shape))]
-    x = input if input.dim() > spec.spatial_dims + 1 else input.unsqueeze(0)
-    plain = replace(spec, bias=False) if spec.bias else spec
+    linear = isinstance(spec, LinearSpec)
+    plain: Any = replace(spec, bias=False) if spec.bias else spec
+    plain = replace(plain, input_size=()) if linear else plain
+    x = input if isinstance(spec, LinearSpec) or input.dim() > spec.spatial_dims + 1 else input.unsqueeze(0)
     if layer.factored is None:
-        return [Read("conv", x, given["weight"], bias, plain)]
+        return [Read(spec.kind, x, given["weight"], bias, plain)]
     # Copies, as a wrapper may take the memory of its parameters back (FSDP); factors are small.
     factors = {name: tensor.detach().clone() for name, tensor in given.items()}
     reads = []
     for name, tensor in given.items():
         others = {other: factor for other, factor in factors.items() if other != name}
-        reads.append(Read("factor", x, tensor, None, Factor(layer.factored, plain, name), others=others))
-    return reads if bias is None else [*reads, Read("conv", x, None, bias, plain)]
+        op = "linear" if linear else "factor"
+        reads.append(Read(op, x, tensor, None, Factor(layer.factored, plain, name), others=others))
+    return reads if bias is None else [*reads, Read(spec.kind, x, None, bias, plain)]
 
 
 _NONE = 99

@@ -12,8 +12,9 @@ from torch import Tensor
 from torch.overrides import handle_torch_function
 
 from tnconv.ir import Expression
-from tnconv.spec import ConvSpec, LinearSpec
+from tnconv.spec import ConvSpec, ConvTransposeSpec, LinearSpec
 
+LayerSpec = ConvSpec | ConvTransposeSpec | LinearSpec
 _modes = torch._C._len_torch_function_stack
 
 
@@ -25,7 +26,7 @@ def seen() -> bool:
 class Factored(Hashable, Protocol):
     """A kind of layer whose weight is a network of factors."""
 
-    def network(self, spec: ConvSpec) -> Expression:
+    def network(self, spec: LayerSpec) -> Expression:
         """The forward network for the input size of a spec, with the factors as parameters."""
 
 
@@ -45,7 +46,7 @@ class VisibleLayer:
         """What has the network, where the weight is one of factors."""
         return None
 
-    def spec(self, input: Tensor) -> ConvSpec | LinearSpec:
+    def spec(self, input: Tensor) -> LayerSpec:
         """The layer with its dense weight, for the size of an input."""
         raise NotImplementedError
 

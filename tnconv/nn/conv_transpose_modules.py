@@ -109,35 +109,10 @@ class ConvTransposeNd(_ConvTransposeNd, KnowsSpec, CopiedConv):
             SpecError: the output size is no sequence of integers.
             ArgumentError: no output padding gives this output size.
         """
-        extra = self.output_padding if output_size is None else self._extra(input, output_size)
+        extra = self.output_padding if output_size is None else output_padding_of(self, input, output_size)
         return functional.conv_transposeNd(
             input, self.weight, self.bias, self.stride, self.padding, extra, self.groups, self.dilation
         )
-
-    def _extra(self, input: Tensor, output_size: Sequence[int]) -> tuple[int, ...]:
-        """The output padding that gives an output size."""
-        dims = len(self.kernel_size)
-        sizes = typed("output_size", output_size, tuple[int, ...])
-        wanted = sizes[-dims:]
-        if len(sizes) not in (dims, input.dim()):
-            raise ArgumentError(
-                f"output_size {sizes} has length {len(sizes)} but the layer has {dims} spatial "
-                f"dimension(s) and the input {input.dim()} axes; give one value for each of either"
-            )
-        least = self._least(tuple(input.shape[-dims:]))
-        most = tuple(size + stride - 1 for size, stride in zip(least, self.stride, strict=True))
-        if not all(low <= size <= high for low, size, high in zip(least, wanted, most, strict=True)):
-            raise ArgumentError(
-                f"output_size is {wanted} but an input of size {tuple(input.shape[-dims:])} gives {least} to {most}; "
-                "give one in this range"
-            )
-        return tuple(size - low for size, low in zip(wanted, least, strict=True))
-
-    def _least(self, input_size: tuple[int, ...]) -> tuple[int, ...]:
-        """The output size without output padding."""
-        pairs = [pad if isinstance(pad, tuple) else (pad, pad) for pad in self.padding]
-        sizes = map(covered, self.kernel_size, self.dilation, input_size, self.stride)
-        return tuple(size - sum(pair) for size, pair in zip(sizes, pairs, strict=True))
 
     def spec(self, input_size: int | tuple[int, ...], batch_size: Symbolic = "N") -> ConvTransposeSpec:
         """The layer for inputs of a size, as `tnconv.compile` takes it.
@@ -147,6 +122,43 @@ class ConvTransposeNd(_ConvTransposeNd, KnowsSpec, CopiedConv):
         """
         fields = module_fields(ConvTransposeSpec, self)
         return ConvTransposeSpec(input_size=input_size, batch_size=batch_size, **fields)
+
+
+def output_padding_of(module: Any, input: Tensor, output_size: Sequence[int]) -> tuple[int, ...]:
+    """The output padding that gives an output size.
+
+    Args:
+        module: a transposed convolution, with torch's attributes.
+        input: of the call.
+        output_size: extent of the output, with or without batch and channels.
+
+    Raises:
+        SpecError: the output size is no sequence of integers.
+        ArgumentError: no output padding gives this output size.
+    """
+    dims = len(module.kernel_size)
+    sizes = typed("output_size", output_size, tuple[int, ...])
+    wanted = sizes[-dims:]
+    if len(sizes) not in (dims, input.dim()):
+        raise ArgumentError(
+            f"output_size {sizes} has length {len(sizes)} but the layer has {dims} spatial "
+            f"dimension(s) and the input {input.dim()} axes; give one value for each of either"
+        )
+    least = _least(module, tuple(input.shape[-dims:]))
+    most = tuple(size + stride - 1 for size, stride in zip(least, module.stride, strict=True))
+    if not all(low <= size <= high for low, size, high in zip(least, wanted, most, strict=True)):
+        raise ArgumentError(
+            f"output_size is {wanted} but an input of size {tuple(input.shape[-dims:])} gives {least} to {most}; "
+            "give one in this range"
+        )
+    return tuple(size - low for size, low in zip(wanted, least, strict=True))
+
+
+def _least(module: Any, input_size: tuple[int, ...]) -> tuple[int, ...]:
+    """The output size without output padding."""
+    pairs = [pad if isinstance(pad, tuple) else (pad, pad) for pad in module.padding]
+    sizes = map(covered, module.kernel_size, module.dilation, input_size, module.stride)
+    return tuple(size - sum(pair) for size, pair in zip(sizes, pairs, strict=True))
 
 
 class _Fixed(ConvTransposeNd):

@@ -16,7 +16,7 @@ from tnconv.nn.sampled.sampled_conv import SampledConv, SampledConv1d, SampledCo
 from tnconv.nn.sampled.sampled_linear import SampledLinear
 from tnconv.nn.sampled.seeds import Seeds
 from tnconv.nn.sampled.tensorised import FactorSampler
-from tnconv.nn.tensorised import TensorisedConv
+from tnconv.nn.tensorised import TensorisedConv, TensorisedLayer
 from tnconv.nn.tensorised.tensorize import names_in
 
 _CLASSES: dict[type[nn.Module], type[Any]] = {
@@ -71,7 +71,7 @@ def sampled_layers(
     sampled: dict[str, str] = {}
     skipped: dict[str, str] = {}
     for name, module in modules.items():
-        if not isinstance(module, nn.Linear | nn.modules.conv._ConvNd | TensorisedConv):
+        if not isinstance(module, nn.Linear | nn.modules.conv._ConvNd | TensorisedLayer):
             continue
         named = any(name == each or name.startswith(f"{each}.") for each in left)
         reason = "named in skip" if named else _reason(module, kept)

@@ -38,7 +38,7 @@ class FactorCalculus:
     @property
     def name(self) -> str:
         """For messages."""
-        spec = self.description.spec
+        spec = self.conv.spec
         family = self.description.family.name
         return f"{family}_conv{spec.spatial_dims}d({spec.in_channels}, {spec.out_channels})"
 
@@ -113,9 +113,15 @@ def _function(layer: FactorCalculus, op: str) -> CompiledFunction:
 def _calculus(
     description: Description, kept: Kept, sizes: tuple[int, ...], device: str, names: tuple[str, ...]
 ) -> FactorCalculus:
-    spec = replace(description.spec, input_size=sizes)
+    spec = replace(_conv(description), input_size=sizes)
     conv = ConvCalculus(replace(spec, bias=False), kept, device)
     return FactorCalculus(replace(description, spec=spec), conv, names)
+
+
+def _conv(description: Description) -> ConvSpec:
+    spec = description.spec
+    assert isinstance(spec, ConvSpec)  # what `sample` takes
+    return spec
 
 
 class FactorSampler(Sampler):
@@ -130,10 +136,11 @@ class FactorSampler(Sampler):
             given: the parameters by name.
         """
         factors = [t for name, t in given.items() if name != "bias" and t.requires_grad]
-        dims = description.spec.spatial_dims
+        spec = _conv(description)
+        dims = spec.spatial_dims
         single = input.ndim == dims + 1
         x = input.unsqueeze(0) if single else input
-        if not factors or x.ndim != dims + 2 or x.shape[1] != description.spec.in_channels:
+        if not factors or x.ndim != dims + 2 or x.shape[1] != spec.in_channels:
             return None
         seed = self.seed(input, factors[0])
         if seed is None:

@@ -9,7 +9,9 @@ from tnconv.errors import SpecError
 from tnconv.ir import as_integer
 from tnconv.nn.tensorised import decompose
 from tnconv.nn.tensorised.budget import Budget
+from tnconv.nn.tensorised.factorised_linear import TensorisedLinear
 from tnconv.nn.tensorised.factorised_module import TensorisedConv
+from tnconv.nn.tensorised.factorised_transpose import TensorisedConvTranspose
 from tnconv.nn.tensorised.factors import Factors, Family, Ranks, WeightShape, bond, parameter
 from tnconv.nn.tensorised.fixed_dims import OfOneDimension, OfThreeDimensions, OfTwoDimensions
 from tnconv.nn.tensorised.tucker import channel_factors, channel_limits
@@ -77,3 +79,15 @@ class BTConv2d(OfTwoDimensions, BTConv):
 
 class BTConv3d(OfThreeDimensions, BTConv):
     """`BTConv` in three spatial dimensions."""
+
+
+class BTConvTranspose(TensorisedConvTranspose):
+    """A transposed convolution whose weight is a sum of Tucker terms. See `TensorisedConvTranspose`."""
+
+    family = BlockTerm()
+
+
+class BTLinear(TensorisedLinear):
+    """A linear layer whose weight is a sum of Tucker terms. See `TensorisedLinear`."""
+
+    family = BlockTerm()

@@ -8,7 +8,9 @@ from torch import Tensor
 from tnconv import ir
 from tnconv.nn.tensorised import decompose
 from tnconv.nn.tensorised.budget import Budget
+from tnconv.nn.tensorised.factorised_linear import TensorisedLinear
 from tnconv.nn.tensorised.factorised_module import TensorisedConv
+from tnconv.nn.tensorised.factorised_transpose import TensorisedConvTranspose
 from tnconv.nn.tensorised.factors import Factors, Family, Ranks, WeightShape, bond, parameter
 from tnconv.nn.tensorised.fixed_dims import OfOneDimension, OfThreeDimensions, OfTwoDimensions
 
@@ -50,3 +52,15 @@ class CPConv2d(OfTwoDimensions, CPConv):
 
 class CPConv3d(OfThreeDimensions, CPConv):
     """`CPConv` in three spatial dimensions."""
+
+
+class CPConvTranspose(TensorisedConvTranspose):
+    """A transposed convolution whose weight is a CP decomposition. See `TensorisedConvTranspose`."""
+
+    family = CP()
+
+
+class CPLinear(TensorisedLinear):
+    """A linear layer whose weight is a CP decomposition. See `TensorisedLinear`."""
+
+    family = CP()

@@ -1,10 +1,12 @@
-"""The value of a factorised convolution: one network of input and factors, one plan for many input sizes."""
+"""The value of a factorised layer: one network of input and factors, one plan for many input sizes."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from math import prod
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from tnconv.api import compile
@@ -16,10 +18,10 @@ from tnconv.errors import ArgumentError
 from tnconv.functional import by_torch
 from tnconv.functional.by_size import BySize
 from tnconv.functional.compiled_calls import OpenSizes, cached, without_batch
-from tnconv.functional.visible import VisibleLayer
+from tnconv.functional.visible import LayerSpec, VisibleLayer
 from tnconv.ir import Expression, Network
 from tnconv.nn.tensorised.factors import Family, WeightShape, layer_network
-from tnconv.spec import ConvSpec
+from tnconv.spec import ConvSpec, ConvTransposeSpec, LinearSpec
 from tnconv.spec.fields import size_names
 
 Shape = tuple[int, ...]
@@ -33,7 +35,7 @@ class Description:
     """All that the compiled functions of a layer depend on, but for the input size and the device.
 
     Args:
-        spec: the convolution, with an input size that stands for any.
+        spec: the layer, with an input size that stands for any.
         family: the kind of factorisation.
         shape: of the weight.
         ranks: (bond, rank) pairs.
@@ -42,7 +44,7 @@ class Description:
         batch_hint: what the batch size counts as for choices by cost.
     """
 
-    spec: ConvSpec
+    spec: LayerSpec
     family: Family
     shape: WeightShape
     ranks: tuple[tuple[str, int], ...]
@@ -54,9 +56,9 @@ class Description:
         """The dense weight."""
         return self.family.weight_network(self.shape, dict(self.ranks))
 
-    def network(self, spec: ConvSpec) -> Expression:
+    def network(self, spec: LayerSpec) -> Expression:
         """The forward network, with the factors as parameters, for the input size of a spec."""
-        return layer_network(spec, self.weight_network(), f"{self.family.name}_conv{spec.spatial_dims}d")
+        return layer_network(spec, self.weight_network(), self.family.name)
 
 
 class OpenDescription(OpenSource):
@@ -64,8 +66,9 @@ class OpenDescription(OpenSource):
 
     def __init__(self, description: Description) -> None:
         spec = description.spec
-        self.description, self.any_size, self.periods = description, spec.input_sizes, spec.strides
-        self.names = size_names(spec.spatial_dims)
+        self.description, self.any_size = description, spec.input_sizes
+        self.periods = () if isinstance(spec, LinearSpec) else spec.strides
+        self.names = size_names(len(spec.input_sizes))
 
     def at(self, sizes: Shape) -> Source:
         """The network for an input size."""
@@ -125,22 +128,40 @@ def convolved(
     if sampled is not None:
         return sampled
     spec = description.spec
+    if isinstance(spec, LinearSpec):
+        rows = _rows(input, spec)
+        return _called(description, (), parameters, rows).reshape(*input.shape[:-1], spec.out_features)
     sizes = without_batch(_checked(input, spec), spec.spatial_dims + 1)
-    device = "cuda" if input.device.type == "cuda" else "cpu"
     single = len(sizes) == input.ndim
-    given = {**parameters, "x": input.unsqueeze(0) if single else input}
+    result = _called(description, tuple(sizes[1:]), parameters, input.unsqueeze(0) if single else input)
+    return result.squeeze(0) if single else result
+
+
+def _called(description: Description, sizes: Shape, parameters: Mapping[str, Tensor], x: Tensor) -> Tensor:
+    """The value for an input with one batch axis."""
+    given = {**parameters, "x": x}
     still: frozenset[str] | None = frozenset(n for n, tensor in given.items() if not tensor.requires_grad)
     if len(still or ()) == len(given) or not torch.is_grad_enabled():
         still = None
     try:
-        function = layer_function(description, tuple(sizes[1:]), device, still)
+        function = layer_function(description, sizes, "cuda" if x.device.type == "cuda" else "cpu", still)
     except OpenSizes:  # by the dense weight
         dense = weight_of(description)
-        weight = dense(*[given[name] for name in dense.arguments])
-        options = (spec.stride, spec.padding, spec.dilation, spec.groups, spec.padding_mode)
-        return by_torch.conv(spec.spatial_dims, input, weight, given.get("bias"), options)
-    result = function(*[given[name] for name in function.arguments])
-    return result.squeeze(0) if single else result
+        return plain(
+            description.spec, x, dense(*[given[name] for name in dense.arguments]), given.get("bias")
+        )
+    return function(*[given[name] for name in function.arguments])
+
+
+def plain(spec: LayerSpec, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """The value of a layer with a dense weight, by torch's operations; padding and output size are the spec's."""
+    if isinstance(spec, LinearSpec):
+        return F.linear(input, weight, bias)
+    if isinstance(spec, ConvTransposeSpec):
+        steps = (spec.stride, spec.padding, spec.output_padding, spec.groups, spec.dilation)
+        return by_torch.conv_transpose(spec.spatial_dims, input, weight, bias, steps)
+    options = (spec.stride, spec.padding, spec.dilation, spec.groups, spec.padding_mode)
+    return by_torch.conv(spec.spatial_dims, input, weight, bias, options)
 
 
 @dataclass(frozen=True)
@@ -160,7 +181,9 @@ class FactoredLayer(VisibleLayer):
     @property
     def __name__(self) -> str:
         """What tracers call it."""
-        return f"{self.description.family.name}_conv{self.description.spec.spatial_dims}d"
+        spec = self.description.spec
+        dims = "" if isinstance(spec, LinearSpec) else f"{spec.spatial_dims}d"
+        return f"{self.description.family.name}_{spec.kind}{dims}"
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -172,9 +195,11 @@ class FactoredLayer(VisibleLayer):
         """What has the network."""
         return self.description
 
-    def spec(self, input: Tensor) -> ConvSpec:
-        """The convolution with a dense weight."""
+    def spec(self, input: Tensor) -> LayerSpec:
+        """The layer with a dense weight; a linear one without sequence axes."""
         spec = self.description.spec
+        if isinstance(spec, LinearSpec):
+            return spec
         return replace(spec, input_size=tuple(input.shape[-spec.spatial_dims :]))
 
     def compute(self, input: Tensor, *parameters: Tensor | None) -> Tensor:
@@ -183,7 +208,17 @@ class FactoredLayer(VisibleLayer):
         return convolved(self.description, input, given, self.sampler)
 
 
-def _checked(input: Any, spec: ConvSpec) -> torch.Size:
+def _rows(input: Tensor, spec: LinearSpec) -> Tensor:
+    """An input that fits as `[N, features]`."""
+    if not input.ndim or (type(input.shape[-1]) is int and input.shape[-1] != spec.in_features):
+        raise ArgumentError(
+            f"input has shape {tuple(input.shape)} but the layer takes {spec.in_features} features in its last axis; "
+            "change one"
+        )
+    return input if input.ndim == 2 else input.reshape(prod(input.shape[:-1]), spec.in_features)
+
+
+def _checked(input: Any, spec: ConvSpec | ConvTransposeSpec) -> torch.Size:
     """The shape of an input that fits."""
     if not isinstance(input, Tensor):
         raise ArgumentError(f"input is a {type(input).__name__}, not a tensor; pass a torch.Tensor")

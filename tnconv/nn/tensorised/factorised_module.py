@@ -1,49 +1,106 @@
-"""The module that all factorised convolutions are: its arguments, its parameters, and what torch's modules have."""
+"""The module that all factorised convolutions are: its arguments, and what torch's modules have."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import replace
-from math import prod
+from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 
-from tnconv.compiler.function import CompiledFunction
-from tnconv.compiler.source import KnowsNetwork
 from tnconv.errors import SpecError
-from tnconv.functional.compiled_calls import no_tensors
 from tnconv.functional.types import Ints, Padding
-from tnconv.functional.visible import seen
-from tnconv.ir import Expression
-from tnconv.nn.conv_modules import ConvNd
-from tnconv.nn.modules import (
-    any_input,
-    check_copied,
-    check_dims,
-    check_fixed,
-    kernel,
-    symmetric,
-)  # fmt: skip
-from tnconv.nn.tensorised.budget import Budget
-from tnconv.nn.tensorised.factorised_call import (
-    Description,
-    FactoredLayer,
-    SampledBy,
-    Shape,
-    convolved,
-    layer_function,
-    weight_of,
-)
-from tnconv.nn.tensorised.factors import Family, WeightShape, channel_shape
-from tnconv.nn.tensorised.from_dense import check_dtype, decomposed
-from tnconv.nn.tensorised.ranks import Rank, resolve_ranks
-from tnconv.spec import ConvSpec
-from tnconv.spec.fields import Ints as SpecInts
-from tnconv.spec.fields import Symbolic, typed
+from tnconv.nn.conv_modules import Conv1d, Conv2d, Conv3d, ConvNd
+from tnconv.nn.modules import any_input, check_dims, check_fixed, kernel, symmetric
+from tnconv.nn.tensorised.factorised_call import Shape
+from tnconv.nn.tensorised.factorised_layer import Source, TensorisedLayer, checked_source
+from tnconv.nn.tensorised.factors import WeightShape, channel_shape
+from tnconv.nn.tensorised.ranks import Rank
+from tnconv.spec import ConvSpec, ConvTransposeSpec, LinearSpec
 from tnconv.spec.layer_spec import module_fields, of_numbers
 
+_TORCH: dict[int, Any] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+_OWN: dict[int, Any] = {1: Conv1d, 2: Conv2d, 3: Conv3d}
 
-class TensorisedConv(nn.Module, KnowsNetwork):
+
+class OfWindows(TensorisedLayer):
+    """A factorised layer with a kernel: what torch's convolutions have as attributes."""
+
+    fixed: ClassVar[int | None] = None  # the number of dimensions of a class that does not take N
+
+    @property
+    def _spec(self) -> ConvSpec | ConvTransposeSpec:
+        spec = self.description.spec
+        assert not isinstance(spec, LinearSpec)
+        return spec
+
+    @property
+    def out_sizes(self) -> int:
+        """Number of out-channels."""
+        return self.out_channels
+
+    @classmethod
+    def from_conv(cls, conv: nn.Module, rank: Rank, **options: Any) -> Self:
+        """A layer with the fields of a convolution, whose factors come near its weight: `from_dense`.
+
+        Raises:
+            SpecError: as `from_dense`.
+        """
+        return cls.from_dense(conv, rank, **options)
+
+    @property
+    def in_channels(self) -> int:
+        """Channels of the input."""
+        return int(self._spec.in_channels)
+
+    @property
+    def out_channels(self) -> int:
+        """Channels of the output."""
+        return int(self._spec.out_channels)
+
+    @property
+    def kernel_size(self) -> Shape:
+        """Extents of the kernel."""
+        return self.description.shape.kernel
+
+    @property
+    def stride(self) -> Shape:
+        """Steps of the kernel."""
+        return self._spec.strides
+
+    @property
+    def padding(self) -> tuple[Any, ...]:
+        """Padding, an int for each dimension, or a pair where left and right differ."""
+        return symmetric(self._spec.paddings)
+
+    @property
+    def dilation(self) -> Shape:
+        """Distances between kernel cells."""
+        return self._spec.dilations
+
+    @property
+    def groups(self) -> int:
+        """Number of channel groups."""
+        return int(self._spec.groups)
+
+    @property
+    def padding_mode(self) -> str:
+        """What is beyond the border."""
+        return getattr(self._spec, "padding_mode", "zeros")
+
+    def _fields(self) -> list[str]:
+        """What the layer is called with, as far as it is not at its defaults."""
+        text = [f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}"]
+        for name, default in (("stride", 1), ("padding", 0), ("output_padding", 0), ("dilation", 1)):
+            values = getattr(self, name, ())
+            text += [f"{name}={values}"] if any(value != default for value in values) else []
+        text += [f"groups={self.groups}"] if self.groups != 1 else []
+        return text + ([f"padding_mode={self.padding_mode!r}"] if self.padding_mode != "zeros" else [])
+
+    def extra_repr(self) -> str:
+        """The fields that are not at their defaults, the ranks, the parameters and the compression."""
+        return ", ".join([*self._fields(), *self._shown()])
+
+
+class TensorisedConv(OfWindows):
     """A convolution with `N` spatial dimensions whose weight is a network of small factors.
 
     The layer is one network, of the input, the patterns and the factors, and tnconv plans it for each input size:
@@ -72,17 +129,9 @@ class TensorisedConv(nn.Module, KnowsNetwork):
         device: of the parameters.
         dtype: of the parameters.
 
-    Attributes:
-        ranks: of every bond, by name.
-
     Raises:
         SpecError: an argument is invalid, or two do not fit together.
     """
-
-    family: ClassVar[Family]
-    fixed: ClassVar[int | None] = None  # the number of dimensions of a class that does not take N
-    bias: nn.Parameter | None
-    sampler: SampledBy = None  # of a call in training; see `tnconv.nn.sample`
 
     def __init__(
         self,
@@ -107,8 +156,7 @@ class TensorisedConv(nn.Module, KnowsNetwork):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__()
-        dims = _check_dims(N)
+        dims = factorised_dims(N)
         fields: Any = {
             "stride": stride,
             "padding": padding,
@@ -119,141 +167,37 @@ class TensorisedConv(nn.Module, KnowsNetwork):
         }
         extent = kernel(kernel_size, dims)
         spec = of_numbers(ConvSpec(in_channels, out_channels, extent, any_input(dims), **fields))
-        family = _with_blocks(self.family, blocks)
+        of = f"in_channels {spec.in_channels} over groups {spec.groups}" if spec.groups > 1 else ""
         outs = channel_shape("out_shape", out_shape, spec.out_channels)
-        ins = channel_shape("in_shape", in_shape, spec.in_channels // spec.groups, spec.groups)
+        ins = channel_shape("in_shape", in_shape, spec.in_channels // spec.groups, of)
         shape = WeightShape(spec.groups, outs, ins, spec.kernel_sizes)
-        self.ranks = resolve_ranks(rank, family, shape)
-        self.description = Description(
-            spec.spelled_out(),
-            family,
-            shape,
-            tuple(self.ranks.items()),
-            planner,
-            bool(autotune),
-            batch_hint,
-        )
-        self._factors = {f.name: tuple(a.size for a in f.axes) for f in family.factors(shape, self.ranks)}
-        made: Any = {"device": device, "dtype": dtype}
-        for name, sizes in self._factors.items():
-            self.register_parameter(name, nn.Parameter(torch.empty(sizes, **made)))
-        self.register_parameter(
-            "bias", nn.Parameter(torch.empty(spec.out_channels, **made)) if bias else None
-        )
-        self.reset_parameters()
-
-    # -- parameters ----------------------------------------------------------------------------------
-
-    @property
-    def factors(self) -> dict[str, nn.Parameter]:
-        """The factors by name; their product is the weight."""
-        return {name: getattr(self, name) for name in self._factors}
-
-    def reset_parameters(self) -> None:
-        """Draw factors for which the dense weight has mean 0 and the variance that `nn.Conv2d` begins with.
-
-        That is `1/(3*fan_in)`. Every factor has the same standard deviation; the bias is drawn as torch does.
-        """
-        shape = self.description.shape
-        deviation = self.description.family.deviation(shape, self.ranks)
-        for factor in self.factors.values():
-            nn.init.normal_(factor, std=deviation)
-        if self.bias is not None:
-            bound = (prod(shape.ins) * prod(shape.kernel)) ** -0.5
-            nn.init.uniform_(self.bias, -bound, bound)
-
-    def to_dense(self) -> Tensor:
-        """The dense weight `[C_out, C_in/groups, *K]`, the product of the factors; gradients flow through."""
-        function = weight_of(self.description)
-        return function(*[getattr(self, name) for name in function.arguments])
+        made = {"device": device, "dtype": dtype}
+        self._build(spec.spelled_out(), shape, rank, blocks, (planner, autotune, batch_hint), made)
 
     @classmethod
-    def from_conv(
-        cls,
-        conv: nn.Module,
-        rank: Rank,
-        *,
-        in_shape: Shape | None = None,
-        out_shape: Shape | None = None,
-        blocks: int | None = None,
-        iterations: int = 50,
-        seconds: float | None = None,
-        planner: str = "auto",
-        autotune: bool = False,
-        batch_hint: int = 32,
-        decompose: bool = True,
-    ) -> Self:
-        """A layer with the fields of a convolution, whose factors come near its weight.
+    def source(cls, module: nn.Module) -> Source:
+        """An `nn.Conv1d` to `nn.Conv3d` or a `tnconv.nn.ConvNd`."""
+        conv = checked_source(module, ConvSpec, (ConvNd,))
+        dims = len(conv.kernel_size)
+        check_fixed(cls, cls.fixed, module, dims)
+        return Source(module, module_fields(ConvSpec, module) | ({} if cls.fixed else {"N": dims}))
 
-        Args:
-            conv: an `nn.Conv1d` to `nn.Conv3d` or a `tnconv.nn.ConvNd`.
-            rank: as for the layer, as are the following but for three.
-            in_shape: as for the layer.
-            out_shape: as for the layer.
-            blocks: as for the layer.
-            iterations: sweeps of an alternating method from each of its starts, at most.
-            seconds: time after which no further sweep begins; the factors depend on it. None is no bound.
-            planner: as for the layer.
-            autotune: as for the layer.
-            batch_hint: as for the layer.
-            decompose: False draws the factors anew and copies the bias only.
-
-        Returns:
-            A layer with the dtype, device and training mode of the convolution. One on the meta device has factors
-            without values, as the convolution has.
-
-        Raises:
-            SpecError: the module is of another type or has what cannot be copied, the rank does not fit, or a cell of
-                the weight is NaN or infinite.
-        """
-        budget = Budget.of(iterations, seconds)
-        layer: Any = conv
-        if not isinstance(conv, ConvNd):
-            ConvSpec.check_module(conv)
-        check_copied(conv, ConvSpec.rewritable, ("weight", "bias"))
-        dims = len(layer.kernel_size)
-        check_fixed(cls, cls.fixed, conv, dims)
-        weight: Tensor = layer.weight
-        check_dtype(weight)
-        build: Any = cls
-        made: Self = build(
-            **module_fields(ConvSpec, conv),
-            **({} if cls.fixed else {"N": dims}),
-            rank=rank,
-            in_shape=in_shape,
-            out_shape=out_shape,
-            blocks=blocks,
-            planner=planner,
-            autotune=autotune,
-            batch_hint=batch_hint,
-            device=weight.device,
-            dtype=weight.dtype,
+    def _dense_module(self, made: Mapping[str, Any]) -> nn.Module:
+        dims = len(self.kernel_size)
+        uneven = any(isinstance(pad, tuple) for pad in self.padding)
+        dense: nn.Module = (_OWN if uneven else _TORCH)[dims](
+            self.in_channels,
+            self.out_channels,
+            self.kernel_size,
+            self.stride,
+            self.padding,
+            self.dilation,
+            self.groups,
+            self.bias is not None,
+            self.padding_mode,
+            **made,
         )
-        made._take(weight, layer.bias, budget if decompose else None)
-        return made.train(conv.training)
-
-    @torch.no_grad()
-    def _take(self, weight: Tensor, bias: Tensor | None, budget: Budget | None) -> None:
-        """Take over a weight, decomposed within a budget, not at all if None, and a bias."""
-        if budget is not None and not weight.is_meta:
-            family, shape = self.description.family, self.description.shape
-            for name, factor in decomposed(family, weight, shape, self.ranks, budget).items():
-                getattr(self, name).copy_(factor)
-        for parameter in self.factors.values():
-            parameter.requires_grad_(weight.requires_grad)
-        if bias is not None and self.bias is not None:
-            self.bias.copy_(bias).requires_grad_(bias.requires_grad)
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """As torch's, but factors keep their memory format: they are no images, whatever their number of axes."""
-
-        def flat(tensor: Tensor) -> Tensor:
-            return fn(tensor.reshape(-1)).reshape(tensor.shape) if tensor.ndim > 3 else fn(tensor)
-
-        made: Self = super()._apply(flat, recurse)  # type: ignore[no-untyped-call]
-        return made
-
-    # -- the value -----------------------------------------------------------------------------------
+        return dense
 
     def forward(self, input: Tensor) -> Tensor:
         """Convolve.
@@ -268,126 +212,16 @@ class TensorisedConv(nn.Module, KnowsNetwork):
             ArgumentError: the input has another number of axes or of channels, or another dtype or device.
             SpecError: the kernel does not fit into the input.
         """
-        # Read as attributes: a parametrised factor (weight_norm, prune, parametrize) is no entry of the registry.
-        given: dict[str, Tensor] = dict(self.factors)
-        if self.bias is not None:
-            given["bias"] = self.bias
-        sampler = self.sampler if self.training else None
-        if isinstance(input, Tensor) and not seen():
-            return convolved(self.description, input, given, sampler)
-        layer = FactoredLayer(self.description, tuple(given), sampler)
-        if isinstance(input, Tensor):
-            return layer(input, *given.values())
-        return no_tensors(layer, {"input": input}, input, *given.values())
-
-    def compiled(self, input_size: Ints, training: bool = False) -> CompiledFunction:
-        """What computes inputs of a size, for its texts: network, plan, source.
-
-        Args:
-            input_size: spatial size, an int or one for each dimension.
-            training: what is run where input and factors need gradients; else where none does.
-
-        Raises:
-            SpecError: the kernel does not fit.
-        """
-        sizes = self.description.spec.sizes_of(typed("input_size", input_size, SpecInts))
-        device = next(iter(self.factors.values())).device.type
-        still: frozenset[str] | None = frozenset() if training else None
-        return layer_function(self.description, sizes, "cuda" if device == "cuda" else "cpu", still)
-
-    def network(self, input_size: Ints, batch_size: Symbolic = "N") -> Expression:
-        """The forward network for inputs of a size, with the factors as parameters, as `tnconv.compile` takes it.
-
-        Raises:
-            SpecError: the kernel does not fit.
-        """
-        sizes = self.description.spec.sizes_of(typed("input_size", input_size, SpecInts))
-        return self.description.network(
-            replace(self.description.spec, input_size=sizes, batch_size=batch_size)
-        )
-
-    # -- what torch's module has -----------------------------------------------------------------------
-
-    @property
-    def in_channels(self) -> int:
-        """Channels of the input."""
-        return int(self.description.spec.in_channels)
-
-    @property
-    def out_channels(self) -> int:
-        """Channels of the output."""
-        return int(self.description.spec.out_channels)
-
-    @property
-    def kernel_size(self) -> Shape:
-        """Extents of the kernel."""
-        return self.description.shape.kernel
-
-    @property
-    def stride(self) -> Shape:
-        """Steps of the kernel."""
-        return self.description.spec.strides
-
-    @property
-    def padding(self) -> tuple[Any, ...]:
-        """Padding, an int for each dimension, or a pair where left and right differ."""
-        return symmetric(self.description.spec.paddings)
-
-    @property
-    def dilation(self) -> Shape:
-        """Distances between kernel cells."""
-        return self.description.spec.dilations
-
-    @property
-    def groups(self) -> int:
-        """Number of channel groups."""
-        return int(self.description.spec.groups)
-
-    @property
-    def padding_mode(self) -> str:
-        """What is beyond the border."""
-        return self.description.spec.padding_mode
-
-    @property
-    def compression(self) -> float:
-        """Parameters of the factors over those of the dense weight."""
-        family, shape = self.description.family, self.description.shape
-        return family.parameters(shape, self.ranks) / shape.parameters
-
-    def extra_repr(self) -> str:
-        """The fields that are not at their defaults, the ranks, the parameters and the compression."""
-        shape = self.description.shape
-        text = [f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}"]
-        for name, default in (("stride", 1), ("padding", 0), ("dilation", 1)):
-            values = getattr(self, name)
-            text += [f"{name}={values}"] if any(value != default for value in values) else []
-        text += [f"groups={self.groups}"] if self.groups != 1 else []
-        text += [f"padding_mode={self.padding_mode!r}"] if self.padding_mode != "zeros" else []
-        text += ["bias=False"] if self.bias is None else []
-        text += [f"in_shape={shape.ins}, out_shape={shape.outs}"] if shape.reshaped else []
-        text.append(f"rank={_shown_ranks(self.ranks)}")
-        count = self.description.family.parameters(shape, self.ranks)
-        text.append(f"parameters={count} ({100 * self.compression:.3g}% of dense)")
-        return ", ".join(text)
+        return self._value(input, self.description)
 
 
-def _check_dims(N: object) -> int:
+def factorised_dims(N: object) -> int:
+    """The number of spatial dimensions.
+
+    Raises:
+        SpecError: it is no int of 1 to 3.
+    """
     dims = check_dims(N)
     if dims > 3:
         raise SpecError(f"N is {dims}; factorised convolutions have 1 to 3 spatial dimensions")
     return dims
-
-
-def _with_blocks(family: Family, blocks: int | None) -> Family:
-    if blocks is None:
-        return family
-    if not hasattr(family, "blocks"):
-        raise SpecError(f"blocks={blocks!r} is for block terms, but this is {family.name!r}; leave it out")
-    changed: Any = family
-    made: Family = replace(changed, blocks=blocks)
-    return made
-
-
-def _shown_ranks(ranks: Mapping[str, int]) -> str:
-    values = tuple(ranks.values())
-    return str(values[0]) if len(set(values)) == 1 else str(values)

@@ -13,10 +13,11 @@ from typing import ClassVar
 import torch
 
 from tnconv.errors import SpecError
+from tnconv.functional.visible import LayerSpec
 from tnconv.ir import Axis, Expression, Index, Network, Node, Role, Sum, Tensor, as_integer, group
 from tnconv.nn.tensorised.budget import Budget
 from tnconv.nn.tensorised.product import Product
-from tnconv.spec import ConvSpec
+from tnconv.spec import ConvTransposeSpec
 from tnconv.spec.fields import shown
 
 Ranks = Mapping[str, int]  # size of every bond, by its name
@@ -52,20 +53,26 @@ class Site:
 class WeightShape:
     """The axes of a weight, its channels factorised.
 
+    The groups belong to the first out-channel axis, `[C_out, C_in/groups, *K]`; of a transposed convolution to the
+    first in-channel axis, `[C_in, C_out/groups, *K]`. A linear layer has no kernel.
+
     Args:
-        groups: channel groups of the convolution; they belong to the first out-channel axis.
-        outs: sizes whose product is C_out.
-        ins: sizes whose product is C_in/groups, as many.
+        groups: channel groups of the convolution.
+        outs: sizes whose product is C_out; C_out/groups if transposed.
+        ins: sizes whose product is C_in/groups, as many; C_in if transposed.
         kernel: extents of the kernel.
+        transposed: whether it is the weight of a transposed convolution.
 
     Raises:
-        SpecError: the groups do not divide the first out-channel size, or `outs` and `ins` differ in length.
+        SpecError: the groups do not divide the first size of the channels of all groups, or `outs` and `ins` differ
+            in length.
     """
 
     groups: int
     outs: tuple[int, ...]
     ins: tuple[int, ...]
     kernel: tuple[int, ...]
+    transposed: bool = False
 
     def __post_init__(self) -> None:
         if len(self.outs) != len(self.ins):
@@ -73,10 +80,11 @@ class WeightShape:
                 f"in_shape {self.ins} has {len(self.ins)} sizes but out_shape {self.outs} has {len(self.outs)}; "
                 "give both equally many, padded with 1"
             )
-        if self.outs[0] % self.groups:
+        name, sizes = ("in_shape", self.ins) if self.transposed else ("out_shape", self.outs)
+        if sizes[0] % self.groups:
             raise SpecError(
-                f"out_shape {self.outs} begins with {self.outs[0]}, which groups {self.groups} does not divide; let it "
-                "begin with a multiple of groups"
+                f"{name} {sizes} begins with {sizes[0]}, which groups {self.groups} does not divide; let it begin "
+                "with a multiple of groups"
             )
 
     @property
@@ -90,6 +98,11 @@ class WeightShape:
         return prod(self.sizes)
 
     @property
+    def fan_in(self) -> int:
+        """Cells of the weight's axes but the first, as torch has them: what `nn.Conv2d` is drawn by."""
+        return prod(self.outs if self.transposed else self.ins) * prod(self.kernel)
+
+    @property
     def reshaped(self) -> bool:
         """Whether the channels are products of several sizes."""
         return len(self.outs) > 1
@@ -97,17 +110,22 @@ class WeightShape:
     def _names(self, letter: str) -> list[str]:
         return [f"{letter}{m}" for m in range(1, len(self.outs) + 1)] if self.reshaped else [letter]
 
+    def _channels(self, letter: str, sizes: tuple[int, ...], grouped: bool) -> list[Axis]:
+        first = sizes[0] // self.groups if grouped else sizes[0]
+        pairs = zip(self._names(letter), (first, *sizes[1:]), strict=True)
+        found = [Index(name, size) for name, size in pairs]
+        leading = (Index("g", self.groups),) if grouped else ()
+        return [group(*leading, found[0]), *map(group, found[1:])]
+
     @property
     def out_axes(self) -> list[Axis]:
-        """The axes of the out-channels; the first holds the groups too."""
-        sizes = [self.outs[0] // self.groups, *self.outs[1:]]
-        found = [Index(name, size) for name, size in zip(self._names("d"), sizes, strict=True)]
-        return [group(Index("g", self.groups), found[0]), *map(group, found[1:])]
+        """The axes of the out-channels; the first holds the groups too, unless transposed."""
+        return self._channels("d", self.outs, not self.transposed)
 
     @property
     def in_axes(self) -> list[Axis]:
-        """The axes of the in-channels of one group."""
-        return [group(Index(name, size)) for name, size in zip(self._names("c"), self.ins, strict=True)]
+        """The axes of the in-channels; if transposed, the first holds the groups too."""
+        return self._channels("c", self.ins, self.transposed)
 
     @property
     def kernel_axes(self) -> list[Axis]:
@@ -123,6 +141,8 @@ class WeightShape:
     def kernel_sites(self) -> list[Site]:
         """One site for each kernel axis; one for all where the channels are reshaped."""
         axes, first = self.kernel_axes, 2 * len(self.outs)
+        if not axes:
+            return []
         if self.reshaped:
             return [Site("factor_kernel", tuple(axes), tuple(range(first, first + len(axes))))]
         return [Site(f"factor_k{place + 1}", (axis,), (first + place,)) for place, axis in enumerate(axes)]
@@ -136,6 +156,14 @@ class WeightShape:
             for name, axis, place in (("in", self.in_axes[0], 1), ("out", self.out_axes[0], 0))
         )
         return [first, *self.kernel_sites(), last]
+
+    def split(self, weight: torch.Tensor) -> torch.Tensor:
+        """A weight as torch has it as `[*outs, *ins, *kernel]`."""
+        if not self.transposed:
+            return weight.reshape(self.sizes)
+        count = len(self.outs)
+        order = [*range(count, 2 * count), *range(count), *range(2 * count, len(self.sizes))]
+        return weight.reshape(*self.ins, *self.outs, *self.kernel).permute(order)
 
     def arranged(self, weight: torch.Tensor, sites: Sequence[Site]) -> torch.Tensor:
         """A weight `[*outs, *ins, *kernel]` with one axis a site, in their order."""
@@ -155,6 +183,14 @@ class Family(ABC):
     @abstractmethod
     def limits(self, shape: WeightShape) -> dict[str, int]:
         """The bonds, in the order of a tuple of ranks, and the largest rank that each can use."""
+
+    def cuts(self, shape: WeightShape) -> dict[str, tuple[int, ...]]:
+        """For each bond the axes of `WeightShape.sizes` on one of its sides, where its rank is that of a matrix.
+
+        Then the product of the factors has no larger rank as a matrix of these axes and all others, and what a
+        decomposition loses is bounded by what the bonds lose of singular values. Empty where bonds are no such cuts.
+        """
+        return {}
 
     @abstractmethod
     def factors(self, shape: WeightShape, ranks: Ranks) -> list[Tensor]:
@@ -189,14 +225,14 @@ class Family(ABC):
 
         That is the variance that `nn.Conv2d` begins with.
         """
-        fan_in = prod(shape.ins) * prod(shape.kernel)
-        variance = 1 / (3 * fan_in * self.paths(ranks))
+        variance = 1 / (3 * shape.fan_in * self.paths(ranks))
         return float(variance ** (0.5 / len(self.factors(shape, ranks))))
 
     def weight_network(self, shape: WeightShape, ranks: Ranks) -> Network:
-        """The dense weight as a network of its factors, `[(g d), c, *k]`."""
-        outs, ins = ([i for axis in axes for i in axis.indices] for axes in (shape.out_axes, shape.in_axes))
-        output = (group(*outs), group(*ins), *shape.kernel_axes)
+        """The dense weight as a network of its factors, `[(g d), c, *k]`; if transposed, `[(g c), d, *k]`."""
+        sides = (shape.in_axes, shape.out_axes) if shape.transposed else (shape.out_axes, shape.in_axes)
+        channels = (group(*(i for axis in axes for i in axis.indices)) for axes in sides)
+        output = (*channels, *shape.kernel_axes)
         return Network(f"{self.name}.weight", tuple(self.factors(shape, ranks)), output)
 
 
@@ -210,8 +246,8 @@ def bond(name: str, size: int) -> Axis:
     return group(Index(name, size))
 
 
-def layer_network(spec: ConvSpec, weight: Network, name: str) -> Expression:
-    """The network of a convolution with another network in place of its weight.
+def layer_network(spec: LayerSpec, weight: Network, kind: str) -> Expression:
+    """The network of a layer with another network in place of its weight.
 
     network conv1d.forward {                 network cp1d.forward {
       index [n, g, c, d, i1, k1, o1]           index [n, g, c, d, i1, k1, o1, r]
@@ -222,12 +258,12 @@ def layer_network(spec: ConvSpec, weight: Network, name: str) -> Expression:
     }                                        }
 
     Args:
-        spec: the convolution.
-        weight: with output `[(g d …), (c …), *k]`.
-        name: of the result.
+        spec: the layer.
+        weight: with output `[(g d …), (c …), *k]`, or `[(g c …), (d …), *k]` of a transposed convolution.
+        kind: of factorisation, for the name of the result.
     """
-    outs, ins = weight.output[0].indices[1:], weight.output[1].indices
-    split = {"d": outs, "c": ins}
+    first, second = weight.output[0].indices[1:], weight.output[1].indices
+    split = dict(zip("cd" if isinstance(spec, ConvTransposeSpec) else "dc", (first, second), strict=True))
 
     def axis(old: Axis) -> Axis:
         return group(*(new for index in old.indices for new in split.get(index.name, (index,))))
@@ -244,6 +280,7 @@ def layer_network(spec: ConvSpec, weight: Network, name: str) -> Expression:
         return Network(name, tuple(nodes), tuple(map(axis, old.output)))
 
     forward = spec.network()
+    name = f"{kind}_{forward.name.removesuffix('.forward')}"
     if isinstance(forward, Network):
         return term(forward, name)
     return Sum(
@@ -251,14 +288,14 @@ def layer_network(spec: ConvSpec, weight: Network, name: str) -> Expression:
     )
 
 
-def channel_shape(name: str, given: object, channels: int, per_group: int = 1) -> tuple[int, ...]:
+def channel_shape(name: str, given: object, channels: int, of: str = "") -> tuple[int, ...]:
     """The sizes that channels are a product of; the channels themselves if left out.
 
     Args:
         name: of the option, for messages.
         given: the option.
         channels: what the product should be.
-        per_group: groups that `channels` was divided by, for messages.
+        of: what it is the quotient of, for messages, such as `in_channels 6 over groups 2`.
 
     Raises:
         SpecError: it is no tuple of positive ints with that product.
@@ -272,8 +309,8 @@ def channel_shape(name: str, given: object, channels: int, per_group: int = 1) -
             f"{name} is {shown(given)}; give a tuple of positive ints whose product is {channels}"
         )
     if prod(sizes) != channels:
-        of = f" (in_channels {channels * per_group} over groups {per_group})" if per_group > 1 else ""
+        quotient = f" ({of})" if of else ""
         raise SpecError(
-            f"{name} {sizes} makes {prod(sizes)} channels but there are {channels}{of}; change one of them"
+            f"{name} {sizes} makes {prod(sizes)} channels but there are {channels}{quotient}; change one of them"
         )
     return sizes

@@ -3,6 +3,9 @@
 Whatever a weight is, zero, constant or of low rank, its factors are finite and can be trained.
 """
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
 import torch
 from torch import Tensor
 
@@ -11,31 +14,66 @@ from tnconv.nn.tensorised.budget import Budget
 from tnconv.nn.tensorised.factors import Factors, Family, Ranks, WeightShape
 
 
-def decomposed(family: Family, weight: Tensor, shape: WeightShape, ranks: Ranks, budget: Budget) -> Factors:
-    """Factors whose product comes near a weight, with equal root mean squares.
+@dataclass(frozen=True, slots=True)
+class Approximation:
+    """Factors for a weight.
 
-    Factors of a weight of zeros are drawn, but the last, which is zero: with two of zeros no gradient would be left.
+    Args:
+        ranks: of every bond.
+        factors: in float64 or complex128, on the CPU; none where they are to be drawn.
+        error: of their product, `|made - dense| / |dense|` in Frobenius norms; None without factors.
+    """
+
+    ranks: Mapping[str, int]
+    factors: Factors = field(default_factory=dict)
+    error: float | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Target:
+    """A weight that factors are to come near.
 
     Args:
         family: the kind of factorisation.
-        weight: `[C_out, C_in/groups, *K]`, of any dtype with a fraction.
-        shape: its axes.
-        ranks: size of every bond.
-        budget: of an alternating method.
-
-    Returns:
-        Factors in float64 or complex128, on the CPU.
-
-    Raises:
-        SpecError: a cell is NaN or infinite.
+        shape: the weight's axes.
+        tensor: the weight over its largest cell, `[*outs, *ins, *kernel]`, in float64 or complex128 on the CPU.
+        largest: absolute value of that cell.
     """
-    dense = _finite(weight.detach()).reshape(shape.sizes)
-    largest = float(dense.abs().max())
-    if largest == 0:
-        return _of_zeros(family, shape, ranks, dense.dtype)
-    found = _balanced(family.decompose(dense / largest, shape, ranks, budget))
-    share = largest ** (1 / len(found))
-    return {name: factor * share for name, factor in found.items()}
+
+    family: Family
+    shape: WeightShape
+    tensor: Tensor
+    largest: float
+
+    @classmethod
+    def of(cls, family: Family, weight: Tensor, shape: WeightShape) -> "Target":
+        """That of a weight `[C_out, C_in/groups, *K]`, or as torch has it, of any dtype with a fraction.
+
+        Raises:
+            SpecError: a cell is NaN or infinite.
+        """
+        dense = shape.split(_finite(weight.detach()))
+        largest = float(dense.abs().max())
+        return cls(family, shape, dense / largest if largest else dense, largest)
+
+    def with_ranks(self, ranks: Ranks, budget: Budget) -> Approximation:
+        """Factors whose product comes near the weight, with equal root mean squares.
+
+        Factors of a weight of zeros are drawn, but the last, which is zero: with two of zeros no gradient would be
+        left.
+
+        Args:
+            ranks: size of every bond.
+            budget: of an alternating method.
+        """
+        if not self.largest:
+            return Approximation(ranks, _of_zeros(self.family, self.shape, ranks, self.tensor.dtype), 0.0)
+        found = _balanced(self.family.decompose(self.tensor, self.shape, ranks, budget))
+        values = [found[factor.name] for factor in self.family.factors(self.shape, ranks)]
+        made = self.family.product(self.shape, ranks).dense(values)
+        error = float((made - self.tensor).norm() / self.tensor.norm())
+        share = self.largest ** (1 / len(found))
+        return Approximation(ranks, {name: factor * share for name, factor in found.items()}, error)
 
 
 def check_dtype(weight: Tensor) -> None:

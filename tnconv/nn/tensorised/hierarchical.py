@@ -13,7 +13,9 @@ from torch import Tensor
 from tnconv import ir
 from tnconv.nn.tensorised import linalg
 from tnconv.nn.tensorised.budget import Budget
+from tnconv.nn.tensorised.factorised_linear import TensorisedLinear
 from tnconv.nn.tensorised.factorised_module import TensorisedConv
+from tnconv.nn.tensorised.factorised_transpose import TensorisedConvTranspose
 from tnconv.nn.tensorised.factors import Factors, Family, Ranks, Site, WeightShape, bond, parameter
 from tnconv.nn.tensorised.fixed_dims import OfOneDimension, OfThreeDimensions, OfTwoDimensions
 
@@ -42,7 +44,11 @@ class Branch:
 
 
 def _halves(shape: WeightShape) -> tuple[list[Site], list[Site]]:
-    """Channels and kernel: the leaves below the two children of the root."""
+    """The leaves below the two children of the root: channels and kernel, or half of the channels each."""
+    if not shape.kernel:
+        sites = shape.channel_sites() if shape.reshaped else [*reversed(shape.sites())]
+        middle = (len(sites) + 1) // 2
+        return sites[:middle], sites[middle:]
     if shape.reshaped:
         return shape.channel_sites(), shape.kernel_sites()
     first, *kernel, last = shape.sites()
@@ -80,6 +86,14 @@ class HierarchicalTucker(Family):
                 size = prod(site.size for site in node.leaves)
                 found[_shared(node.bond)] = min(size, shape.parameters // size)
         return found
+
+    def cuts(self, shape: WeightShape) -> dict[str, tuple[int, ...]]:
+        """The axes below a node."""
+        return {
+            _shared(node.bond): tuple(place for site in node.leaves for place in site.places)
+            for branch in _branches(shape)
+            for node in branch.nodes()
+        }
 
     def factors(self, shape: WeightShape, ranks: Ranks) -> list[ir.Tensor]:
         """Leaves `[*site, r]` and transfer tensors `[r_left, r_right, r]`."""
@@ -158,3 +172,15 @@ class HTConv2d(OfTwoDimensions, HTConv):
 
 class HTConv3d(OfThreeDimensions, HTConv):
     """`HTConv` in three spatial dimensions."""
+
+
+class HTConvTranspose(TensorisedConvTranspose):
+    """A transposed convolution whose weight is a hierarchical Tucker decomposition. See `TensorisedConvTranspose`."""
+
+    family = HierarchicalTucker()
+
+
+class HTLinear(TensorisedLinear):
+    """A linear layer whose weight is a hierarchical Tucker decomposition. See `TensorisedLinear`."""
+
+    family = HierarchicalTucker()

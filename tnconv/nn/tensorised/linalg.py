@@ -26,6 +26,15 @@ def singular(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return u, s, v
 
 
+def singular_values(matrix: Tensor) -> Tensor:
+    """All singular values, largest first, `[min(rows, columns)]`."""
+    try:
+        found: Tensor = torch.linalg.svdvals(matrix)
+    except _FAILED:
+        found = singular(matrix)[1]
+    return found
+
+
 def leading(matrix: Tensor, rank: int) -> Tensor:
     """The leading left singular vectors, `[rows, rank]`; zeros where there are fewer."""
     if matrix.shape[0] <= matrix.shape[1]:  # a few hundred channels against thousands of columns

@@ -1,13 +1,15 @@
-"""What `rank=` means: an int, a fraction of the dense parameters, or one rank for each bond."""
+"""What `rank=` means without a weight: an int, a fraction of the dense parameters, or one rank for each bond."""
 
+from collections.abc import Mapping
 from numbers import Real
 
 from tnconv.errors import SpecError
 from tnconv.ir import as_integer
+from tnconv.nn.tensorised.criteria import VBMF, nearness
 from tnconv.nn.tensorised.factors import Family, Ranks, WeightShape
 from tnconv.spec.fields import shown
 
-Rank = int | float | tuple[int, ...]
+Rank = int | float | tuple[int, ...] | Mapping[str, float] | str
 
 
 def resolve_ranks(rank: object, family: Family, shape: WeightShape) -> dict[str, int]:
@@ -30,18 +32,24 @@ def resolve_ranks(rank: object, family: Family, shape: WeightShape) -> dict[str,
             raise SpecError(
                 f"rank is {shown(count)} but must be at least 1; give another, or a fraction such as 0.1"
             )
-        return _uniform(count, limits)
+        return uniform(count, limits)
     if isinstance(rank, Real) and not isinstance(rank, bool):
         return _fraction(float(rank), family, shape)
     if isinstance(rank, list | tuple):
         return _each(tuple(rank), limits)
+    if (isinstance(rank, str) and rank == VBMF) or nearness(rank) is not None:
+        raise SpecError(
+            f"rank is {shown(rank)}, which is said of a weight, but new factors have none; give an int or a fraction, "
+            "or make the layer with from_dense or tnconv.nn.tensorize"
+        )
     raise SpecError(
-        f"rank is {shown(rank)}; give an int, a fraction of the dense parameters such as 0.1, or a tuple with one "
-        f"rank for each of {', '.join(limits)}"
+        f"rank is {shown(rank)}; give an int, a fraction of the dense parameters such as 0.1, a tuple with one "
+        f"rank for each of {', '.join(limits)}; or, of a weight, {{'error': 0.05}}, {{'energy': 0.95}} or 'vbmf'"
     )
 
 
-def _uniform(rank: int, limits: Ranks) -> dict[str, int]:
+def uniform(rank: int, limits: Ranks) -> dict[str, int]:
+    """One rank for all bonds, cut at the largest that each can use."""
     return {name: min(rank, limit) for name, limit in limits.items()}
 
 
@@ -68,16 +76,16 @@ def _fraction(fraction: float, family: Family, shape: WeightShape) -> dict[str, 
     limits, allowed = family.limits(shape), fraction * shape.parameters
 
     def fits(rank: int) -> bool:
-        return family.parameters(shape, _uniform(rank, limits)) <= allowed
+        return family.parameters(shape, uniform(rank, limits)) <= allowed
 
     low, high = 0, max(limits.values())
     while low < high:
         middle = (low + high + 1) // 2
         low, high = (middle, high) if fits(middle) else (low, middle - 1)
     if not low:
-        least = family.parameters(shape, _uniform(1, limits))
+        least = family.parameters(shape, uniform(1, limits))
         raise SpecError(
             f"rank is {fraction}, at most {int(allowed)} of {shape.parameters} parameters, but rank 1 takes {least}; "
             f"give at least {least / shape.parameters:.3g}, or another kind of factorisation"
         )
-    return _uniform(low, limits)
+    return uniform(low, limits)

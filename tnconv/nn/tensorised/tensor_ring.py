@@ -7,7 +7,9 @@ from torch import Tensor
 from tnconv import ir
 from tnconv.nn.tensorised import decompose
 from tnconv.nn.tensorised.budget import Budget
+from tnconv.nn.tensorised.factorised_linear import TensorisedLinear
 from tnconv.nn.tensorised.factorised_module import TensorisedConv
+from tnconv.nn.tensorised.factorised_transpose import TensorisedConvTranspose
 from tnconv.nn.tensorised.factors import Factors, Family, Ranks, WeightShape, bond, parameter
 from tnconv.nn.tensorised.fixed_dims import OfOneDimension, OfThreeDimensions, OfTwoDimensions
 from tnconv.nn.tensorised.tensor_train import cut_limits
@@ -60,3 +62,15 @@ class TRConv2d(OfTwoDimensions, TRConv):
 
 class TRConv3d(OfThreeDimensions, TRConv):
     """`TRConv` in three spatial dimensions."""
+
+
+class TRConvTranspose(TensorisedConvTranspose):
+    """A transposed convolution whose weight is a tensor ring. See `TensorisedConvTranspose`."""
+
+    family = TensorRing()
+
+
+class TRLinear(TensorisedLinear):
+    """A linear layer whose weight is a tensor ring. See `TensorisedLinear`."""
+
+    family = TensorRing()

@@ -10,7 +10,9 @@ from torch import Tensor
 from tnconv import ir
 from tnconv.nn.tensorised import decompose
 from tnconv.nn.tensorised.budget import Budget
+from tnconv.nn.tensorised.factorised_linear import TensorisedLinear
 from tnconv.nn.tensorised.factorised_module import TensorisedConv
+from tnconv.nn.tensorised.factorised_transpose import TensorisedConvTranspose
 from tnconv.nn.tensorised.factors import Factors, Family, Ranks, Site, WeightShape, bond, parameter
 from tnconv.nn.tensorised.fixed_dims import OfOneDimension, OfThreeDimensions, OfTwoDimensions
 
@@ -50,6 +52,14 @@ class TensorTrain(Family):
         """The bonds `r1`, `r2`, … in a row."""
         return cut_limits(shape.sites())
 
+    def cuts(self, shape: WeightShape) -> dict[str, tuple[int, ...]]:
+        """The axes of all sites before a bond."""
+        sites = shape.sites()
+        return {
+            name: tuple(place for site in sites[:cut] for place in site.places)
+            for cut, name in enumerate(cut_limits(sites), 1)
+        }
+
     def factors(self, shape: WeightShape, ranks: Ranks) -> list[ir.Tensor]:
         """One a site, `[r_left, *site, r_right]`; the ends have one bond."""
         sites = shape.sites()
@@ -83,3 +93,15 @@ class TTConv2d(OfTwoDimensions, TTConv):
 
 class TTConv3d(OfThreeDimensions, TTConv):
     """`TTConv` in three spatial dimensions."""
+
+
+class TTConvTranspose(TensorisedConvTranspose):
+    """A transposed convolution whose weight is a tensor train. See `TensorisedConvTranspose`."""
+
+    family = TensorTrain()
+
+
+class TTLinear(TensorisedLinear):
+    """A linear layer whose weight is a tensor train. See `TensorisedLinear`."""
+
+    family = TensorTrain()

@@ -7,7 +7,9 @@ from torch import Tensor
 from tnconv import ir
 from tnconv.nn.tensorised import decompose
 from tnconv.nn.tensorised.budget import Budget
+from tnconv.nn.tensorised.factorised_linear import TensorisedLinear
 from tnconv.nn.tensorised.factorised_module import TensorisedConv
+from tnconv.nn.tensorised.factorised_transpose import TensorisedConvTranspose
 from tnconv.nn.tensorised.factors import Factors, Family, Ranks, Site, WeightShape, bond, parameter
 from tnconv.nn.tensorised.fixed_dims import OfOneDimension, OfThreeDimensions, OfTwoDimensions
 
@@ -39,6 +41,10 @@ class Tucker(Family):
     def limits(self, shape: WeightShape) -> dict[str, int]:
         """One bond for each channel axis, out-channels first."""
         return channel_limits(shape)
+
+    def cuts(self, shape: WeightShape) -> dict[str, tuple[int, ...]]:
+        """Each channel axis."""
+        return {name: site.places for name, site in channel_factors(shape)}
 
     def factors(self, shape: WeightShape, ranks: Ranks) -> list[ir.Tensor]:
         """The core `[*r_out, *r_in, *k]` and factors `[channels, r]`."""
@@ -73,3 +79,15 @@ class TuckerConv2d(OfTwoDimensions, TuckerConv):
 
 class TuckerConv3d(OfThreeDimensions, TuckerConv):
     """`TuckerConv` in three spatial dimensions."""
+
+
+class TuckerConvTranspose(TensorisedConvTranspose):
+    """A transposed convolution whose weight is a Tucker decomposition. See `TensorisedConvTranspose`."""
+
+    family = Tucker()
+
+
+class TuckerLinear(TensorisedLinear):
+    """A linear layer whose weight is a Tucker decomposition. See `TensorisedLinear`."""
+
+    family = Tucker()
