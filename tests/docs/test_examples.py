@@ -14,16 +14,28 @@ EXAMPLES = Path(__file__).parent.parent.parent / "examples"
 ARGUMENTS = {
     "curvature_of_a_layer.py": ["--out", "curvature.svg"],
     "kfac_digits.py": ["--out", "digits.svg", "--steps", "2"],
+    "compress_digits.py": ["--quick", "--out", "compressed.svg"],
+    "chirps.py": ["--quick", "--out", "chirps.svg"],
+    "moving_digits.py": ["--quick", "--out", "films.svg"],
 }
-MADE = {"curvature_of_a_layer.py": "curvature.svg", "kfac_digits.py": "digits.svg"}
+MADE = {name: given[given.index("--out") + 1] for name, given in ARGUMENTS.items()}
 
 
 NEEDS = {
+    "compress_digits.py": ("sklearn",),
+    "moving_digits.py": ("sklearn",),
     "kfac_digits.py": ("sklearn",),
     "laplace_digits.py": ("laplace", "sklearn"),
     "private_digits.py": ("opacus", "sklearn"),
 }
-NAMES = ["any_size.py", "custom_pass.py", "curvature_of_a_layer.py", "per_example_gradients.py", *NEEDS]
+NAMES = [
+    "any_size.py",
+    "chirps.py",
+    "custom_pass.py",
+    "curvature_of_a_layer.py",
+    "per_example_gradients.py",
+    *NEEDS,
+]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -33,6 +45,7 @@ def test_runs(
     """As `python FILE` in an empty folder, but in this process: to start another one takes seconds."""
     for package in NEEDS.get(name, ()):
         pytest.importorskip(package)
+    monkeypatch.syspath_prepend(str(EXAMPLES))  # for compressing.py
     monkeypatch.setattr(sys, "argv", [str(EXAMPLES / name), *ARGUMENTS.get(name, [])])
     monkeypatch.setattr(plugins, "_registered", {g: dict(n) for g, n in plugins._registered.items()})
     with folder(tmp_path), torch.random.fork_rng():
@@ -46,6 +59,7 @@ def test_runs(
 def test_says_what_to_install(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a package that it needs an example ends with a line for pip."""
     package = NEEDS[name][0]
+    monkeypatch.syspath_prepend(str(EXAMPLES))
     for module in [package, *(each for each in sys.modules if each.startswith(f"{package}."))]:
         monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(SystemExit, match="This example needs: pip install"):
