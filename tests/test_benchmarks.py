@@ -153,6 +153,7 @@ def test_whole_models(tmp_path: Path) -> None:
         assert row["quantity"].startswith("KFAC") or "torch.func" in row["ratios"]
     text = (tmp_path / "MODELS.md").read_text()
     assert all(f"| convnext | 16x2 | {name} |" in text for name in models.QUANTITIES)
+    assert "- convnext, 16x2: " in text.partition("that is captured")[2]
     assert (tmp_path / "models.svg").stat().st_size > 10_000
 
 
