@@ -18,6 +18,7 @@ from tests.layer_strategies import conv_transpose_specs
 from tests.ops.test_operations import convolved
 from tests.spec.test_layers import conv_transpose
 from tnconv import ConvSpec, ConvTransposeSpec
+from tnconv.compiler.driver import Job
 from tnconv.errors import ArgumentError, SpecError
 from tnconv.testing import conv_specs
 
@@ -453,3 +454,24 @@ def test_no_output_channels_are_refused():
         tnn.Conv2d(4, 0, 3)
     with pytest.raises(SpecError, match="in_channels is 0 but 0 is not at least 1"):
         tnconv.ConvSpec(0, 4, 3, 5)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        tnn.Conv2d(2, 3, 3, stride=2, padding=1),
+        tnn.CPConv2d(2, 3, 3, rank=2, padding=1),
+        tnn.CPConv2d(2, 3, 3, rank=2, padding=1).requires_grad_(False),
+    ],
+    ids=["dense", "factorised", "constant"],
+)
+def test_a_layer_that_meets_many_sizes_shares_plans_among_them(layer, monkeypatch):
+    layer = layer.double()
+    weight = layer.to_dense() if isinstance(layer, tnn.CPConv2d) else layer.weight
+    planned, whole = [], Job.compiled
+    monkeypatch.setattr(Job, "compiled", lambda job, source: planned.append(source) or whole(job, source))
+    for size in ((16, 16), (17, 18), (16, 16), (20, 19), (21, 31)):
+        x = random(2, 2, *size)
+        wanted = torch.nn.functional.conv2d(x, weight, layer.bias, layer.stride, layer.padding)
+        assert torch.allclose(layer(x), wanted)
+    assert 1 <= len(planned) <= 2  # the first size by itself, and once more where others share its plan

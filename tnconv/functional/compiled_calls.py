@@ -8,13 +8,13 @@ layer share the program, which `tnconv.compile` looks up.
 import functools
 import operator
 from collections.abc import Callable, Hashable, Mapping
-from types import SimpleNamespace
 from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
 
 from tnconv.backends.torch.context import is_traced, takes_over
+from tnconv.compiler.any_size.traced_sizes import TRACED, placed
 from tnconv.errors import ArgumentError, SpecError
 from tnconv.ir import as_integer
 from tnconv.spec.fields import shown, typed
@@ -24,11 +24,6 @@ Key = ParamSpec("Key")
 Made = TypeVar("Made", bound=Callable[..., Tensor])
 
 _MOST = 512  # compiled layers
-
-# What torch.compile has traced a call of. It cannot trace a compilation, nor take a function as a constant, but
-# it can take a place as one and look up there. Its own graphs stay as long.
-# (An object: torch.compile reads a dict once, and would not see what is added while it traces.)
-_TRACED = SimpleNamespace()
 
 
 class OpenSizes(Exception):
@@ -50,21 +45,14 @@ def cached(build: Callable[Key, Made]) -> Callable[Key, Made]:
 
     look_up: Callable[..., Made] = functools.lru_cache(maxsize=_MOST, typed=True)(built)
 
-    def place(*key: Any) -> str:
-        function = look_up(*key)
-        name = f"layer_{id(function)}"
-        setattr(_TRACED, name, function)
-        return name
-
-    # What torch.compiler.assume_constant_result does, without a second of importing torch._dynamo for it.
-    place._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    place = placed(look_up)
 
     @functools.wraps(build)
     def found(*key: Key.args, **_: Key.kwargs) -> Made:
         if torch.compiler.is_compiling():
             if not torch.compiler.is_dynamo_compiling() and _open(key):
                 raise OpenSizes
-            traced: Made = getattr(_TRACED, place(*map(_fixed, key)))
+            traced: Made = getattr(TRACED, place(*map(_fixed, key)))
             return traced
         try:
             return look_up(*key)
