@@ -267,6 +267,35 @@ def test_a_limit_holds_with_what_native_calls_take(kind: str) -> None:
     assert kept >= 6
 
 
+# A layer, an operation, and the share that a limit leaves of what it takes without: orders, chunks, other kernels.
+LIMITED: tuple[tuple[Any, str, float], ...] = (
+    (ConvSpec(16, 32, 3, (20, 20), padding=1, groups=2), "forward", 0.7),
+    (ConvSpec(16, 32, 3, (20, 20), padding=2, dilation=2), "input_vjp", 0.7),
+    (ConvSpec(16, 32, 3, (20, 20), stride=2, padding=1), "weight_vjp", 0.6),
+    (ConvSpec(16, 32, 3, (20, 20), padding=1), "per_example_weight_vjp", 0.9),
+    (ConvSpec(16, 32, 3, (20, 20), padding=1), "gradient_norm", 0.5),
+    (ConvSpec(16, 32, 3, (20, 20), padding=1), "kfac_grad_expand", 0.5),
+    (ConvSpec(8, 12, 3, 40, padding=1), "unfold", 0.95),
+    (ConvTransposeSpec(8, 8, 4, (14, 14), stride=2, padding=1), "kfac_expand", 0.5),
+    (ConvTransposeSpec(8, 8, 4, (14, 14), stride=2, padding=1), "kfac_reduce", 0.8),
+    (LinearSpec(40, 30, input_size=(20,)), "ggn_diagonal", 0.5),
+)
+
+
+@pytest.mark.parametrize(("spec", "op", "share"), LIMITED)
+def test_measured_peaks_under_a_limit(spec: Any, op: str, share: float) -> None:
+    """They keep to it, and are within a tenth of those that are claimed."""
+    function = compiled(spec, op)
+    sizes = {name: SIZES[name] for name in function.network.symbols}
+    tensors = meta_arguments(function.network, sizes)
+    limit = int(share * memory_of(function, *tensors).with_scratch)
+    made = compiled(spec, op, memory_limit=limit)
+    found, claimed = memory_of(made, *tensors), 4 * made.cost.at(**sizes).peak_elements
+    assert made.source != function.source
+    assert found.with_scratch <= limit
+    assert found.peak == pytest.approx(claimed, rel=0.1)
+
+
 def test_a_limit_and_training_without_a_planned_backward_pass() -> None:
     with pytest.raises(
         PlanError, match=r"memory_limit=100 KiB and training=True are given, but the backward pass"

@@ -1,4 +1,7 @@
-"""All operations of all layers by all indices, in two and four processes: `make distributed`."""
+"""All operations of all layers by all indices, in two and four processes, and jobs of which one is killed at any moment.
+
+This is `make distributed`.
+"""
 
 import argparse
 import sys
@@ -7,11 +10,13 @@ import time
 from math import prod
 from pathlib import Path
 
+from tests.distributed.killed_runs import killed_again_and_again
 from tests.distributed.sharding_cases import LAYERS, every_index
 from tests.processes import in_processes
 
 MESHES = ((2,), (4,), (2, 2))
 HOUR = 3600
+KILLS = 20
 
 
 def main() -> int:
@@ -19,7 +24,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--step", type=int, default=1, help="take one case of so many")
     step = parser.parse_args().step
-    count = 0
+    begin = time.monotonic()
+    faults = killed_again_and_again(-(-KILLS // step))
+    print(f"killed again and again: {len(faults)} faults, {time.monotonic() - begin:.0f} s", flush=True)
+    count = len(faults)
+    for fault in faults:
+        print(f"  {fault}")
     for shape in MESHES:
         for layer in LAYERS:
             begin = time.monotonic()

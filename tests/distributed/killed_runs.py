@@ -3,7 +3,6 @@
 import multiprocessing
 import os
 import random
-import signal
 import time
 from collections.abc import Callable
 from datetime import timedelta
@@ -114,7 +113,7 @@ def killed_again_and_again(times: int, seed: int = 0) -> list[str]:
             wait(lambda attempt=attempt: begun(folder, attempt) or list(folder.glob(f"outcome-{attempt}-*")))
             time.sleep(draw.uniform(0, 0.3))
             lost = draw.randrange(ranks)
-            os.kill(int(processes[lost].pid or 0), signal.SIGKILL)
+            processes[lost].kill()
             ended = outcomes(folder, attempt, processes)
             good = ("equal", "is lost")
             found += [

@@ -24,7 +24,7 @@ from tests.distributed.sharding_cases import (
     values_of,
 )
 from tests.layer_strategies import conv_transpose_specs
-from tnconv import ops, parse
+from tnconv import ConvSpec, ops, parse
 from tnconv.compiler.function import CompiledFunction
 from tnconv.distributed.choice import chosen_indices
 from tnconv.distributed.index_ranges import chunks, divide
@@ -62,6 +62,8 @@ def put_together(
     uses, given = networks.uses(), dict(zip(fn.arguments, values, strict=True))
     total = torch.zeros([axis.size for axis in networks.whole.output], dtype=torch.float64)
     functions: dict[Any, CompiledFunction] = {}
+    for slab in filter(None, networks.result()):  # the ranks have all cells, each once
+        assert [cell for cells in slab.cells for cell in range(*cells)] == list(range(total.shape[slab.axis]))
     for at in itertools.product(*map(range, ranks)):
         place = part_of(total, networks.result(), at)
         assert tuple(place.shape) == networks.shape(at)
@@ -132,6 +134,17 @@ def test_a_rank_reads_its_positions_and_a_halo():
     assert slabs["x"].axis == 2
     assert slabs["x"].cells == ((0, 4), (3, 8), (7, 9))  # i = 2*o + k - 1 for o in 0-1, 2-3, 4 and k in 0-2
     assert networks.result()[0].cells == ((0, 2), (2, 4), (4, 5))
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_rank_whose_positions_reach_padding_alone_has_them(bias):
+    spec = ConvSpec(1, 2, 1, (7,), stride=2, padding=((1, 3),), bias=bias)  # o = 0, 4, 5 read no cell of x
+    fn = compiled(spec, "forward")
+    networks = networks_of(fn, {"o1": "data"}, (3,), values_of(fn))
+    assert networks.result()[0].cells == ((0, 2), (2, 4), (4, 6))
+    assert (networks.at((2,), networks.uses()) is None) == (not bias)
+    check(fn, {"o1": "data"}, (3,))
+    check(compiled(spec, "weight_vjp"), {"o1": "data"}, (3,))
 
 
 def test_channels_lie_outermost_where_there_is_one_group():

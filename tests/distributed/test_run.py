@@ -1,11 +1,8 @@
 """Chunks as jobs, alone and shared out, killed and resumed."""
 
-import os
 import pickle
 import re
-import signal
 import time
-from typing import Any
 
 import pytest
 import torch
@@ -14,7 +11,6 @@ import torch.distributed as dist
 import tnconv
 from tests.distributed.killed_runs import PATIENCE, begun, limited, outcomes, start, wait
 from tests.distributed.sharding_cases import CLOSE, GROUPED, distance, values_of
-from tests.processes import in_processes
 from tnconv.compiler.chunk_jobs import ChunkJob, put_together
 from tnconv.distributed import Interconnect, run
 from tnconv.distributed.finished_sums import Folder
@@ -158,28 +154,11 @@ def test_nothing_is_counted_twice(tmp_path):
         folder.sums()
 
 
-def work(rank: int) -> dict[Any, float]:
-    """Share out jobs."""
-    shared = {}
-    for op, limit, count in CHUNKED:
-        fn = limited(op, limit)
-        values = values_of(fn)
-        shared[op, count] = distance(run(fn)(*values), fn(*values))
-    return shared
-
-
-@pytest.mark.parametrize("ranks", [2, 4])
-def test_jobs_are_shared_out(tmp_path, ranks):
-    found = in_processes(ranks, tmp_path, work)
-    assert [len(each) for each in found] == [len(CHUNKED)] * ranks
-    assert all(error <= CLOSE for each in found for error in each.values())
-
-
 def test_a_rank_is_killed_and_others_go_on_later(tmp_path):
     """Jobs that both had finished are not done again by four, and count once; the first job takes rank 0 long."""
     first = start(tmp_path, 1, 2, pause=0.2)
     wait(lambda: len(begun(tmp_path, 1, 1)) > 2)
-    os.kill(first[1].pid, signal.SIGKILL)
+    first[1].kill()
     begin = time.monotonic()
     (message,) = outcomes(tmp_path, 1, first).values()
     assert time.monotonic() - begin < PATIENCE

@@ -220,7 +220,7 @@ def test_every_operation_by_every_index(found):
 
 def test_the_page_runs_and_prints_what_it_says(found):
     printed = found[0]["page"]
-    assert len(printed) == 7
+    assert len(printed) == 8
     for output, quoted in printed:
         assert output == quoted
 

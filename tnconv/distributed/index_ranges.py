@@ -43,8 +43,12 @@ class Division:
         return frozenset(name for ranges in self.terms[term] for name in ranges or ())
 
     def slabs(self, term: int, name: str, size: int) -> tuple[Range, ...]:
-        """The values of an index of a term at each coordinate."""
-        return tuple((0, 0) if each is None else each.get(name, (0, size)) for each in self.terms[term])
+        """The values of an index of a term at each coordinate; where the term has no value, of the shared index alone."""
+        nothing = self.parts if name == self.index else ((0, 0),) * len(self.parts)
+        return tuple(
+            here if each is None else each.get(name, (0, size))
+            for here, each in zip(nothing, self.terms[term], strict=True)
+        )
 
 
 def divide(expression: Expression, index: str, dim: int, count: int) -> Division:
