@@ -277,7 +277,7 @@ LIMITED: tuple[tuple[Any, str, float], ...] = (
     (ConvSpec(16, 32, 3, (20, 20), padding=1), "kfac_grad_expand", 0.5),
     (ConvSpec(8, 12, 3, 40, padding=1), "unfold", 0.95),
     (ConvTransposeSpec(8, 8, 4, (14, 14), stride=2, padding=1), "kfac_expand", 0.5),
-    (ConvTransposeSpec(8, 8, 4, (14, 14), stride=2, padding=1), "kfac_reduce", 0.8),
+    (ConvTransposeSpec(8, 8, 4, (14, 14), stride=2, padding=1), "input_vjp", 0.8),
     (LinearSpec(40, 30, input_size=(20,)), "ggn_diagonal", 0.5),
 )
 
