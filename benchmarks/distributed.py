@@ -257,8 +257,8 @@ def report(rows: Sequence[Scaling], calls: Sequence[Overhead], machine: dict[str
         "",
         "## Overhead of a call",
         "",
-        "Processor time of a sharded call less that of its collectives by PyTorch and of the same local functions on the "
-        "same parts, in microseconds.",
+        "Processor time of a sharded call less that of its collectives by PyTorch and of the same local functions on "
+        "the same parts, in microseconds.",
         "",
         f"| operation | index | gathered | {' | '.join(f'{count} ranks' for count in RANKS)} |",
         "|---|---|---|" + "---|" * len(RANKS),

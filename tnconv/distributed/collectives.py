@@ -91,9 +91,9 @@ def all_to_all(flat: Tensor, got: Sequence[int], sent: Sequence[int], group: Any
     """
     if flat.is_complex():  # not every backend has complex numbers
         twice = torch.view_as_real(flat).reshape(-1)
-        found = all_to_all(twice, [2 * n for n in got], [2 * n for n in sent], group)
-        return torch.view_as_complex(found.view(-1, 2))
-    found: Tensor = _AllToAll.apply(flat, tuple(got), tuple(sent), group)
+        pairs = all_to_all(twice, [2 * n for n in got], [2 * n for n in sent], group)
+        return torch.view_as_complex(pairs.view(-1, 2))
+    found: Tensor = _AllToAll.apply(flat, tuple(got), tuple(sent), group)  # type: ignore[no-untyped-call]
     return found
 
 
@@ -111,7 +111,8 @@ class _AllToAll(torch.autograd.Function):
 
     @staticmethod
     def backward(context: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        return _AllToAll.apply(gradient, *context.back), None, None, None
+        sent, got, group = context.back
+        return all_to_all(gradient, sent, got, group), None, None, None
 
 
 def _joined(parts: Sequence[Tensor], nothing: Tensor, axis: int) -> Tensor:

@@ -43,7 +43,7 @@ class Division:
         return frozenset(name for ranges in self.terms[term] for name in ranges or ())
 
     def slabs(self, term: int, name: str, size: int) -> tuple[Range, ...]:
-        """The values of an index of a term at each coordinate; where the term has no value, of the shared index alone."""
+        """The values of an index of a term at each coordinate: without a value, those of the index shared out alone."""
         nothing = self.parts if name == self.index else ((0, 0),) * len(self.parts)
         return tuple(
             here if each is None else each.get(name, (0, size))
