@@ -1,7 +1,6 @@
 """Large networks: sets of leaves made of their parts, proposals, chunks; values that are known otherwise."""
 
 import random
-import time
 
 import numpy as np
 import pytest
@@ -13,8 +12,8 @@ from random_networks import random_tree
 import tnconv
 from examples import large_networks as examples
 from tests.work import calls_of
-from tnconv import PlanError
-from tnconv.ir import Index, Network, NetworkError, Tensor, group
+from tnconv.errors import NetworkError, PlanError
+from tnconv.ir import Index, Network, Tensor, group
 from tnconv.planner import Search, effort, make_plan
 from tnconv.planner.chunk_plan import cuts_of
 from tnconv.planner.cost import Model, models_of
@@ -37,7 +36,7 @@ SMALL = {
 }
 LARGE = {
     "graph": lambda: examples.even_subgraphs(52),
-    "lattice": lambda: examples.lattice(30, 4),
+    "lattice": lambda: examples.lattice(10, 7),
     "circuit": lambda: examples.circuit(2, 4, 10),
     "chain": lambda: examples.convolutions(50, 2, 12, batch=1),
 }
@@ -117,13 +116,12 @@ def test_the_same_search_gives_the_same_plan(name):
     assert random.random() == draw  # others' random numbers go on
 
 
-def test_a_search_with_more_trials_or_time_is_no_worse():
+def test_a_search_with_more_trials_is_no_worse_and_one_by_time_ends():
     network = examples.even_subgraphs(60).network
     plain = make_plan(network).multiplications
-    assert make_plan(network, search=Search(trials=4)).multiplications <= plain * 1.001
-    start = time.perf_counter()
-    assert make_plan(network, search=Search(seconds=0.5)).multiplications <= plain * 1.001
-    assert time.perf_counter() > start
+    assert make_plan(network, search=Search(trials=3)).multiplications <= plain
+    hurried = make_plan(network, search=Search(seconds=0.1))
+    assert hurried.multiplications <= make_plan(network, planner="left-to-right").multiplications
 
 
 def test_patterns_cost_less_than_dense_ones():

@@ -14,6 +14,8 @@ from tnconv.backends.tuning import tune
 from tnconv.compiler.candidate import Candidate, Task
 from tnconv.compiler.chunks import in_chunks, in_many_chunks
 from tnconv.errors import LoweringError, PlanError
+from tnconv.ir import Network
+from tnconv.ir.size import symbol_names
 from tnconv.planner import candidate_plans
 from tnconv.planner.large import MANY
 from tnconv.planner.memory_limit import does_not_fit, format_memory
@@ -80,9 +82,11 @@ def _within(task: Task, limit: int) -> Candidate:
             return each
         elif found := _checkpointed(each, most, peaks):
             return found
-    if many and not training and (found := in_many_chunks(task, first, most, peaks)):
+    # Where a scale depends on a size, chunks are of an index that has it, or the total is scaled.
+    by_steps = many and isinstance(task.network, Network) and not symbol_names(task.network.scale)
+    if not training and by_steps and (found := in_many_chunks(task, first, most, peaks)):
         return found
-    if not training and (found := in_chunks(task, most, peaks)):
+    if not training and not by_steps and (found := in_chunks(task, most, peaks)):
         return found
     if not peaks:
         raise PlanError(

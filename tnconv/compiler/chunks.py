@@ -107,8 +107,6 @@ def in_many_chunks(task: Task, whole: Candidate, most: int, peaks: list[int]) ->
             target //= 2
             continue
         smallest = _cut_by(task, whole.plan, cuts)
-        if smallest is None:
-            return None
         peak = smallest.peak
         peaks.append(peak)
         if peak <= most:
@@ -122,19 +120,17 @@ def _with_larger_chunk(task: Task, whole: Plan, cuts: Sequence[str], most: int) 
     chunk = -(-evaluate(size_of(task.network, cuts[-1]), task.sizes) // 2)
     while chunk > 1:
         candidate = _cut_by(task, whole, cuts, chunk)
-        if candidate is not None and candidate.peak <= most:
+        if candidate.peak <= most:
             return candidate
         chunk = -(-chunk // 2)
     return None
 
 
-def _cut_by(task: Task, whole: Plan, cuts: Sequence[str], chunk: int = 1) -> Candidate | None:
-    """The candidate for chunks of a value of some indices, `chunk` of the last; None where a scale depends on them."""
+def _cut_by(task: Task, whole: Plan, cuts: Sequence[str], chunk: int = 1) -> Candidate:
+    """The candidate for chunks of a value of some indices, of `chunk` of the last; no scale depends on their sizes."""
     made = _Chunk(task.network)
     for name in cuts:
         made = made.cut(name, chunk if name == cuts[-1] else 1)
-    if made.scale != ONE:
-        return None
     values = task.sizes | {each.part: each.chunk for each in made.slices}
     pieces = {name: symbol(each.part) for name, each in zip(cuts, made.slices, strict=True)}
     plan = plan_of_chunk(whole, pieces, made.network.shapes, values)

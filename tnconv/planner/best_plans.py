@@ -10,6 +10,7 @@ from tnconv.ir import Expression, Index
 from tnconv.planner.cost import Model, models_of
 from tnconv.planner.effort import Search
 from tnconv.planner.hints import hint_values
+from tnconv.planner.large import MANY
 from tnconv.planner.near import Near
 from tnconv.planner.objective import ELEMENTS, Objective
 from tnconv.planner.plan import Plan
@@ -70,7 +71,10 @@ def build_fast_plans(
     others: list[list[_Candidate]] = []
     for term in range(len(expression.terms)):
         models = prepared.models(term, {})
-        found = find_orders(models, planner, search=search) if models[0].count_leaves else []
+        ranked = models
+        if models[0].count_leaves > MANY:  # none is compared with others
+            ranked = [model.judged(replace(model.objective, elements=ELEMENTS)) for model in models]
+        found = find_orders(ranked, planner, search=search) if models[0].count_leaves else []
         best.append([(int(model.late), tree) for model, tree in found])
         if planner in ("auto", "dp") and 3 <= models[0].count_leaves <= EXACT:
             others += [list(lane) for lane in _candidates(models, term, most, far)]

@@ -40,7 +40,7 @@ def cuts_of(
     objective, draw = FlopsObjective(), random.Random(0)
     best: tuple[float, tuple[str, ...]] | None = None
     for _ in range(_REPEATS):
-        costs, cuts = whole, ()
+        costs, cuts = whole, tuple[str, ...]()
         left = sorted(name for name in allowed if sizes.get(name, 1) > 1)
         while costs.size > most and left and len(cuts) < MOST_CUTS:
             name = max(

@@ -39,20 +39,31 @@ def large_trees(models: Sequence[Model], search: Search | None) -> list[Nested]:
         search: how long trees are searched for; if left out as little as gives a good one, the same every time.
     """
     model, start = models[0], perf_counter()
-    graphs = [_graph(model, dense=dense) for dense in ((False, True) if model.masks else (False,))]
-    proposals = [_greedy(model, graph) for graph in graphs]
-    if model.count_leaves > MANY:
-        proposals.append(_swept(model, graphs[-1]))
     end = inf if search is None or search.seconds is None else start + search.seconds
+    graphs = [_graph(model, dense=dense) for dense in ((False, True) if model.masks else (False,))]
+    found: list[list[Nested]] = []
     if search is not None:
-        for left, graph in zip(range(len(graphs), 0, -1), graphs, strict=True):
-            proposals.append(_searched(models, graph, search, max(end - perf_counter(), 0.0) * _SHARE / left))
-    proposals.append(left_to_right(model))
-    blind = bool(model.masks) or model.cap is not None or model.objective.training or model.objective.constant
-    if model.count_leaves > MANY and not blind:
-        best = min(proposals, key=lambda tree: price(model, tree))
-        return [_refined(model, graphs[0], best, end)] * len(models)
-    return [_improved(each, proposals, end) for each in models]
+        shares = range(len(graphs), 0, -1)
+        found.append([
+            _searched(models, graph, search, (end - perf_counter()) * _SHARE / share)
+            for graph, share in zip(graphs, shares, strict=True)
+        ])  # fmt: skip
+    quick = [_swept(model, graphs[-1])] if model.count_leaves > MANY else []
+    if perf_counter() < end:
+        quick = [_greedy(model, graph) for graph in graphs] + quick
+    found.append([*quick, left_to_right(model)])
+    if model.count_leaves > MANY and not (model.masks or _is_blind(model)):
+        best = [_refined(model, graphs[0], trees, end) for trees in found]
+        return [min(best, key=lambda tree: price(each, tree)) for each in models]
+    return [
+        min((_improved(each, trees, end) for trees in found), key=lambda tree: price(each, tree))
+        for each in models
+    ]
+
+
+def _is_blind(model: Model) -> bool:
+    """Whether cotengra does not know the objective."""
+    return model.cap is not None or model.objective.training or bool(model.objective.constant)
 
 
 def _improved(model: Model, proposals: Sequence[Nested], end: float) -> Nested:
@@ -69,10 +80,11 @@ def _improved(model: Model, proposals: Sequence[Nested], end: float) -> Nested:
     return tree
 
 
-def _refined(model: Model, graph: Graph, tree: Nested, end: float) -> Nested:
+def _refined(model: Model, graph: Graph, proposals: Sequence[Nested], end: float) -> Nested:
     """The same by cotengra, which is quicker and knows all prices of networks without relations."""
     import cotengra  # noqa: PLC0415 - 0.03 s that a layer never needs
 
+    tree = min(proposals, key=lambda t: price(model, t))
     made = cotengra.ContractionTree.from_path(*graph, ssa_path=_path(tree, model.count_leaves))
     least = price(model, tree)
     for _ in range(_ROUNDS):
