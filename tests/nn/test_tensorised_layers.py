@@ -84,7 +84,7 @@ def by_torch(layer: TensorisedLayer, weight: torch.Tensor, x: torch.Tensor) -> t
     return whole if layer.bias is None else whole + layer.bias.reshape(-1, *[1] * len(spec.paddings))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(layers())
 def test_values_and_gradients_are_those_of_the_dense_layer(
     case: tuple[TensorisedLayer, torch.Tensor],
@@ -112,18 +112,19 @@ def test_values_and_gradients_are_those_of_the_dense_layer(
 def test_full_ranks_reproduce_layers_and_lower_ones_say_their_error(kind: str) -> None:
     torch.manual_seed(0)
     transposed = nn.ConvTranspose2d(4, 6, 3, stride=2, padding=1, output_padding=1, groups=2)
-    for dense, options, x in (
-        (nn.Linear(6, 8), {}, torch.randn(2, 5, 6)),
-        (nn.Linear(6, 8), {"in_shape": (2, 3), "out_shape": (4, 2)}, torch.randn(3, 6)),
-        (transposed, {}, torch.randn(2, 4, 5, 6)),
-        (transposed, {"in_shape": (2, 2), "out_shape": (3, 1)}, torch.randn(2, 4, 5, 6)),
+    for dense, shapes in (
+        (nn.Linear(6, 8), {}),
+        (nn.Linear(6, 8), {"in_shape": (2, 3), "out_shape": (4, 2)}),
+        (transposed, {}),
+        (transposed, {"in_shape": (2, 2), "out_shape": (3, 1)}),
     ):
         dense.double().eval()
+        options = shapes | ({"blocks": 1} if kind == "bt" else {})
         made = _made(kind, dense, 1, options)
         limits = tuple(made.description.family.limits(made.description.shape).values())
         assert made.error == pytest.approx(_off(made, dense)) and made.error > 0.05
         exact = _made(kind, dense, (1, *limits[1:]) if kind == "tr" else limits, options)
-        torch.testing.assert_close(exact(x.double()), dense(x.double()), rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(exact.to_dense(), dense.weight, rtol=1e-6, atol=1e-6)
         assert exact.error == pytest.approx(_off(exact, dense), abs=1e-9) and not exact.training
 
 

@@ -39,17 +39,19 @@ def off(layer: TensorisedLayer, weight: torch.Tensor) -> float:
 # -- error and energy ------------------------------------------------------------------------------------
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(
     st.sampled_from(sorted(KINDS)), st.integers(1, 3), st.floats(0.1, 0.9), st.booleans(), st.integers(0, 99)
 )
 def test_the_error_is_kept(kind: str, dims: int, error: float, energy: bool, seed: int) -> None:
-    outs, ins = (8, 6) if dims < 3 else (4, 3)
+    if kind not in CUTS:  # a fit takes long where it needs large ranks
+        dims, error = min(dims, 2), max(error, 0.3)
+    outs, ins = (8, 6) if dims < 3 and kind in CUTS else (4, 3)
     conv = conv_with_decay(seed, outs, ins, dims)
     rank = {"energy": 1 - error**2} if energy else {"error": error}
     options = {"blocks": 2} if kind == "bt" else {}
     try:
-        layer = KINDS[kind][dims].from_conv(conv, rank, iterations=4, **options)
+        layer = KINDS[kind][dims].from_conv(conv, rank, iterations=2, **options)
     except SpecError as refused:  # CP, rings and block terms may need more than their largest ranks
         assert kind not in CUTS and "comes to" in str(refused)
         return
@@ -164,6 +166,16 @@ def test_a_budget_of_parameters_is_kept_and_shared_out_by_error(kind: str) -> No
     count = sum(p.numel() for p in model.parameters())
     assert 0.8 * allowed < count <= allowed < whole / 2
     assert losses(model) <= losses(even) * (1.05 if kind == "cp" else 1.0)  # of CP fewer ranks are tried
+
+
+def test_tied_weights_and_lazy_layers_are_no_way_around_a_budget() -> None:
+    model = nn.Sequential(conv_with_decay(0, 6, 6), conv_with_decay(1, 6, 6), nn.LazyLinear(4))
+    model[1].weight = model[0].weight
+    dense = nn.Sequential(*model[:2])
+    whole = sum(p.numel() for p in dense.parameters())
+    tnconv.nn.tensorize(dense, "tucker", budget=0.6)
+    assert sum(p.numel() for p in dense.parameters()) <= 0.6 * whole
+    assert [row.name for row in tnconv.nn.tensorised_layers(model).rows] == ["0", "1"]
 
 
 def test_a_budget_of_multiplications_is_kept() -> None:

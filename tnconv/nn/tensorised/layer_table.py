@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from tnconv.inspect.explain import Explanation
 from tnconv.nn.tensorised.factorised_layer import TensorisedLayer, shown_ranks
@@ -111,7 +112,7 @@ def tensorised_layers(
         if isinstance(module, TensorisedLayer):
             found = _factorised(name, module)
             layer, dense = module.description, module.description.spec
-        elif isinstance(module, DENSE):
+        elif isinstance(module, DENSE) and not is_lazy(module.weight):
             size = module.weight.numel()
             found = LayerRow(name, "dense", {}, size, size, 0.0, note=(notes or {}).get(name, ""))
             layer = dense = dense_spec(module)

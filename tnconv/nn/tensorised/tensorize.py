@@ -237,8 +237,11 @@ class _Job:
     def _counts(self, layers: Mapping[nn.Module, str], unit: str, calls: Calls) -> tuple[int, int]:
         """Of the dense model, and of what stays."""
         if unit == "parameters":
-            whole = sum(parameter.numel() for parameter in self.model.parameters())
-            return whole, whole - sum(_cells(module) for module in layers)
+            replaced = {module.weight for module in layers}  # one weight may be tied to several layers
+            counts = {parameter: parameter.numel() for parameter in self.model.parameters()}
+            return sum(counts.values()), sum(
+                n for parameter, n in counts.items() if parameter not in replaced
+            )
         if not calls:
             raise SpecError(
                 "budget is one of multiplications, which depend on the input; give example=, an input"
