@@ -162,17 +162,20 @@ def show(results: Sequence[Result], console: Console) -> None:
 
 
 def draw(results: Sequence[Result], path: Path) -> None:
-    """Accuracy before and after tuning, by parameters."""
-    figure, axes = plt.subplots(figsize=(6, 3.5), layout="constrained")
+    """Accuracy before and after tuning, a line a model."""
+    figure, axes = plt.subplots(figsize=(6.5, 0.8 + 0.35 * len(results)), layout="constrained")
+    axes.axvline(results[0].after, color="gray", linewidth=0.8, linestyle="--")
     for place, each in enumerate(results):
-        colour = f"C{place}"
         if each.before is not None:
-            axes.plot([each.parameters] * 2, [each.before, each.after], color=colour, linewidth=1)
-            axes.plot(each.parameters, each.before, "o", color=colour, fillstyle="none")
-        axes.plot(each.parameters, each.after, "o", color=colour, label=each.name)
-    axes.set(xlabel="parameters", ylabel="test accuracy (ring: before tuning)", xscale="log")
-    axes.legend(frameon=False, fontsize="small")
-    axes.spines[["top", "right"]].set_visible(False)
+            axes.plot([each.before, each.after], [place] * 2, color="C0", linewidth=1)
+            axes.plot(each.before, place, "o", color="C0", markerfacecolor="white")
+        axes.plot(each.after, place, "o", color="C0" if place else "gray")
+    names = [f"{each.name}, {each.parameters:,} parameters" for each in results]
+    axes.set_yticks(range(len(results)), names)
+    axes.invert_yaxis()
+    axes.set(xlabel="test accuracy: ring before tuning, disc after")
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.tick_params(left=False)
     figure.savefig(path)
     plt.close(figure)
 

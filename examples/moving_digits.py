@@ -67,8 +67,8 @@ def main(argv: Sequence[str] | None = None) -> list[Result]:
     work: dict[str, Any] = {"budget": {"multiplications": 0.4}, "example": example}
     ways = [
         Way("tucker, 40% of the work", "tucker", work),
-        Way("tt, 15% of the parameters", "tt", {"budget": 0.15}),
-        Way("ht, 15% of the parameters", "ht", {"budget": 0.15}),
+        Way("tt, 8% of the parameters", "tt", {"budget": 0.08}),
+        Way("ht, 8% of the parameters", "ht", {"budget": 0.08}),
     ]
     steps = (2, 1) if options.quick else (120, 40)
     results = compare(network(4 if options.quick else 12), data, ways, steps, console)
@@ -78,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> list[Result]:
     off = (dense(data.test_x) - results[1].model(data.test_x)).abs().max().item()
     console.print(f"back to {type(dense[3]).__name__}: outputs differ by {off:.1e}")
     draw(results, options.out)
-    console.print(f"accuracy by parameters: {options.out}")
+    console.print(f"accuracies: {options.out}")
     return results
 
 
