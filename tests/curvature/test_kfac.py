@@ -428,7 +428,7 @@ def test_layers_without_a_kronecker_product() -> None:
     [
         (
             {"fisher_type": "type-3"},
-            r"fisher_type='type-3' is not known; use 'type-2', 'mc', 'empirical', 'forward-only'",
+            r"'type-3' is not known \(did you mean 'type-2'\?\); use 'type-2', 'mc', 'empirical', 'forward-only'",
         ),
         ({"kfac_approx": "shrink"}, r"kfac_approx='shrink' is not known"),
         ({"groups": "mean"}, r"groups='mean' is not known; use 'block', 'average'"),
