@@ -81,4 +81,4 @@ def closest(name: object, known: Iterable[str]) -> str | None:
 def meant(name: object, known: Iterable[str]) -> str:
     """` (did you mean 'dp'?)`, for a message about a name that is not known; nothing where none is near."""
     near = closest(name, known)
-    return "" if near is None else f" (did you mean {near!r}?)"
+    return "" if near is None else f" (did you mean {str(near)!r}?)"

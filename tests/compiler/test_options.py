@@ -90,7 +90,7 @@ WRONG: list[tuple[str, Any, type[TnconvError], str]] = [
     ("passes", ["default", None], PassError, "passes hold None, a NoneType; give texts"),
     ("passes", torch.tensor(3), PassError, "passes hold tensor.3., a Tensor"),
     ("backend", 1, PlanError, "backend=1 is a int; give the name of a backend: 'jax', 'reference', 'torch'"),
-    ("backend", "jax2", PluginError, "has no 'jax2'; it has"),
+    ("backend", "jax2", PluginError, r"has no 'jax2' \(did you mean 'jax'\?\); it has"),
     (
         "convention",
         ("kfac",),

@@ -125,7 +125,7 @@ def test_unused_indices_are_dropped():
         (edited("n=N,", "9n=3,"), "index name '9n' is not a name", 2),
         (edited("n=N,", "n=__import__('os'),"), "is not an arithmetic expression", 2),
         (edited("x = input ", "x input "), r"expected 'name = kind \[legs\]'", 3),
-        (edited("= input  ", "= inputs"), "'inputs' is not a node kind; the kinds are input, parameter", 3),
+        (edited("= input  ", "= inputs"), r"'inputs' is not a node kind \(did you mean 'input'\?\); the kinds are input, parameter", 3),
         (edited("x = input ", "9x = input "), "node name '9x' is not a name", 3),
         (edited("(a b), 2", "(a z), 2"), "index 'z' is not declared; add it to the index line, which has n, a, b", 3),
         (edited("2*o + k <", "2*o + <"), "is not affine at", 3),
