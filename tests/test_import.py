@@ -9,7 +9,7 @@ import sys
 import pytest
 from test_rooms import ROOT
 
-from tnconv.inspect.draw import to_svg
+from tnconv.inspect.svg import to_svg
 from tnconv.spec import ConvSpec
 
 PROGRAM = """
@@ -24,7 +24,7 @@ from tnconv import plugins
 known = set(sys.modules)
 names = plugins.names(plugins.PASSES)
 loaded = [name for name in sys.modules if name.startswith("tnconv.") and (name not in known or ".rules." in name)]
-from tnconv.inspect.draw import to_svg
+from tnconv.inspect.svg import to_svg
 print(json.dumps([found, [list(names), loaded], to_svg(tnconv.ConvSpec(6, 128, 7, (224, 224), bias=True).network())]))
 """
 

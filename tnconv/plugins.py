@@ -82,7 +82,7 @@ BUILTINS: Mapping[str, Mapping[str, str]] = {
         "reference": "tnconv.backends.reference:ReferenceBackend",
         "jax": "tnconv.backends.jax.jax_backend:JaxBackend",
     },
-    VIEWERS: {"svg": "tnconv.inspect.draw:to_svg"},
+    VIEWERS: {"svg": "tnconv.inspect.svg:to_svg", "file": "tnconv.inspect.draw:draw"},
 }
 GROUPS = tuple(BUILTINS)
 

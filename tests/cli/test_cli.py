@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tomllib
 import xml.etree.ElementTree as ET
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -142,7 +143,7 @@ def test_passes_lists_every_pass_with_its_first_line():
             r"^error: spec file '.*layer.toml': field 'out_channels' is missing; .*\n$",
         ),
         (None, "conv_transpose_jam", "a.svg", r"^error: .*conv_transpose_jam.*\n$"),
-        (None, "forward", "a.png", r"^error: .*a.png' has suffix '.png'.*\n$"),
+        (None, "forward", "a.gif", r"^error: .*a.gif' has suffix '.gif'.*\n$"),
     ],
 )
 def test_an_error_is_one_line_and_status_2(layer, tmp_path, text, op, draw, message):
@@ -311,7 +312,7 @@ def test_a_network_file_that_is_none_says_so(tmp_path):
 # -- draw, diff --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("suffix", "writer"), [(".svg", to_svg), (".tex", tikz)])
+@pytest.mark.parametrize(("suffix", "writer"), [(".svg", partial(to_svg, theme="light")), (".tex", tikz)])
 def test_draw_writes_what_the_suffix_says(layer, tmp_path, suffix, writer):
     file = tmp_path / f"a{suffix}"
     result = run("draw", layer, "--op", "ntk", "-o", file, "--highlight", "p1", "--pos", "x=-20,3.5")
@@ -333,7 +334,10 @@ def test_draw_takes_a_network_as_it_is_unless_there_is_an_operation(layer, tmp_p
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["-o", "a.png"], r"a.png' has suffix '.png'; diagrams are written as .svg, .tex or .json"),
+        (
+            ["-o", "a.gif"],
+            r"a.gif' has suffix '.gif'; diagrams are written as .svg, .pdf, .png, .tex or .json",
+        ),
         (
             ["-o", "a.svg", "--highlight", "q"],
             r"highlight has 'q', which is no node or index of 'conv2d.forward'",

@@ -1,6 +1,7 @@
 """The diagrams: the same bytes every time, valid XML, everything named, and no label over another."""
 
 import itertools
+import math
 import re
 import xml.etree.ElementTree as ET
 from dataclasses import dataclass, replace
@@ -9,14 +10,18 @@ import pytest
 from hypothesis import given, settings
 
 import tnconv
+from tests.inspect.geometry import assert_clear
 from tnconv import ops
 from tnconv.errors import OperationError, TnconvError
 from tnconv.inspect.boxes import build
 from tnconv.inspect.columns import columns_of, components
-from tnconv.inspect.draw import draw, to_svg
+from tnconv.inspect.draw import draw
 from tnconv.inspect.order import order
-from tnconv.inspect.scene import Curve, Shape, Text, scene_of
+from tnconv.inspect.scene import scene_of
+from tnconv.inspect.scene_parts import Curve, Shape, Text
+from tnconv.inspect.svg import to_svg
 from tnconv.ir import Expression, Index, Network, Pattern, Scale, Sum, Tensor, group, parse, symbol
+from tnconv.nn import tensorised
 from tnconv.spec import ConvSpec, ConvTransposeSpec, LinearSpec
 from tnconv.testing import networks, sums
 
@@ -324,6 +329,20 @@ LAYERS = {
 }
 
 
+# Pairs of lines that cross, at most over the layers. Both halves of a gradient norm are a K(3, 3): none is without.
+CROSSINGS = {
+    "gradient_norm": 4,
+    "ggn_diagonal": 4,
+    "ggn_gram": 2,
+    "ekfac_eigenvalues": 12,
+    "hessian_diagonal_bl89_input": 4,
+    "hessian_diagonal_bl89_weight": 4,
+}
+
+
+CLEAR: set[str] = set()  # networks that several operations begin with
+
+
 @pytest.mark.parametrize("layer", LAYERS)
 def test_no_labels_overlap_for_every_operation_of_the_registry(layer):
     drawn = 0
@@ -335,6 +354,10 @@ def test_no_labels_overlap_for_every_operation_of_the_registry(layer):
             assert "no pattern ties" in str(error)
             continue
         for network in (stages[0].before, stages[-1].after) if stages else ():
+            for term in network.terms:
+                if str(term) not in CLEAR:
+                    assert_clear(scene_of(term), CROSSINGS.get(operation.name, 0), operation.name)
+                    CLEAR.add(str(term))
             svg = to_svg(network)
             found = labels(svg)
             for one, other in itertools.combinations(found, 2):
@@ -346,6 +369,64 @@ def test_no_labels_overlap_for_every_operation_of_the_registry(layer):
                 assert "on" in label.css.split() or not label.overlaps(box), (operation.name, label, box)
             drawn += 1
     assert drawn > 40
+
+
+@pytest.mark.parametrize(
+    ("kind", "crossings"), [("CP", 2), ("Tucker", 1), ("TT", 1), ("TR", 5), ("HT", 3), ("BT", 1)]
+)
+def test_factorised_layers_are_clear(kind, crossings):
+    for dims, size in ((1, (9,)), (2, (9, 8)), (3, (5, 4, 6))):
+        layer = getattr(tensorised, f"{kind}Conv{dims}d")(8, 8, 3, rank=4)
+        forward = layer.network(size)
+        derived = [
+            tnconv.compile(forward, op, planner="left-to-right", backend="reference", **by).network
+            for op, by in (
+                ("input_vjp", {}),
+                ("weight_vjp", {"wrt": "factor_in"}),
+                ("kfac_reduce", {"wrt": "factor_in"}),
+            )
+            if dims == 2
+        ]
+        for network in (forward, *derived):
+            for term in network.terms:
+                assert_clear(scene_of(term), 1 if network is forward else crossings, term.name)
+
+
+def train(length: int, ring: bool = False) -> Network:
+    """Cores in a row, each with a leg; a ring closes."""
+    bonds = [Index(f"b{k}", 4) for k in range(length + 1)]
+    legs = [Index(f"c{k}", 2) for k in range(length)]
+    if ring:
+        bonds[-1] = bonds[0]
+    joined = [[bonds[k], legs[k], bonds[k + 1]] for k in range(length)]
+    if not ring:
+        joined[0], joined[-1] = joined[0][1:], joined[-1][:-1]
+    cores = [Tensor(f"t{k}", "parameter", tuple(map(group, found))) for k, found in enumerate(joined)]
+    return Network("train", tuple(cores), tuple(map(group, legs)))
+
+
+@pytest.mark.parametrize(
+    ("network", "rows"), [(train(5), 1), (train(12), 3), (train(16), 4), (train(8, ring=True), 2)]
+)
+def test_long_chains_turn(network, rows):
+    scene = scene_of(network)
+    assert_clear(scene)
+    cores = [p for p in scene.parts if isinstance(p, Shape)]
+    assert {p.kind for p in cores} == {"parameter"}  # where the chain turns there is no dot
+    assert len({round(p.at[0]) for p in cores}) <= 6
+    assert scene.extent.right - scene.extent.left < 660  # pixels: 15 cm in TikZ
+    by_column = [sum(p.at[0] == q.at[0] for q in cores) for p in cores]
+    assert max(by_column) == rows
+
+
+def test_a_bias_has_the_legs_of_its_result():
+    spec = ConvSpec(4, 6, 3, (9, 8), bias=True)
+    bias = tnconv.compile(spec, planner="left-to-right", backend="reference").network.terms[1]
+    legs = {c.index.name: c for c in scene_of(bias).curves}
+    assert set(legs) == {"n", "d", "o1", "o2"}
+    assert {c.ends[0].owner for c in legs.values()} == {"bias"}
+    assert {name for name, c in legs.items() if c.broadcast} == {"n", "o1", "o2"}
+    assert to_svg(bias).count("line broadcast") == 3
 
 
 def test_a_name_that_is_highlighted_is_marked_and_no_other():
@@ -364,10 +445,13 @@ def test_positions_of_the_user_are_taken():
     (name,) = [p for p in scene.parts if isinstance(p, Text) and p.text == "c"]
     assert name.at == (150.0, 94.5)
     lines = [p for p in scene.parts if isinstance(p, Curve) and p.index.name == "c"]
-    assert {line.segments[0][0] for line in lines} | {line.segments[0][3] for line in lines} >= {
-        (0.0, 0.0),
-        (300.0, 40.0),
-    }
+    shapes = {p.name: p.extent for p in scene.parts if isinstance(p, Shape)}
+    for line in lines:
+        node, name = (line.points[0], line.points[-1])
+        owner = line.ends[0].owner
+        assert shapes[owner].grown(0.1).holds(node) and not shapes[owner].grown(-0.1).holds(node)
+        assert math.dist(name, given["c"]) < 15
+    assert {line.ends[0].owner for line in lines} == {"x", "weight"}
     assert to_svg(network, given) != to_svg(network)
 
 
@@ -389,8 +473,10 @@ def test_colours_follow_the_theme_of_the_reader():
 def test_draw_writes_the_file_and_says_what_is_wrong(tmp_path):
     path = tmp_path / "a.svg"
     draw(OPERATIONS["forward"], path)
-    assert path.read_text(encoding="utf-8") == to_svg(OPERATIONS["forward"])
-    with pytest.raises(TnconvError, match=r"a.png' has suffix '.png'; diagrams are written as .svg"):
-        draw(OPERATIONS["forward"], tmp_path / "a.png")
+    assert path.read_text(encoding="utf-8") == to_svg(OPERATIONS["forward"], theme="light")
+    with pytest.raises(
+        TnconvError, match=r"a.gif' has suffix '.gif'; diagrams are written as .svg, .pdf, .png"
+    ):
+        draw(OPERATIONS["forward"], tmp_path / "a.gif")
     with pytest.raises(TnconvError, match=r"a.svg' cannot be written: .*; check the path"):
         draw(OPERATIONS["forward"], str(tmp_path / "none" / "a.svg"))

@@ -151,28 +151,31 @@ def test_positions_of_a_snapshot_can_be_given_back():
 
 
 @pytest.mark.parametrize("suffix", [".svg", ".tex", ".json"])
-def test_save_writes_what_the_suffix_says(tmp_path, suffix):
+def test_draw_writes_what_the_suffix_says(tmp_path, suffix):
     network = SPEC.network()
-    inspect.save(network, tmp_path / f"a{suffix}")
+    inspect.draw(network, tmp_path / f"a{suffix}")
     text = (tmp_path / f"a{suffix}").read_text(encoding="utf-8")
     expected = {
-        ".svg": inspect.to_svg,
+        ".svg": lambda n: inspect.to_svg(n, theme="light"),
         ".tex": tikz,
         ".json": lambda n: json.dumps(snapshot(n), ensure_ascii=False, indent=2) + "\n",
     }
     assert text == expected[suffix](network)
 
 
-def test_save_says_what_is_wrong(tmp_path):
+def test_draw_says_what_is_wrong(tmp_path):
     network = SPEC.network()
     with pytest.raises(
-        TnconvError, match=r"a.png' has suffix '.png'; diagrams are written as .svg, .tex or .json"
+        TnconvError,
+        match=r"a.gif' has suffix '.gif'; diagrams are written as .svg, .pdf, .png, .tex or .json",
     ):
-        inspect.save(network, tmp_path / "a.png")
-    with pytest.raises(TnconvError, match=r"are for pictures, but the file is .json; leave them out"):
-        inspect.save(network, tmp_path / "a.json", highlight=["x"])
+        inspect.draw(network, tmp_path / "a.gif")
+    with pytest.raises(
+        TnconvError, match=r"^highlight and sizes are for pictures, but the file is .json; leave"
+    ):
+        inspect.draw(network, tmp_path / "a.json", highlight=["x"], sizes=False)
     with pytest.raises(TnconvError, match=r"a.tex' cannot be written: .*; check the path"):
-        inspect.save(network, tmp_path / "none" / "a.tex")
+        inspect.draw(network, tmp_path / "none" / "a.tex")
 
 
 # -- comparison --------------------------------------------------------------------------------------
@@ -351,12 +354,12 @@ def test_highlighting_of_each_kind():
 
 @pytest.mark.parametrize("name", pictures.pictures())
 def test_the_pictures_of_the_docs_are_current(name):
-    assert (DOCS / name).read_text(encoding="utf-8") == inspect.to_svg(pictures.pictures()[name]), (
+    assert (DOCS / name).read_text(encoding="utf-8") == pictures.text_of(pictures.pictures()[name]), (
         f"docs/{name} is not what is drawn now; run `make pages`"
     )
 
 
 def test_the_pictures_are_written(tmp_path):
     pictures.main(tmp_path)
-    assert {p.name for p in tmp_path.iterdir()} == set(pictures.pictures())
+    assert {p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*.svg")} == set(pictures.pictures())
     assert isinstance(SPEC.network(), Sum)

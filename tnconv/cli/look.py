@@ -8,7 +8,7 @@ from rich.text import Text
 
 from tnconv.cli.common import DIFFERENT, app, print_json, print_table, read_source
 from tnconv.cli.compile import AsJson, Source, compiled
-from tnconv.inspect import changed_names, save, side_by_side, snapshot
+from tnconv.inspect import changed_names, draw, side_by_side, snapshot
 from tnconv.inspect.compare import Mark
 from tnconv.ir import Expression, Network, Sum
 
@@ -46,7 +46,9 @@ def network_of(path: Path, op: str | None) -> Expression:
 )
 def draw_network(
     spec: Source,
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="A .svg, .tex or .json file.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="A .svg, .pdf, .png, .tex or .json file.")
+    ] = None,
     op: MaybeOp = None,
     highlight: Annotated[
         list[str] | None, typer.Option(help="A node or index to mark; may be given again.")
@@ -56,12 +58,12 @@ def draw_network(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Draw the network of an operation as SVG, TikZ or JSON."""
+    """Draw the network of an operation as SVG, PDF, PNG, TikZ or JSON."""
     if output is None and not as_json:
         raise typer.BadParameter("give -o FILE, or --json to print the parts with their positions")
     network = network_of(spec, op)
     if output is not None:
-        save(network, output, _positions(pos or ()), highlight or ())
+        draw(network, output, _positions(pos or ()), highlight or ())
     if as_json:
         print_json(snapshot(network))
     else:

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping
 from functools import cached_property
 from pathlib import Path
+from typing import Unpack
 
 from tnconv.backends.backend import Program
 from tnconv.backends.torch.constants import KeptProgram
@@ -10,9 +11,11 @@ from tnconv.backends.torch.training import TrainedProgram
 from tnconv.backends.tuning import Trial
 from tnconv.compiler.candidate import Executable
 from tnconv.compiler.cost_of_call import Cost, cost_of
-from tnconv.inspect.draw import draw, to_svg
+from tnconv.inspect.appearance import PictureOptions
+from tnconv.inspect.draw import draw
 from tnconv.inspect.explain import Explanation, explain
 from tnconv.inspect.report import report
+from tnconv.inspect.svg import to_svg
 from tnconv.ir import Expression
 from tnconv.passes import Stage
 from tnconv.planner import Plan
@@ -82,9 +85,10 @@ class Inspected:
         path: str | Path,
         pos: Mapping[str, tuple[float, float]] | None = None,
         highlight: Collection[str] = (),
+        **options: Unpack[PictureOptions],
     ) -> None:
-        """Write the diagram of the network as SVG; see `tnconv.inspect.to_svg`."""
-        draw(self.network, path, pos, highlight)
+        """Write the diagram of the network as SVG, PDF, PNG, TikZ or JSON; arguments as of `tnconv.inspect.draw`."""
+        draw(self.network, path, pos, highlight, **options)
 
     def report(self, path: str | Path) -> None:
         """Write all there is to see as one HTML file: stages, tree, memory, kernels, source."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Unpack
 
 from torch import Tensor
 
@@ -25,8 +25,10 @@ from tnconv.compiler.joint_candidates import JointTask, check_joint, choose_join
 from tnconv.compiler.options import Options
 from tnconv.compiler.source import Source
 from tnconv.errors import ArgumentError, OperationError, PlanError
-from tnconv.inspect.draw import below, draw_all
+from tnconv.inspect.appearance import PictureOptions
+from tnconv.inspect.draw import draw_all
 from tnconv.inspect.explain import Explanation, explain
+from tnconv.inspect.svg import svg_of
 from tnconv.ir import Expression
 
 
@@ -161,8 +163,9 @@ class JointFunction(CompiledFunction):
         path: str | Path,
         pos: Mapping[str, tuple[float, float]] | None = None,
         highlight: Collection[str] = (),
+        **options: Unpack[PictureOptions],
     ) -> None:
-        """Write the diagrams of all networks, one below the other, as SVG.
+        """Write the diagrams of all networks, one below the other; options as of `tnconv.inspect.draw`.
 
         Raises:
             ArgumentError: `pos` or `highlight` is given, which name parts of one network.
@@ -172,10 +175,10 @@ class JointFunction(CompiledFunction):
                 f"pos={pos!r} and highlight={highlight!r} name parts of one network, but {self.op} have several; give "
                 "them to functions[0].draw and so on"
             )
-        draw_all(self.networks, path)
+        draw_all(self.networks, path, **options)
 
     def _repr_svg_(self) -> str:
-        return below(self.networks)
+        return svg_of(self.networks)
 
 
 def compiled_together(

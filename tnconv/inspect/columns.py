@@ -4,11 +4,14 @@ A convolution has its input on the left, its index patterns in the middle and it
 second-order network is drawn as a half and its mirror image.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 
 from tnconv.inspect.mirror import Mirror, mirror_of
 from tnconv.ir import Index, Network, Node, Relational, Scale, Tensor
 from tnconv.ir.index import natural_key
+
+_LONGEST_ROW = 8  # the last column that a chain reaches before it turns: five nodes in a row
 
 
 def components(network: Network) -> list[list[Node]]:
@@ -52,13 +55,39 @@ def _distances(network: Network, nodes: Sequence[Node]) -> dict[str, int]:
 
     Patterns out of reach belong to another tensor: they stand behind the first ones, facing them.
     """
-    start = next((n for n in nodes if isinstance(n, Tensor)), nodes[0])
+    start = _first(network, nodes)
     relations = [n for n in nodes if isinstance(n, Relational)]
     found = {start.name: 0}
     _spread(start, relations, found, network)
     behind = max((found.get(n.name, 0) for n in relations), default=0) + 2
     _place_rest(network, nodes, found, relations, behind)
-    return _in_a_row(network, nodes, {n.name: found.get(n.name, 0) for n in nodes})
+    natural = {n.name: found.get(n.name, 0) for n in nodes}
+    return _folded(_in_a_row(network, nodes, natural), max(natural.values()))
+
+
+def _first(network: Network, nodes: Sequence[Node]) -> Node:
+    """What stands on the left: the first tensor, or an end of a chain where there are no patterns and no input."""
+    tensors = [n for n in nodes if isinstance(n, Tensor)]
+    if len(tensors) < len(nodes) or tensors[0].role == "input":
+        return tensors[0] if tensors else nodes[0]
+    return min(tensors, key=lambda n: len(_adjacent(n, network)))
+
+
+def _folded(columns: dict[str, int], natural: int) -> dict[str, int]:
+    """Long chains to and fro, in rows of equal length; only what stands behind `natural` where that suffices."""
+    last = max(columns.values())
+    if last <= _LONGEST_ROW:
+        return columns
+    begin = natural if natural <= _LONGEST_ROW // 2 else 0
+    steps = (last - begin) // 2 + 1
+    rows = math.ceil(steps / ((_LONGEST_ROW - begin) // 2 + 1))
+    length = math.ceil(steps / rows)
+
+    def fold(column: int) -> int:
+        row, place = divmod((column - begin) // 2, length)
+        return begin + 2 * (length - 1 - place if row % 2 else place)
+
+    return {name: column if column < begin else fold(column) for name, column in columns.items()}
 
 
 def _place_rest(
@@ -105,9 +134,14 @@ def _adjacent(node: Node, network: Network) -> list[Node]:
 
 
 def index_column(columns: Sequence[int], last: int) -> int:
-    """The column of an index whose ends stand in `columns`: between them and beside each, or beside the only one."""
+    """The column of an index whose ends stand in `columns`: between them and beside each, or beside the only one.
+
+    Where a chain turns, two ends stand in one column: then it is outside, which may be left of the first column.
+    """
     if not columns:
         return 0
+    if len(columns) > 1 and min(columns) == max(columns):
+        return -1 if columns[0] == 0 else columns[0] + 1
     if min(columns) < max(columns):
         middle = (min(columns) + max(columns)) // 2
         return middle - 1 if middle in columns else middle

@@ -9,8 +9,8 @@ import math
 from collections.abc import Sequence
 
 from tnconv.inspect.boxes import Box, Diagram
-from tnconv.inspect.labels import SMALL, TEXT, leg_text, tensor_label, width_of
-from tnconv.ir import Index, Pattern, Select, Tensor
+from tnconv.inspect.labels import SMALL, TEXT
+from tnconv.ir import Index, Node, Pattern, Select, Tensor
 
 LEG = 24.0
 LEG_PITCH = 20.0
@@ -18,10 +18,13 @@ PORT_PITCH = 13.0
 GROUP_PITCH = 7.0  # lines of one axis run side by side
 LABEL_GAP = 10.0
 _SEPARATION = 12.0
+_BESIDE_OTHERS = 14.0  # more than that between the label of a leg and a node that it is not of
 _LEAST_GAP, _MOST_GAP, _SLOPE = 26.0, 64.0, 0.42
 _SWEEPS, _VISITS = 500, 30_000  # at most so many sweeps, and boxes visited in all of them
 _BEND_TO_BEND = 12.0  # weight of the straightness of the middle of a long line
+_BEND_TO_NAME = 5.0  # the same where it comes to the name of its index
 _STILL = 0.02
+_NEARLY = 2.0  # pixels that nobody sees, far less than what separates boxes
 _ROUNDS = 3
 
 Offsets = dict[tuple[str, str], float]
@@ -48,6 +51,14 @@ def is_label(box: Box, diagram: Diagram) -> bool:
     """Whether an index is a plain line from left to right, so that its name stands in a gap of the line."""
     left, right = diagram.neighbours[box.key]
     return isinstance(box.item, Index) and not box.legs and len(left) == len(right) == 1
+
+
+def turn_of(box: Box, diagram: Diagram) -> float:
+    """1 where the line of an index comes from the left and goes back there, -1 from the right, else 0."""
+    left, right = map(len, diagram.neighbours[box.key])
+    if not isinstance(box.item, Index) or box.legs or sorted((left, right)) != [0, 2]:
+        return 0.0
+    return 1.0 if left else -1.0
 
 
 def side_legs(box: Box, side: str) -> list[tuple[Index, float]]:
@@ -86,13 +97,13 @@ def _body(box: Box, diagram: Diagram, offsets: Offsets) -> tuple[float, float]:
     )
     beside = max(len(side_legs(box, "left")), len(side_legs(box, "right")))
     match box.item:
-        case Tensor() as tensor:
-            return max(width_of(tensor_label(tensor)) + 20, 38.0), max(36.0, spread + 24, beside * LEG_PITCH)
-        case Pattern(name=name) | Select(name=name):
+        case Tensor():
+            return max(box.label.width() + 20, 38.0), max(36.0, spread + 24, beside * LEG_PITCH)
+        case Pattern() | Select():
             height = max(24.0, spread + 14, (beside - 1) * LEG_PITCH + 16)
-            return max(width_of(name, SMALL) + 14, 30.0), height
-        case Index() as index if is_label(box, diagram):
-            return width_of(index.name) + 8, 16.0
+            return max(box.label.width(SMALL) + 14, 30.0), height
+        case Index() if is_label(box, diagram):
+            return box.label.width() + 8, 16.0
         case None:
             return 0.0, 0.0
         case _:
@@ -108,15 +119,25 @@ def _measure(box: Box, diagram: Diagram, offsets: Offsets) -> None:
         box.up = max(box.up, len(side_legs(box, sign)) * LEG_PITCH / 2)
         box.down = max(box.down, box.up)
     for side in ("up", "down"):
-        labels = [width_of(leg_text(i)) for i, s in zip(box.legs, box.sides, strict=True) if s == side]
+        labels = [
+            diagram.labels.leg(i).width() for i, s in zip(box.legs, box.sides, strict=True) if s == side
+        ]
         if labels:
             box.width = max(box.width, sum(labels) + LABEL_GAP * (len(labels) - 1))
-            extra = LEG + TEXT + 4
+            extra = LEG + TEXT + 4 + (_BESIDE_OTHERS if _faces_node(box, side, diagram) else 0.0)
             box.up, box.down = (box.up + extra, box.down) if side == "up" else (box.up, box.down + extra)
     if isinstance(box.item, Index) and not box.legs and not is_label(box, diagram):
         ends = sum(map(len, diagram.neighbours[box.key]))
-        box.up, box.down = (24.0, 8.0) if ends > 1 else (9.0, 9.0)
-        box.width = width_of(box.item.name) * (1 if ends > 1 else 2) + 18
+        beside = ends == 1 or turn_of(box, diagram) != 0
+        box.up, box.down = (9.0, 9.0) if beside else (24.0, 8.0)
+        box.width = box.label.width() * (2 if beside else 1) + 18
+
+
+def _faces_node(box: Box, side: str, diagram: Diagram) -> bool:
+    """Whether a leg that goes up or down ends at another node, whose its label must not seem to be."""
+    column = diagram.columns[box.column]
+    row = column.index(box) + (-1 if side == "up" else 1)
+    return 0 <= row < len(column) and isinstance(column[row].item, Node)
 
 
 # -- heights -----------------------------------------------------------------------------------------
@@ -135,30 +156,80 @@ def _place_y(diagram: Diagram, offsets: Offsets) -> None:
         if moved < _STILL:
             break
     for _ in range(_ROUNDS):
-        _straighten(diagram)
+        _straighten(diagram, offsets)
+    _align(diagram)
+    _slide_ports(diagram, offsets)
     boxes = {box.key: box for box in diagram.boxes}
     heights = {key: (boxes[key].y + boxes[image].y) / 2 for key, image in diagram.mirror.items()}
     for key, height in heights.items():
         boxes[key].y = height
 
 
-def _straighten(diagram: Diagram) -> None:
+def _straighten(diagram: Diagram, offsets: Offsets) -> None:
     """Put the bends of a long line at one height wherever the boxes above and below leave room for that."""
     above, below = _room(diagram)
     units: dict[str, dict[str, Box]] = {}
+    ports: dict[str, list[float]] = {}
     for index, chain in diagram.lines:
         names = [b for b in chain if isinstance(b.item, Index) and is_label(b, diagram)]
         key = index.name if names else f"{index.name} {chain[0].key} {chain[-1].key}"
         inner = [b for b in chain if b.item is None] + names
         units.setdefault(key, {}).update({b.key: b for b in inner})
-    for unit in units.values():
+        ends = ((chain[0], chain[1]), (chain[-1], chain[-2]))
+        ports.setdefault(key, []).extend(
+            a.y + offsets[a.key, b.key] for a, b in ends if a.key not in units[key]
+        )
+    for key, unit in units.items():
         boxes = list(unit.values())
         lowest = max((_bound(b, above.get(b.key), 1.0) for b in boxes), default=0.0)
         highest = min((_bound(b, below.get(b.key), -1.0) for b in boxes), default=0.0)
-        if len(boxes) > 1 and lowest <= highest:
-            height = min(max(sum(b.y for b in boxes) / len(boxes), lowest), highest)
+        if boxes and lowest <= highest:
+            height = min(max(sum(ports[key]) / len(ports[key]), lowest), highest)
             for box in boxes:
                 box.y = height
+
+
+def _align(diagram: Diagram) -> None:
+    """Put tensors at one height that are nearly there."""
+    tensors = sorted((b for b in diagram.boxes if isinstance(b.item, Tensor)), key=lambda b: b.y)
+    rows: list[list[Box]] = []
+    for box in tensors:
+        rows = [*rows[:-1], [*rows[-1], box]] if rows and box.y - rows[-1][0].y < _NEARLY else [*rows, [box]]
+    for row in rows:
+        height = sum(box.y for box in row) / len(row)
+        for box in row:
+            box.y = height
+
+
+def _slide_ports(diagram: Diagram, offsets: Offsets) -> None:
+    """Let lines leave tensors and patterns at the heights where they are straight, in their order."""
+    for box in diagram.boxes:
+        if isinstance(box.item, Tensor | Pattern):
+            free = box.body[1] / 2 - (12.0 if isinstance(box.item, Tensor) else 7.0)
+            for side in diagram.neighbours[box.key]:
+                ports = sorted((offsets[box.key, b.key], b.y - box.y, b.key) for b, _ in side)
+                _slide(box, ports, free, offsets)
+
+
+def _slide(box: Box, ports: Sequence[tuple[float, float, str]], free: float, offsets: Offsets) -> None:
+    """Move the ports of a side to the wanted heights, lines of one axis together, none further out than `free`."""
+    bundles: list[list[tuple[float, float, str]]] = []
+    for port in ports:
+        together = bundles and port[0] - bundles[-1][-1][0] < PORT_PITCH
+        bundles = [*bundles[:-1], [*bundles[-1], port]] if together else [*bundles, [port]]
+    firsts = [bundle[0][0] for bundle in bundles]
+    shifts = [sum(wanted - at for at, wanted, _ in bundle) / len(bundle) for bundle in bundles]
+    least = [first - firsts[0] for first in firsts]  # pitches that are kept
+    if len(bundles) == 1 and abs(shifts[0]) > free:
+        return
+    length = ports[-1][0] - ports[0][0] if ports else 0.0
+    moved = _isotonic(
+        [first + shift - kept for first, shift, kept in zip(firsts, shifts, least, strict=True)]
+    )
+    for bundle, first, kept, at in zip(bundles, firsts, least, moved, strict=True):
+        start = min(max(at, -free), free - length) + kept
+        for height, _, key in bundle:
+            offsets[box.key, key] = start + height - first
 
 
 def _room(diagram: Diagram) -> tuple[dict[str, Box], dict[str, Box]]:
@@ -180,10 +251,17 @@ def _wanted(box: Box, diagram: Diagram, offsets: Offsets) -> tuple[float, float]
     total = weights = 0.0
     for side in diagram.neighbours[box.key]:
         for other, _ in side:
-            weight = _BEND_TO_BEND if box.item is other.item is None else 1.0
+            weight = _weight(box, other)
             total += weight * (other.y + offsets[other.key, box.key] - offsets[box.key, other.key])
             weights += weight
     return (total / weights, weights) if weights else (box.y, 1e-3)
+
+
+def _weight(box: Box, other: Box) -> float:
+    """How much it matters that a piece of a line is level."""
+    nodes = sum(isinstance(b.item, Node) for b in (box, other))
+    bends = sum(b.item is None for b in (box, other))
+    return 1.0 if nodes else _BEND_TO_BEND if bends == 2 else _BEND_TO_NAME
 
 
 def _settle(column: Sequence[Box], wanted: Sequence[float], weights: Sequence[float]) -> None:
@@ -192,17 +270,22 @@ def _settle(column: Sequence[Box], wanted: Sequence[float], weights: Sequence[fl
     for number, box in enumerate(column):
         offset += box.up + (column[number - 1].down + _SEPARATION if number else 0.0)
         shifts.append(offset)
+    heights = _isotonic([target - shift for target, shift in zip(wanted, shifts, strict=True)], weights)
+    for box, height, shift in zip(column, heights, shifts, strict=True):
+        box.y = height + shift
+
+
+def _isotonic(wanted: Sequence[float], weights: Sequence[float] | None = None) -> list[float]:
+    """The values nearest to the wanted ones that do not fall (pool adjacent violators)."""
     pools: list[tuple[float, float, int]] = []
-    for target, shift, each in zip(wanted, shifts, weights, strict=True):
-        mean, weight, size = target - shift, each, 1
+    for target, each in zip(wanted, weights or [1.0] * len(wanted), strict=True):
+        mean, weight, size = target, each, 1
         while pools and pools[-1][0] > mean:
             other, other_weight, count = pools.pop()
             mean = (mean * weight + other * other_weight) / (weight + other_weight)
             weight, size = weight + other_weight, size + count
         pools.append((mean, weight, size))
-    heights = [mean for mean, _, size in pools for _ in range(size)]
-    for box, height, shift in zip(column, heights, shifts, strict=True):
-        box.y = height + shift
+    return [mean for mean, _, size in pools for _ in range(size)]
 
 
 # -- columns from left to right ----------------------------------------------------------------------
@@ -218,13 +301,11 @@ def _place_x(diagram: Diagram, offsets: Offsets) -> None:
     count = len(diagram.columns)
     for number in range(count - 1) if diagram.mirror else ():
         gaps[number] = max(gaps[number], gaps[count - 2 - number])
+    widths = [max((box.width for box in column), default=0.0) for column in diagram.columns]
+    diagram.widths = list(map(max, widths, widths[::-1])) if diagram.mirror else widths
     x = 0.0
-    for number, column in enumerate(diagram.columns):
-        width = max((box.width for box in column), default=0.0)
-        if diagram.mirror:
-            width = max([width, *(box.width for box in diagram.columns[count - 1 - number])])
+    for column, width, gap in zip(diagram.columns, diagram.widths, gaps, strict=False):
         for box in column:
             box.x = x + width / 2
             box.width = box.width or width  # a bend runs straight through its column
-        x += width + gaps[number]
-    assert math.isfinite(x)
+        x += width + gap

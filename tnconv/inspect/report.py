@@ -13,11 +13,12 @@ from pathlib import Path
 from tnconv import ops
 from tnconv.backends.backend import Choice
 from tnconv.inspect.compare import changed_names, side_by_side
-from tnconv.inspect.draw import STYLE, to_svg, write_text
+from tnconv.inspect.draw import write_text
 from tnconv.inspect.highlight import highlighted
 from tnconv.inspect.markup import Html, code, details, prose, table
 from tnconv.inspect.occupancy import Moment, memory_over_steps, memory_svg, shades
 from tnconv.inspect.origin import origin
+from tnconv.inspect.svg import STYLE, to_svg
 from tnconv.inspect.tree import tree_svg
 from tnconv.inspect.views import Compiled, count_text, peak_at_hints, sentences
 from tnconv.ir import Expression

@@ -1,267 +1,172 @@
-"""What a diagram is made of: curves, shapes and texts at coordinates. SVG, TikZ and JSON are written from it."""
+"""From a network to the scene of its diagram: the boxes are laid out, then lines, shapes and texts are put there."""
 
 import itertools
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
-from tnconv.errors import TnconvError, meant
 from tnconv.inspect import place as placing
-from tnconv.inspect.boxes import Box, Diagram, build, choose_sides
+from tnconv.inspect.boxes import Box, Diagram, add_broadcasts, broadcast_alone, build, choose_sides
 from tnconv.inspect.columns import components
-from tnconv.inspect.labels import TEXT, index_title, leg_text, tensor_label, tensor_title, width_of
+from tnconv.inspect.labels import Labels, index_title, tensor_title
+from tnconv.inspect.moved import move
 from tnconv.inspect.order import order
+from tnconv.inspect.scene_parts import Curve, Part, Point, Port, Scene, Segment, Shape, Text, beyond
 from tnconv.ir import Delta, Index, Network, Pattern, Select, Tensor
 
-Point = tuple[float, float]
 _BETWEEN_COMPONENTS = 18.0
-
-
-@dataclass(frozen=True, slots=True)
-class Curve:
-    """A piece of the line of an index, or an open leg: Bézier segments, each (start, control, control, end)."""
-
-    index: Index
-    segments: tuple[tuple[Point, Point, Point, Point], ...]
-    marked: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """A tensor, a pattern or a dot, by its centre and its size.
-
-    Args:
-        kind: the role of a tensor, "pattern", "select" or "dot".
-        name: of the node or the index.
-        title: shown on hover.
-        label: written on it: the name, with a star where a conjugate is read; none on a dot.
-    """
-
-    kind: str
-    name: str
-    title: str
-    at: Point
-    size: Point
-    marked: bool = False
-    label: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Text:
-    """A text at the left end, the middle or the right end of its base line.
-
-    Args:
-        kind: "on" a tensor, "on small" on a relation, "index", "leg" or "scale".
-        anchor: "start", "middle" or "end".
-        title: shown on hover, where the text lies on a shape.
-    """
-
-    kind: str
-    text: str
-    at: Point
-    anchor: str = "middle"
-    title: str = ""
-
-
-@dataclass
-class Scene:
-    """The parts of the diagram of a network, in the order in which they are drawn, and the room they take.
-
-    Args:
-        parts: curves first.
-        left: the smallest x, in pixels.
-        top: the smallest y, which grows downwards.
-        right: the largest x.
-        bottom: the largest y.
-    """
-
-    parts: list[Curve | Shape | Text] = field(default_factory=list)
-    left: float = 0.0
-    top: float = 0.0
-    right: float = 0.0
-    bottom: float = 0.0
-
-    @property
-    def width(self) -> float:
-        """In pixels."""
-        return self.right - self.left
-
-    @property
-    def height(self) -> float:
-        """In pixels."""
-        return self.bottom - self.top
-
-    def cover(self, left: float, top: float, right: float, bottom: float) -> None:
-        """Grow to a rectangle."""
-        if self.left == self.right and self.top == self.bottom:
-            self.left, self.top, self.right, self.bottom = left, top, right, bottom
-        self.left, self.top = min(self.left, left), min(self.top, top)
-        self.right, self.bottom = max(self.right, right), max(self.bottom, bottom)
+_PLAIN = Labels()
 
 
 def scene_of(
-    network: Network, pos: Mapping[str, Point] | None = None, highlight: Collection[str] = ()
+    network: Network,
+    pos: Mapping[str, Point] | None = None,
+    highlight: Collection[str] = (),
+    labels: Labels = _PLAIN,
 ) -> Scene:
     """The scene of one network.
 
     Args:
         network: what to draw.
         pos: coordinates in pixels for nodes and indices by name, in place of those of the layout; y grows downwards.
+            Lines go around what stands in their way then.
         highlight: names of nodes and indices that are marked.
+        labels: what is written.
     """
-    scene, top = Scene(), 0.0
-    middle: float | None = None
-    for diagram in _diagrams(network):
-        offsets = placing.place(diagram)
-        part = Scene()
-        for box in diagram.boxes:
-            part.cover(*_extent(box))
-        middle = (part.left + part.right) / 2 if middle is None else middle
-        for box in diagram.boxes:
-            box.x, box.y = box.x + middle - (part.left + part.right) / 2, box.y + top - part.top
-        top += part.height + _BETWEEN_COMPONENTS
-        moved = _moved(diagram, pos or {})
-        _add(scene, diagram, offsets, set(highlight), moved)
-    _add_scale(scene, network)
+    diagrams = list(_diagrams(network, labels))
+    _stack(diagrams)
+    parts = [part for diagram, offsets in diagrams for part in _parts(diagram, offsets, highlight)]
+    if pos:
+        parts = move(parts, pos)
+    scene = Scene(sorted(parts, key=lambda part: not isinstance(part, Curve)))
+    _add_scale(scene, network, labels)
     return scene
 
 
-def check_names(network_names: Collection[str], given: Collection[str], option: str, owner: str) -> None:
-    """Refuse names that are no nodes and no indices, and what is no collection of names.
-
-    Raises:
-        TnconvError: it names the option, what it got and what there is.
-    """
-    if isinstance(given, str):
-        raise TnconvError(f"{option}={given!r} is a str; give a collection of names, as in [{given!r}]")
-    if not isinstance(given, Iterable) or not all(isinstance(name, str) for name in given):
-        raise TnconvError(f"{option}={given!r} are no names; give those of nodes and indices, as in ['x']")
-    unknown = sorted(set(given) - set(network_names))
-    if unknown:
-        raise TnconvError(
-            f"{option} has {unknown[0]!r}, which is no node or index of {owner!r}"
-            f"{meant(unknown[0], network_names)}; it has {', '.join(network_names)}"
-        )
-
-
-def _diagrams(network: Network) -> Iterator[Diagram]:
-    for nodes in components(network):
-        diagram = build(network, nodes)
+def _diagrams(network: Network, labels: Labels) -> Iterator[tuple[Diagram, placing.Offsets]]:
+    broadcasts = [index for index in network.indices if not network.nodes_with(index)]
+    groups = components(network)
+    for number, nodes in enumerate(groups):
+        diagram = build(network, nodes, labels)
+        if number == 0:
+            add_broadcasts(diagram, broadcasts)
         order(diagram)
         choose_sides(diagram)
-        yield diagram
-    for index in network.indices:
-        if not network.nodes_with(index):  # a broadcast: a leg of nothing
-            yield Diagram([[Box(f"index {index.name}", 0, index, (index,), ("right",))]])
+        yield diagram, placing.place(diagram)
+    if broadcasts and not groups:
+        diagram = broadcast_alone(broadcasts, labels)
+        choose_sides(diagram)
+        yield diagram, placing.place(diagram)
 
 
-def _extent(box: Box) -> tuple[float, float, float, float]:
-    return (box.x - box.width / 2, box.y - box.up, box.x + box.width / 2, box.y + box.down)
+def _stack(diagrams: Sequence[tuple[Diagram, placing.Offsets]]) -> None:
+    """Put the components one below the other, each in the middle."""
+    top = 0.0
+    for diagram, _ in diagrams:
+        boxes = list(diagram.boxes)
+        left, right = min(b.x - b.width / 2 for b in boxes), max(b.x + b.width / 2 for b in boxes)
+        highest, lowest = min(b.y - b.up for b in boxes), max(b.y + b.down for b in boxes)
+        for box in boxes:
+            box.x, box.y = box.x - (left + right) / 2, box.y + top - highest
+        top += lowest - highest + _BETWEEN_COMPONENTS
 
 
-def _moved(diagram: Diagram, pos: Mapping[str, Point]) -> frozenset[str]:
-    """Move boxes to where the user wants them, indices between their moved ends; returns the keys of these."""
-    moved = set()
-    for box in diagram.boxes:
-        if box.item is not None and box.item.name in pos:
-            box.x, box.y = pos[box.item.name]
-            moved.add(box.key)
-    for box in [b for b in diagram.boxes if isinstance(b.item, Index) and b.key not in moved]:
-        ends = [
-            b for _, chain in diagram.lines if box in chain for b in (chain[0], chain[-1]) if b is not box
-        ]
-        if any(end.key in moved for end in ends):
-            box.x, box.y = (sum(getattr(e, axis) for e in ends) / len(ends) for axis in "xy")
-            moved.add(box.key)
-    return frozenset(moved)
-
-
-def _add(
-    scene: Scene, diagram: Diagram, offsets: placing.Offsets, marked: Collection[str], moved: Collection[str]
-) -> None:
+def _parts(diagram: Diagram, offsets: placing.Offsets, marked: Collection[str]) -> Iterator[Part]:
     for index, chain in diagram.lines:
-        ends = (chain[0], chain[-1])
-        loose = any(box.key in moved for box in ends)
-        segments = _straight(*ends, diagram) if loose else _smooth(chain, diagram, offsets)
-        scene.parts.append(Curve(index, segments, index.name in marked))
+        yield _line(index, chain, diagram, offsets, index.name in marked)
     for box in diagram.boxes:
         if box.item is not None:
-            scene.cover(*_extent(box))
-            _add_legs(scene, box, marked)
-            scene.parts += _shape(box, diagram, marked)
+            yield from _legs(box, diagram.labels, marked)
+            yield from _shape(box, diagram, marked)
 
 
 # -- lines -------------------------------------------------------------------------------------------
 
 
-def _smooth(
-    chain: Sequence[Box], diagram: Diagram, offsets: placing.Offsets
-) -> tuple[tuple[Point, Point, Point, Point], ...]:
-    """Through the bends of a chain, level at both ends of every piece."""
-    found: list[tuple[Point, Point, Point, Point]] = []
-    for left, right in itertools.pairwise(chain):
-        start = (left.x + _reach(left, diagram), left.y + offsets[left.key, right.key])
-        end = (right.x - _reach(right, diagram), right.y + offsets[right.key, left.key])
-        if found:
-            found.append((found[-1][3], found[-1][3], start, start))
-        middle = (start[0] + end[0]) / 2
-        found.append((start, (middle, start[1]), (middle, end[1]), end))
+def _line(
+    index: Index, chain: Sequence[Box], diagram: Diagram, offsets: placing.Offsets, marked: bool
+) -> Curve:
+    """The line of a chain of boxes: level within the columns, so that it touches no box, and curved between them."""
+    points: list[Point] = []
+    ends: list[Port] = []
+    for one, other in itertools.pairwise(chain):
+        start, end = _reach(one, diagram), -_reach(other, diagram)
+        height, height_2 = offsets[one.key, other.key], offsets[other.key, one.key]
+        points += [
+            (one.x + start, one.y + height),
+            (one.x + diagram.widths[one.column] / 2, one.y + height),
+            (other.x - diagram.widths[other.column] / 2, other.y + height_2),
+            (other.x + end, other.y + height_2),
+        ]
+        ends += [Port(one.key, (start, height)), Port(other.key, (end, height_2))]
+    segments = _segments(points)
+    if placing.turn_of(chain[-1], diagram) > 0:
+        segments = (*_segments(points[:-2]), _quarter(points[-3], points[-1]))
+    elif placing.turn_of(chain[0], diagram) < 0:
+        segments = (_quarter(points[2], points[0])[::-1], *_segments(points[2:]))
+    return Curve(index, segments, marked, (ends[0], ends[-1]))
+
+
+def _quarter(start: Point, end: Point) -> Segment:
+    """Half of a turn: level where it starts and upright where it ends."""
+    return start, (end[0], start[1]), (end[0], (start[1] + end[1]) / 2), end
+
+
+def _segments(points: Sequence[Point]) -> tuple[Segment, ...]:
+    """Through points from left to right, level at each; straight pieces of one height are one."""
+    found: list[Segment] = []
+    for start, end in itertools.pairwise(points):
+        if abs(start[1] - end[1]) > 1e-9:
+            middle = (start[0] + end[0]) / 2
+            found.append((start, (middle, start[1]), (middle, end[1]), end))
+        elif found and found[-1][0] == found[-1][1]:
+            first = found.pop()[0]
+            found.append((first, first, end, end))
+        elif end[0] - start[0] > 1e-9:
+            found.append((start, start, end, end))
     return tuple(found)
 
 
 def _reach(box: Box, diagram: Diagram) -> float:
     """How far from the centre of a box its lines begin."""
-    if box.item is None:
-        return box.width / 2
-    is_point = not isinstance(box.item, Tensor | Pattern) and not placing.is_label(box, diagram)
+    is_point = not isinstance(box.item, Tensor | Pattern | Select) and not placing.is_label(box, diagram)
     return 0.0 if is_point else box.body[0] / 2
 
 
-def _straight(one: Box, other: Box, diagram: Diagram) -> tuple[tuple[Point, Point, Point, Point], ...]:
-    """From centre to centre, for boxes that the user has moved; it stops short of a name."""
-    points = []
-    for box, far in ((one, other), (other, one)):
-        x, y = box.x, box.y
-        if placing.is_label(box, diagram):
-            dx, dy = far.x - x, far.y - y
-            reach = max(abs(dx) / (box.body[0] / 2), abs(dy) / (box.body[1] / 2), 1.0)
-            x, y = x + dx / reach, y + dy / reach
-        points.append((x, y))
-    return ((points[0], points[0], points[1], points[1]),)
-
-
-def _add_legs(scene: Scene, box: Box, marked: Collection[str]) -> None:
-    """The open legs of a box, each with its label, which the scene is made to cover."""
+def _legs(box: Box, labels: Labels, marked: Collection[str]) -> Iterator[Part]:
+    """The open legs of a box, each with its label."""
     for side, sign in (("left", -1.0), ("right", 1.0)):
         for leg, below in placing.side_legs(box, side):
-            end = (box.x + sign * (box.body[0] / 2 + placing.LEG), box.y + below)
-            _add_leg(scene, leg, (box.x, end[1]), end, side, marked)
+            start = (box.x + sign * box.body[0] / 2, box.y + below)
+            yield from _leg(box, leg, start, (start[0] + sign * placing.LEG, start[1]), side, labels, marked)
     for side, sign in (("up", -1.0), ("down", 1.0)):
         legs = [leg for leg, s in zip(box.legs, box.sides, strict=True) if s == side]
-        widths = [width_of(leg_text(leg)) for leg in legs]
+        widths = [labels.leg(leg).width() for leg in legs]
         x = box.x - (sum(widths) + placing.LABEL_GAP * (len(widths) - 1)) / 2
         for leg, width in zip(legs, widths, strict=True):
             at = x + width / 2
             x += width + placing.LABEL_GAP
             end = (at, box.y + sign * (box.body[1] / 2 + placing.LEG))
             half = max(box.body[0] / 2 - 8, 0.0)
-            start = (min(max(at, box.x - half), box.x + half), box.y)
-            _add_leg(scene, leg, start, end, side, marked)
+            start = (min(max(at, box.x - half), box.x + half), box.y + sign * box.body[1] / 2)
+            yield from _leg(box, leg, start, end, side, labels, marked)
 
 
-def _add_leg(scene: Scene, leg: Index, start: Point, end: Point, side: str, marked: Collection[str]) -> None:
-    (x, y), width = end, width_of(leg_text(leg))
-    at, anchor = {
-        "left": ((x - 5, y + 4.5), "end"),
-        "right": ((x + 5, y + 4.5), "start"),
-        "up": ((x, y - 5), "middle"),
-        "down": ((x, y + TEXT + 1), "middle"),
-    }[side]
-    left = at[0] - {"start": 0.0, "middle": width / 2, "end": width}[anchor]
-    scene.cover(left, at[1] - TEXT, left + width, at[1] + 4)
-    horizontal = side in ("left", "right")
-    control = ((start[0] + end[0]) / 2, start[1]) if horizontal else (end[0], (start[1] + end[1]) / 2)
-    scene.parts.append(Curve(leg, ((start, control, control, end),), leg.name in marked))
-    scene.parts.append(Text("leg", leg_text(leg), at, anchor))
+def _leg(
+    box: Box, leg: Index, start: Point, end: Point, side: str, labels: Labels, marked: Collection[str]
+) -> Iterator[Part]:
+    label = labels.leg(leg)
+    level = side in ("left", "right")
+    middle = ((start[0] + end[0]) / 2, (start[1] + end[1]) / 2)
+    controls = (
+        ((middle[0], start[1]), (middle[0], end[1]))
+        if level
+        else ((start[0], middle[1]), (end[0], middle[1]))
+    )
+    if start[0] == end[0] or start[1] == end[1]:
+        controls = (start, end)
+    port = Port(box.key, (start[0] - box.x, start[1] - box.y))
+    yield Curve(leg, ((start, *controls, end),), leg.name in marked, (port, None), leg in box.broadcast)
+    at, anchor = beyond(end, side)
+    yield Text("leg", label.text, at, anchor, tex=label.tex, owner=box.key)
 
 
 # -- shapes ------------------------------------------------------------------------------------------
@@ -269,44 +174,45 @@ def _add_leg(scene: Scene, leg: Index, start: Point, end: Point, side: str, mark
 
 def _shape(box: Box, diagram: Diagram, marked: Collection[str]) -> Iterator[Shape | Text]:
     """What stands at the place of a box."""
-    at, below = (box.x, box.y), (box.x, box.y + 4.5)
+    at, below, label = (box.x, box.y), (box.x, box.y + 4.5), box.label
     match box.item:
         case Tensor() as tensor:
-            title, label = tensor_title(tensor), tensor_label(tensor)
-            yield Shape(tensor.role, tensor.name, title, at, box.body, tensor.name in marked, label)
-            yield Text("on", label, below, title=title)
+            title, is_marked = tensor_title(tensor), tensor.name in marked
+            yield Shape(tensor.role, tensor.name, title, at, box.body, is_marked, label, box.key)
+            yield Text("on", label.text, below, title=title, tex=label.tex, owner=box.key)
         case Pattern() | Select() as relation:
-            title = f"{relation.name}: {relation.relation_text()}"
-            is_marked = relation.name in marked
+            title, is_marked = f"{relation.name}: {relation.relation_text()}", relation.name in marked
             kind = "select" if isinstance(relation, Select) else "pattern"
-            yield Shape(kind, relation.name, title, at, box.body, is_marked, relation.name)
-            yield Text("on small", relation.name, below, title=title)
+            yield Shape(kind, relation.name, title, at, box.body, is_marked, label, box.key)
+            yield Text("on small", label.text, below, title=title, tex=label.tex, owner=box.key)
         case Delta() as delta:
             title = f"{delta.name}: {delta.relation_text()}"
-            yield Shape("dot", delta.name, title, at, box.body, delta.name in marked)
+            yield Shape("dot", delta.name, title, at, box.body, delta.name in marked, owner=box.key)
         case Index() as index if placing.is_label(box, diagram):
-            yield Text("index", index.name, below)
+            yield Text("index", label.text, below, title=index_title(index), tex=label.tex, owner=box.key)
         case Index() as index:
-            yield Shape("dot", index.name, index_title(index), at, box.body, index.name in marked)
+            is_marked = index.name in marked
+            if placing.turn_of(box, diagram) == 0:
+                yield Shape("dot", index.name, index_title(index), at, box.body, is_marked, owner=box.key)
             if not box.legs:
-                yield _junction_name(box, index, diagram)
+                yield _junction_name(box, diagram)
         case _:
             return
 
 
-def _junction_name(box: Box, index: Index, diagram: Diagram) -> Text:
+def _junction_name(box: Box, diagram: Diagram) -> Text:
     """The name of an index that is a dot without a leg: above it, or behind the end of a line."""
     left, right = diagram.neighbours[box.key]
-    if len(left) + len(right) > 1:
-        return Text("index", index.name, (box.x, box.y - 9))
-    if left:
-        return Text("index", index.name, (box.x + 8, box.y + 4.5), "start")
-    return Text("index", index.name, (box.x - 8, box.y + 4.5), "end")
+    if len(left) + len(right) > 1 and placing.turn_of(box, diagram) == 0:
+        at, anchor = (box.x, box.y - 9), "middle"
+    else:
+        at, anchor = (box.x + (8 if left else -8), box.y + 4.5), "start" if left else "end"
+    return Text("index", box.label.text, at, anchor, tex=box.label.tex, owner=box.key)
 
 
-def _add_scale(scene: Scene, network: Network) -> None:
+def _add_scale(scene: Scene, network: Network, labels: Labels) -> None:
     if network.scale != 1:
-        text = f"{network.scale} ×"
-        at = (scene.left - width_of(text) - 12, (scene.top + scene.bottom) / 2 + 5)
-        scene.cover(at[0], at[1] - TEXT, scene.left, at[1] + 4)
-        scene.parts.append(Text("scale", text, at, "start"))
+        extent = scene.extent
+        at = (extent.left - 12, (extent.top + extent.bottom) / 2 + 5)
+        label = labels.scale(network.scale)
+        scene.parts.append(Text("scale", label.text, at, "end", tex=label.tex))

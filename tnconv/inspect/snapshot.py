@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from tnconv.inspect.scene import Scene, Shape, Text, scene_of
+from tnconv.inspect.scene import scene_of
+from tnconv.inspect.scene_parts import Scene, Shape, Text
 from tnconv.inspect.views import Compiled, equation_of, sentences
 from tnconv.ir import Axis, Delta, Expression, Network, Node, Pattern, Scale, Select, Size, Sum, Tensor
 from tnconv.ir.network_printer import format_kind

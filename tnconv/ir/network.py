@@ -4,11 +4,12 @@ A `Network` is verified and brought into canonical order when it is built, so tw
 content are equal, print the same text, and do not remember how they were made.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from tnconv import plugins
 from tnconv.errors import NetworkError, meant
@@ -65,6 +66,16 @@ class Network:
     def _repr_svg_(self) -> str:
         """The diagram, for notebooks; found by name, for what draws stands above the networks."""
         return str(plugins.get(plugins.VIEWERS, "svg")(self))
+
+    def draw(
+        self,
+        path: str | Path,
+        pos: Mapping[str, tuple[float, float]] | None = None,
+        highlight: Collection[str] = (),
+        **options: Any,
+    ) -> None:
+        """Write the diagram as SVG, PDF, PNG, TikZ or JSON, as the suffix says; arguments of `tnconv.inspect.draw`."""
+        plugins.get(plugins.VIEWERS, "file")(self, path, pos, highlight, **options)
 
     # -- queries ---------------------------------------------------------------------------------
 

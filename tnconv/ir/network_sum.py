@@ -1,8 +1,10 @@
 """Sum: an immutable sum of networks with the same output, and what is either."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
+from typing import Any
 
 from tnconv import plugins
 from tnconv.errors import NetworkError
@@ -72,6 +74,16 @@ class Sum:
     def _repr_svg_(self) -> str:
         """The diagrams of the terms side by side, for notebooks."""
         return str(plugins.get(plugins.VIEWERS, "svg")(self))
+
+    def draw(
+        self,
+        path: str | Path,
+        pos: Mapping[str, tuple[float, float]] | None = None,
+        highlight: Collection[str] = (),
+        **options: Any,
+    ) -> None:
+        """Write the diagram as SVG, PDF, PNG, TikZ or JSON, as the suffix says; arguments of `tnconv.inspect.draw`."""
+        plugins.get(plugins.VIEWERS, "file")(self, path, pos, highlight, **options)
 
     @property
     def output(self) -> tuple[Axis, ...]:

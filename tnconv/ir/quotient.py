@@ -81,6 +81,10 @@ def _kind() -> Any:
             top, bottom = self.args
             return f"{printer.parenthesize(top, 50)}//{printer.parenthesize(bottom, 60)}"
 
+        def _latex(self, printer: Any) -> str:
+            top, bottom = self.args
+            return rf"\left\lfloor \frac{{{printer.doprint(top)}}}{{{printer.doprint(bottom)}}} \right\rfloor"
+
         def __reduce__(self) -> tuple[Any, ...]:
             return _again, self.args
 
