@@ -49,11 +49,19 @@ class Table:
 
 
 class Chosen(NamedTuple):
-    """A step, and the kernel that computes it; `prices` are the predicted microseconds of each that was asked."""
+    """A step, and the kernel that computes it.
+
+    Args:
+        step: of the plan, or in place of one.
+        kernel: that was chosen.
+        prices: predicted microseconds of each that was asked.
+        loose: whether the order of the result's indices was free; see `Problem`.
+    """
 
     step: Step
     kernel: Kernel
     prices: Prices
+    loose: bool
 
     @property
     def predicted(self) -> float:
@@ -161,9 +169,9 @@ class Selection:
         if any(
             isinstance(each.kernel, Cells) for each in together.chosen[count:]
         ):  # no kernel is made for it
-            self._choose_alone(step)
+            self._choose_alone(step, loose=True)
             return
-        first._choose_alone(step)
+        first._choose_alone(step, loose=True)
         both = first._copied()
         both._choose_alone(user)
         merged, apart = together.predicted - start, both.predicted - start
@@ -175,14 +183,14 @@ class Selection:
             self._become(first)
             self._beside[user.result] = rule.name, merged - (first.predicted - start)
 
-    def _choose_alone(self, step: Step) -> None:
+    def _choose_alone(self, step: Step, *, loose: bool = False) -> None:
         """Choose whether a step is computed as it is or taken apart."""
         only, prefer, start = self.only.get(step.result, ()), self.table.prefer, self.predicted
         rules = [rule for rule in self.table.rules if not rule.merges and (not only or rule.name in only)]
         reading = Reading(step)
         options = [(rule.name, steps) for rule in rules if (steps := rule(step, self._setting, reading))]
         trials = {name: self._along(steps) for name, steps in options}
-        problem = self._add(step)
+        problem = self._add(step, loose=loose)
         whole = self.chosen[-1]
         prices = [(name, trial.predicted - start) for name, trial in trials.items()]
         gain = self.table.profile.native if whole.kernel.is_native(problem) else 1.0
@@ -223,17 +231,17 @@ class Selection:
             made._add(step)
         return made
 
-    def _add(self, step: Step) -> Problem:
+    def _add(self, step: Step, *, loose: bool = False) -> Problem:
         """Choose a kernel for a step as it is."""
         table = self.table
         for operand in step.operands:
             if operand.source in self._waiting:
                 self.layout(operand.source)
-        problem, after = self._sketch.problem(step)
+        problem, after = self._sketch.problem(step, loose=loose)
         problem.recall(table.known)
         prices = priced(problem, table.kernels, self.only.get(step.result, ()))
         prefer = table.prefer or (natives(problem, prices) if len(self.plan.steps) == 1 else ())
-        made = Chosen(step, *cheapest(prices, prefer))
+        made = Chosen(step, *cheapest(prices, prefer), loose)
         self.chosen.append(made)
         self._waiting[step.result] = _Waiting(problem, after, made)
         return problem

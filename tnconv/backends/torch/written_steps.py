@@ -33,10 +33,11 @@ class WrittenSteps:
         self.em, self._python, self.values = em, python, dict(values)
         self.divided: set[str] = set()  # results that were multiplied by their scale as a whole
 
-    def problem(self, step: Step) -> tuple[Problem, list[After]]:
-        """A step as kernels see it, and what is done behind it; see `problem_of`."""
+    def problem(self, step: Step, *, loose: bool) -> tuple[Problem, list[After]]:
+        """A step as kernels see it, and what is done behind it; see `Problem` and `problem_of`."""
         operands = list(map(self._operand, step.operands)) or [self._one()]
-        return problem_of(step, operands, self.em, self.em.profile)
+        problem, after = problem_of(step, operands, self.em, self.em.profile)
+        return replace(problem, loose=True) if loose else problem, after
 
     def write(self, step: Step, problem: Problem, after: Sequence[After], kernel: Kernel) -> Value:
         """The result of a step by a kernel."""

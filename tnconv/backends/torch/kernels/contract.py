@@ -76,7 +76,23 @@ def slice_sum(em: Emitter, value: Var | Call, dims: Sequence[Legs], places: Sequ
 def in_slices(em: Emitter, dims: Sequence[Legs], places: Sequence[int], most: float) -> bool:
     """Whether the slices at each cell of some dimensions are few, and large enough for calls of their own."""
     count, cells = em.count(flatten(tuple(dims[p] for p in places))), em.count(flatten(tuple(dims)))
-    return 0 < count <= most and cells >= count * em.profile.slice_cells
+    return _few_and_large(count, cells, most, em.profile)
+
+
+def _few_and_large(count: int, cells: int, most: float, profile: Profile) -> bool:
+    """Whether so many slices, with so many cells together, are added one after another."""
+    return 0 < count <= most and cells >= count * profile.slice_cells
+
+
+def _sliced(problem: Problem, summed: Legs) -> float | None:
+    """Microseconds to add up the slices of `Σ a * b` over leading legs, which reads each operand once; else None."""
+    (a, b), profile = problem.operands, problem.profile
+    leading = a.legs == b.legs and set(a.legs[: len(summed)]) == set(summed) and len(summed) < len(a.legs)
+    count, cells = problem.count(summed), problem.count(a.legs)
+    if not leading or not _few_and_large(count, cells, profile.slices_multiplied, profile):
+        return None
+    passed = (cells,) if a.name == b.name else (cells, cells)
+    return count * profile.call + max(sum(passed) / profile.sum, profile.streaming(*passed))
 
 
 class Contract(Kernel):
@@ -102,12 +118,13 @@ class Contract(Kernel):
             return profile.call + profile.copying(every)
         alone = [i for i in (*split.left, *split.right) if i in problem.open]
         if not alone:  # one pass over both, another where their layouts differ
-            return 2 * profile.call + profile.copying(every / 2 if a.legs == b.legs else every)
+            passed = profile.copying(every / 2 if a.legs == b.legs else every)
+            return 2 * profile.call + (_sliced(problem, split.summed) or passed)
         sizes = [problem.count(legs) for legs in (a.legs, b.legs, problem.output)]
         return (
             profile.call
             + every / profile.matmul
-            + profile.copying(min(c.copied for c in _candidates(problem)))
+            + profile.copying(min(c.copied - problem.loose * c.turned for c in _candidates(problem)))
             + profile.streaming(*sizes)
         )
 

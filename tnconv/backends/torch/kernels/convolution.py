@@ -128,7 +128,7 @@ class Convolution(Kernel):
             calls = profile.gradient_calls * (
                 problem.count(s.batch[:1]) if examples_apart(problem, roles) else 1
             )
-            disordered = (*s.batch, *s.right, *s.left, *kernel) != problem.output
+            disordered = not problem.loose and (*s.batch, *s.right, *s.left, *kernel) != problem.output
             images = image + problem.count(problem.operands[1 - roles.first].legs)
             copied = result * (profile.turned + disordered) + profile.images * images + made.copied
             if _cells(problem, roles, 1 - roles.first) < profile.dense_image:

@@ -31,6 +31,7 @@ class Problem:
         hints: representative integers of the size symbols.
         profile: rates of the machine that will run it, for predicted times.
         scale: an argument of a call, a number by which the kernel multiplies its result, if it says that it can.
+        loose: whether the result may have its indices in any order for nothing, as where it is only squared.
     """
 
     operands: tuple[Value, ...]
@@ -39,6 +40,7 @@ class Problem:
     hints: Mapping[str, int]
     profile: Profile = DEFAULT
     scale: Argument | None = None
+    loose: bool = False
 
     def count(self, indices: Iterable[Index]) -> int:
         """Cells that the indices span, at the representative sizes."""
@@ -69,7 +71,7 @@ class Problem:
             (v.dims, v.contiguous, v.fresh, v.conj, names.setdefault(v.name, len(names)))
             for v in self.operands
         ]
-        key = (tuple(operands), self.relations, self.output, tuple(self.hints.items()))
+        key = (tuple(operands), self.relations, self.output, tuple(self.hints.items()), self.loose)
         self.__dict__["memo"] = known.setdefault(key, {})
 
     @cached_property
