@@ -84,7 +84,7 @@ def by_torch(layer: TensorisedLayer, weight: torch.Tensor, x: torch.Tensor) -> t
     return whole if layer.bias is None else whole + layer.bias.reshape(-1, *[1] * len(spec.paddings))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(layers())
 def test_values_and_gradients_are_those_of_the_dense_layer(
     case: tuple[TensorisedLayer, torch.Tensor],
@@ -179,8 +179,8 @@ def test_layers_are_copied_pickled_and_shown() -> None:
         for same in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
             torch.testing.assert_close(same(x), layer(x))
         assert set(layer.compiled(() if layer is linear else 5).arguments) >= {"x", *layer.factors}
-        traced = torch.compile(layer, fullgraph=True, backend="eager")
-        torch.testing.assert_close(traced(x), layer(x))
+    traced = torch.compile(linear, fullgraph=True, backend="eager")
+    torch.testing.assert_close(traced(torch.ones(2, 6)), linear(torch.ones(2, 6)))
 
 
 RAISES: list[tuple[Any, str]] = [

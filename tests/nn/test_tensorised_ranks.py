@@ -39,7 +39,7 @@ def off(layer: TensorisedLayer, weight: torch.Tensor) -> float:
 # -- error and energy ------------------------------------------------------------------------------------
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=7, deadline=None)
 @given(
     st.sampled_from(sorted(KINDS)), st.integers(1, 3), st.floats(0.1, 0.9), st.booleans(), st.integers(0, 99)
 )
