@@ -35,7 +35,8 @@ def squared_norms(
     use = None if place is None else layers.uses[place]
     if place is None or not isinstance(use, Matrix) or (again and _rows_are_cheap(use, shape)):
         rows = made[name] = layers.rows(name, [z], shape)[0]
-        return torch.linalg.vector_norm(rows.flatten(1), dim=1).square()
+        norms: Tensor = torch.linalg.vector_norm(rows.flatten(1), dim=1)
+        return norms.square()
     return use.function("gradient_norm")(use.x, z[place])
 
 

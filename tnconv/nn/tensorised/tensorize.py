@@ -246,8 +246,8 @@ class _Job:
             raise SpecError(
                 "budget is one of multiplications, which depend on the input; give example=, an input"
             )
-        counts = {module: _dense_count(module, calls) for module in calls}
-        return sum(counts.values()), sum(n for module, n in counts.items() if module not in layers)
+        products = {module: _dense_count(module, calls) for module in calls}
+        return sum(products.values()), sum(n for module, n in products.items() if module not in layers)
 
     def _curve(self, module: Any, name: str, unit: str, calls: Calls, budget: Budget) -> Curve:
         with _named(name):
