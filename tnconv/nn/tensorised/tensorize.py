@@ -238,10 +238,8 @@ class _Job:
         """Of the dense model, and of what stays."""
         if unit == "parameters":
             replaced = {module.weight for module in layers}  # one weight may be tied to several layers
-            counts = {parameter: parameter.numel() for parameter in self.model.parameters()}
-            return sum(counts.values()), sum(
-                n for parameter, n in counts.items() if parameter not in replaced
-            )
+            sizes = {parameter: parameter.numel() for parameter in self.model.parameters()}
+            return sum(sizes.values()), sum(n for each, n in sizes.items() if each not in replaced)
         if not calls:
             raise SpecError(
                 "budget is one of multiplications, which depend on the input; give example=, an input"
