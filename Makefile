@@ -45,6 +45,7 @@ plugin: $(STAMP) ## install examples/plugin into a folder of its own, as a distr
 pages: $(STAMP) ## write what docs/ takes from tables and results, its pictures, and what its code prints
 	$(BIN)/python -m tnconv.ops.operations_page docs/operations.md
 	$(BIN)/python -m tnconv.inspect.registry_page docs/reference/registry.md
+	$(BIN)/python -m tnconv.cli.cli_page docs/reference/cli.md
 	$(BIN)/python -m benchmarks.page docs/benchmarks.md
 	$(BIN)/python examples/pictures.py docs
 	$(BIN)/python -m pytest tests/docs/test_docs_code.py --update-golden

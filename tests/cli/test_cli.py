@@ -14,13 +14,15 @@ from pathlib import Path
 import msgspec
 import pytest
 import torch
+from rich.cells import cell_len
+from rich.console import Console
 from typer.testing import CliRunner
 
 import tnconv
 from tnconv import ops, passes
 from tnconv.backends import cache_files
 from tnconv.backends.torch import profile
-from tnconv.cli import app, common, measure
+from tnconv.cli import app, cli_page, common, measure
 from tnconv.inspect import snapshot, tikz, to_svg
 from tnconv.spec import ConvSpec, ConvTransposeSpec, LinearSpec
 
@@ -300,13 +302,122 @@ def test_a_network_file_that_is_none_says_so(tmp_path):
     assert re.match(r"error: network file '.*a.tn' cannot be read: .*; check the path\n", result.stderr)
     result = run("inspect", tmp_path / "a.txt")
     assert re.match(
-        r"error: file '.*a.txt' has suffix '.txt'; give a layer as .toml or .json, or the text of a network as .tn\n",
+        r"error: file '.*a.txt' has suffix '.txt'; give a layer as .toml or .json, or the text of a network as .tn; "
+        r"or a layer as 'Conv2d\(64, 128, 3\)'\n",
         result.stderr,
     )
     file.write_text("jam")
     result = run("inspect", file)
     assert result.exit_code == 2
     assert re.match(r"error: network file '.*a.tn': line 1: expected", result.stderr)
+
+
+# -- layers that are typed ---------------------------------------------------------------------------
+
+
+LAYER = "Conv2d(4, 6, 3, padding=1, input_size=(9, 8))"
+
+
+def test_a_typed_layer_is_the_module():
+    result = run("compile", LAYER, "--op", "kfac_reduce", "--show", "source")
+    expected = tnconv.compile(torch.nn.Conv2d(4, 6, 3, padding=1), "kfac_reduce", input_size=(9, 8))
+    assert (result.exit_code, result.stdout.strip()) == (0, expected.source.strip()), result.output
+    opened = run("compile", "Conv2d(4, 6, 3, padding=1)", "--op", "kfac_reduce", "--show", "source", *SIZES)
+    assert opened.stdout == result.stdout
+
+
+SIZES = ("--size", "H=9", "--size", "W=8")
+
+
+@pytest.mark.parametrize("command", ["inspect", "draw", "diff", "bench"])
+def test_every_command_takes_a_typed_layer(command, monkeypatch):
+    monkeypatch.setattr(measure, "interleaved", lambda calls, *_: [1e-4 for _ in calls])
+    rest = {
+        "draw": ("--json",),
+        "diff": (LAYER.replace("padding=1", "padding=(1, 1)"),),
+        "bench": ("--size", "N=2"),
+    }
+    result = run(command, LAYER, *rest.get(command, ()))
+    assert result.exit_code == 0, result.output
+    if command == "bench":
+        assert re.search(r"^PyTorch +100 µs +1\.00 *$", result.stdout, re.M)
+
+
+@pytest.mark.parametrize(
+    "name", ["ConvNd(2, 4, 6, 3)", "SampledConv2d(4, 6, 3)", "CPConv2d(4, 6, 3, rank=2)"]
+)
+def test_layers_of_tnconv_nn_are_typed(name):
+    kind, _, rest = name.partition("(")
+    text = f"tnconv.nn.{name[:-1]}, input_size=(9, 8))"
+    result = run("compile", text, "--show", "network")
+    module = eval(f"kind({rest}", {"kind": getattr(tnconv.nn, kind)})
+    assert result.stdout.strip() == str(tnconv.compile(module, input_size=(9, 8)).network), result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["Conv2d(4, 6, 3, paddin=1)"], "character 17: Conv2d has no argument 'paddin' (did you mean 'padding'?); it has"),
+        (["CPConv2d(4, 6, 3)"], "character 17: CPConv2d needs rank; write rank="),
+        (["CPConv2d(4, 6, 3, rank=2)"], "is a network of its own, which is for one size; add input_size=(56, 56)"),
+        (["FoldNd(3, 3)"], "a module of type FoldNd is not represented; give an nn.Conv1d"),
+        ([LAYER, "--op", "kfac_redcue"], "operation 'kfac_redcue' is not known (did you mean 'kfac_reduce'?); the op"),
+        ([LAYER, "--passes", "defualt"], "there is no pass 'defualt' (did you mean 'default'?); the passes are"),
+        ([LAYER, "--passes", "batch{idnex=v}"], "no option 'idnex' (did you mean 'index'?); it has index, over"),
+        ([LAYER, "--show", "sorce"], "--show 'sorce' is not known (did you mean 'source'?); use network, plan"),
+        ([LAYER, "--groups", "averag"], "--groups averag is not known (did you mean 'average'?); use 'block' or"),
+        ([LAYER, "--minimize", "tim"], "--minimize tim is not known (did you mean 'time'?); use"),
+        ([LAYER, "--planner", "cotengr"], "there is no planner 'cotengr' (did you mean 'cotengra'?); the planners"),
+        ([LAYER, "--convention", "kfak"], "convention 'kfak' is not known (did you mean 'kfac'?); the conventions"),
+        ([LAYER, "--memory-limit", "5 x"], "--memory-limit '5 x' is not a number of bytes; give an integer"),
+        ([LAYER, "--memory-limit", "1KiB", "--op", "ntk"], "but --memory-limit is 1 KiB"),
+        ([LAYER, "--frozen", "x"], "--frozen x is given without --training; inference needs"),
+        ([LAYER, "--training", "--constant", "x"], "--constant x and --training are given together; take one"),
+        ([LAYER, "--training", "--frozen", "wieght"], "--frozen has 'wieght', which is no argument of 'conv2d.forward' (did you mean 'weight'?)"),
+        ([LAYER, "--op", "input_vjp", "--bias", "joint"], "but --bias joint is given; leave it out"),
+        ([LAYER, "--op", "weight_vjp", "--sample", "space=0.5,1,1"], "--sample space=1/2,1,1 has 3 fractions"),
+        ([LAYER, "--preselect"], "--preselect are given without --sample"),
+        ([LAYER, "--batch-size", "0"], "--batch-size is 0; give the number of examples"),
+        ([LAYER, "--autotune", "--memory-limit", "1MiB"], "--autotune and --memory-limit 1MiB are given together"),
+        ([LAYER, "--accuracy", "norms"], "--accuracy norms is not known (did you mean 'norm'?)"),
+        ([LAYER, "--size", "Q=3"], "--size for 'Q', which is no size symbol of"),
+    ],
+)  # fmt: skip
+def test_errors_say_what_was_meant_in_the_words_that_were_typed(arguments, message):
+    result = run("compile", *arguments)
+    assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
+    assert message in result.stderr
+    if "error: layer" not in result.stderr:
+        assert not re.search(r"\b(memory_limit|batch_size|as_json)\b|\bhints?\b", result.stderr)
+
+
+def test_a_field_of_a_file_keeps_its_name(layer):
+    layer.write_text(layer.read_text().replace('batch_size = "N"', "batch_size = 0"))
+    result = run("compile", layer)
+    assert re.match(r"error: spec file '.*': batch_size is 0 but 0 is not at least 1", result.stderr)
+
+
+@pytest.mark.parametrize(
+    ("command", "mistake"), [("compil", "compile"), ("compile --memory-limt 3 x", "--memory-limit")]
+)
+def test_commands_and_flags_that_are_misspelled(command, mistake):
+    result = run(*command.split())
+    assert result.exit_code == 2 and mistake in result.stderr
+
+
+@pytest.mark.parametrize("width", [40, 80, 200])
+@pytest.mark.parametrize(
+    "arguments", [("ops",), ("passes",), ("compile", LAYER), ("inspect", LAYER, "--op", "kfac_reduce")]
+)
+def test_tables_keep_to_the_width_of_the_terminal(monkeypatch, arguments, width):
+    monkeypatch.setattr(
+        common, "console", lambda: Console(width=width, force_terminal=True, color_system=None)
+    )
+    lines = run(*arguments).stdout.splitlines()
+    table = [line for line in lines if line[:1] in "┏┃┡│├└" or arguments[0] in ("ops", "passes")]
+    assert len(table) > 10 and max(map(cell_len, table)) <= width
+    if arguments == ("ops",):
+        assert set(ops.available()) <= {line.split()[0] for line in table if line.strip()}
 
 
 # -- draw, diff --------------------------------------------------------------------------------------
@@ -432,8 +543,8 @@ def test_bench_prints_a_table(layer):
     result = run("bench", layer, "--rounds", "1", "--threads", "1", "--size", "N=1")
     assert result.exit_code == 0, result.output
     assert "forward, float32, cpu, 1 thread, median of 1 rounds" in result.stdout
-    assert re.search(r"^tnconv +\d+\.\d+ +\d+\.\d+ *$", result.stdout, re.M)
-    assert re.search(r"^PyTorch +\d+\.\d+ +1\.00 *$", result.stdout, re.M)
+    assert re.search(r"^tnconv +\d+(\.\d+)? [mµ]?s +\d+\.\d+ *$", result.stdout, re.M)
+    assert re.search(r"^PyTorch +\d+(\.\d+)? [mµ]?s +1\.00 *$", result.stdout, re.M)
     assert torch.get_num_threads() == before
 
 
@@ -474,7 +585,7 @@ def test_calibrate_keeps_the_rates_beside_those_of_other_devices(calibrated):
     result = run("calibrate")
     assert result.exit_code == 0, result.output
     assert f"wrote {calibrated}" in result.stdout
-    assert re.search(r"^matmul +\S+ +123 +\S+ *$", result.stdout, re.M)
+    assert re.search(r"^matmul +\S+( k)? +123 +\S+ *$", result.stdout, re.M)
     kept = cache_files.read(profile.FILE, profile.Profile)
     assert (kept["tpu"].copy, kept["cpu"].matmul) == (7.0, 123.0)
     assert profile.profile_of("cpu").matmul == 123.0
@@ -607,3 +718,12 @@ def test_a_layer_without_an_input_size_is_compiled_for_any(tmp_path):
     expected = tnconv.compile(tnconv.ConvSpec(2, 3, (3, 3), (9, 8), padding=1), "kfac_reduce").source
     result = run("compile", path, "--op", "kfac_reduce", "--show", "source", "--size", "H=9", "--size", "W=8")
     assert result.stdout.strip() == expected.strip()
+
+
+def test_the_reference_page_is_written_by_its_generator():
+    file = Path(__file__).parent.parent.parent / "docs" / "reference" / "cli.md"
+    text = file.read_text(encoding="utf-8")
+    assert cli_page.page(text) == text, "docs/reference/cli.md is not what the program says; run `make pages`"
+    assert [f"### {command}" in text for command in COMMANDS] == [True] * len(COMMANDS)
+    changed = text.replace("| `--memory-limit` |", "| `--limit` |").replace("### diff", "### difference")
+    assert changed != text and cli_page.page(changed) == text

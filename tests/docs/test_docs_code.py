@@ -22,7 +22,7 @@ from tnconv.backends.torch import profile
 
 PAGES = sorted(DOCS.rglob("*.md"))
 README = DOCS.parent / "README.md"
-GENERATED = {"operations.md", "benchmarks.md", "registry.md"}
+GENERATED = {"operations.md", "benchmarks.md", "cli.md", "registry.md"}
 ELSEWHERE = {"distributed.md"}  # in two processes, by tests/distributed/test_shard.py
 PICTURES = DOCS / "pictures"
 

@@ -23,8 +23,9 @@ from tnconv.inspect.report import to_html
 from tnconv.inspect.snapshot import snapshot
 from tnconv.inspect.tikz import tikz
 from tnconv.inspect.tree import tree_svg
-from tnconv.inspect.views import count_text, sentences
-from tnconv.ir import Index, Network, Scale, Sum, Tensor, group, symbol
+from tnconv.inspect.views import sentences
+from tnconv.ir import Index, Network, Scale, Sum, Tensor, group
+from tnconv.ir.quantities import format_count
 
 SVG = "{http://www.w3.org/2000/svg}"
 SPEC = ConvSpec(6, 8, 3, (9, 8), stride=2, padding=1, groups=2, bias=True)
@@ -206,7 +207,7 @@ def test_lines_side_by_side_pair_what_is_about_one_name():
     assert {m for m, _, _ in side_by_side(forward, forward)} == {" "}
 
 
-# -- sentences, counts -------------------------------------------------------------------------------
+# -- sentences ---------------------------------------------------------------------------------------
 
 
 def test_a_stage_says_what_its_pass_and_the_rules_that_fired_do():
@@ -217,13 +218,6 @@ def test_a_stage_says_what_its_pass_and_the_rules_that_fired_do():
     assert said["compose_patterns"] == (
         sentences(next(s for s in stages if s.text == "compose_patterns"))[0],
     )
-
-
-def test_counts_for_people():
-    assert count_text(1234567) == "1\u202f234\u202f567"
-    assert count_text(999) == "999"
-    n = symbol("N")
-    assert count_text(331776 * n**2) == "331\u202f776·N²"
 
 
 # -- tree and memory ---------------------------------------------------------------------------------
@@ -237,7 +231,7 @@ def test_the_tree_has_every_argument_step_and_count(function):
     for step in function.plan.steps:
         assert any(t.startswith(f"{step.result} [") for t in texts)
         assert any(
-            h.startswith(step.result) and f"{count_text(step.multiplications)} multiplications" in h
+            h.startswith(step.result) and f"{format_count(step.multiplications)} multiplications" in h
             for h in hovers
         )
     assert {c.kernel for c in function.program.choices} <= set(texts)

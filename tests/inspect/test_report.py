@@ -136,7 +136,7 @@ def test_measured_times_are_shown_after_autotuning(function):
     function.trials = (Trial(0, (), 10.0, 12345.0), Trial(1, ("fold",), 20.0, 7.0))
     page = to_html(function)
     assert "12.3 ms" in page and "compile with autotune=True" not in page
-    assert re.search(r'<tr class="chosen"><td>1</td><td>fold</td><td>20 µs</td><td>7 µs</td>', page)
+    assert re.search(r'<tr class="chosen"><td>1</td><td>fold</td><td>20.0 µs</td><td>7.00 µs</td>', page)
 
 
 def test_other_backends_and_networks_of_ones_own_have_one_too():

@@ -13,10 +13,11 @@ from tests.work import calls_of
 from tnconv.backends.torch.lower import lower
 from tnconv.errors import NetworkError, PlanError
 from tnconv.ir import Sum, evaluate
+from tnconv.ir.quantities import format_memory
 from tnconv.passes import Pipeline
 from tnconv.planner import best_plans, candidate_plans, make_plan
 from tnconv.planner.cost import models_of
-from tnconv.planner.memory_limit import does_not_fit, format_memory, parse_memory, program_peak
+from tnconv.planner.memory_limit import does_not_fit, parse_memory, program_peak
 from tnconv.planner.prepare import Preparation
 from tnconv.planner.trees import largest, price
 from tnconv.spec import as_spec

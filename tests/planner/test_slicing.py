@@ -16,8 +16,9 @@ from tnconv.backends.reference import evaluate_plan
 from tnconv.compiler.candidate import Candidate, Task
 from tnconv.errors import ArgumentError, ParseError, PlanError
 from tnconv.ir import evaluate, parse, parse_network
+from tnconv.ir.quantities import format_memory
 from tnconv.planner import make_plan, parse_plan
-from tnconv.planner.memory_limit import format_memory, program_peak
+from tnconv.planner.memory_limit import program_peak
 from tnconv.planner.plan import Slice
 from tnconv.planner.slicing import cut, sliceable
 

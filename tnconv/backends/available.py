@@ -10,7 +10,8 @@ import torch
 from tnconv.backends.backend import Program
 from tnconv.errors import ArgumentError
 from tnconv.ir import evaluate
-from tnconv.planner.memory_limit import format_memory, program_peak
+from tnconv.ir.quantities import format_memory
+from tnconv.planner.memory_limit import program_peak
 from tnconv.planner.plan import Plan
 
 _GROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")  # of a container, in bytes or "max"

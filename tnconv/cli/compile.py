@@ -1,6 +1,5 @@
 """`tnconv compile` and `tnconv inspect`: an operation of a layer or a network, and what became of it."""
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -8,12 +7,28 @@ import torch
 import typer
 
 import tnconv
-from tnconv.cli.common import app, print_json, print_table, read_source, sizes_of, working
+from tnconv.cli.common import (
+    app,
+    print_explanation,
+    print_json,
+    print_table,
+    read_source,
+    sizes_of,
+    working,
+)
+from tnconv.errors import ArgumentError, meant
 from tnconv.inspect.snapshot import snapshot
 from tnconv.ir import Expression
 
 Source = Annotated[
-    Path, typer.Argument(help="A layer as .toml or .json (the fields of its spec), or a network text as .tn.")
+    str,
+    typer.Argument(
+        metavar="LAYER",
+        help=(
+            "A layer as 'Conv2d(64, 128, 3, padding=1)', of the classes of torch.nn and tnconv.nn or a spec, or a file "
+            "of the fields of its spec, .toml or .json; or a network, a .tn file of its text."
+        ),
+    ),
 ]
 Op = Annotated[str, typer.Option(help="The operation; `tnconv ops` lists them.")]
 Ops = Annotated[
@@ -38,45 +53,18 @@ Wrt = Annotated[
 Device = Annotated[str, typer.Option(help="The device that kernels are chosen for: cpu or cuda.")]
 
 
-class Show(StrEnum):
-    """What `compile` prints."""
-
-    NETWORK = "network"
-    PLAN = "plan"
-    SOURCE = "source"
-    EXPLAIN = "explain"
-
-
-class Groups(StrEnum):
-    """How channel groups enter a Kronecker factor."""
-
-    BLOCK = "block"
-    AVERAGE = "average"
-
-
-class Minimize(StrEnum):
-    """What the plan has least of."""
-
-    TIME = "time"
-    MULTIPLICATIONS = "multiplications"
-
-
-class Bias(StrEnum):
-    """Whether weight and bias are one matrix."""
-
-    SEPARATE = "separate"
-    JOINT = "joint"
+SHOWN = ("network", "plan", "source", "explain")
 
 
 def compiled(
-    path: Path, op: str | list[str], size: list[str] | None = None, **options: Any
+    text: str, op: str | list[str], size: list[str] | None = None, **options: Any
 ) -> tnconv.CompiledFunction:
-    """The compiled operation of a layer or a network in a file.
+    """The compiled operation of a layer or a network, as it is typed.
 
     Raises:
         TnconvError: as of `tnconv.compile`, or the file cannot be read.
     """
-    source = read_source(path, any_size=True)
+    source = read_source(text, any_size=True)
     with working("compiling"):
         return tnconv.compile(source, op, hints=sizes_of(size or ()), **options)
 
@@ -84,16 +72,20 @@ def compiled(
 @app.command(
     name="compile",
     epilog=(
-        "Example: tnconv compile layer.toml --op weight_vjp --size N=64 --report layer.html, where layer.toml holds "
-        "the lines in_channels = 64, out_channels = 128, kernel_size = 3, input_size = [56, 56], padding = 1. With "
-        "input_size = ['H', 'W'], or without it, the function is for any size; --size H=9 --size W=9 shows that of one."
+        "Example: tnconv compile 'Conv2d(64, 128, 3, padding=1, input_size=(56, 56))' --op weight_vjp --size N=64, or "
+        "tnconv compile layer.toml --report layer.html, where layer.toml holds the lines in_channels = 64, "
+        "out_channels = 128, kernel_size = 3, input_size = [56, 56], padding = 1. Without input_size the function is "
+        "for any size; --size H=9 --size W=9 shows that of one."
     ),
 )
 def compile_spec(
-    spec: Source,
+    layer: Source,
     op: Ops = None,
     show: Annotated[
-        Show | None, typer.Option(help="What to print; explain, unless only a file is asked for.")
+        str | None,
+        typer.Option(
+            help="What to print: network, plan, source or explain; the last, unless only a file is asked for."
+        ),
     ] = None,
     draw: Annotated[
         Path | None, typer.Option(help="Write the diagram of the network to this .svg file.")
@@ -103,8 +95,12 @@ def compile_spec(
     convention: Annotated[
         str | None, typer.Option(help="The scale of a curvature factor, such as kfac.")
     ] = None,
-    groups: Annotated[Groups, typer.Option(help="A factor of each group, or of their mean.")] = Groups.BLOCK,
-    bias: Annotated[Bias, typer.Option(help="Weight and bias apart, or as one matrix.")] = Bias.SEPARATE,
+    groups: Annotated[
+        str, typer.Option(help="A factor of each group, block, or of their mean, average.")
+    ] = "block",
+    bias: Annotated[
+        str, typer.Option(help="Weight and bias apart, separate, or as one matrix, joint.")
+    ] = "separate",
     memory_limit: Annotated[
         str | None, typer.Option(help="Most memory besides the arguments, as 512MiB.")
     ] = None,
@@ -113,7 +109,9 @@ def compile_spec(
         str, typer.Option(help="auto, dp, cotengra, left-to-right, or that of a plug-in.")
     ] = "auto",
     backend: Annotated[str, typer.Option(help="torch, jax, reference, or that of a plug-in.")] = "torch",
-    minimize: Annotated[Minimize, typer.Option(help="What the plan has least of.")] = Minimize.TIME,
+    minimize: Annotated[
+        str, typer.Option(help="What the plan has least of: time or multiplications.")
+    ] = "time",
     training: Annotated[
         bool, typer.Option("--training", help="Plan for forward and backward together.")
     ] = False,
@@ -149,18 +147,20 @@ def compile_spec(
     as_json: AsJson = False,
 ) -> None:
     """Compile an operation of a layer and print what became of it."""
+    if show is not None and show not in SHOWN:
+        raise ArgumentError(f"--show {show!r} is not known{meant(show, SHOWN)}; use {', '.join(SHOWN)}")
     function = compiled(
-        spec,
+        layer,
         op[0] if op and len(op) == 1 else op or "forward",
         size,
         convention=convention,
-        groups=groups.value,
-        bias=bias.value,
+        groups=groups,
+        bias=bias,
         memory_limit=memory_limit,
         passes=passes,
         planner=planner,
         backend=backend,
-        minimize=minimize.value,
+        minimize=minimize,
         training=training,
         frozen=frozen or (),
         constant=constant or (),
@@ -184,7 +184,7 @@ def compile_spec(
         return
     for path in filter(None, (draw, report)):
         typer.echo(f"wrote {path}")
-    _print(function, show or (None if draw or report else Show.EXPLAIN))
+    _print(function, show or ("" if draw or report else "explain"))
 
 
 def _sampled(text: str) -> tuple[str, tuple[str, ...]]:
@@ -193,18 +193,17 @@ def _sampled(text: str) -> tuple[str, tuple[str, ...]]:
     return name.strip(), tuple(keep.split(","))
 
 
-def _print(function: tnconv.CompiledFunction, show: Show | None) -> None:
+def _print(function: tnconv.CompiledFunction, show: str) -> None:
+    """Print what is asked for, one of `SHOWN`; nothing for an empty text."""
     match show:
-        case Show.NETWORK:
+        case "network":
             typer.echo("\n\n".join(str(each.network) for each in function.functions))
-        case Show.PLAN:
+        case "plan":
             typer.echo(str(function.plan))
-        case Show.SOURCE:
+        case "source":
             typer.echo(str(function.source).rstrip("\n"))
-        case Show.EXPLAIN:
-            typer.echo(str(function.explain()).rstrip("\n"))
-        case None:
-            pass
+        case "explain":
+            print_explanation(function)
 
 
 @app.command(
@@ -212,16 +211,17 @@ def _print(function: tnconv.CompiledFunction, show: Show | None) -> None:
     epilog="Example: tnconv inspect network.tn, or tnconv inspect layer.toml --op ntk --size N=8",
 )
 def inspect_source(
-    spec: Source, op: Op = "forward", size: Sizes = None, wrt: Wrt = None, as_json: AsJson = False
+    layer: Source, op: Op = "forward", size: Sizes = None, wrt: Wrt = None, as_json: AsJson = False
 ) -> None:
     """Print the network of an operation, its arguments, what the passes did, and what it costs."""
-    function = compiled(spec, op, size, wrt=wrt)
+    function = compiled(layer, op, size, wrt=wrt)
     if as_json:
         print_json(snapshot(function))
         return
     typer.echo(f"{function.network}\n")
     print_table(("argument", "role", "shape"), _arguments(function.network))
-    typer.echo(f"\n{str(function.explain()).rstrip()}")
+    typer.echo()
+    print_explanation(function)
 
 
 def _arguments(network: Expression) -> list[tuple[object, ...]]:

@@ -8,6 +8,7 @@ from rich.text import Text
 
 from tnconv.cli.common import DIFFERENT, app, print_json, print_table, read_source
 from tnconv.cli.compile import AsJson, Source, compiled
+from tnconv.errors import ArgumentError
 from tnconv.inspect import changed_names, draw, side_by_side, snapshot
 from tnconv.inspect.compare import Mark
 from tnconv.ir import Expression, Network, Sum
@@ -25,16 +26,16 @@ MaybeOp = Annotated[
 ]
 
 
-def network_of(path: Path, op: str | None) -> Expression:
-    """The network of a file: of an operation after the passes, or as it is.
+def network_of(text: str, op: str | None) -> Expression:
+    """The network of what is typed: of an operation after the passes, or as it is.
 
     Raises:
-        TnconvError: the file cannot be read, or the operation is not defined.
+        TnconvError: a file cannot be read, or the operation is not defined.
     """
-    source = read_source(path)
+    source = read_source(text, any_size=True)
     if op is None and isinstance(source, Network | Sum):
         return source
-    return compiled(path, "forward" if op is None else op, planner="left-to-right").network
+    return compiled(text, "forward" if op is None else op, planner="left-to-right").network
 
 
 @app.command(
@@ -45,7 +46,7 @@ def network_of(path: Path, op: str | None) -> Expression:
     ),
 )
 def draw_network(
-    spec: Source,
+    layer: Source,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="A .svg, .pdf, .png, .tex or .json file.")
     ] = None,
@@ -60,8 +61,10 @@ def draw_network(
 ) -> None:
     """Draw the network of an operation as SVG, PDF, PNG, TikZ or JSON."""
     if output is None and not as_json:
-        raise typer.BadParameter("give -o FILE, or --json to print the parts with their positions")
-    network = network_of(spec, op)
+        raise ArgumentError(
+            "nothing is asked for; give -o FILE, or --json to print the parts with their positions"
+        )
+    network = network_of(layer, op)
     if output is not None:
         draw(network, output, _positions(pos or ()), highlight or ())
     if as_json:
@@ -77,8 +80,8 @@ def _positions(texts: list[str] | tuple[()]) -> dict[str, tuple[float, float]]:
         try:
             x, y = (float(part) for part in point.split(","))
         except ValueError as error:
-            raise typer.BadParameter(
-                f"{text!r} is not a position; write a name and two numbers, as x=0,40"
+            raise ArgumentError(
+                f"--pos {text!r} is not a position; write a name and two numbers, as x=0,40"
             ) from error
         found[name] = (x, y)
     return found
@@ -90,7 +93,7 @@ def _positions(texts: list[str] | tuple[()]) -> dict[str, tuple[float, float]]:
 )
 def diff_networks(
     left: Source,
-    right: Annotated[Path, typer.Argument(help="The other one.")],
+    right: Annotated[str, typer.Argument(metavar="LAYER", help="The other one.")],
     op: MaybeOp = None,
     as_json: AsJson = False,
 ) -> None:
@@ -100,7 +103,7 @@ def diff_networks(
     if as_json:
         print_json(_difference(one, other, same))
     else:
-        _print_difference(one, other, (str(left), str(right)))
+        _print_difference(one, other, (left, right))
         typer.echo("the networks are the same" if same else "the networks differ")
     if not same:
         raise typer.Exit(DIFFERENT)

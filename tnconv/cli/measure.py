@@ -19,8 +19,8 @@ from tnconv.cli.common import app, print_json, print_table, read_source, sizes_o
 from tnconv.cli.compile import AsJson, Autotune, Device, Op, Sizes, Source, compiled
 from tnconv.errors import ArgumentError, LoweringError
 from tnconv.ir import evaluate
+from tnconv.ir.quantities import format_memory, format_number, format_time
 from tnconv.planner import DEFAULT_HINT
-from tnconv.planner.memory_limit import format_memory
 
 _MODULES: dict[tuple[str, int], type[nn.Module]] = {
     ("conv", 1): nn.Conv1d,
@@ -36,7 +36,7 @@ Call = Callable[[], object]
 
 @app.command(name="bench", epilog="Example: tnconv bench layer.toml --op weight_vjp --size N=32 --threads 1")
 def bench(
-    spec: Source,
+    layer: Source,
     op: Op = "forward",
     size: Sizes = None,
     rounds: Annotated[int, typer.Option(min=1, max=10_000, help="The median is over so many rounds.")] = 9,
@@ -52,7 +52,7 @@ def bench(
     before = torch.get_num_threads()
     torch.set_num_threads(threads or before)
     try:
-        rows = _timed(spec, op, size or [], rounds, device, autotune)
+        rows = _timed(layer, op, size or [], rounds, device, autotune)
         used = torch.get_num_threads()
     finally:
         torch.set_num_threads(before)
@@ -61,23 +61,24 @@ def bench(
         return
     reference = rows.get("PyTorch")
     print_table(
-        ("program", "milliseconds", "of PyTorch's time"),
+        ("program", "time", "of PyTorch's time"),
         (
-            (name, f"{seconds * 1e3:.3f}", f"{seconds / reference:.2f}" if reference else "–")
+            (name, format_time(seconds), f"{seconds / reference:.2f}" if reference else "–")
             for name, seconds in rows.items()
         ),
         title=f"{op}, float32, {device}, {used} thread{'s' if used > 1 else ''}, median of {rounds} rounds",
     )
 
 
-def _timed(path: Any, op: str, size: list[str], rounds: int, device: str, autotune: bool) -> dict[str, float]:
-    function = compiled(path, op, size, device=device)
+def _timed(text: str, op: str, size: list[str], rounds: int, device: str, autotune: bool) -> dict[str, float]:
+    source = read_source(text)
+    function = compiled(text, op, size, device=device)
     programs: dict[str, tnconv.CompiledFunction] = {"tnconv": function}
     if autotune:
-        programs["tnconv, autotuned"] = compiled(path, op, size, device=device, autotune=True)
+        programs["tnconv, autotuned"] = compiled(text, op, size, device=device, autotune=True)
     tensors = _tensors(function, sizes_of(size), device)
     calls: dict[str, Call] = {n: (lambda f=f: f(**tensors)) for n, f in programs.items()}  # type: ignore[misc]
-    reference = _reference(read_source(path), op, tensors)
+    reference = _reference(source, op, tensors)
     if reference is not None:
         calls["PyTorch"] = reference
     seconds = _measured(list(calls.values()), device, rounds)
@@ -196,7 +197,7 @@ def calibrate(
         print_json({"device": kind, "file": str(path), "old": before, "new": after})
         return
     rows = (
-        (name, f"{before[name]:g}", f"{after[name]:g}", f"{after[name] / before[name]:.2f}")
+        (name, format_number(before[name]), format_number(after[name]), f"{after[name] / before[name]:.2f}")
         for name in profile.MEASURED
     )
     print_table(("rate", "before", "now", "ratio"), rows, title=f"rates of {kind}, a microsecond")

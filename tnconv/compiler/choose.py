@@ -15,10 +15,11 @@ from tnconv.compiler.candidate import Candidate, Task
 from tnconv.compiler.chunks import in_chunks, in_many_chunks
 from tnconv.errors import LoweringError, PlanError
 from tnconv.ir import Network
+from tnconv.ir.quantities import format_memory
 from tnconv.ir.size import symbol_names
 from tnconv.planner import candidate_plans
 from tnconv.planner.large import MANY
-from tnconv.planner.memory_limit import does_not_fit, format_memory
+from tnconv.planner.memory_limit import does_not_fit
 
 
 def choose(task: Task, memory_limit: int | None = None, autotune: bool = False) -> Candidate:

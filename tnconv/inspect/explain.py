@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from tnconv.backends.backend import Program
 from tnconv.backends.tuning import Trial
-from tnconv.ir import Expression, Size
+from tnconv.ir import Expression
+from tnconv.ir.quantities import format_count, format_time
 from tnconv.passes import Stage
 from tnconv.planner import Plan, format_step
 from tnconv.program import Free, ProgramStage, Statement
@@ -76,7 +77,7 @@ def explain(
 
 def _stages(title: str, stages: Sequence[Stage]) -> "Table":
     table = _table(title)
-    table.add_column("pass")
+    table.add_column("pass", overflow="fold")
     table.add_column("nodes", justify="right")
     table.add_column("indices", justify="right")
     table.add_column("what it did")
@@ -123,7 +124,10 @@ def _plan(title: str, plan: Plan, program: Program) -> "Table":
     for step in plan.steps:
         text = format_step(step).split("#")[0].strip()
         table.add_row(
-            _escape(text), _number(step.multiplications), _number(step.elements), kernel.get(step.result, "")
+            _escape(text),
+            format_count(step.multiplications),
+            format_count(step.elements),
+            kernel.get(step.result, ""),
         )
     for each in plan.slices:
         table.add_section()
@@ -131,29 +135,32 @@ def _plan(title: str, plan: Plan, program: Program) -> "Table":
     if len(plan.steps) > 1:
         table.add_section()
         table.add_row(
-            "total, and peak without buffers", _number(plan.multiplications), _number(plan.peak_elements), ""
+            "total, and peak without buffers",
+            format_count(plan.multiplications),
+            format_count(plan.peak_elements),
+            "",
         )
     return table
-
-
-def _number(size: Size) -> str:
-    return f"{size:_}" if isinstance(size, int) else str(size)
 
 
 def _kernels(program: Program) -> "Table":
     table = _table("kernels: predicted time of each candidate")
     table.add_column("step")
     table.add_column("candidate")
-    table.add_column("microseconds", justify="right")
+    table.add_column("predicted", justify="right")
     table.add_column("buffers besides the result")
     for choice in (*(each.choice for each in program.decomposed), *program.choices):
         buffers = ", ".join(
-            f"{what}: {_number(n)}" for step, what, n in program.workspace if step == choice.step
+            f"{what}: {format_count(n)}" for step, what, n in program.workspace if step == choice.step
         )
         for name, time in sorted(choice.candidates, key=lambda c: c[1]):
             chosen = name == choice.kernel
             table.add_row(
-                choice.step, name, f"{time:.0f}", buffers if chosen else "", style="bold" if chosen else "dim"
+                choice.step,
+                name,
+                format_time(time * 1e-6),
+                buffers if chosen else "",
+                style="bold" if chosen else "dim",
             )
     return table
 
@@ -163,7 +170,7 @@ def _passes(program: Program) -> "list[Table]":
     if not program.stages:
         return []
     table = _table("program: passes on its statements")
-    table.add_column("pass")
+    table.add_column("pass", overflow="fold")
     table.add_column("statements", justify="right")
     table.add_column("what it did")
     for stage in program.stages:
@@ -192,14 +199,18 @@ def _trials(trials: Sequence[Trial]) -> "Table":
     table = _table("autotuned: programs that were timed")
     table.add_column("plan", justify="right")
     table.add_column("kernels preferred")
-    table.add_column("predicted microseconds", justify="right")
-    table.add_column("measured microseconds", justify="right")
+    table.add_column("predicted", justify="right")
+    table.add_column("measured", justify="right")
     best = min(trials, key=lambda trial: trial.measured)
     for trial in sorted(trials, key=lambda trial: trial.measured):
         style = "bold" if trial is best else "dim"
         preferred = ", ".join(trial.prefer) or "by cost"
         table.add_row(
-            str(trial.plan), preferred, f"{trial.predicted:.0f}", f"{trial.measured:.0f}", style=style
+            str(trial.plan),
+            preferred,
+            format_time(trial.predicted * 1e-6),
+            format_time(trial.measured * 1e-6),
+            style=style,
         )
     return table
 

@@ -6,10 +6,10 @@ from html import escape
 
 from tnconv.backends.backend import Program
 from tnconv.inspect.labels import SMALL, number, width_of
-from tnconv.inspect.views import count_text, hinted
+from tnconv.inspect.views import hinted
 from tnconv.ir import product
+from tnconv.ir.quantities import format_count, format_memory
 from tnconv.planner import Plan
-from tnconv.planner.memory_limit import format_memory
 
 _HEIGHT, _LEFT, _TOP, _BOTTOM = 190.0, 84.0, 22.0, 26.0
 _LEAST_BAR, _MOST_BAR = 10.0, 110.0
@@ -119,7 +119,7 @@ def _bar(moment: Moment, left: float, pitch: float, peak: int, shade: dict[str, 
     for name, count in moment.parts:
         height = _HEIGHT * count / peak
         base -= height
-        title = f"{name}: {count_text(count)} elements, while {moment.step} is computed"
+        title = f"{name}: {format_count(count)} elements, while {moment.step} is computed"
         parts.append(
             f'<rect class="shade{shade[name]}" x="{number(left)}" y="{number(base)}" width="{number(width)}" '
             f'height="{number(max(height, 0.5))}"><title>{escape(title)}</title></rect>'

@@ -20,8 +20,9 @@ from tnconv.inspect.occupancy import Moment, memory_over_steps, memory_svg, shad
 from tnconv.inspect.origin import origin
 from tnconv.inspect.svg import STYLE, to_svg
 from tnconv.inspect.tree import tree_svg
-from tnconv.inspect.views import Compiled, count_text, peak_at_hints, sentences
+from tnconv.inspect.views import Compiled, peak_at_hints, sentences
 from tnconv.ir import Expression
+from tnconv.ir.quantities import format_count, format_time
 from tnconv.passes import Stage
 from tnconv.planner import format_step
 from tnconv.program import ProgramText
@@ -85,10 +86,10 @@ def _lead(function: Compiled) -> str:
 def _figures(function: Compiled) -> str:
     steps = len(function.plan.steps)
     figures = (
-        (count_text(function.cost.multiplications), "multiplications"),
+        (format_count(function.cost.multiplications), "multiplications"),
         (_peak(function), "elements at the peak"),
         (str(steps), "step" if steps == 1 else "steps"),
-        (_microseconds(function.program.predicted), f"predicted{_at_hints(function)}"),
+        (format_time(function.program.predicted * 1e-6), f"predicted{_at_hints(function)}"),
     )
     cells = "".join(
         f'<div class="figure"><b>{escape(value)}</b><span>{escape(what)}</span></div>'
@@ -100,8 +101,8 @@ def _figures(function: Compiled) -> str:
 def _peak(function: Compiled) -> str:
     """The formula of the peak, or the number at the hints where there is none."""
     if function.cost.peak is None:
-        return count_text(peak_at_hints(function)) + _at_hints(function)
-    return count_text(function.cost.peak)
+        return format_count(peak_at_hints(function)) + _at_hints(function)
+    return format_count(function.cost.peak)
 
 
 def _at_hints(function: Compiled) -> str:
@@ -268,12 +269,14 @@ def _candidates(function: Compiled, choice: Choice) -> Iterator[tuple[tuple[str,
         css = "chosen" if name == choice.kernel else "lost"
         bar = Html(f'<span class="time" style="width:{100 * math.log10(1 + time) / longest:.1f}%"></span>')
         buffers = ", ".join(
-            f"{what}: {count_text(n)}" for step, what, n in function.program.workspace if step == choice.step
+            f"{what}: {format_count(n)}"
+            for step, what, n in function.program.workspace
+            if step == choice.step
         )
         cells = (
             choice.step if not place else "",
             name,
-            _microseconds(time),
+            format_time(time * 1e-6),
             bar,
             buffers if not place else "",
         )
@@ -289,8 +292,8 @@ def _trials(function: Compiled) -> str:
             (
                 str(t.plan),
                 ", ".join(t.prefer) or "by cost",
-                _microseconds(t.predicted),
-                _microseconds(t.measured),
+                format_time(t.predicted * 1e-6),
+                format_time(t.measured * 1e-6),
             ),
             "chosen" if t.measured == best else "lost",
         )
@@ -341,11 +344,3 @@ def _source(function: Compiled) -> str:
 def _program(title: str, source: str) -> str:
     heading = f"<h3>{escape(title)}</h3>" if title else ""
     return f'{heading}<pre class="source" tabindex="0">{highlighted(source)}</pre>'
-
-
-def _microseconds(time: float) -> str:
-    if time >= 3.6e9:
-        return "over an hour"
-    if time >= 1e6:
-        return f"{time / 1e6:.3g} s"
-    return f"{time / 1e3:.3g} ms" if time >= 1e3 else f"{time:.3g} µs"

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from html import escape
 
 from tnconv.inspect.labels import SMALL, TEXT, number, width_of
-from tnconv.inspect.views import count_text, hinted
+from tnconv.inspect.views import hinted
 from tnconv.ir.network_printer import format_axes
+from tnconv.ir.quantities import format_count
 from tnconv.planner import Plan, Step
 
 _GAP_X, _GAP_Y, _PAD = 46.0, 14.0, 12.0
@@ -91,8 +92,8 @@ def _cards(plan: Plan, kernels: Mapping[str, str]) -> dict[str, _Card]:
         cards[step.result] = _Card(
             step.result,
             _step_lines(step, kernels.get(step.result, "")),
-            f"{step.result}{format_axes(step.output)}: {count_text(step.multiplications)} multiplications, "
-            f"{count_text(step.elements)} elements",
+            f"{step.result}{format_axes(step.output)}: {format_count(step.multiplications)} multiplications, "
+            f"{format_count(step.elements)} elements",
             share,
             tuple(o.source for o in step.operands),
         )
@@ -102,9 +103,7 @@ def _cards(plan: Plan, kernels: Mapping[str, str]) -> dict[str, _Card]:
 
 
 def _step_lines(step: Step, kernel: str) -> tuple[str, ...]:
-    counts = (
-        f"{_short(count_text(step.multiplications), 22)} mult. → {_short(count_text(step.elements), 22)} el."
-    )
+    counts = f"{_short(format_count(step.multiplications), 22)} mult. → {_short(format_count(step.elements), 22)} el."
     return (_short(f"{step.result} {format_axes(step.output)}"), counts, *([kernel] if kernel else []))
 
 

@@ -1,6 +1,5 @@
 """What the views of a compiled function are given: its parts, without the room that makes them."""
 
-import re
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -12,8 +11,6 @@ from tnconv.ir.size import symbol_names
 from tnconv.passes import RewritePass, Stage
 from tnconv.planner import DEFAULT_HINT, Plan
 from tnconv.spec import Layer
-
-_RAISED = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 class Compiled(Protocol):
@@ -57,13 +54,6 @@ def sentences(stage: Stage) -> tuple[str, ...]:
     rules = stage.pass_.rules if isinstance(stage.pass_, RewritePass) else ()
     fired = dict(stage.fired)
     return first_line(type(stage.pass_)), *(f"{r.name}: {r.sentence}" for r in rules if r.name in fired)
-
-
-def count_text(size: Size) -> str:
-    """A count for people: thousands apart, `·` for a product, powers raised."""
-    text = re.sub(r"\*\*(\d+)", lambda found: found[1].translate(_RAISED), str(size))
-    text = text.replace("**", "^").replace("*", "·")
-    return re.sub(r"\d{5,}", lambda found: f"{int(found[0]):,}".replace(",", "\u202f"), text)
 
 
 def hinted(size: Size, plan: Plan, whole: bool = False) -> int:

@@ -2,7 +2,8 @@
 
 from tnconv.passes.exact import exact_check
 from tnconv.passes.network_pass import Evaluate, Pass, PassResult, available, get, parse_pass, register_pass
-from tnconv.passes.pipeline import DEFAULT, PRESETS, Check, Pipeline, Stage, run_pass
+from tnconv.passes.pass_text import DEFAULT, PRESETS
+from tnconv.passes.pipeline import Check, Pipeline, Stage, run_pass
 from tnconv.passes.rewrite import RewritePass, Rule, rule
 
 __all__ = [

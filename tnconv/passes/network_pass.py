@@ -27,7 +27,7 @@ import numpy as np
 from tnconv import plugins
 from tnconv.errors import PassError, PluginError, meant
 from tnconv.ir import Expression, Network
-from tnconv.passes.pass_text import check_value, format_pass, read_value, split_pass
+from tnconv.passes.pass_text import PRESETS, check_value, format_pass, read_value, split_pass
 
 Array = np.ndarray[Any, Any]
 Evaluate = Callable[[Expression, dict[str, Array]], Array]
@@ -143,7 +143,7 @@ def get(name: str) -> type[Pass]:
     """
     if name not in plugins.names(plugins.PASSES):
         raise PassError(
-            f"there is no pass {name!r}{meant(name, available())}; the passes are {', '.join(available())}"
+            f"there is no pass {name!r}{meant(name, (*available(), *PRESETS))}; the passes are {', '.join(available())}"
         )
     return _check_class(plugins.get(plugins.PASSES, name), name)
 

@@ -13,6 +13,12 @@ from tnconv.ir import as_integer
 _PASS = re.compile(r"\s*([A-Za-z][A-Za-z0-9_]*)\s*(?:\{(.*)\})?\s*\Z", re.ASCII | re.DOTALL)
 _OPENING, _CLOSING = "([{", ")]}"
 NONE = "none"
+# A pass that uncovers work for an earlier one is followed by it once more.
+DEFAULT = (
+    "drop_unit_indices | absorb_deltas | compose_patterns | window_sums | absorb_deltas | drop_unit_indices"
+    " | dense | downsample | unit_kernels | merge_indices"
+)
+PRESETS = {"default": DEFAULT, "none": ""}
 
 
 def split_pass(text: str) -> tuple[str, dict[str, str]]:

@@ -9,16 +9,9 @@ from tnconv.errors import PassError, TnconvError
 from tnconv.ir import Expression, Network, Size, Sum, make_sum
 from tnconv.ir.guards import NO_GUARDS, Guards, assuming
 from tnconv.passes.network_pass import Pass, PassResult, parse_pass
-from tnconv.passes.pass_text import split
+from tnconv.passes.pass_text import PRESETS, split
 
 Check = Callable[[Pass, Expression, Expression], None]
-
-# A pass that uncovers work for an earlier one is followed by it once more.
-DEFAULT = (
-    "drop_unit_indices | absorb_deltas | compose_patterns | window_sums | absorb_deltas | drop_unit_indices"
-    " | dense | downsample | unit_kernels | merge_indices"
-)
-PRESETS = {"default": DEFAULT, "none": ""}
 
 
 @dataclass(frozen=True)

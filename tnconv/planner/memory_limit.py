@@ -6,11 +6,11 @@ from fractions import Fraction
 
 from tnconv.errors import PlanError
 from tnconv.ir import Size, as_integer
+from tnconv.ir.quantities import BINARY, format_memory
 from tnconv.planner.plan import Plan
 
-_BINARY = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 _DECIMAL = {"kB": 10**3, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
-_UNITS = {unit.lower(): size for unit, size in (_BINARY | _DECIMAL).items()}
+_UNITS = {unit.lower(): size for unit, size in (BINARY | _DECIMAL).items()}
 
 
 def parse_memory(limit: int | str) -> int:
@@ -27,20 +27,12 @@ def parse_memory(limit: int | str) -> int:
         if found is None or size is None:
             raise PlanError(
                 f"memory_limit={limit!r} is not a number of bytes; give an integer, or a text such as '512MiB' or "
-                f"'1.5 GB', with a unit out of {', '.join((*_BINARY, *_DECIMAL))}"
+                f"'1.5 GB', with a unit out of {', '.join((*BINARY, *_DECIMAL))}"
             )
         count = int(Fraction(found[1]) * size)
     if count < 1:
         raise PlanError(f"memory_limit={limit!r} is {count} bytes; give at least 1")
     return count
-
-
-def format_memory(count: int) -> str:
-    """Bytes for people, rounded up, so that the text is enough as a limit: `1536` is `"1.5 KiB"`."""
-    unit, size = next((u, s) for u, s in reversed(_BINARY.items()) if count >= s or s == 1)
-    tenths = -(-count * 10 // size)
-    whole, rest = divmod(tenths, 10)
-    return f"{whole}.{rest} {unit}" if rest else f"{whole} {unit}"
 
 
 def program_peak(plan: Plan, workspace: Iterable[tuple[str, str, Size]]) -> Size:

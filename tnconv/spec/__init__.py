@@ -3,6 +3,7 @@
 from tnconv.spec.conv_spec import ConvSpec
 from tnconv.spec.conv_transpose_spec import ConvTransposeSpec
 from tnconv.spec.layer_spec import Layer
+from tnconv.spec.layer_text import parse_layer
 from tnconv.spec.linear_spec import LinearSpec
 from tnconv.spec.load import LayerSpec, as_spec, load_spec, spec_from_module
 from tnconv.spec.pool_spec import PoolSpec
@@ -18,5 +19,6 @@ __all__ = [
     "UnfoldSpec",
     "as_spec",
     "load_spec",
+    "parse_layer",
     "spec_from_module",
 ]

@@ -130,7 +130,7 @@ def _from_dict(content: object) -> LayerSpec:
     if layer is None:
         known = ", ".join(map(repr, _BY_KIND))
         raise SpecError(
-            f"kind is {shown(kind)}{meant(kind, _BY_KIND)} but only {known} are known; write one of these"
+            f"kind is {shown(kind)} but only {known} are known; write one of these{meant(kind, _BY_KIND)}"
         )
     _check_fields(layer, given)
     return layer(**given)

@@ -19,6 +19,7 @@ from tnconv.compiler.function import CompiledFunction
 from tnconv.compiler.source import Source
 from tnconv.errors import TnconvError
 from tnconv.ir import Expression
+from tnconv.ir.quantities import format_time
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -148,7 +149,7 @@ class Variants:
             _guards(variant),
             str(variant.leader.plan.tree).replace("'", ""),
             ", ".join(sorted(variant.leader.program.kernels)),
-            f"{min(times):.0f} to {max(times):.0f} us" if times else "",
+            f"{format_time(min(times) * 1e-6)} to {format_time(max(times) * 1e-6)}" if times else "",
         )
 
     def __str__(self) -> str:
