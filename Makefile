@@ -9,7 +9,7 @@ PEERS := $(VENV)/.peers
 DOCS := $(VENV)/.docs
 CHECKED := tnconv tests benchmarks examples
 
-.PHONY: help setup demo test suites fuzz distributed plugin pages docs lint format types bench bench-quick bench-compare bench-tensorised bench-models bench-sampled bench-any-size bench-prediction clean
+.PHONY: help setup demo test suites fuzz distributed plugin pages docs release-check lint format types bench bench-quick bench-compare bench-tensorised bench-models bench-sampled bench-any-size bench-prediction clean
 .DEFAULT_GOAL := help
 
 help: ## say what the targets do
@@ -56,6 +56,9 @@ docs: $(DOCS) ## build the documentation into site/; a warning is an error
 $(DOCS): $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input -c constraints.txt -e '.[docs]'
 	@touch $@
+
+release-check: ## build wheel and sdist, and run them in empty environments, with the newest and the least versions
+	PYTHON=$(PYTHON) .ci/release
 
 lint: $(STAMP) ## check style and formatting
 	$(BIN)/ruff check $(CHECKED)

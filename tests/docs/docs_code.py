@@ -24,6 +24,7 @@ OPTIONAL = (
     "curvlinops",
     "jax",
     "laplace",
+    "onnxruntime",
     "opacus",
     "sklearn",
 )  # what pages may need that `.[test]` does not install

@@ -55,6 +55,8 @@ def _scaled(value: float, units: tuple[tuple[str, float], ...]) -> str:
     """Three digits with the largest unit of which there is at least one."""
     for unit, step in units:
         text = _digits(value / step)
+        if unit == "h" and value >= 1000 * step:
+            return f"{format_number(value / step)} {unit}"
         if abs(float(text)) >= 1:
             return f"{text} {unit}".rstrip()
     unit, step = units[-1]
