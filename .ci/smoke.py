@@ -17,7 +17,9 @@ def check_values() -> None:
     y = conv(x)
     grad_output = torch.randn_like(y)
     (expected,) = torch.autograd.grad(y, conv.weight, grad_output)
-    torch.testing.assert_close(tnconv.compile(conv, "weight_vjp", input_size=(9, 9))(x, grad_output), expected)
+    torch.testing.assert_close(
+        tnconv.compile(conv, "weight_vjp", input_size=(9, 9))(x, grad_output), expected
+    )
     columns = nn.functional.unfold(x, 3, padding=1, stride=2)
     mean = columns.mean(-1)
     factor = tnconv.compile(conv, "kfac_reduce", input_size=(9, 9), verify="exact")(x)
@@ -27,13 +29,15 @@ def check_values() -> None:
 def check_the_rest() -> None:
     """Equations, layers, models, pictures."""
     x, w = torch.randn(2, 3, 8), torch.randn(4, 3, 3)
-    torch.testing.assert_close(tnconv.einsum("n c h+r-1, d c r -> n d h", x, w), nn.functional.conv1d(x, w, padding=1))
+    torch.testing.assert_close(
+        tnconv.einsum("n c h+r-1, d c r -> n d h", x, w), nn.functional.conv1d(x, w, padding=1)
+    )
     model = nn.Sequential(tnconv.nn.CPConv2d(3, 4, 3, rank=2), nn.Flatten(), nn.Linear(64, 5))
     images, labels = torch.randn(7, 3, 6, 6), torch.randint(5, (7,))
     assert tnconv.curvature.gradient_norms(model, nn.CrossEntropyLoss(), images, labels).shape == (7,)
-    function = tnconv.compile(tnconv.ConvSpec("C", "D", 3, ("H", "W"), padding=1), "kfac_expand", hints={"H": 8, "W": 8, "C": 3, "D": 4})
+    function = tnconv.compile(tnconv.ConvSpec("C", "D", 3, ("H", "W"), padding=1), "kfac_expand")
     assert function(torch.randn(2, 3, 8, 8)).shape == (1, 27, 27)
-    assert str(function.at(C=3, D=4, H=8, W=8).explain())
+    assert str(function.at(H=8, W=8).explain())
     with tempfile.TemporaryDirectory() as folder:
         fixed = tnconv.compile(tnconv.ConvSpec(3, 4, 3, 8), "ntk")
         fixed.draw(f"{folder}/network.svg")
@@ -51,7 +55,9 @@ def check_the_shell() -> None:
     for arguments in (["compile", layer, "--op", "kfac_reduce"], ["ops"], ["passes"], ["compile", "--help"]):
         made = subprocess.run([program, *arguments], check=True, capture_output=True, text=True).stdout
         assert made.strip()
-    wrong = subprocess.run([program, "compile", layer, "--op", "kfac_redcue"], check=False, capture_output=True, text=True)
+    wrong = subprocess.run(
+        [program, "compile", layer, "--op", "kfac_redcue"], check=False, capture_output=True, text=True
+    )
     assert wrong.returncode == 2 and "did you mean 'kfac_reduce'?" in " ".join(wrong.stderr.split())
 
 
