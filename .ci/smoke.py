@@ -1,4 +1,7 @@
-"""What an installed tnconv has to do: compile, compute, draw, report, and be called from a shell. Run outside of the repository."""
+"""What an installed tnconv has to do: compile, compute, draw, report, and be called from a shell.
+
+Run it outside of the repository, which would be found in place of what is installed.
+"""
 
 import subprocess
 import sys

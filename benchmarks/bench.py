@@ -148,7 +148,7 @@ def main(arguments: list[str] | None = None) -> int:
         results = merged(json.loads(RESULTS.read_text()), results)
     if (full or wanted.merge) and not wanted.json:
         save(results, RESULTS)
-        TABLE.write_text(report(results))
+        TABLE.write_text(report(json.loads(RESULTS.read_text())))  # of the digits that are kept
         plot(results, PICTURE)
     return 0 if len(rows) == len(todo) else 1
 

@@ -357,7 +357,8 @@ def main(argv: Sequence[str] | None = None) -> tuple[list[Row], list[Errors]]:
         Console().print(page, markup=False)
         return rows, found
     options.out.mkdir(parents=True, exist_ok=True)
-    whole = {"machine": machine, "rows": [asdict(r) for r in rows], "errors": [asdict(e) for e in found]}
+    whole = {"machine": machine, "batch": options.batch, "rows": [asdict(r) for r in rows]}
+    whole["errors"] = [asdict(e) for e in found]
     (options.out / "sampled.json").write_text(json.dumps(whole, indent=1), encoding="utf-8")
     (options.out / "SAMPLED.md").write_text(page + "\n", encoding="utf-8")
     return rows, found

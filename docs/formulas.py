@@ -1,7 +1,8 @@
 """Sets formulas as mathematics when the site is built: `Σ_n x[n,i] Π` in backticks becomes MathML.
 
-A hook of mkdocs, see mkdocs.yml. Browsers draw MathML themselves: no script and no other host is needed. A formula is inline
-code with a sum, a transposed matrix or the like in it; what pages and tables say stays plain text, which is read anywhere.
+A hook of mkdocs, see mkdocs.yml. Browsers draw MathML themselves: no script and no other host is needed. A formula is
+inline code with a sum, a transposed matrix or the like in it; what pages and tables say stays plain text, which is read
+anywhere.
 """
 
 import html
