@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import tnconv
-from benchmarks import cases, models, report, sampled, tensorised
+from benchmarks import cases, compare, models, report, sampled, tensorised
 from tests.docs.docs_code import DOCS
 from tnconv.backends.torch.numerics.gram import block_rows
 from tnconv.nn.tensorised import KINDS
@@ -82,6 +82,7 @@ SAID = {
         f"every convolution of ResNet-18 for {WORDS[len(cases.DEMO_OPERATIONS)]} operations",
     ],
     "tensorised.md": [f"`tnconv.nn` has {WORDS[len(KINDS)]} kinds of them, for 1 to 3 spatial dimensions"],
+    "howto/compare.md": [f"Rows above {compare.SLOWER} are measured twice more"],
     "concepts/kernels.md": [
         f"`block=rt.block_rows(N*V, 112, 48, 256)`: an eighth of the rows, from {block_rows(112, 112, 48, 256)} to "
         f"{block_rows(10**6, 112, 48, 256)}, once there are 112."

@@ -8,7 +8,9 @@ from tnconv.ir import evaluate, symbol
 from tnconv.ir.quantities import format_count, format_memory, format_number, format_time
 
 _PREFIXES = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15, "E": 1e18}
-_TIMES = {"h": 3600.0, "s": 1.0, "ms": 1e-3, "µs": 1e-6, "ns": 1e-9}
+_TIMES = {"h": 3600.0, "s": 1.0, "ms": 1e-3, "µs": 1e-6, "ns": 1e-9} | {
+    f"{p} h": 3600 * x for p, x in _PREFIXES.items() if p
+}
 
 
 @pytest.mark.parametrize(
