@@ -107,9 +107,16 @@ def page(name: str) -> Path:
     return ROOT / name if name == "README.md" else DOCS / name
 
 
+def _beside_its_fraction(line: str) -> str:
+    """A line without percentages that code in it gives as a fraction, `30%` beside `budget=0.3`: these are choices."""
+    code = " ".join(re.findall(r"`([^`]*)`", line))
+    return re.sub(r"\b(\d+)%", lambda p: "" if re.search(rf"\b{int(p[1]) / 100:g}\b", code) else p[0], line)
+
+
 def prose(page: Path) -> str:
     """A page without its code, links and years."""
     text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    text = "\n".join(map(_beside_its_fraction, text.splitlines()))
     return re.sub(r"`[^`]*`|\]\([^)]*\)|arXiv:? \d+\.\d+", "", text)
 
 
