@@ -107,7 +107,8 @@ def test_what_is_not_a_pass_is_refused(tmp_path, monkeypatch):
 
 def test_unknown_groups_and_names():
     with pytest.raises(
-        PluginError, match=r"no plug-in group 'tnconv.colours'; the groups are tnconv\.passes, "
+        PluginError,
+        match=r"no plug-in group 'tnconv.colours' \(did you mean 'tnconv.planners'\?\); the groups are tnconv\.passes, ",
     ):
         plugins.load("tnconv.colours")
     with pytest.raises(PluginError, match=r"group tnconv\.passes has no 'nothing'; it has absorb_deltas, "):

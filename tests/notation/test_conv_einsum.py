@@ -459,7 +459,7 @@ def test_a_parse_error_points_at_the_character(text, place, message):
             "i,i->i|i",
             [(2,), (2,)],
             {"mode": "pod"},
-            "mode='pod' of 'i' is not known; use full, same, valid, circular, pad",
+            r"mode='pod' of 'i' is not known \(did you mean 'pad'\?\); use full, same, valid, circular, pad",
         ),
         ("i,i->i|i", [(2,), (2,)], {"mode": None}, "mode=None of 'i' is not known"),
         (
@@ -523,7 +523,7 @@ def test_a_parse_error_points_at_the_character(text, place, message):
             "i,i->i|i",
             [(2,), (2,)],
             {"passess": "none"},
-            "option 'passess' is not known; use mode, stride, padding",
+            r"option 'passess' is not known \(did you mean 'passes'\?\); use mode, stride, padding",
         ),
     ],
 )

@@ -732,7 +732,7 @@ def test_the_examples_of_the_list_of_faults() -> None:
         ArgumentError, match=r"'x2' is torch.float64|operand x2 is torch.float64 on cpu but x1 is"
     ):
         tnconv.einsum("i j, j k -> i k", a[:0], b.double())
-    with pytest.raises(ArgumentError, match="option 'mod' is not known; use mode"):
+    with pytest.raises(ArgumentError, match=r"option 'mod' is not known \(did you mean 'mode'\?\); use mode"):
         tnconv.conv_einsum("ij,jk->ik", a[:0], b, mod=2)
     with pytest.raises(ArgumentError, match="size 0 is not between 1 and 2"):
         tnconv.einsum_expression("i j -> j i", (0, 3))

@@ -329,7 +329,10 @@ def test_kfc_is_an_alias() -> None:
 
 
 def test_unknown_convention() -> None:
-    with pytest.raises(OperationError, match="convention 'kfra' is not known; the conventions are kfac, kfc"):
+    with pytest.raises(
+        OperationError,
+        match=r"convention 'kfra' is not known \(did you mean 'kfac'\?\); the conventions are kfac, kfc",
+    ):
         tnconv.compile(HAZARDS["pointwise"], "kfac_expand", convention="kfra")
 
 

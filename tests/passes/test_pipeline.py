@@ -75,9 +75,15 @@ def test_presets_and_lists():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("denes", "there is no pass 'denes'; the passes are absorb_deltas, arrange, "),
+        (
+            "denes",
+            r"there is no pass 'denes' \(did you mean 'dense'\?\); the passes are absorb_deltas, arrange, ",
+        ),
         ("dense{x=1}", "pass 'dense' has no option 'x'; it has none"),
-        ("batch{indx=v}", "pass 'batch' has no option 'indx'; it has index, over, size"),
+        (
+            "batch{indx=v}",
+            r"pass 'batch' has no option 'indx' \(did you mean 'index'\?\); it has index, over, size",
+        ),
         ("batch", "pass 'batch' needs option 'index'; write batch{index=VALUE}"),
         ("batch{index}", "option 'index' of pass 'batch' has no value; write index=VALUE"),
         ("batch{index=a, index=b}", "pass 'batch' has option 'index' twice"),
