@@ -34,7 +34,7 @@ suites: $(STAMP) ## run PyTorch's own tables of operators and modules, with tnco
 fuzz: $(STAMP) ## compile and check 10,000 random (layer, operation, options), about 40 minutes; `make fuzz ARGS="--seed 1"`
 	$(BIN)/python -m tests.fuzz $(ARGS)
 
-distributed: $(STAMP) ## all operations by all indices in two and four processes (20 minutes); `make distributed ARGS="--step 5"` a part
+distributed: $(STAMP) ## all operations by all indices in two and four processes, and jobs that are killed (1 hour); `make distributed ARGS="--step 5"` a part
 	$(BIN)/python -m tests.distributed $(ARGS)
 
 plugin: $(STAMP) ## install examples/plugin into a folder of its own, as a distribution, and run its tests there

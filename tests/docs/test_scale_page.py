@@ -67,6 +67,6 @@ def test_the_circuit():
     gates = scale.circuit(8)
     assert len({leg.split("_")[0] for gate in gates for leg in gate}) <= 53
     assert max(len(gate) for gate in gates) == 4
-    tree = scale.sliced_tree(4, 2**6, 2)
-    assert tree.contraction_width() <= 6
+    tree = scale.sliced_tree(2, 2**4, 1)
+    assert tree.contraction_width() <= 4
     assert scale.seconds_of_slice(tree, scale.profile_of("cpu")) > 0
