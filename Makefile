@@ -9,7 +9,7 @@ PEERS := $(VENV)/.peers
 DOCS := $(VENV)/.docs
 CHECKED := tnconv tests benchmarks examples
 
-.PHONY: help setup demo test suites fuzz distributed plugin pages docs release-check lint format types bench bench-quick bench-compare bench-tensorised bench-models bench-sampled bench-any-size bench-prediction clean
+.PHONY: help setup demo test suites fuzz distributed plugin pages docs release-check lint format types bench bench-quick bench-compare bench-tensorised bench-models bench-sampled bench-large bench-any-size bench-prediction clean
 .DEFAULT_GOAL := help
 
 help: ## say what the targets do
@@ -92,6 +92,9 @@ bench-tensorised: $(PEERS) ## the same for factorised convolutions, beside the d
 
 bench-sampled: $(STAMP) ## time and error of sampled weight gradients, beside other ways of sampling (1 minute)
 	$(BIN)/python -m benchmarks.sampled --out benchmarks $(ARGS)
+
+bench-large: $(STAMP) ## networks of 50 to 5,000 tensors: planning beside cotengra alone, contraction, exact errors (5 minutes)
+	$(BIN)/python -m benchmarks.large --out benchmarks $(ARGS)
 
 bench-any-size: $(STAMP) ## one function over 200 image sizes: first use, later calls, what is kept (2 minutes)
 	$(BIN)/python -m benchmarks.any_size --every 9 $(ARGS)

@@ -24,7 +24,8 @@ MANY = 48  # leaves above which a network is swept through, and the exact progra
 _TRIALS = 32
 _LOOKS = 16_000  # tensors that all greedy trees together may have, above two of them
 _FEW, _DIFFUSIONS = 8, 400
-_SHARE = 0.8  # of the time for the search; the rest improves what is found
+_MORE = 1000  # rounds of random pieces while there is time
+_SHARE = 0.7  # of the time for the search; the rest improves what is found
 _UNLIMITED = 1 << 30
 _ROUNDS = 4
 
@@ -53,11 +54,28 @@ def large_trees(models: Sequence[Model], search: Search | None) -> list[Nested]:
         quick = [_greedy(model, graph) for graph in graphs] + quick
     found.append([*quick, left_to_right(model)])
     if model.count_leaves > MANY and not (model.masks or _is_blind(model)):
-        best = [_refined(model, graphs[0], trees, end) for trees in found]
+        wider = () if search is None else _wider(search)
+        best = [_refined(model, graphs[0], trees, end, wider) for trees in found]
         return [min(best, key=lambda tree: price(each, tree)) for each in models]
     return [
         min((_improved(each, trees, end) for trees in found), key=lambda tree: price(each, tree))
         for each in models
+    ]
+
+
+def _wider(search: Search) -> list[dict[str, Any]]:
+    """Pieces of other shapes, and larger ones, a few at a time: as many as there is time for."""
+    if search.seconds is None:
+        return []
+    return [
+        {
+            "subtree_search": "random",
+            "select": "random",
+            "subtree_size": 9 + n % 2,
+            "maxiter": 32,
+            "seed": search.seed + n,
+        }
+        for n in range(_MORE)
     ]
 
 
@@ -80,22 +98,36 @@ def _improved(model: Model, proposals: Sequence[Nested], end: float) -> Nested:
     return tree
 
 
-def _refined(model: Model, graph: Graph, proposals: Sequence[Nested], end: float) -> Nested:
-    """The same by cotengra, which is quicker and knows all prices of networks without relations."""
+def _refined(
+    model: Model, graph: Graph, proposals: Sequence[Nested], end: float, wider: Sequence[Mapping[str, Any]]
+) -> Nested:
+    """The same by cotengra, which is quicker and knows all prices of networks without relations.
+
+    Args:
+        model: prices.
+        graph: the network.
+        proposals: trees.
+        end: when to stop.
+        wider: options of cotengra for further rounds, where one has found nothing better.
+    """
     import cotengra  # noqa: PLC0415 - 0.03 s that a layer never needs
 
     tree = min(proposals, key=lambda t: price(model, t))
     made = cotengra.ContractionTree.from_path(*graph, ssa_path=_path(tree, model.count_leaves))
-    least = price(model, tree)
-    for _ in range(_ROUNDS):
-        if perf_counter() > end:
-            break
-        made.subtree_reconfigure_(minimize=_minimize(model))
+    least, rounds = price(model, tree), iter(wider)
+    options: Mapping[str, Any] = {}
+    while perf_counter() < end:
+        made.subtree_reconfigure_(minimize=_minimize(model), **options)
+        made.already_optimized.clear()
         better = _tree_of_path(made.get_ssa_path(), model.count_leaves, model.count_leaves)
-        before, least = least, min(least, cost := price(model, better))
-        if cost >= before:
-            break
-        tree = better
+        cost = price(model, better)
+        if cost < least:
+            tree, least = better, cost
+        else:
+            found = next(rounds, None)
+            if found is None:
+                break
+            options = found
     return tree
 
 
