@@ -167,7 +167,12 @@ def report(results: dict[str, Any]) -> str:
     rows = [Row(**row) for row in results["rows"]]
     head = ["network", "tensors", "patterns", "planning, s", "log2 multiplications", "cotengra alone"]
     head += ["log2 size", "cotengra alone", "compiling, s", "contraction, s", "error"]
-    lines = ["# Large networks", "", __doc__.split("\n\n")[2].replace("\n", " "), ""]
+    lines = [
+        "# Large networks",
+        "",
+        __doc__.split("\n\n")[2].replace("\n", " ").removesuffix(" Writes LARGE.md and large.json. "),
+        "",
+    ]
     lines += [f"Searches of {results['seconds']:g} s. The machine was shared with other work.", ""]
     lines += [f"- {key}: {value}" for key, value in results["machine"].items()]
     lines += [
@@ -206,21 +211,22 @@ def main(arguments: list[str] | None = None) -> int:
     torch.set_num_threads(1)
     console = Console(width=160)
     rows = []
-    for name, make in (PLAIN | PATTERNS).items():
+    for name, make in (PLAIN | PATTERNS | HUGE).items():
         if wanted.network in name:
             rows.append(measure(name, make(), wanted.seconds))
             console.print(rows[-1], highlight=False)
-    results = {
-        "machine": describe("cpu", torch.float64),
-        "seconds": wanted.seconds,
-        "rows": [*map(asdict, rows)],
-    }
+            if wanted.out is not None:
+                save(wanted.out, wanted.seconds, rows)
     for each in summary(rows):
         console.print(each)
-    if wanted.out is not None:
-        (wanted.out / "large.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-        (wanted.out / "LARGE.md").write_text(report(results), encoding="utf-8")
     return 0
+
+
+def save(folder: Path, seconds: float, rows: Sequence[Row]) -> None:
+    """Write what was measured so far."""
+    results = {"machine": describe("cpu", torch.float64), "seconds": seconds, "rows": [*map(asdict, rows)]}
+    (folder / "large.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    (folder / "LARGE.md").write_text(report(results), encoding="utf-8")
 
 
 if __name__ == "__main__":

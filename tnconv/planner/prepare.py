@@ -79,6 +79,7 @@ class Preparation:
                 leaf.axes = tuple(axis.substitute(exchange) for axis in leaf.axes)
         finish = [*self._place_selects(), *self._place_wraps()]
         self.relations += [wrap.relation for wrap in self.wraps]
+        place = {leaf.name: number for number, leaf in enumerate(self.leaves)}
         return Prepared(
             self.variables,
             self.extents,
@@ -87,7 +88,7 @@ class Preparation:
             self.output,
             finish,
             axes,
-            tuple(map(self.network.ordered.tensors.index, self.network.tensors)),
+            tuple(place[tensor.name] for tensor in self.network.tensors),
             self._multiplicity(finish),
         )
 
