@@ -1,6 +1,5 @@
 """Average pooling, as `torch.nn.functional.avg_pool2d`, for any number of dimensions."""
 
-import functools
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -164,10 +163,9 @@ def _shares(spec: PoolSpec, counted: bool, dtype: torch.dtype, device: torch.dev
     sizes = zip(
         spec.input_sizes, spec.kernel_sizes, spec.strides, spec.paddings, spec.output_sizes, strict=True
     )
-    axes = []
+    found = torch.ones((), dtype=torch.int64, device=device)
     for size, kernel, stride, (left, right), outputs in sizes:
         low, high = (0, size + left + right) if counted else (left, left + size)
-        cells = [min(o * stride + kernel, high) - max(o * stride, low) for o in range(outputs)]
-        axes.append(torch.tensor([kernel / count for count in cells], dtype=torch.float64))
-    grid = functools.reduce(lambda found, axis: found[..., None] * axis, axes)
-    return grid.to(dtype=dtype, device=device)
+        first = stride * torch.arange(outputs, device=device)  # made there: a copy from the host would wait
+        found = found[..., None] * ((first + kernel).clamp(max=high) - first.clamp(min=low))
+    return (math.prod(spec.kernel_sizes) / found.double()).to(dtype)

@@ -1,19 +1,21 @@
 """Functions that keep what depends on constant arguments alone, such as a weight that is a product of factors.
 
-What is kept is used as long as the arguments have the values that it was made of: they are compared, cell by cell,
-with a copy. That is exact whoever changed them and how, and takes one pass over factors, which are small.
+What is kept is used as long as the arguments have the values that it was made of. On a CPU they are compared, cell by
+cell, with a copy. That is exact whoever changed them and how, and takes one pass over factors, which are small. On
+other devices that would wait for the device: there, places in memory and PyTorch's counts of writes are compared.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from copy import copy
 
 import torch
 from torch import Tensor
 
 from tnconv.backends.backend import COMPONENTWISE, Choice, Program
-from tnconv.backends.torch.context import are_plain, aside
+from tnconv.backends.torch.context import are_plain, aside, is_captured
 from tnconv.backends.torch.lower import table_of
 from tnconv.backends.torch.lowering import Lowering
+from tnconv.backends.torch.numerics.huge_pages import HOST
 from tnconv.backends.torch.profile import Profile
 from tnconv.ir import evaluate, product
 from tnconv.planner.plan import Plan
@@ -48,7 +50,7 @@ class KeptProgram:
         self.head, self.body = lowering.in_two_parts(constant)
         self.arguments = tuple(plan.arguments)
         self._places = [self.arguments.index(name) for name in self.head.arguments]
-        self._kept: tuple[list[Tensor], list[Tensor]] | None = None
+        self._kept: tuple[ByCells | ByWrites, list[Tensor]] | None = None
         cells = sum(evaluate(product(plan.arguments[name]), hints) for name in self.head.arguments)
         self._compared = table.profile.copying(table.profile.compared * cells)
 
@@ -77,22 +79,61 @@ class KeptProgram:
         """The value."""
         constants = [tensors[place] for place in self._places]
         kept = self._kept
-        if kept is None or not all(map(_same, kept[0], constants)):
+        if kept is None or not kept[0].holds(constants):
             kept = self._kept = self._made(constants)
         return self.body.function(*tensors, *kept[1])
 
-    def _made(self, constants: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """The constants, and what is made of them, for calls in any context."""
+    def _made(self, constants: list[Tensor]) -> "tuple[ByCells | ByWrites, list[Tensor]]":
+        """What the constants were, and what is made of them, for calls in any context."""
         with aside():
-            copies = [tensor.detach().clone() for tensor in constants]
-            made = self.head.function(*copies)
+            there = all(tensor.device.type in HOST for tensor in constants)
+            was = ByCells(constants) if there else ByWrites(constants)
+            made = self.head.function(*was.tensors)
             parts = list(made) if isinstance(made, tuple) else [made]
-            return copies, [part.contiguous() for part in parts]  # laid out as the calls like it, once
+            return was, [part.contiguous() for part in parts]  # laid out as the calls like it, once
 
 
-def _same(a: Tensor, b: Tensor) -> bool:
+class ByCells:
+    """The values of tensors, in copies."""
+
+    def __init__(self, tensors: Sequence[Tensor]) -> None:
+        self.tensors = [tensor.detach().clone() for tensor in tensors]
+
+    def holds(self, tensors: Sequence[Tensor]) -> bool:
+        """Whether tensors have these values."""
+        return all(map(_equal, self.tensors, tensors))
+
+
+class ByWrites:
+    """Tensors as they lie in memory, and how often each was written into: no cell is read.
+
+    The tensors stay alive, so that no other takes their place. What PyTorch does not count is not seen: writing through
+    `.data`, and what the replay of a CUDA graph writes. A tensor of `torch.inference_mode` has no count, and is taken
+    to have changed. What another stream makes may not be there yet, so that it is made anew on each.
+    """
+
+    def __init__(self, tensors: Sequence[Tensor]) -> None:
+        self.tensors = [tensor.detach() for tensor in tensors]
+        self._states = [_state(tensor) for tensor in tensors]
+
+    def holds(self, tensors: Sequence[Tensor]) -> bool:
+        """Whether tensors are these, and nobody has written into them."""
+        return None not in self._states and [_state(tensor) for tensor in tensors] == self._states
+
+
+def _equal(a: Tensor, b: Tensor) -> bool:
     alike = a.dtype == b.dtype and a.device == b.device and a.shape == b.shape
     return alike and torch.equal(a, b)
+
+
+def _state(tensor: Tensor) -> tuple[object, ...] | None:
+    """What tells the cells of a tensor from others, without reading one; None of one whose writes are not counted."""
+    if tensor.is_inference():
+        return None
+    device = tensor.device
+    stream = torch.cuda.current_stream(device).stream_id if tensor.is_cuda else None
+    lies = (tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype, device)
+    return *lies, tensor._version, tensor.is_conj(), tensor.is_neg(), stream
 
 
 class WithConstants:
@@ -113,6 +154,6 @@ class WithConstants:
     def __call__(self, *tensors: Tensor) -> Tensor:
         """The value."""
         recorded = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
-        if recorded or not are_plain(tensors):
+        if recorded or not are_plain(tensors) or any(is_captured(tensor.device) for tensor in tensors):
             return self.program.function(*tensors)
         return self.kept.function(*tensors)

@@ -40,6 +40,11 @@ def is_traced() -> bool:
     return _trace() is not None
 
 
+def is_captured(device: torch.device) -> bool:
+    """Whether a CUDA graph records what a device does: nothing may wait for it, or be kept for calls outside."""
+    return device.type == "cuda" and torch.cuda.is_current_stream_capturing()
+
+
 def are_plain(tensors: Sequence[Tensor]) -> bool:
     """Whether tensors have cells, and nothing is done to them but what is written: no transform, mode or tangent."""
     if is_watched() or not all(type(tensor) in _PLAIN and not tensor.is_meta for tensor in tensors):

@@ -1,7 +1,8 @@
 """Thin 0/1 matrices that window sums are products with: made once for each geometry, and kept.
 
 What is kept is real, whatever is on when it is made. A dispatch mode, such as that of `torch.export`, is given it as
-the constant that it is; `torch.compile` traces how it is made.
+the constant that it is; `torch.compile` traces how it is made. A CUDA graph keeps no memory that is not its own, and
+nothing is copied to the device while one is recorded: it makes the matrix there, at each replay.
 """
 
 from functools import lru_cache
@@ -10,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tnconv.backends.torch.context import aside, under_mode
+from tnconv.backends.torch.context import aside, is_captured, under_mode
 
 Terms = tuple[tuple[int, int], ...]
 _KEPT = 512  # matrices
@@ -52,8 +53,8 @@ def strips(
 def _found(
     axes: tuple[tuple[int, Terms, Terms, int], ...], dtype: torch.dtype, device: torch.device
 ) -> Tensor:
-    if torch.compiler.is_dynamo_compiling():
-        return _made(axes, dtype, device)
+    if torch.compiler.is_dynamo_compiling() or is_captured(device):
+        return _made(axes, dtype, device, device if device.type == "cuda" else _HOST)
     if not under_mode():
         return _kept(axes, dtype, device)
     lifted: Tensor = _constant(_kept(axes, dtype, _HOST))  # a mode may stand for a device that is not there
@@ -65,31 +66,36 @@ def _kept(
     axes: tuple[tuple[int, Terms, Terms, int], ...], dtype: torch.dtype, device: torch.device
 ) -> Tensor:
     with aside():
-        return _made(axes, dtype, device)
+        return _made(axes, dtype, device, _HOST)
 
 
 def _made(
-    axes: tuple[tuple[int, Terms, Terms, int], ...], dtype: torch.dtype, device: torch.device
+    axes: tuple[tuple[int, Terms, Terms, int], ...],
+    dtype: torch.dtype,
+    device: torch.device,
+    where: torch.device,
 ) -> Tensor:
-    first, *others = [_counts(*axis).to(dtype=dtype, device=device) for axis in axes]
+    """Counted in integers on one device, and copied to another when it is complete: all streams find it there."""
+    first, *others = [_counts(*axis, where) for axis in axes]
     for other in others:
         first = torch.kron(first, other)
-    return first
+    return first.to(dtype=dtype, device=device)
 
 
-def _counts(size: int, kept: Terms, summed: Terms, offset: int) -> Tensor:
-    columns = _sums(kept)
-    cells = columns[:, None] + _sums(summed)[None, :] + offset
-    column = torch.arange(len(columns), device=_HOST)[:, None].expand_as(cells)
+def _counts(size: int, kept: Terms, summed: Terms, offset: int, where: torch.device) -> Tensor:
+    columns = _sums(kept, where)
+    cells = columns[:, None] + _sums(summed, where)[None, :] + offset
+    column = torch.arange(len(columns), device=where)[:, None]
     inside = ((cells >= 0) & (cells < size)).to(torch.int64)
-    counts = torch.zeros(size, len(columns), dtype=torch.int64, device=_HOST)
-    counts.index_put_((cells.clamp(0, size - 1), column), inside, accumulate=True)
-    return counts
+    places = cells.clamp(0, size - 1) * len(columns) + column
+    counts = torch.zeros(size * len(columns), dtype=torch.int64, device=where)
+    counts.scatter_add_(0, places.flatten(), inside.flatten())
+    return counts.view(size, len(columns))
 
 
-def _sums(terms: Terms) -> Tensor:
+def _sums(terms: Terms, where: torch.device) -> Tensor:
     """All values of `Σ coefficient·x`, row-major."""
-    values = torch.zeros(1, dtype=torch.int64, device=_HOST)
+    values = torch.zeros(1, dtype=torch.int64, device=where)
     for coefficient, size in terms:
-        values = (values[:, None] + coefficient * torch.arange(size, device=_HOST)[None, :]).flatten()
+        values = (values[:, None] + coefficient * torch.arange(size, device=where)[None, :]).flatten()
     return values
