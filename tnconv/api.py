@@ -83,8 +83,8 @@ def compile(
         frozen: names of the arguments that need none in training; all others do, inputs too.
         constant: names of the arguments that seldom change, such as weights at inference. What depends on them alone is
             kept, with a copy of them that they are compared with in every call, and is free when a plan is chosen.
-            Where gradients are asked for all is computed. On a GPU addresses and PyTorch's counts of writes are compared,
-            so that nothing waits: writing through `.data` is not seen there.
+            Where gradients are asked for all is computed. On a GPU addresses and counts of writes are compared, so that
+            nothing waits: what is written through `.data` is not seen there.
         dtype: in which all is computed, and of the result. If left out it is that of the arguments, which may be
             several but for `"forward"`: they are promoted as torch does. Kronecker factors are computed in float32
             at least, as they sum over a whole batch. Under `torch.autocast` products are computed in its dtype,
