@@ -17,8 +17,11 @@ from tnconv.backends.backend import ACCURACIES
 from tnconv.backends.torch.kernels.kernel import Kernel
 from tnconv.backends.torch.kernels.kernel_table import kernel_table
 from tnconv.backends.torch.lower import lower_with
+from tnconv.backends.torch.profile import Profile
 from tnconv.errors import OperationError, TnconvError
 from tnconv.ir import Pattern, Sum
+from tnconv.planner import fast_plans
+from tnconv.planner.decompose import streamed_squares
 from tnconv.testing import random_arguments
 
 ONE = {"batch_size": 2}
@@ -53,6 +56,13 @@ def networks():
         for op in SAMPLED:
             function = tnconv.compile(layer, op, sample={"space": 0.5})
             yield function.network, function.plan
+    for layer in LAYERS[:4]:
+        network = tnconv.compile(layer, "gradient_norm").network
+        merged = next(
+            (made for plan in fast_plans(network) if (made := streamed_squares.rewrite(plan))), None
+        )
+        if merged is not None:
+            yield network, merged
 
 
 @cache
@@ -65,7 +75,7 @@ def programs(name):
     """Programs in which a kernel computes at least one step, with their networks."""
     table, found = {name: kernel_table()[name], LAST: kernel_table()[LAST]}, []
     for network, plan in cases()[:: 5 if name == LAST else 1]:
-        program = lower_with(plan, table, {}, prefer=[table[name].name])
+        program = lower_with(plan, table, {}, prefer=[table[name].name], profile=Profile(streamed=1))
         if any(choice.kernel == table[name].name for choice in program.choices):
             found.append((network, program))
     return found

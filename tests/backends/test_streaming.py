@@ -19,7 +19,7 @@ from tnconv.planner.decompose import streamed_squares
 from tnconv.testing import conv_specs
 
 # What is small is worth streaming, and calls of its own.
-FREE_CALLS = Profile(call=1e-3, streamed=1, gradient_work=1, gradients_large=1, slice_cells=1)
+FREE_CALLS = Profile(call=1e-3, streamed=1, gradient_work=1, gradients_large=1, slice_cells=1, sum=100)
 KERNELS = ("matmul", "window_matmul", "streamed_squares", "gather_scatter")
 
 
