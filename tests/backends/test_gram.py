@@ -359,13 +359,18 @@ def test_window_sums_are_products_with_the_strip(data: st.DataObject) -> None:
     x = torch.randn(3, size, 2, dtype=torch.float64)
     strip = runtime.strip(size, kept, summed, offset, x.dtype, x.device)
     want = torch.einsum("bia,ik->bka", x, strip)
-    for least in (0, 1 << 18):
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(reductions, "_LEAST_CELLS", least)
-            patch.setattr(reductions, "_LEAST_SHARED", 1)
-            torch.testing.assert_close(runtime.window_sums(x, kept, summed, offset), want)
-    low, high = reductions._shared(size, kept, summed, offset)
+    low, high = reductions.shared(size, kept, summed, offset)
     assert (strip[low:high] == 1).all()
+    for shared in (None, (low, high)) if low < high else (None,):
+        torch.testing.assert_close(runtime.window_sums(x, kept, summed, offset, shared=shared), want)
+
+
+def test_cells_that_all_windows_have_are_summed_once_where_they_are_many() -> None:
+    """Decided when the program is written, and told there."""
+    spec = tnconv.ConvSpec(24, 24, 3, (64, 64), padding=1, groups=24)
+    for batch, told in ((32, True), (1, False)):
+        source = tnconv.compile(spec, "kfac_reduce", hints={"N": batch}).source
+        assert ("shared=(1, 63)" in source) is told
 
 
 def test_strips_of_two_axes() -> None:
