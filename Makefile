@@ -9,7 +9,7 @@ PEERS := $(VENV)/.peers
 DOCS := $(VENV)/.docs
 CHECKED := tnconv tests benchmarks examples
 
-.PHONY: help setup demo test suites fuzz distributed plugin pages docs release-check lint format types bench bench-quick bench-compare bench-tensorised bench-models bench-sampled bench-large bench-any-size bench-prediction clean
+.PHONY: help setup demo test suites fuzz distributed plugin pages docs release-check lint format types bench bench-quick bench-compare bench-tensorised bench-models bench-sampled bench-large bench-any-size bench-prediction gpu clean
 .DEFAULT_GOAL := help
 
 help: ## say what the targets do
@@ -101,6 +101,9 @@ bench-any-size: $(STAMP) ## one function over 200 image sizes: first use, later 
 
 bench-prediction: $(STAMP) ## predicted against measured times of each row's programs, on one thread (3 minutes)
 	$(BIN)/python -m benchmarks.prediction --every 6 $(ARGS)
+
+gpu: ## on a machine with CUDA, PyTorch and no network: values, calibration, benchmark (8 minutes); `make gpu ARGS="--wheels FOLDER"`
+	$(PYTHON) -m benchmarks.gpu $(ARGS)
 
 clean: ## remove everything that the other targets made
 	rm -rf $(VENV) build dist site *.egg-info examples/plugin/build examples/plugin/src/*.egg-info .hypothesis .mypy_cache .ruff_cache .pytest_cache

@@ -8,8 +8,9 @@ import argparse
 import json
 import sys
 import time
+from math import inf
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
@@ -74,10 +75,21 @@ def chosen(wanted: argparse.Namespace) -> list[tuple[Case, str]]:
     return [(case, op) for op in ops for case in cases]
 
 
+class Measured(NamedTuple):
+    """Rows, those that failed, and those that there was no time for."""
+
+    rows: list[dict[str, Any]]
+    failed: list[tuple[Case, str]]
+    left: list[tuple[Case, str]]
+
+
 def measured(
-    todo: list[tuple[Case, str]], bench: Bench, console: Console, show: bool
-) -> list[dict[str, Any]]:
-    """The rows, with a progress bar, each printed if wanted; a failing row is reported and left out."""
+    todo: list[tuple[Case, str]], bench: Bench, console: Console, show: bool, until: float = inf
+) -> Measured:
+    """The rows, with a progress bar, each printed if wanted; a failing row is reported and left out.
+
+    None is begun once `time.perf_counter()` is past `until`.
+    """
     columns = (
         progress.TextColumn("{task.description:44}"),
         progress.BarColumn(),
@@ -85,21 +97,25 @@ def measured(
         progress.TimeElapsedColumn(),
         progress.TimeRemainingColumn(),
     )
-    rows = []
+    found = Measured([], [], [])
     with progress.Progress(*columns, console=console) as bar:
         task = bar.add_task("", total=len(todo))
-        for case, op in todo:
+        for number, (case, op) in enumerate(todo):
+            if time.perf_counter() > until:
+                found.left.extend(todo[number:])
+                break
             bar.update(task, description=f"{op} {case.name}"[:44])
             try:
-                rows.append(bench.row(case, op))
+                found.rows.append(bench.row(case, op))
                 if show:
-                    bar.console.print(line(rows[-1]), highlight=False, markup=False, soft_wrap=True)
+                    bar.console.print(line(found.rows[-1]), highlight=False, markup=False, soft_wrap=True)
             except Exception as error:  # one layer that fails must not end the run
+                found.failed.append((case, op))
                 bar.console.print(
                     f"[red]{case.set} {case.name} {op}: {type(error).__name__}: {str(error)[:300]}"
                 )
             bar.advance(task)
-    return rows
+    return found
 
 
 def prepared(wanted: argparse.Namespace, names: list[str]) -> Bench:
@@ -133,7 +149,7 @@ def main(arguments: list[str] | None = None) -> int:
     every = len(todo) == sum(map(len, SETS.values())) * len(OPERATIONS)
     full = every and (wanted.device, wanted.dtype) == ("cpu", "float32")
     start = time.perf_counter()
-    rows = measured(todo, bench, console, show=not full or not console.is_terminal)
+    rows = measured(todo, bench, console, show=not full or not console.is_terminal).rows
     results = {
         "machine": machine.describe(wanted.device, bench.dtype) | {"rates": bench.rates},
         "rounds": wanted.rounds,

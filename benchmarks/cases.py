@@ -110,7 +110,7 @@ class Case:
 
     def tensors(self, batch: int, dtype: torch.dtype, device: str = "cpu") -> dict[str, torch.Tensor]:
         """Random arguments of all operations, by name."""
-        generator = torch.Generator().manual_seed(0)
+        generator = torch.Generator(device).manual_seed(0)
         shapes = {
             "x": (batch, self.in_channels, *self.input_size),
             "weight": (self.out_channels, self.in_channels // self.groups, *self.kernel_size),
@@ -118,7 +118,7 @@ class Case:
             "z": (ROWS, batch, self.out_channels, *self.output_size),
         }
         return {
-            name: torch.randn(shape, dtype=dtype, generator=generator).to(device)
+            name: torch.randn(shape, dtype=dtype, device=device, generator=generator)
             for name, shape in shapes.items()
         }
 

@@ -80,7 +80,7 @@ class Bench:
         hints = {"N": batch} | ({"V": ROWS} if op.startswith("ggn") else {})
         COMPILED.clear()
         start = time.perf_counter()
-        function = tnconv.compile(case.spec, op, hints=hints)
+        function = tnconv.compile(case.spec, op, hints=hints, device=self.device)
         return function, time.perf_counter() - start
 
     def _checked(

@@ -51,19 +51,26 @@ def report(results: dict[str, Any]) -> str:
     return "\n".join(
         [
             *_head(results),
-            *_in_short(rows),
-            *_compile_and_call(results),
-            *_memory(rows),
-            "",
-            "## Where tnconv is slowest against the strongest eager peer",
-            "",
-            *_table(worst(rows), operation=True),
+            *overview(rows, _compile_and_call(results)),
             "",
             "## Every layer",
             *(part for op in OPERATIONS for part in _section(rows, op)),
             "",
         ]
     )
+
+
+def overview(rows: Sequence[Row], between: Iterable[str] = ()) -> list[str]:
+    """Rows in short, lines of one's own behind that, memory, and the rows where tnconv loses most."""
+    return [
+        *_in_short(rows),
+        *between,
+        *_memory(rows),
+        "",
+        "## Where tnconv is slowest against the strongest eager peer",
+        "",
+        *_table(worst(rows), operation=True),
+    ]
 
 
 def _head(results: dict[str, Any]) -> list[str]:
