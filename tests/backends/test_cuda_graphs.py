@@ -25,6 +25,9 @@ WAITING = {
     "masked_select",
     "_unique2",
     "lift_fresh",
+    "bincount",
+    "repeat_interleave",
+    "one_hot",
 }
 CP = ("n c h+r-1 w+s-1, c k, r k, s k, d k -> n d h w", (2, 4, 8, 8), (4, 30), (3, 30), (3, 30), (5, 30))
 HOST, META = torch.device("cpu"), torch.device("meta")
