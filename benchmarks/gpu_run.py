@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from rich.progress import track
 import tnconv
 from benchmarks import gpu_speed, machine
 from benchmarks.cases import Case
-from benchmarks.gpu_values import GRAPH, Check, Subject, checks, kernel_names, subjects
+from benchmarks.gpu_values import CHOSEN, GRAPH, Check, Subject, checks, kernel_names, subjects
 from benchmarks.report import overview
 from benchmarks.results import save
 from tnconv.backends.torch import profile
@@ -73,7 +74,11 @@ def values(wanted: argparse.Namespace, console: Console, until: float) -> tuple[
         for number, subject in enumerate(track(todo, "values", console=console)):
             if time.perf_counter() > until:
                 return found, todo[number:]
-            found += checks(subject, wanted.device, [torch.float64, torch.float32, *half])
+            try:
+                found += checks(subject, wanted.device, [torch.float64, torch.float32, *half])
+            except Exception as error:  # one that cannot be compiled must not end the run
+                message = f"{type(error).__name__}: {str(error)[:300]}"
+                found.append(Check(str(subject), "float64", CHOSEN, (), 0.0, None, message))
     return found, []
 
 
@@ -118,37 +123,38 @@ def described(each: Check) -> str:
 def speed(device: str, console: Console, end: float) -> dict[str, Any]:
     """Rates, the papers' examples, and rows in each precision, as long as there is time."""
     before = profile.profile_of(device)
+    results: dict[str, Any] = {"papers": [], "rates": {}, "rows": [], "failed": [], "not_run": []}
     with console.status("calibrating") as status:
-        rates = gpu_speed.calibrated(device, lambda step: status.update(f"calibrating: {step}"))
-    results: dict[str, Any] = {
-        "profile": msgspec.structs.asdict(rates),
-        "papers": [],
-        "rates": {},
-        "rows": [],
-    }
+        attempt(
+            results,
+            "calibration",
+            lambda: gpu_speed.calibrated(device, lambda step: status.update(f"calibrating: {step}")),
+        )
+    results["profile"] = msgspec.structs.asdict(profile.profile_of(device))
     results["profile_before"] = {name: getattr(before, name) for name in profile.MEASURED}
-    results |= {"failed": [], "not_run": []}
-    examples: dict[str, Callable[[], dict[str, Any]]] = {
-        "kfac_reduce of ConvNeXt": lambda: gpu_speed.kfac_of_convnext(device),
-        **{kind: (lambda kind=kind: gpu_speed.orders(device, kind)) for kind in gpu_speed.EQUATIONS},  # type: ignore[misc]
-    }
+    examples = {"kfac_reduce of ConvNeXt": partial(gpu_speed.kfac_of_convnext, device)}
+    examples |= {kind: partial(gpu_speed.orders, device, kind) for kind in gpu_speed.EQUATIONS}
     for name, example in examples.items():
         if time.perf_counter() > end:
             results["not_run"].append(name)
-            continue
-        try:
-            results["papers"].append(example())
-        except Exception as error:  # one that fails must not end the run
-            results["failed"].append(f"{name}: {type(error).__name__}: {str(error)[:300]}")
+        else:
+            attempt(results, name, lambda example=example: results["papers"].append(example()))  # type: ignore[misc]
     able = gpu_speed.allowed(device)
     results["not_run"] += [f"{each}: the device is not made for it" for each in SHARES if each not in able]
     left = sum(SHARES[each] for each in able)
     for precision in able:
-        share = SHARES[precision]
         now = time.perf_counter()
-        until, left = now + (end - now) * share / left, left - share
-        add_rows(results, precision, device, console, until)
+        until, left = now + (end - now) * SHARES[precision] / left, left - SHARES[precision]
+        attempt(results, precision, partial(add_rows, results, precision, device, console, until))
     return results
+
+
+def attempt(results: dict[str, Any], name: str, part: Callable[[], object]) -> None:
+    """Run a part; one that fails is noted, and must not end the run."""
+    try:
+        part()
+    except Exception as error:
+        results["failed"].append(f"{name}: {type(error).__name__}: {str(error)[:300]}")
 
 
 def add_rows(results: dict[str, Any], precision: str, device: str, console: Console, until: float) -> None:

@@ -144,6 +144,9 @@ def test_a_wrong_value_is_found(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     assert first.way == CHOSEN and not first.right
     assert gpu.main(["--device", "cpu", "--layer", "pool", "--op", "forward"]) == 1
     assert "wrong: forward of pool, float64, chosen: error 9.9e-03 for 1e-09" in capsys.readouterr().out
+    monkeypatch.setattr(gpu_values.reference, "evaluate", lambda *given: 1 // 0)
+    assert gpu.main(["--device", "cpu", "--layer", "pool", "--op", "forward"]) == 1
+    assert "wrong: forward of pool, float64, chosen: ZeroDivisionError" in capsys.readouterr().out
     monkeypatch.setattr(gpu_values.reference, "evaluate", lambda *given: right(*given)[1:])
     (first, *_) = checks(Subject("2d", "forward"), "cpu", [torch.float32])
     assert not first.right and "shape (3, 4, 6, 5) for (2, 4, 6, 5)" in first.message
@@ -203,5 +206,7 @@ def test_files_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     ):
         assert part in text
     assert "- tf32: 1 rows were not run" in text
+    monkeypatch.setattr(profile, "calibrate", lambda device, tell: 1 // 0)
     late = gpu_run.speed("cpu", gpu_run.Console(quiet=True), 0.0)
+    assert "calibration: ZeroDivisionError" in late["failed"][0]
     assert not late["rows"] and not late["papers"] and len(late["not_run"]) == 3 + 2 + 2
