@@ -130,7 +130,7 @@ class Selection:
             return
         for step in self.plan.steps:
             self._choose(step)
-            if self.predicted >= limit:
+            if limit < inf and self.predicted >= limit:  # the sum of all steps so far
                 raise Slower
 
     def layout(self, result: str) -> Laid:
