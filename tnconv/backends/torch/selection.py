@@ -185,11 +185,12 @@ class Selection:
 
     def _choose_alone(self, step: Step, *, loose: bool = False) -> None:
         """Choose whether a step is computed as it is or taken apart."""
-        only, prefer, start = self.only.get(step.result, ()), self.table.prefer, self.predicted
+        only, prefer = self.only.get(step.result, ()), self.table.prefer
         rules = [rule for rule in self.table.rules if not rule.merges and (not only or rule.name in only)]
         reading = Reading(step)
         options = [(rule.name, steps) for rule in rules if (steps := rule(step, self._setting, reading))]
         trials = {name: self._along(steps) for name, steps in options}
+        start = self.predicted if trials else 0.0  # a sum over all steps so far
         problem = self._add(step, loose=loose)
         whole = self.chosen[-1]
         prices = [(name, trial.predicted - start) for name, trial in trials.items()]
