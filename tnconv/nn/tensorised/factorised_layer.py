@@ -113,6 +113,8 @@ class TensorisedLayer(nn.Module, KnowsNetwork):
         That is `1/(3*fan_in)`. Every factor has the same standard deviation; the bias is drawn as torch does.
         """
         self.error = None
+        if next(iter(self.factors.values())).is_meta:  # no values; torch would load its compiler to draw them
+            return
         shape = self.description.shape
         deviation = self.description.family.deviation(shape, self.ranks)
         for factor in self.factors.values():
