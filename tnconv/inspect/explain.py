@@ -1,9 +1,9 @@
 """Tables for people: what each pass did, the plan with its costs, and the kernels."""
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tnconv.backends.backend import Program
 from tnconv.backends.tuning import Trial
@@ -20,11 +20,14 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 _WIDTH = 120
+_NUMBERS = frozenset((  # columns that are written to the right
+    "nodes", "indices", "multiplications", "elements", "predicted", "measured", "statements", "plan",
+    "parameters", "error", "predicted time",
+))  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Explanation:
-    """Tables that rich renders; as a str, plain text 120 columns wide."""
+class Printed:
+    """What rich renders as tables; as a str, plain text 120 columns wide."""
 
     parts: "tuple[Table | Text, ...]"
 
@@ -32,13 +35,20 @@ class Explanation:
         yield from self.parts
 
     def __str__(self) -> str:
-        from rich.console import Console  # noqa: PLC0415 - see _table
+        from rich.console import Console  # noqa: PLC0415 - see new_table
 
         console = Console(file=io.StringIO(), width=_WIDTH, color_system=None, force_terminal=False)
         console.print(self)
         file = console.file
         assert isinstance(file, io.StringIO)
         return "\n".join(line.rstrip() for line in file.getvalue().splitlines())
+
+
+@dataclass(frozen=True)
+class Explanation(Printed):
+    """Tables of a compiled function; see `Printed`."""
+
+    parts: "tuple[Table | Text, ...]"
 
 
 def explain(
@@ -63,7 +73,7 @@ def explain(
         trials: what autotuning has timed.
         backward: plan and program of the backward pass, where that is planned.
     """
-    from rich.text import Text  # noqa: PLC0415 - see _table
+    from rich.text import Text  # noqa: PLC0415 - see new_table
 
     title = Text(f"{name} ({op}): {cost}", style="bold")
     tables: list[Table | Text] = [title, *(_stages(title, each) for title, each in stages.items())]
@@ -76,11 +86,7 @@ def explain(
 
 
 def _stages(title: str, stages: Sequence[Stage]) -> "Table":
-    table = _table(title)
-    table.add_column("pass", overflow="fold")
-    table.add_column("nodes", justify="right")
-    table.add_column("indices", justify="right")
-    table.add_column("what it did")
+    table = new_table(("pass", "nodes", "indices", "what it did"), fold=("pass",), title=title)
     for stage in stages:
         nodes, indices = _sizes(stage.after)
         did = "; ".join(stage.notes) or ("changed" if stage.changed else "–")
@@ -104,10 +110,8 @@ def _decomposed(plan: Plan, program: Program) -> "list[Table]":
     parts = program.taken_apart(plan)
     if not parts:
         return []
-    table = _table("decompositions: one step as several")
-    table.add_column("step", overflow="fold")
-    table.add_column("rule")
-    table.add_column("steps in its place", overflow="fold")
+    columns = ("step", "rule", "steps in its place")
+    table = new_table(columns, fold=columns[::2], title="decompositions: one step as several")
     for whole, how, steps in parts:
         made = "\n".join(format_step(step) for step in steps)
         table.add_row(_escape(format_step(whole)), how, _escape(made))
@@ -115,53 +119,29 @@ def _decomposed(plan: Plan, program: Program) -> "list[Table]":
 
 
 def _plan(title: str, plan: Plan, program: Program) -> "Table":
-    table = _table(title)
-    table.add_column("step", overflow="fold")
-    table.add_column("multiplications", justify="right")
-    table.add_column("elements", justify="right")
-    table.add_column("kernel")
+    table = new_table(("step", "multiplications", "elements", "kernel"), fold=("step",), title=title)
     kernel = {choice.step: choice.kernel for choice in program.choices}
     for step in plan.steps:
         text = format_step(step).split("#")[0].strip()
-        table.add_row(
-            _escape(text),
-            format_count(step.multiplications),
-            format_count(step.elements),
-            kernel.get(step.result, ""),
-        )
+        counts = map(format_count, (step.multiplications, step.elements))
+        table.add_row(_escape(text), *counts, kernel.get(step.result, ""))
     for each in plan.slices:
         table.add_section()
         table.add_row(f"in a loop over chunks: {each}", "", "", "")
     if len(plan.steps) > 1:
         table.add_section()
-        table.add_row(
-            "total, and peak without buffers",
-            format_count(plan.multiplications),
-            format_count(plan.peak_elements),
-            "",
-        )
+        counts = map(format_count, (plan.multiplications, plan.peak_elements))
+        table.add_row("total, and peak without buffers", *counts, "")
     return table
 
 
 def _kernels(program: Program) -> "Table":
-    table = _table("kernels: predicted time of each candidate")
-    table.add_column("step")
-    table.add_column("candidate")
-    table.add_column("predicted", justify="right")
-    table.add_column("buffers besides the result")
+    columns = ("step", "candidate", "predicted", "buffers besides the result")
+    table = new_table(columns, title="kernels: predicted time of each candidate")
     for choice in (*(each.choice for each in program.decomposed), *program.choices):
-        buffers = ", ".join(
-            f"{what}: {format_count(n)}" for step, what, n in program.workspace if step == choice.step
-        )
         for name, time in sorted(choice.candidates, key=lambda c: c[1]):
-            chosen = name == choice.kernel
-            table.add_row(
-                choice.step,
-                name,
-                format_time(time * 1e-6),
-                buffers if chosen else "",
-                style="bold" if chosen else "dim",
-            )
+            taken, style = (buffers(program, choice.step), "bold") if name == choice.kernel else ("", "dim")
+            table.add_row(choice.step, name, format_time(time * 1e-6), taken, style=style)
     return table
 
 
@@ -169,17 +149,11 @@ def _passes(program: Program) -> "list[Table]":
     """What each pass on the statements did; nothing where the backend has no statements."""
     if not program.stages:
         return []
-    table = _table("program: passes on its statements")
-    table.add_column("pass", overflow="fold")
-    table.add_column("statements", justify="right")
-    table.add_column("what it did")
+    columns = ("pass", "statements", "what it did")
+    table = new_table(columns, fold=("pass",), title="program: passes on its statements")
     for stage in program.stages:
-        table.add_row(
-            _escape(stage.text),
-            str(stage.statements[1]),
-            _escape("\n".join(_did(stage))) or "–",
-            style=None if stage.changed else "dim",
-        )
+        did, style = _escape("\n".join(_did(stage))) or "–", None if stage.changed else "dim"
+        table.add_row(_escape(stage.text), str(stage.statements[1]), did, style=style)
     return [table]
 
 
@@ -196,33 +170,47 @@ def _line(statement: Statement) -> str:
 
 
 def _trials(trials: Sequence[Trial]) -> "Table":
-    table = _table("autotuned: programs that were timed")
-    table.add_column("plan", justify="right")
-    table.add_column("kernels preferred")
-    table.add_column("predicted", justify="right")
-    table.add_column("measured", justify="right")
-    best = min(trials, key=lambda trial: trial.measured)
-    for trial in sorted(trials, key=lambda trial: trial.measured):
-        style = "bold" if trial is best else "dim"
-        preferred = ", ".join(trial.prefer) or "by cost"
-        table.add_row(
-            str(trial.plan),
-            preferred,
-            format_time(trial.predicted * 1e-6),
-            format_time(trial.measured * 1e-6),
-            style=style,
-        )
+    table = new_table(TRIAL_COLUMNS, title="autotuned: programs that were timed")
+    for place, trial in enumerate(sorted(trials, key=lambda trial: trial.measured)):
+        table.add_row(*trial_cells(trial), style="dim" if place else "bold")
     return table
 
 
-def _table(title: str) -> "Table":
+# -- what tables and reports share --------------------------------------------------------------------
+
+TRIAL_COLUMNS = ("plan", "kernels preferred", "predicted", "measured")
+
+
+def trial_cells(trial: Trial) -> tuple[str, ...]:
+    """What is shown of a program that was timed, under `TRIAL_COLUMNS`."""
+    times = (format_time(each * 1e-6) for each in (trial.predicted, trial.measured))
+    return str(trial.plan), ", ".join(trial.prefer) or "by cost", *times
+
+
+def buffers(program: Program, step: str) -> str:
+    """The buffers of the kernel of a step, with the elements of each."""
+    return ", ".join(f"{what}: {format_count(n)}" for owner, what, n in program.workspace if owner == step)
+
+
+def new_table(columns: Sequence[str], fold: Collection[str] = (), **options: Any) -> "Table":
+    """A table without rows; columns of counts and times are written to the right.
+
+    Args:
+        columns: their names.
+        fold: those whose cells are broken where they are too long, and not cut.
+        options: of rich's `Table`.
+    """
     from rich.table import Table  # noqa: PLC0415 - 20 ms that compiling a layer never needs
 
-    return Table(title=title, title_justify="left")
+    table = Table(title_justify="left", **options)
+    for name in columns:
+        justify: Any = "right" if name in _NUMBERS else "left"
+        table.add_column(name, justify=justify, overflow="fold" if name in fold else "ellipsis")
+    return table
 
 
 def _escape(text: str) -> str:
     """The text with brackets that rich does not take for markup: legs look like it."""
-    from rich.markup import escape as escaped  # noqa: PLC0415 - see _table
+    from rich.markup import escape as escaped  # noqa: PLC0415 - see new_table
 
     return escaped(text)

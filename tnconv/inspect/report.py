@@ -14,6 +14,7 @@ from tnconv import ops
 from tnconv.backends.backend import Choice
 from tnconv.inspect.compare import changed_names, side_by_side
 from tnconv.inspect.draw import write_text
+from tnconv.inspect.explain import TRIAL_COLUMNS, buffers, trial_cells
 from tnconv.inspect.highlight import highlighted
 from tnconv.inspect.markup import Html, code, details, prose, table
 from tnconv.inspect.occupancy import Moment, memory_over_steps, memory_svg, shades
@@ -268,19 +269,8 @@ def _candidates(function: Compiled, choice: Choice) -> Iterator[tuple[tuple[str,
     for place, (name, time) in enumerate(ordered):
         css = "chosen" if name == choice.kernel else "lost"
         bar = Html(f'<span class="time" style="width:{100 * math.log10(1 + time) / longest:.1f}%"></span>')
-        buffers = ", ".join(
-            f"{what}: {format_count(n)}"
-            for step, what, n in function.program.workspace
-            if step == choice.step
-        )
-        cells = (
-            choice.step if not place else "",
-            name,
-            format_time(time * 1e-6),
-            bar,
-            buffers if not place else "",
-        )
-        yield cells, css if place else f"{css} first"
+        step, taken = ("", "") if place else (choice.step, buffers(function.program, choice.step))
+        yield (step, name, format_time(time * 1e-6), bar, taken), css if place else f"{css} first"
 
 
 def _trials(function: Compiled) -> str:
@@ -288,18 +278,10 @@ def _trials(function: Compiled) -> str:
         return '<p class="hint">Predicted only: compile with autotune=True to measure the fastest.</p>'
     best = min(t.measured for t in function.trials)
     rows = (
-        (
-            (
-                str(t.plan),
-                ", ".join(t.prefer) or "by cost",
-                format_time(t.predicted * 1e-6),
-                format_time(t.measured * 1e-6),
-            ),
-            "chosen" if t.measured == best else "lost",
-        )
+        (trial_cells(t), "chosen" if t.measured == best else "lost")
         for t in sorted(function.trials, key=lambda t: t.measured)
     )
-    timed = table(("plan", "kernels preferred", "predicted", "measured"), rows)
+    timed = table(TRIAL_COLUMNS, rows)
     return f"<h3 style='margin-top:20px'>Autotuned: programs that were timed</h3>{timed}"
 
 

@@ -1,18 +1,18 @@
 """A table of the layers of a model with a weight: what is factorised, and what it costs and loses."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from tnconv.inspect.explain import Explanation
+from tnconv.inspect.explain import Printed, new_table
+from tnconv.ir.quantities import format_count, format_time
 from tnconv.nn.tensorised.factorised_layer import TensorisedLayer, shown_ranks
 from tnconv.nn.tensorised.layer_costs import DENSE, Cost, Example, calls_of, cost, dense_spec
 
 if TYPE_CHECKING:
-    from rich.console import Console, ConsoleOptions, RenderResult
     from rich.table import Table
     from rich.text import Text
 
@@ -47,7 +47,7 @@ class LayerRow:
 
 
 @dataclass(frozen=True)
-class TensorisedLayers:
+class TensorisedLayers(Printed):
     """The layers of a model with a weight: rich renders them as a table; as a str it is plain text.
 
     Args:
@@ -56,28 +56,21 @@ class TensorisedLayers:
 
     rows: tuple[LayerRow, ...]
 
-    def __rich_console__(self, _console: "Console", _options: "ConsoleOptions") -> "RenderResult":
-        yield from self._parts()
-
-    def __str__(self) -> str:
-        return str(Explanation(self._parts()))
-
-    def _parts(self) -> "tuple[Table | Text, ...]":
+    @property
+    def parts(self) -> "tuple[Table | Text, ...]":  # type: ignore[override]
+        """The table, and why layers stay dense."""
         from rich.text import Text  # noqa: PLC0415 - 20 ms that no call of a layer needs
 
         notes = grouped({row.name: row.note for row in self.rows if row.note})
         return (self._table(), *((Text(f"dense: {notes}"),) if notes else ()))
 
     def _table(self) -> "Table":
-        from rich.box import SIMPLE_HEAD  # noqa: PLC0415 - see _parts
-        from rich.table import Table  # noqa: PLC0415
+        from rich.box import SIMPLE_HEAD  # noqa: PLC0415 - see parts
 
         costs = any(row.cost for row in self.rows)
-        table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
-        for name in ("layer", "kind", "rank"):
-            table.add_column(name, overflow="fold")
-        for name in ("parameters", "error", *(("multiplications", "predicted time") if costs else ())):
-            table.add_column(name, justify="right")
+        names = ("layer", "kind", "rank")
+        figures = ("parameters", "error", *(("multiplications", "predicted time") if costs else ()))
+        table = new_table((*names, *figures), fold=names, box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
         for row in self.rows:
             table.add_row(*_cells(row, costs), style="dim" if row.kind == "dense" else None)
         if len(self.rows) > 1:
@@ -143,17 +136,7 @@ def _with_costs(row: LayerRow, layer: Any, dense: Any, calls: Sequence[Any], mod
         return row
     device = "cuda" if next(module.parameters()).is_cuda else "cpu"
     costs = [cost(each, calls, device) for each in ((layer,) if layer is dense else (layer, dense))]
-    return LayerRow(
-        row.name,
-        row.kind,
-        row.ranks,
-        row.parameters,
-        row.dense_parameters,
-        row.error,
-        costs[0],
-        costs[-1],
-        row.note,
-    )
+    return replace(row, cost=costs[0], dense_cost=costs[-1])
 
 
 def _cells(row: LayerRow, costs: bool) -> list[str]:
@@ -181,9 +164,12 @@ def _costs(own: Cost | None, dense: Cost | None) -> list[str]:
     if own is None or dense is None:
         return [_NONE, _NONE]
     share = f" ({own.microseconds / dense.microseconds:.0%})" if own != dense and dense.microseconds else ""
-    return [_part(own.multiplications, dense.multiplications), f"{own.microseconds:.0f} us{share}"]
+    return [
+        _part(own.multiplications, dense.multiplications),
+        f"{format_time(own.microseconds * 1e-6)}{share}",
+    ]
 
 
 def _part(count: int, whole: int) -> str:
     """A count, and which part of the dense layer's it is."""
-    return f"{count:_} ({count / whole:.0%})" if count != whole and whole else f"{count:_}"
+    return format_count(count) + (f" ({count / whole:.0%})" if count != whole and whole else "")
