@@ -276,7 +276,7 @@ BAD = [
     (LinearSpec, {"batch_size": "a b"}, "batch_size is 'a b': .*is not a name.*; give"),
     (LinearSpec, {"batch_size": "def"}, "batch_size is 'def', a word that Python reserves; give"),
     (PoolSpec, {"channels": "1C"}, "channels is '1C': .*is not a name.*; give .* such as \"C\""),
-    (PoolSpec, {"channels": "N"}, "batch_size and channels are both 'N'; give two names"),
+    (PoolSpec, {"channels": "N"}, "channels is 'N' but batch_size is 'N', too, .*; name one otherwise"),
     (
         PoolSpec,
         {"padding": 2},
@@ -301,7 +301,7 @@ BAD = [
         "kernel has 12.* cells, more than 2.*62; give",
     ),
     (UnfoldSpec, {"channels": 0}, "channels is 0 but 0 is not at least 1; give"),
-    (UnfoldSpec, {"channels": "N"}, "batch_size and channels are both 'N'; give two names"),
+    (UnfoldSpec, {"channels": "N"}, "channels is 'N' but batch_size is 'N', too, .*; name one otherwise"),
     (
         UnfoldSpec,
         {"dilation": (1, 5)},

@@ -9,12 +9,12 @@ from dataclasses import KW_ONLY, dataclass
 from torch import nn
 
 from tnconv.errors import SpecError
-from tnconv.ir import Index, Network, Role, Sum, Tensor, group
+from tnconv.ir import Network, Role, Sum, Tensor, group
 from tnconv.ir.guards import refuted
 from tnconv.ir.nodes import MODES
 from tnconv.spec.fields import HELP, Extent, Extents, Ints, Padding, Symbolic, shown
-from tnconv.spec.layer_spec import positions, size_of, with_bias
-from tnconv.spec.window import WindowLayer, check_groups, per_group
+from tnconv.spec.layer_spec import with_bias
+from tnconv.spec.window import WindowLayer, check_groups, grouped_indices
 
 
 @dataclass(frozen=True)
@@ -65,13 +65,8 @@ class ConvSpec(WindowLayer):
         _check_geometry(self)
 
     def _network(self, bias: bool) -> Network | Sum:
-        n, g = Index("n", size_of(self.batch_size)), Index("g", size_of(self.groups))
-        c, d = (
-            Index(name, per_group(n, self.groups))
-            for name, n in (("c", self.in_channels), ("d", self.out_channels))
-        )
-        i, k = positions("i", self.input_sizes), positions("k", self.kernel_sizes)
-        o = positions("o", self.output_sizes)
+        n, g, c, d = grouped_indices(self)
+        i, k, o = self.position_indices()
         x = Tensor("x", Role.INPUT, (group(n), group(g, c), *map(group, i)))
         weight = Tensor("weight", Role.PARAMETER, (group(g, d), group(c), *map(group, k)))
         output = (group(n), group(g, d), *map(group, o))

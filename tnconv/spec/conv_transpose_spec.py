@@ -6,12 +6,12 @@ from functools import cached_property
 from torch import nn
 
 from tnconv.errors import SpecError
-from tnconv.ir import Index, Network, Node, Role, Size, Sum, Tensor, group, pattern
+from tnconv.ir import Network, Node, Role, Size, Sum, Tensor, group, pattern
 from tnconv.ir.guards import refuted
 from tnconv.ir.size import normal
 from tnconv.spec.fields import MAX_SIZE, NUMERIC_HELP, Extent, Extents, Ints, NumericPadding, Symbolic
-from tnconv.spec.layer_spec import positions, size_of, with_bias
-from tnconv.spec.window import WindowLayer, cells, check_groups, per_group
+from tnconv.spec.layer_spec import with_bias
+from tnconv.spec.window import WindowLayer, cells, check_groups, grouped_indices
 
 
 @dataclass(frozen=True)
@@ -95,13 +95,8 @@ class ConvTransposeSpec(WindowLayer):
                 )
 
     def _network(self, bias: bool) -> Network | Sum:
-        n, g = Index("n", size_of(self.batch_size)), Index("g", size_of(self.groups))
-        c, d = (
-            Index(name, per_group(n, self.groups))
-            for name, n in (("c", self.in_channels), ("d", self.out_channels))
-        )
-        i, k = positions("i", self.input_sizes), positions("k", self.kernel_sizes)
-        o = positions("o", self.output_sizes)
+        n, g, c, d = grouped_indices(self)
+        i, k, o = self.position_indices()
         nodes: list[Node] = [
             Tensor("x", Role.INPUT, (group(n), group(g, c), *map(group, i))),
             Tensor("weight", Role.PARAMETER, (group(g, c), group(d), *map(group, k))),

@@ -26,24 +26,19 @@ T = TypeVar("T")
 MAX_SIZE = 2**62
 _MAX_COEFFICIENT = 2**31 - 1
 MAX_DIMS = 16
+_EXTENT = 'give an int of at least 1, or the name of a symbol such as "C"'
+_EACH = "or a tuple with one for each spatial dimension"
 HELP = {
-    "in_channels": 'give an int of at least 1, or the name of a symbol such as "C"',
-    "out_channels": 'give an int of at least 1, or the name of a symbol such as "C"',
-    "in_features": 'give an int of at least 1, or the name of a symbol such as "C"',
-    "out_features": 'give an int of at least 1, or the name of a symbol such as "C"',
-    "channels": 'give an int of at least 1, or the name of a symbol such as "C"',
-    "kernel_size": "give an int of at least 1 or the name of a symbol, or a tuple with one for each spatial dimension",
-    "input_size": "give an int of at least 1 or the name of a symbol, or a tuple with one for each spatial dimension",
+    **dict.fromkeys(("in_channels", "out_channels", "in_features", "out_features", "channels"), _EXTENT),
+    **dict.fromkeys(
+        ("kernel_size", "input_size"), f"give an int of at least 1 or the name of a symbol, {_EACH}"
+    ),
     "batch_size": 'give an int of at least 1, or the name of a symbol such as "N"',
-    "output_size": "give an int of at least 1, or a tuple with one for each spatial dimension",
-    "stride": "give an int of at least 1, or a tuple with one for each spatial dimension",
+    **dict.fromkeys(("output_size", "stride", "dilation"), f"give an int of at least 1, {_EACH}"),
     "padding": 'give an int of at least 0, a tuple of ints or of (left, right) pairs, "same" or "valid"',
-    "output_padding": "give an int of at least 0, or a tuple with one for each spatial dimension",
-    "dilation": "give an int of at least 1, or a tuple with one for each spatial dimension",
+    "output_padding": f"give an int of at least 0, {_EACH}",
     "groups": 'give an int of at least 1, or the name of a symbol such as "G"',
-    "bias": "give true or false",
-    "ceil_mode": "give true or false",
-    "count_include_pad": "give true or false",
+    **dict.fromkeys(("bias", "ceil_mode", "count_include_pad"), "give true or false"),
     "divisor": "give an int of at least 1, or leave it out for the number of kernel cells",
     "padding_mode": 'give "zeros", "circular", "reflect" or "replicate"',
 }

@@ -220,10 +220,14 @@ def field_types(layer: type[Any]) -> dict[str, Any]:
     return {field.name: hints[field.name] for field in fields(layer)}
 
 
+def module_field_names(layer: type[Layer]) -> list[str]:
+    """The fields of a spec that torch's modules have."""
+    return [name for name in field_types(layer) if name not in ("input_size", "batch_size")]
+
+
 def module_fields(layer: type[Layer], module: nn.Module) -> dict[str, Any]:
     """The fields of a spec that a module has as attributes of the same names; of its bias, whether there is one."""
-    names = [name for name in field_types(layer) if name not in ("input_size", "batch_size")]
-    found = {name: getattr(module, name) for name in names}
+    found = {name: getattr(module, name) for name in module_field_names(layer)}
     return found | ({"bias": found["bias"] is not None} if "bias" in found else {})
 
 

@@ -11,12 +11,12 @@ from tnconv.ir import Index, Network, Role, Scale, Size, Sum, Tensor, group, pro
 from tnconv.ir.guards import at_most, refuted
 from tnconv.ir.monomial import ONE
 from tnconv.spec.fields import MAX_SIZE, NUMERIC_HELP, Extents, Ints, NumericPadding, Symbolic, shown
-from tnconv.spec.layer_spec import positions, size_of
-from tnconv.spec.window import WindowLayer, cells, check_names, module_kernel, windows
+from tnconv.spec.layer_spec import size_of
+from tnconv.spec.window import AnyChannels, cells, windows
 
 
 @dataclass(frozen=True)
-class PoolSpec(WindowLayer):
+class PoolSpec(AnyChannels):
     """Average pooling with all its hyper-parameters, for any number of spatial dimensions.
 
     Sizes are in cells. The number of spatial dimensions is the length of `kernel_size` or `input_size`;
@@ -86,7 +86,6 @@ class PoolSpec(WindowLayer):
         return not all(at_most(cells(r, 1, outputs, s), padded) for outputs, s, r, padded in sizes)
 
     def _check(self) -> None:
-        check_names(self)
         for place, (pair, size) in enumerate(zip(self.paddings, self.kernel_sizes, strict=True), 1):
             if refuted(2 * max(pair), size):
                 raise SpecError(
@@ -108,8 +107,7 @@ class PoolSpec(WindowLayer):
     def _network(self, _bias: bool) -> Network | Sum:
         n, g = Index("n", size_of(self.batch_size)), Index("g", size_of(self.channels))
         c, d = Index("c", 1), Index("d", 1)
-        i, k = positions("i", self.input_sizes), positions("k", self.kernel_sizes)
-        o = positions("o", self.output_sizes)
+        i, k, o = self.position_indices()
         x = Tensor("x", Role.INPUT, (group(n), group(g, c), *map(group, i)))
         divisor = product(self.kernel_sizes) if self.divisor is None else self.divisor
         scale = Scale("scale", ONE / divisor)
@@ -118,49 +116,19 @@ class PoolSpec(WindowLayer):
         return Network(name, (x, *self.window_patterns(k, o), scale), output)
 
     @classmethod
-    def from_module(
-        cls,
-        module: nn.Module,
-        input_size: Extents,
-        batch_size: Symbolic = "N",
-        channels: Symbolic = "C",
-    ) -> "PoolSpec":
-        """The spec of a torch average pooling, which does not know its channels.
-
-        Args:
-            module: an `nn.AvgPool1d`, `nn.AvgPool2d` or `nn.AvgPool3d`.
-            input_size: extent of the input, an int or one per spatial dimension.
-            batch_size: an int, or the name of a symbol.
-            channels: an int, or the name of a symbol.
-
-        Raises:
-            SpecError: the module is of another type, or its fields are not represented.
-        """
-        cls.check_module(module)
-        layer: Any = module
+    def _of_module(cls, module: Any) -> tuple[int, dict[str, Any]]:
         dims = next(dims for dims, kind in enumerate(cls.modules, 1) if isinstance(module, kind))
-        made = cls(
-            channels,
-            module_kernel(module, dims),
-            input_size,
-            batch_size=batch_size,
-            stride=layer.stride,
-            padding=layer.padding,
-            divisor=getattr(layer, "divisor_override", None),  # AvgPool1d has none
-            ceil_mode=layer.ceil_mode,
-        )
-        _check_counting(made, layer)
-        return made
+        divisor = getattr(module, "divisor_override", None)  # AvgPool1d has none
+        fields = {"stride": module.stride, "padding": module.padding, "ceil_mode": module.ceil_mode}
+        return dims, fields | {"divisor": divisor}
 
-
-def _check_counting(spec: PoolSpec, layer: Any) -> None:
-    """Refuse a mode of a module in which windows have different divisors."""
-    name = type(layer).__name__
-    if not layer.count_include_pad and spec.divisor is None and any(map(any, spec.paddings)):
-        raise SpecError(
-            f"{name} with count_include_pad=False and padding {shown(layer.padding)} is not represented; give "
-            "count_include_pad=True or padding=0"
-        )
+    def _check_represented(self, module: Any) -> None:
+        """Refuse a mode of a module in which windows have different divisors."""
+        if not module.count_include_pad and self.divisor is None and any(map(any, self.paddings)):
+            raise SpecError(
+                f"{type(module).__name__} with count_include_pad=False and padding {shown(module.padding)} is not "
+                "represented; give count_include_pad=True or padding=0"
+            )
 
 
 def _ceil_sizes(spec: PoolSpec) -> tuple[Size, ...]:

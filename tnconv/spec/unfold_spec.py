@@ -7,14 +7,12 @@ from torch import nn
 
 from tnconv.ir import Index, Network, Role, Sum, Tensor, group
 from tnconv.spec.fields import NUMERIC_HELP, Extents, Ints, NumericPadding, Symbolic
-from tnconv.spec.layer_spec import positions, size_of
-from tnconv.spec.window import WindowLayer, check_names, module_kernel
-
-_MODULE_DIMS = 2  # nn.Unfold has no other
+from tnconv.spec.layer_spec import size_of
+from tnconv.spec.window import AnyChannels
 
 
 @dataclass(frozen=True)
-class UnfoldSpec(WindowLayer):
+class UnfoldSpec(AnyChannels):
     """The windows that a convolution sees, one a column, for any number of spatial dimensions.
 
     Sizes are in cells. The number of spatial dimensions is the length of `kernel_size` or `input_size`;
@@ -47,44 +45,16 @@ class UnfoldSpec(WindowLayer):
     dilation: Ints = 1
 
     def _check(self) -> None:
-        check_names(self)
         self.check_windows()
 
     def _network(self, _bias: bool) -> Network | Sum:
         n, g, c = Index("n", size_of(self.batch_size)), Index("g", 1), Index("c", size_of(self.channels))
-        i, k = positions("i", self.input_sizes), positions("k", self.kernel_sizes)
-        o = positions("o", self.output_sizes)
+        i, k, o = self.position_indices()
         x = Tensor("x", Role.INPUT, (group(n), group(g, c), *map(group, i)))
         output = (group(n), group(g, c, *k), group(*o))
         return Network(f"unfold{self.spatial_dims}d.forward", (x, *self.window_patterns(k, o)), output)
 
     @classmethod
-    def from_module(
-        cls,
-        module: nn.Module,
-        input_size: Extents,
-        batch_size: Symbolic = "N",
-        channels: Symbolic = "C",
-    ) -> "UnfoldSpec":
-        """The spec of a torch unfold module, which does not know its channels.
-
-        Args:
-            module: an `nn.Unfold`; it has two spatial dimensions.
-            input_size: extent of the input, an int or one per spatial dimension.
-            batch_size: an int, or the name of a symbol.
-            channels: an int, or the name of a symbol.
-
-        Raises:
-            SpecError: the module is of another type, or its fields are not represented.
-        """
-        cls.check_module(module)
-        layer: Any = module
-        return cls(
-            channels,
-            module_kernel(module, _MODULE_DIMS),
-            input_size,
-            batch_size=batch_size,
-            stride=layer.stride,
-            padding=layer.padding,
-            dilation=layer.dilation,
-        )
+    def _of_module(cls, module: Any) -> tuple[int, dict[str, Any]]:
+        fields = {"stride": module.stride, "padding": module.padding, "dilation": module.dilation}
+        return 2, fields  # nn.Unfold has no other number of dimensions

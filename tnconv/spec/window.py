@@ -1,9 +1,12 @@
 """What layers with a kernel share: one value per spatial dimension, and how the sizes fit together."""
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any, Self, cast
+
+from torch import nn
 
 from tnconv.errors import SpecError
 from tnconv.ir import Index, Node, Size, pattern
@@ -12,7 +15,17 @@ from tnconv.ir.nodes import MODES
 from tnconv.ir.quotient import quotient
 from tnconv.ir.shapes import covered
 from tnconv.ir.size import normal
-from tnconv.spec.fields import MAX_SIZE, Extents, Ints, Pairs, paddings, shown, spatial_dims, spread, typed
+from tnconv.spec.fields import (
+    MAX_SIZE,
+    Extents,
+    Ints,
+    Pairs,
+    Symbolic,
+    paddings,
+    spatial_dims,
+    spread,
+    typed,
+)
 from tnconv.spec.layer_spec import Layer, positions, size_of
 
 _PLURAL = ("kernel_size", "stride", "padding", "output_padding", "dilation")  # with a property in the plural
@@ -79,6 +92,12 @@ class WindowLayer(Layer):
             fields["stride"] = self.strides
         return cast(Self, replace(written, **fields))
 
+    def position_indices(self) -> tuple[list[Index], list[Index], list[Index]]:
+        """The indices `i1 …`, `k1 …` and `o1 …` of input, kernel and output, one for each spatial dimension."""
+        sizes = (self.input_sizes, self.kernel_sizes, self.output_sizes)
+        i, k, o = (positions(letter, each) for letter, each in zip("iko", sizes, strict=True))
+        return i, k, o
+
     def window_patterns(self, k: Sequence[Index], o: Sequence[Index], mode: str = "zeros") -> list[Node]:
         """The patterns `i1 = stride*o1 + dilation*k1 - left`, one for each spatial dimension; padding in a mode."""
         steps = zip(
@@ -120,6 +139,44 @@ class WindowLayer(Layer):
                 )
 
 
+class AnyChannels(WindowLayer):
+    """A layer with a kernel and no weight, which is the same for any number of channels."""
+
+    @classmethod
+    def from_module(
+        cls, module: nn.Module, input_size: Extents, batch_size: Symbolic = "N", channels: Symbolic = "C"
+    ) -> Self:
+        """The spec of a torch module, which does not know its channels.
+
+        Args:
+            module: an `nn.AvgPool1d`, `nn.AvgPool2d` or `nn.AvgPool3d`; or an `nn.Unfold`, which has two spatial
+                dimensions.
+            input_size: extent of the input, an int or one per spatial dimension.
+            batch_size: an int, or the name of a symbol.
+            channels: an int, or the name of a symbol.
+
+        Raises:
+            SpecError: the module is of another type, or its fields are not represented.
+        """
+        cls.check_module(module)
+        dims, fields = cls._of_module(module)
+        kernel = typed("kernel_size", module.kernel_size, Ints)  # which may be an int still, as it was given
+        build: Any = cls
+        made: Self = build(
+            channels, spread("kernel_size", kernel, dims), input_size, batch_size=batch_size, **fields
+        )
+        made._check_represented(module)
+        return made
+
+    @classmethod
+    @abstractmethod
+    def _of_module(cls, module: Any) -> tuple[int, dict[str, Any]]:
+        """The number of spatial dimensions of a module, and the fields that it has besides its kernel size."""
+
+    def _check_represented(self, module: Any) -> None:
+        """Refuse a module with what the spec made of it does not have."""
+
+
 def cells(kernel: Size, dilation: int, positions: Size = 1, stride: int = 1) -> Size:
     """`covered` of sizes that may be symbols."""
     return normal(covered(kernel, dilation, positions, stride))
@@ -137,6 +194,17 @@ def per_group(channels: int | str, groups: int | str) -> Size:
     return normal(size_of(channels) / size_of(groups))
 
 
+def grouped_indices(layer: Any) -> tuple[Index, Index, Index, Index]:
+    """The indices `n`, `g`, `c` and `d` of a layer: batch, groups, in- and out-channels of a group."""
+    c, d = (per_group(channels, layer.groups) for channels in (layer.in_channels, layer.out_channels))
+    return (
+        Index("n", size_of(layer.batch_size)),
+        Index("g", size_of(layer.groups)),
+        Index("c", c),
+        Index("d", d),
+    )
+
+
 def check_groups(layer: Any) -> None:
     """Refuse a number of groups that does not divide both channel counts.
 
@@ -151,20 +219,3 @@ def check_groups(layer: Any) -> None:
             raise SpecError(
                 f"groups {layer.groups} does not divide {name} {channels}; choose a divisor of both channels"
             )
-
-
-def check_names(layer: Any) -> None:
-    """Refuse one symbol for the batch and for the channels: each call would have to give both equal sizes.
-
-    Raises:
-        SpecError: they are the same.
-    """
-    if isinstance(layer.channels, str) and layer.channels == layer.batch_size:
-        raise SpecError(
-            f"batch_size and channels are both {shown(layer.channels)}; give two names, or an int for one"
-        )
-
-
-def module_kernel(module: Any, dims: int) -> tuple[int, ...]:
-    """The kernel size of a module that keeps an int as it was given, for its number of spatial dimensions."""
-    return spread("kernel_size", typed("kernel_size", module.kernel_size, Ints), dims)
