@@ -17,14 +17,12 @@ from tnconv.nn.tensorised.ranks import Rank
 from tnconv.spec import ConvSpec, ConvTransposeSpec, LinearSpec
 from tnconv.spec.layer_spec import module_fields, of_numbers
 
-_TORCH: dict[int, Any] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
-_OWN: dict[int, Any] = {1: Conv1d, 2: Conv2d, 3: Conv3d}
-
 
 class OfWindows(TensorisedLayer):
     """A factorised layer with a kernel: what torch's convolutions have as attributes."""
 
     fixed: ClassVar[int | None] = None  # the number of dimensions of a class that does not take N
+    _uneven: ClassVar[tuple[Any, ...]]  # the dense layers with padding that torch's do not have, by dimensions
 
     @property
     def _spec(self) -> ConvSpec | ConvTransposeSpec:
@@ -86,6 +84,12 @@ class OfWindows(TensorisedLayer):
         """What is beyond the border."""
         return getattr(self._spec, "padding_mode", "zeros")
 
+    def _dense_module(self, made: Mapping[str, Any]) -> nn.Module:
+        uneven = any(isinstance(pad, tuple) for pad in self.padding)
+        kinds: Any = self._uneven if uneven else self._spec.modules
+        dense: nn.Module = kinds[len(self.kernel_size) - 1](**module_fields(type(self._spec), self), **made)
+        return dense
+
     def _fields(self) -> list[str]:
         """What the layer is called with, as far as it is not at its defaults."""
         text = [f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}"]
@@ -132,6 +136,8 @@ class TensorisedConv(OfWindows):
     Raises:
         SpecError: an argument is invalid, or two do not fit together.
     """
+
+    _uneven = (Conv1d, Conv2d, Conv3d)
 
     def __init__(
         self,
@@ -181,23 +187,6 @@ class TensorisedConv(OfWindows):
         dims = len(conv.kernel_size)
         check_fixed(cls, cls.fixed, module, dims)
         return Source(module, module_fields(ConvSpec, module) | ({} if cls.fixed else {"N": dims}))
-
-    def _dense_module(self, made: Mapping[str, Any]) -> nn.Module:
-        dims = len(self.kernel_size)
-        uneven = any(isinstance(pad, tuple) for pad in self.padding)
-        dense: nn.Module = (_OWN if uneven else _TORCH)[dims](
-            self.in_channels,
-            self.out_channels,
-            self.kernel_size,
-            self.stride,
-            self.padding,
-            self.dilation,
-            self.groups,
-            self.bias is not None,
-            self.padding_mode,
-            **made,
-        )
-        return dense
 
     def forward(self, input: Tensor) -> Tensor:
         """Convolve.

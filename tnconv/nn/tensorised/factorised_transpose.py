@@ -1,6 +1,6 @@
 """The module that all factorised transposed convolutions are."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -23,9 +23,6 @@ from tnconv.nn.tensorised.factors import WeightShape, channel_shape
 from tnconv.nn.tensorised.ranks import Rank
 from tnconv.spec import ConvTransposeSpec
 from tnconv.spec.layer_spec import module_fields, of_numbers
-
-_TORCH: dict[int, Any] = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
-_OWN: dict[int, Any] = {1: ConvTranspose1d, 2: ConvTranspose2d, 3: ConvTranspose3d}
 
 
 class TensorisedConvTranspose(OfWindows):
@@ -58,6 +55,8 @@ class TensorisedConvTranspose(OfWindows):
     Raises:
         SpecError: an argument is invalid, or two do not fit together.
     """
+
+    _uneven = (ConvTranspose1d, ConvTranspose2d, ConvTranspose3d)
 
     def __init__(
         self,
@@ -105,22 +104,6 @@ class TensorisedConvTranspose(OfWindows):
         """An `nn.ConvTranspose1d` to `nn.ConvTranspose3d` or a `tnconv.nn.ConvTransposeNd`."""
         conv = checked_source(module, ConvTransposeSpec, (ConvTransposeNd,))
         return Source(module, module_fields(ConvTransposeSpec, module) | {"N": len(conv.kernel_size)})
-
-    def _dense_module(self, made: Mapping[str, Any]) -> nn.Module:
-        uneven = any(isinstance(pad, tuple) for pad in self.padding)
-        dense: nn.Module = (_OWN if uneven else _TORCH)[len(self.kernel_size)](
-            self.in_channels,
-            self.out_channels,
-            self.kernel_size,
-            self.stride,
-            self.padding,
-            self.output_padding,
-            self.groups,
-            self.bias is not None,
-            self.dilation,
-            **made,
-        )
-        return dense
 
     @property
     def output_padding(self) -> Shape:
