@@ -21,15 +21,8 @@ from tnconv.errors import ArgumentError, LoweringError
 from tnconv.ir import evaluate
 from tnconv.ir.quantities import format_memory, format_number, format_time
 from tnconv.planner import DEFAULT_HINT
+from tnconv.spec.layer_spec import module_field_names
 
-_MODULES: dict[tuple[str, int], type[nn.Module]] = {
-    ("conv", 1): nn.Conv1d,
-    ("conv", 2): nn.Conv2d,
-    ("conv", 3): nn.Conv3d,
-    ("conv_transpose", 1): nn.ConvTranspose1d,
-    ("conv_transpose", 2): nn.ConvTranspose2d,
-    ("conv_transpose", 3): nn.ConvTranspose3d,
-}
 _DERIVATIVES = {"input_vjp": "x", "weight_vjp": "weight", "bias_vjp": "bias"}
 Call = Callable[[], object]
 
@@ -158,22 +151,14 @@ def _module(source: object) -> nn.Module | None:
         case tnconv.LinearSpec():
             return nn.Linear(source.in_features, source.out_features, source.bias)
         case tnconv.ConvSpec() | tnconv.ConvTransposeSpec():
-            made: Any = _MODULES.get((source.kind, source.spatial_dims))
-            if made is None or any(left != right for left, right in source.paddings):
+            dims = source.spatial_dims
+            if dims > len(source.modules) or any(left != right for left, right in source.paddings):
                 return None
-            options: dict[str, Any] = {
-                "stride": source.strides,
-                "padding": tuple(left for left, _ in source.paddings),
-                "dilation": source.dilations,
-                "groups": source.groups,
-                "bias": source.bias,
-            }
-            if isinstance(source, tnconv.ConvTransposeSpec):
-                options["output_padding"] = source.output_paddings
-            else:
-                options["padding_mode"] = source.padding_mode
-            module: nn.Module = made(source.in_channels, source.out_channels, source.kernel_sizes, **options)
-            return module
+            spelled: Any = source.spelled_out()
+            fields = {name: getattr(spelled, name) for name in module_field_names(type(spelled))}
+            module: Any = source.modules[dims - 1]
+            made: nn.Module = module(**fields | {"padding": tuple(left for left, _ in source.paddings)})
+            return made
         case _:
             return None
 
