@@ -128,7 +128,8 @@ def conv_einsum(
         ParseError: the equation does not parse; the message points at the character.
         ArgumentError: an operand or an option does not fit.
     """
-    given = {"mode": mode, "stride": stride, "padding": padding, "dilation": dilation, **options}
+    own: dict[str, Any] = {"mode": mode, "stride": stride, "padding": padding, "dilation": dilation}
+    given = own | options
     arrays = arrays_of(options)
     shapes = shapes_of(operands, arrays)
     if shapes is None:
@@ -137,12 +138,7 @@ def conv_einsum(
     found = KEPT.find(key)
     if found is None:
         if any_empty(shapes):
-            own = {
-                "mode": _mode_of(options, mode),
-                "stride": stride,
-                "padding": padding,
-                "dilation": dilation,
-            }
+            own["mode"] = _mode_of(options, mode)
             return zeros(convolution_shape(equation, shapes, **own), operands, arrays)
         found = new_function(key, operands, partial(conv_einsum_expression, equation, **given))
     result: Tensor = found(*operands)

@@ -99,20 +99,15 @@ def foldNd(
 
 
 @cached
-def _unfold(
-    dims: int, sizes: Shape, kernel_size: Any, dilation: Any, padding: Any, stride: Any
-) -> CompiledFunction:
+def _unfold(dims: int, sizes: Shape, *options: Any) -> CompiledFunction:
     check_axes(sizes, spatial_axes(dims))
-    return compiled_layer(_spec(sizes[0], tuple(sizes[1:]), kernel_size, dilation, padding, stride))
+    return compiled_layer(_spec(sizes[0], tuple(sizes[1:]), *options))
 
 
 @cached
-def _fold(
-    sizes: Shape, output_size: Any, kernel_size: Any, dilation: Any, padding: Any, stride: Any
-) -> CompiledFunction:
+def _fold(sizes: Shape, output_size: Any, *options: Any) -> CompiledFunction:
     check_axes(sizes, "C*prod(K) prod(O)")
-    full = _full(output_size, kernel_size, dilation, padding, stride)
-    one = _spec(1, full, kernel_size, dilation, padding, stride)
+    one = _spec(1, _full(output_size, *options), *options)
     cells, windows = math.prod(one.kernel_sizes), math.prod(one.output_sizes)
     if sizes[0] == 0 or sizes[0] % cells:
         raise ArgumentError(
