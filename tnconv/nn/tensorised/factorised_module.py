@@ -22,7 +22,7 @@ class OfWindows(TensorisedLayer):
     """A factorised layer with a kernel: what torch's convolutions have as attributes."""
 
     fixed: ClassVar[int | None] = None  # the number of dimensions of a class that does not take N
-    _uneven: ClassVar[tuple[Any, ...]]  # the dense layers with padding that torch's do not have, by dimensions
+    _uneven: ClassVar[tuple[Any, ...]]  # dense layers, by dimensions, with padding that torch's have not
 
     @property
     def _spec(self) -> ConvSpec | ConvTransposeSpec:

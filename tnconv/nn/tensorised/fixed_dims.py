@@ -1,5 +1,7 @@
 """Factorised convolutions with one, two or three spatial dimensions: the module without its argument `N`."""
 
+from typing import Any
+
 import torch
 
 from tnconv.functional.types import Ints, Padding
@@ -33,28 +35,13 @@ class _Fixed(TensorisedConv):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
+        fields = (kernel_size, stride, padding, dilation, groups, bias, padding_mode)
+        factors = {"rank": rank, "in_shape": in_shape, "out_shape": out_shape, "blocks": blocks}
+        plan = {"planner": planner, "autotune": autotune, "batch_hint": batch_hint}
         assert self.fixed is not None
-        super().__init__(
-            self.fixed,
-            in_channels,
-            out_channels,
-            kernel_size,
-            stride,
-            padding,
-            dilation,
-            groups,
-            bias,
-            padding_mode,
-            rank=rank,
-            in_shape=in_shape,
-            out_shape=out_shape,
-            blocks=blocks,
-            planner=planner,
-            autotune=autotune,
-            batch_hint=batch_hint,
-            device=device,
-            dtype=dtype,
-        )
+        build: Any = super().__init__
+        made = {"device": device, "dtype": dtype}
+        build(self.fixed, in_channels, out_channels, *fields, **factors, **plan, **made)
 
 
 class OfOneDimension(_Fixed):
