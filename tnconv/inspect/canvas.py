@@ -8,7 +8,7 @@ from tnconv.errors import TnconvError
 from tnconv.inspect.appearance import Look
 from tnconv.inspect.labels import MATHEMATICS, thickness
 from tnconv.inspect.picture import picture_of
-from tnconv.inspect.scene_parts import Curve, Part, Point, Shape, Text
+from tnconv.inspect.scene_parts import Curve, Part, Point, Shape, Text, part_shifted
 from tnconv.inspect.svg import RELATIONS
 from tnconv.ir import Expression
 
@@ -64,11 +64,9 @@ def paint(
         axes = figure.add_axes((0, 0, 1, 1))
         axes.set(xlim=(0, picture.width), ylim=(picture.height, 0))
         axes.axis("off")
-        for text in picture.texts:
-            _add(axes, text, (0.0, 0.0), palette)
-        for scene, shift in picture.scenes:
-            for part in scene.parts:
-                _add(axes, part, shift, palette)
+        drawn = (part_shifted(part, shift) for scene, shift in picture.scenes for part in scene.parts)
+        for part in (*picture.texts, *drawn):
+            _add(axes, part, palette)
         _save(figure, path, palette["background"])
 
 
@@ -85,16 +83,16 @@ def _save(figure: Any, path: str | Path, background: str) -> None:
         ) from error
 
 
-def _add(axes: Any, part: Part, shift: Point, palette: Mapping[str, str]) -> None:
+def _add(axes: Any, part: Part, palette: Mapping[str, str]) -> None:
     match part:
         case Curve():
-            _add_curve(axes, part, shift, palette)
+            _add_curve(axes, part, palette)
         case Shape():
-            _add_shape(axes, part, shift, palette)
+            _add_shape(axes, part, palette)
         case Text():
-            at, math = _moved(part.at, shift), bool(part.tex)
+            math = bool(part.tex)
             axes.text(
-                *at,
+                *part.at,
                 f"${part.tex}$" if math else part.text.replace("$", r"\$"),
                 color=palette["label" if part.kind.startswith("on") else "text"],
                 fontsize=(MATHEMATICS if math else part.size) * _POINTS,
@@ -104,14 +102,12 @@ def _add(axes: Any, part: Part, shift: Point, palette: Mapping[str, str]) -> Non
             )
 
 
-def _add_curve(axes: Any, curve: Curve, shift: Point, palette: Mapping[str, str]) -> None:
+def _add_curve(axes: Any, curve: Curve, palette: Mapping[str, str]) -> None:
     from matplotlib.patches import PathPatch  # noqa: PLC0415 - optional
     from matplotlib.path import Path as Outline  # noqa: PLC0415 - optional
 
-    points, codes = [_moved(curve.segments[0][0], shift)], [Outline.MOVETO]
-    for _, *others in curve.segments:
-        points += [_moved(point, shift) for point in others]
-        codes += [Outline.CURVE4] * 3
+    points = [curve.segments[0][0], *(point for _, *others in curve.segments for point in others)]
+    codes = [Outline.MOVETO, *[Outline.CURVE4] * 3 * len(curve.segments)]
     axes.add_patch(
         PathPatch(
             Outline(points, codes),
@@ -124,10 +120,10 @@ def _add_curve(axes: Any, curve: Curve, shift: Point, palette: Mapping[str, str]
     )
 
 
-def _add_shape(axes: Any, shape: Shape, shift: Point, palette: Mapping[str, str]) -> None:
+def _add_shape(axes: Any, shape: Shape, palette: Mapping[str, str]) -> None:
     from matplotlib.patches import Circle, FancyBboxPatch  # noqa: PLC0415 - optional
 
-    at, (width, height) = _moved(shape.at, shift), shape.size
+    at, (width, height) = shape.at, shape.size
     if shape.kind == "dot":
         colour = palette["mark" if shape.marked else "line"]
         axes.add_patch(Circle(at, 3.2, facecolor=colour, edgecolor="none", zorder=2))
@@ -146,7 +142,3 @@ def _add_shape(axes: Any, shape: Shape, shift: Point, palette: Mapping[str, str]
             zorder=2,
         )
     )
-
-
-def _moved(point: Point, shift: Point) -> Point:
-    return point[0] + shift[0], point[1] + shift[1]

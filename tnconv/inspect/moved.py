@@ -11,7 +11,20 @@ from dataclasses import replace
 
 from tnconv.inspect.boxes import INDEX
 from tnconv.inspect.routes import Router, along, cut, rounded
-from tnconv.inspect.scene_parts import Curve, Part, Point, Port, Rectangle, Segment, Shape, Text, beyond
+from tnconv.inspect.scene_parts import (
+    Curve,
+    Part,
+    Point,
+    Port,
+    Rectangle,
+    Segment,
+    Shape,
+    Text,
+    beyond,
+    difference,
+    part_shifted,
+    shifted,
+)
 
 _MARGIN = 5.0  # between a line and what it passes
 _LEG = 24.0
@@ -64,7 +77,7 @@ class _Page:
                 found = [wanted.get(end, centres[end]) for end in ends[owner]]
                 wanted[owner] = (sum(x for x, _ in found) / len(found), sum(y for _, y in found) / len(found))
         self.rest = [
-            _shifted(part, _difference(wanted[owner], centres[owner]))
+            part_shifted(part, difference(wanted[owner], centres[owner]))
             if (owner := _owner(part)) in wanted
             else part
             for part in self.rest
@@ -83,10 +96,10 @@ class _Page:
         own = [p for p in self.rest if _owner(p) == owner]
         others = [p.extent.grown(_MARGIN) for p in self.rest if _owner(p) != owner]
         for shift in _spiral():
-            if any(_shifted(p, shift).extent.overlaps(other) for p in own for other in others):
+            if any(part_shifted(p, shift).extent.overlaps(other) for p in own for other in others):
                 continue
             if shift != (0.0, 0.0):
-                self.rest = [_shifted(p, shift) if _owner(p) == owner else p for p in self.rest]
+                self.rest = [part_shifted(p, shift) if _owner(p) == owner else p for p in self.rest]
                 self.moved.add(owner)
             return
 
@@ -99,6 +112,9 @@ class _Page:
             elif isinstance(part, Text) and part.kind == "index":
                 found.setdefault(part.owner, (part.at[0], part.at[1] - _BASE))
         return found
+
+    def _shape(self, owner: str) -> Shape:
+        return next(p for p in self.rest if isinstance(p, Shape) and p.owner == owner)
 
     def _is_name(self, owner: str) -> bool:
         """Whether an owner is the name of an index in a gap of its line."""
@@ -115,25 +131,23 @@ class _Page:
                 self._replace((curve, text), self._turned(curve, text))
 
     def _turned(self, curve: Curve, text: Text) -> tuple[Curve, Text]:
-        shape = next(p for p in self.rest if isinstance(p, Shape) and p.owner == _owner(curve))
+        shape = self._shape(_owner(curve))
         for slot in _SLOTS:
             for side, (dx, dy) in _SIDES.items():
                 half = (shape.size[0] / 2, shape.size[1] / 2)
                 if slot and abs(slot) > (half[1] if dx else half[0]) + 4:
                     continue
-                start = (
-                    shape.at[0] + dx * half[0] + abs(dy) * slot,
-                    shape.at[1] + dy * half[1] + abs(dx) * slot,
-                )
-                end = (start[0] + dx * _LEG, start[1] + dy * _LEG)
+                border = shifted(shape.at, (dx * half[0], dy * half[1]))
+                start = shifted(border, (abs(dy) * slot, abs(dx) * slot))
+                end = shifted(start, (dx * _LEG, dy * _LEG))
                 found = _leg(curve, text, start, end, side, shape.at)
                 if self._has_room(*found, old=(curve, text)):
                     return found
         return curve, text
 
     def _leg_to(self, curve: Curve, text: Text, end: Point) -> tuple[Curve, Text]:
-        shape = next(p for p in self.rest if isinstance(p, Shape) and p.owner == _owner(curve))
-        dx, dy = _difference(end, shape.at)
+        shape = self._shape(_owner(curve))
+        dx, dy = difference(end, shape.at)
         level = abs(dx) * shape.size[1] > abs(dy) * shape.size[0]
         side = ("right" if dx > 0 else "left") if level else ("down" if dy > 0 else "up")
         start = cut((end, shape.at), shape.extent)[0][-1]
@@ -246,7 +260,7 @@ class _Page:
 
     def _leaving(self, way: Sequence[Point], node: str) -> list[Point]:
         """A way from where it leaves its node."""
-        shape = next(p for p in self.rest if isinstance(p, Shape) and p.owner == node)
+        shape = self._shape(node)
         return list(way) if shape.kind == "dot" else cut(way[::-1], shape.extent)[0][::-1]
 
 
@@ -300,7 +314,7 @@ def _legs(parts: Sequence[Part]) -> Iterator[tuple[Curve, Text]]:
 
 def _leg(curve: Curve, text: Text, start: Point, end: Point, side: str, centre: Point) -> tuple[Curve, Text]:
     at, anchor = beyond(end, side)
-    port = Port(_owner(curve), _difference(start, centre))
+    port = Port(_owner(curve), difference(start, centre))
     return replace(curve, segments=((start, start, end, end),), ends=(port, None)), replace(
         text, at=at, anchor=anchor
     )
@@ -309,18 +323,8 @@ def _leg(curve: Curve, text: Text, start: Point, end: Point, side: str, centre: 
 def _curve(
     line: Curve, points: Sequence[Point], node: str, key: str, centre: Point, centre_2: Point
 ) -> Curve:
-    ends = Port(node, _difference(points[0], centre)), Port(key, _difference(points[-1], centre_2))
+    ends = Port(node, difference(points[0], centre)), Port(key, difference(points[-1], centre_2))
     return replace(line, segments=rounded(points), ends=ends)
-
-
-def _shifted(part: Part, by: Point) -> Part:
-    def moved(point: Point) -> Point:
-        return point[0] + by[0], point[1] + by[1]
-
-    if isinstance(part, Curve):
-        segments = tuple((moved(a), moved(b), moved(c), moved(d)) for a, b, c, d in part.segments)
-        return replace(part, segments=segments)
-    return replace(part, at=moved(part.at))
 
 
 def _centred(name: Text, at: Point) -> Text:
@@ -330,15 +334,9 @@ def _centred(name: Text, at: Point) -> Text:
 def _beside(start: Point, end: Point, place: float) -> tuple[Point, Point]:
     """Both ends of one of several parallel lines."""
     length = math.dist(start, end) or 1.0
-    dx, dy = (
-        -(end[1] - start[1]) / length * _PARALLEL * place,
-        (end[0] - start[0]) / length * _PARALLEL * place,
-    )
-    return (start[0] + dx, start[1] + dy), (end[0] + dx, end[1] + dy)
-
-
-def _difference(one: Point, other: Point) -> Point:
-    return one[0] - other[0], one[1] - other[1]
+    across, down = difference(end, start)
+    by = (-down / length * _PARALLEL * place, across / length * _PARALLEL * place)
+    return shifted(start, by), shifted(end, by)
 
 
 def _spiral() -> Iterator[Point]:

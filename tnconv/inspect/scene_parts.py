@@ -2,7 +2,8 @@
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from tnconv.inspect.labels import NOTHING, SMALL, TEXT, Label, thickness
 from tnconv.ir import Index
@@ -186,6 +187,24 @@ class Text:
 
 
 Part = Curve | Shape | Text
+
+
+def shifted(point: Point, by: Point) -> Point:
+    """A point that much further right and down."""
+    return point[0] + by[0], point[1] + by[1]
+
+
+def difference(one: Point, other: Point) -> Point:
+    """How far the first is right of and below the other."""
+    return one[0] - other[0], one[1] - other[1]
+
+
+def part_shifted(part: Part, by: Point) -> Part:
+    """A part that much further right and down."""
+    if isinstance(part, Curve):
+        segments: Any = tuple(tuple(shifted(point, by) for point in segment) for segment in part.segments)
+        return replace(part, segments=segments)
+    return replace(part, at=shifted(part.at, by))
 
 
 def beyond(end: Point, side: str) -> tuple[Point, str]:

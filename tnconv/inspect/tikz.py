@@ -16,7 +16,7 @@ from tnconv.inspect.appearance import Look, PictureOptions, look_of
 from tnconv.inspect.boxes import INDEX
 from tnconv.inspect.labels import Label, number, thickness
 from tnconv.inspect.picture import picture_of
-from tnconv.inspect.scene_parts import Curve, Point, Port, Scene, Shape, Text
+from tnconv.inspect.scene_parts import Curve, Point, Port, Scene, Shape, Text, difference, shifted
 from tnconv.inspect.svg import RELATIONS
 from tnconv.ir import Expression
 
@@ -147,7 +147,7 @@ class _Writer:
 
     def _shape(self, shape: Shape) -> str:
         name, place = self._named(shape.owner), self._place(shape.at)
-        self.origin = self.origin or (name, (shape.at[0] + self.shift[0], shape.at[1] + self.shift[1]))
+        self.origin = self.origin or (name, shifted(shape.at, self.shift))
         self._places[shape.owner], self._sizes[shape.owner] = shape.at, shape.size
         if shape.kind == "dot":
             return (
@@ -186,14 +186,13 @@ class _Writer:
     def _place(self, at: Point) -> str:
         """A place relative to the nearest node that is written."""
         if not self._places:
-            return _relative(self.origin, (at[0] + self.shift[0], at[1] + self.shift[1]))
+            return _relative(self.origin, shifted(at, self.shift))
         owner = min(self._places, key=lambda o: math.dist(self._places[o], at))
         return self._from(owner, at)
 
     def _from(self, owner: str, at: Point) -> str:
         """A place relative to a node: to its side where it is there."""
-        x, y = self._places[owner]
-        dx, dy = at[0] - x, at[1] - y
+        dx, dy = difference(at, self._places[owner])
         half = self._sizes[owner][0] / 2
         for side, sign in (("east", 1), ("west", -1)):
             if abs(dx - sign * half) < 0.05 and half > 4:
@@ -217,7 +216,7 @@ class _Writer:
             if control == start:
                 path += f" -- {to}"
             else:
-                controls = _by(control, start), _by(control_2, end)
+                controls = _at(difference(control, start)), _at(difference(control_2, end))
                 path += f" .. controls +{controls[0]} and +{controls[1]} .. {to}"
         dashes = ", dash pattern=on 0pt off 3pt" * curve.broadcast
         width = number(thickness(curve.index) * _POINTS)
@@ -234,8 +233,8 @@ def _relative(origin: tuple[str, Point] | None, at: Point) -> str:
     """A place on the page relative to its first node."""
     if origin is None:
         return _at(at)
-    name, (x, y) = origin
-    return f"({_shift((at[0] - x, at[1] - y))}{name}.center)"
+    name, start = origin
+    return f"({_shift(difference(at, start))}{name}.center)"
 
 
 def _shift(by: Point) -> str:
@@ -245,10 +244,6 @@ def _shift(by: Point) -> str:
     if x == "0":
         return f"[yshift={y}cm]"
     return f"[xshift={x}cm]" if y == "0" else f"[shift={{({x}, {y})}}]"
-
-
-def _by(one: Point, other: Point) -> str:
-    return _at((one[0] - other[0], one[1] - other[1]))
 
 
 def _at(point: Point) -> str:
