@@ -182,7 +182,7 @@ def ring(tensor: Tensor, ranks: Sequence[int]) -> list[Tensor] | None:
     if not found:
         return None
     _, first, middle, last = min(found, key=lambda made: made[0])
-    return [first, *_train(middle, ranks[2:-1]), last]
+    return [first, *linalg.train(middle, ranks[2:-1]), last]
 
 
 def _ring(tensor: Tensor, rank: int, closing: int, seed: int) -> tuple[float, Tensor, Tensor, Tensor] | None:
@@ -248,14 +248,3 @@ def _real_pairs(spaces: list[Tensor], values: Sequence[complex]) -> list[Tensor]
         if value.imag >= 0:
             found += [space.real, space.imag] if value.imag > 0 else [space.real]
     return found
-
-
-def _train(tensor: Tensor, ranks: Sequence[int]) -> list[Tensor]:
-    """A tensor `[left, sizes, right]` as factors `[left, size, right]`."""
-    found, rest = [], tensor
-    for rank in ranks:
-        left, size = rest.shape[:2]
-        u, s, v = linalg.singular(rest.reshape(left * size, -1))
-        found.append(u[:, :rank].reshape(left, size, -1))
-        rest = (s[:rank, None] * v[:rank]).reshape(-1, *rest.shape[2:])
-    return [*found, rest]

@@ -25,13 +25,7 @@ def tensor_train(tensor: Tensor, ranks: Sequence[int]) -> list[Tensor]:
 
     Ranks come out smaller where the tensor has fewer singular values.
     """
-    found, rest = [], tensor.reshape(1, -1)
-    for size, rank in zip(tensor.shape, ranks, strict=False):
-        left = rest.shape[0]
-        u, s, v = linalg.singular(rest.reshape(left * size, -1))
-        found.append(u[:, :rank].reshape(left, size, -1))
-        rest = s[:rank, None] * v[:rank]
-    return [*found, rest.reshape(rest.shape[0], tensor.shape[-1], 1)]
+    return linalg.train(tensor[None, ..., None], ranks)
 
 
 def tucker(tensor: Tensor, ranks: Sequence[int], budget: Budget) -> tuple[Tensor, list[Tensor]]:
@@ -70,14 +64,11 @@ def cp(product: Product, tensor: Tensor, budget: Budget) -> list[Tensor]:
         return found and _placed(product, found, core)
 
     def from_vectors(core: Tensor) -> list[Tensor]:
-        generator = torch.Generator().manual_seed(0)
         merged = _merged(product, core)
-        found = []
-        for mode, size in enumerate(merged.shape):
-            vectors = torch.randn(size, rank, generator=generator, dtype=core.dtype)
-            count = min(rank, size)
+        found = linalg.normal([(size, rank) for size in merged.shape], core.dtype)
+        for mode, vectors in enumerate(found):
+            count = min(vectors.shape)
             vectors[:, :count] = leading(unfolded(merged, mode), count)
-            found.append(vectors)
         return _placed(product, found, core)
 
     return fit(product, tensor, algebraically, [from_vectors, *_drawn(product)], budget)
@@ -141,9 +132,8 @@ def _filled(value: Tensor, shape: Sequence[int]) -> Tensor:
     """A tensor with more cells, which hold small random numbers."""
     if value.shape == tuple(shape):
         return value
-    generator = torch.Generator().manual_seed(0)
     small = 0.1 * float(value.abs().square().mean().sqrt())
-    made = small * torch.randn(*shape, generator=generator, dtype=value.dtype)
+    made = small * linalg.normal([shape], value.dtype)[0]
     made[tuple(map(slice, value.shape))] = value
     return made
 

@@ -9,7 +9,6 @@ coordinates of the spaces that its axes span, so that one of low multilinear ran
 import math
 from collections.abc import Callable, Sequence
 
-import torch
 from torch import Tensor
 
 from tnconv.nn.tensorised import linalg, newton
@@ -226,8 +225,6 @@ def drawn(product: Product, seed: int) -> Drawn:
     """
 
     def start(tensor: Tensor) -> list[Tensor]:
-        generator = torch.Generator().manual_seed(seed)
-        shapes = product.shapes(tensor)
-        return [torch.randn(shape, generator=generator, dtype=tensor.dtype) for shape in shapes]
+        return linalg.normal(product.shapes(tensor), tensor.dtype, seed)
 
     return start

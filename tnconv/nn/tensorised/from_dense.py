@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from tnconv.errors import SpecError
+from tnconv.nn.tensorised import linalg
 from tnconv.nn.tensorised.budget import Budget
 from tnconv.nn.tensorised.factors import Factors, Family, Ranks, WeightShape
 
@@ -101,13 +102,9 @@ def _finite(weight: Tensor) -> Tensor:
 
 
 def _of_zeros(family: Family, shape: WeightShape, ranks: Ranks, dtype: torch.dtype) -> Factors:
-    generator = torch.Generator().manual_seed(0)
-    deviation = family.deviation(shape, ranks)
-    found = {
-        factor.name: deviation
-        * torch.randn([axis.size for axis in factor.axes], generator=generator, dtype=dtype)
-        for factor in family.factors(shape, ranks)
-    }
+    deviation, factors = family.deviation(shape, ranks), family.factors(shape, ranks)
+    values = linalg.normal([[axis.size for axis in factor.axes] for factor in factors], dtype)
+    found = {factor.name: deviation * value for factor, value in zip(factors, values, strict=True)}
     found[next(reversed(found))].zero_()
     return found
 

@@ -3,7 +3,7 @@
 Every decomposition solves and factorises here and nowhere else; that the weight is finite is checked before.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -52,6 +52,23 @@ def span(matrix: Tensor, tolerance: float) -> Tensor:
     squares, u = torch.linalg.eigh(matrix @ matrix.mH)
     spanned: Tensor = u.flip(1)[:, squares.flip(0) > tolerance**2 * squares.sum()]
     return spanned
+
+
+def train(tensor: Tensor, ranks: Sequence[int]) -> list[Tensor]:
+    """A tensor `[left, *sizes, right]` as factors `[left, size, right]` in a row, by singular values of each matrix."""
+    found, rest = [], tensor
+    for rank in ranks:
+        left, size = rest.shape[:2]
+        u, s, v = singular(rest.reshape(left * size, -1))
+        found.append(u[:, :rank].reshape(left, size, -1))
+        rest = (s[:rank, None] * v[:rank]).reshape(-1, *rest.shape[2:])
+    return [*found, rest]
+
+
+def normal(shapes: Iterable[Sequence[int]], dtype: torch.dtype, seed: int = 0) -> list[Tensor]:
+    """Tensors of standard normal numbers, one after the other from one seed."""
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(*shape, generator=generator, dtype=dtype) for shape in shapes]
 
 
 def null_space(matrix: Tensor, rank: int) -> Tensor:

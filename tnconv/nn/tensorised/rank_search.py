@@ -14,7 +14,7 @@ from tnconv.nn.tensorised.budget import Budget
 from tnconv.nn.tensorised.criteria import VBMF, Nearness, nearness
 from tnconv.nn.tensorised.factors import Family, WeightShape
 from tnconv.nn.tensorised.from_dense import Approximation, Target
-from tnconv.nn.tensorised.ranks import Rank, resolve_ranks, uniform
+from tnconv.nn.tensorised.ranks import Rank, last_that_fits, resolve_ranks, uniform
 from tnconv.nn.tensorised.vbmf import evb_rank
 
 _FINE = 16  # a search by fits ends where it knows a rank to one part in so many
@@ -121,11 +121,7 @@ class Ladder:
 
     def largest(self, fits: Callable[[dict[str, int]], bool]) -> int:
         """The last step that fits, -1 if none: what takes more than another that does not fit does not fit either."""
-        low, high = -1, self.steps - 1
-        while low < high:
-            middle = (low + high + 1) // 2
-            low, high = (middle, high) if fits(self.at(middle)) else (low, middle - 1)
-        return low
+        return last_that_fits(-1, self.steps - 1, lambda step: fits(self.at(step)))
 
 
 def _tails(values: Tensor) -> Tensor:

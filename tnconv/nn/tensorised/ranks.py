@@ -1,6 +1,6 @@
 """What `rank=` means without a weight: an int, a fraction of the dense parameters, or one rank for each bond."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from numbers import Real
 
 from tnconv.errors import SpecError
@@ -48,6 +48,17 @@ def resolve_ranks(rank: object, family: Family, shape: WeightShape) -> dict[str,
     )
 
 
+def last_that_fits(low: int, high: int, fits: Callable[[int], bool]) -> int:
+    """The last of `low` to `high` that fits, where what is behind one that does not fit does not fit either.
+
+    That `low` does is not asked.
+    """
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle - 1)
+    return low
+
+
 def uniform(rank: int, limits: Ranks) -> dict[str, int]:
     """One rank for all bonds, cut at the largest that each can use."""
     return {name: min(rank, limit) for name, limit in limits.items()}
@@ -78,14 +89,11 @@ def _fraction(fraction: float, family: Family, shape: WeightShape) -> dict[str, 
     def fits(rank: int) -> bool:
         return family.parameters(shape, uniform(rank, limits)) <= allowed
 
-    low, high = 0, max(limits.values())
-    while low < high:
-        middle = (low + high + 1) // 2
-        low, high = (middle, high) if fits(middle) else (low, middle - 1)
-    if not low:
+    found = last_that_fits(0, max(limits.values()), fits)
+    if not found:
         least = family.parameters(shape, uniform(1, limits))
         raise SpecError(
             f"rank is {fraction}, at most {int(allowed)} of {shape.parameters} parameters, but rank 1 takes {least}; "
             f"give at least {least / shape.parameters:.3g}, or another kind of factorisation"
         )
-    return uniform(low, limits)
+    return uniform(found, limits)
