@@ -12,9 +12,9 @@ from tnconv.nn.tensorised.budget import Budget
 from tnconv.nn.tensorised.factorised_linear import TensorisedLinear
 from tnconv.nn.tensorised.factorised_module import TensorisedConv
 from tnconv.nn.tensorised.factorised_transpose import TensorisedConvTranspose
-from tnconv.nn.tensorised.factors import Factors, Family, Ranks, WeightShape, bond, parameter
+from tnconv.nn.tensorised.factors import Factors, Family, Ranks, WeightShape, bond
 from tnconv.nn.tensorised.fixed_dims import OfOneDimension, OfThreeDimensions, OfTwoDimensions
-from tnconv.nn.tensorised.tucker import channel_factors, channel_limits
+from tnconv.nn.tensorised.tucker import channel_factors, channel_limits, core_and_factors
 from tnconv.spec.fields import shown
 
 
@@ -44,11 +44,7 @@ class BlockTerm(Family):
 
     def factors(self, shape: WeightShape, ranks: Ranks) -> list[ir.Tensor]:
         """The cores `[b, *r_out, *r_in, *k]` and factors `[b, channels, r]`."""
-        block, channels = bond("b", self.blocks), channel_factors(shape)
-        bonds = [bond(name, ranks[name]) for name, _ in channels]
-        core = parameter("core", block, *bonds, *shape.kernel_axes)
-        pairs = zip(channels, bonds, strict=True)
-        return [core, *(parameter(site.name, block, *site.axes, joined) for (_, site), joined in pairs)]
+        return core_and_factors(shape, ranks, bond("b", self.blocks))
 
     def paths(self, ranks: Ranks) -> int:
         """Products of all blocks."""

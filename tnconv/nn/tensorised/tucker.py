@@ -29,6 +29,15 @@ def channel_limits(shape: WeightShape) -> dict[str, int]:
     return {name: min(site.size, shape.parameters // site.size) for name, site in channel_factors(shape)}
 
 
+def core_and_factors(shape: WeightShape, ranks: Ranks, *first: ir.Axis) -> list[ir.Tensor]:
+    """A core with the whole kernel, and a factor for each channel axis; all with the same first axes, if any."""
+    channels = channel_factors(shape)
+    bonds = [bond(name, ranks[name]) for name, _ in channels]
+    core = parameter("core", *first, *bonds, *shape.kernel_axes)
+    pairs = zip(channels, bonds, strict=True)
+    return [core, *(parameter(site.name, *first, *site.axes, joined) for (_, site), joined in pairs)]
+
+
 @dataclass(frozen=True, slots=True)
 class Tucker(Family):
     """`W[d, c, k1, k2] = Σ core[r_out, r_in, k1, k2] out[d, r_out] in[c, r_in]`.
@@ -48,11 +57,7 @@ class Tucker(Family):
 
     def factors(self, shape: WeightShape, ranks: Ranks) -> list[ir.Tensor]:
         """The core `[*r_out, *r_in, *k]` and factors `[channels, r]`."""
-        channels = channel_factors(shape)
-        bonds = [bond(name, ranks[name]) for name, _ in channels]
-        core = parameter("core", *bonds, *shape.kernel_axes)
-        pairs = zip(channels, bonds, strict=True)
-        return [core, *(parameter(site.name, *site.axes, joined) for (_, site), joined in pairs)]
+        return core_and_factors(shape, ranks)
 
     def decompose(self, weight: Tensor, shape: WeightShape, ranks: Ranks, budget: Budget) -> Factors:
         """By higher-order orthogonal iteration."""
