@@ -32,8 +32,8 @@ def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--wheels", type=Path, help="a folder to install missing packages from")
     parser.add_argument("--minutes", type=float, default=8.0, help="how long it may take; 8")
     parser.add_argument("--out", type=Path, default=HERE, help="where cuda.json, the profile and CUDA.md go")
-    parser.add_argument("--layer", action="append", help="compare values of these layers only")
-    parser.add_argument("--op", action="append", help="and of these operations only")
+    parser.add_argument("--layer", action="append", default=[], help="compare values of these layers only")
+    parser.add_argument("--op", action="append", default=[], help="and of these operations only")
     return parser.parse_args(arguments)
 
 

@@ -4,7 +4,7 @@ import argparse
 import statistics
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,17 @@ from rich.progress import track
 import tnconv
 from benchmarks import gpu_speed, machine
 from benchmarks.cases import Case
-from benchmarks.gpu_values import CHOSEN, GRAPH, Check, Subject, checks, kernel_names, subjects
+from benchmarks.gpu_values import (
+    CHOSEN,
+    CONSTANTS,
+    GRAPH,
+    UNWAITED,
+    Check,
+    checks,
+    constant_checks,
+    kernel_names,
+    subjects,
+)
 from benchmarks.report import overview
 from benchmarks.results import save
 from tnconv.backends.torch import profile
@@ -54,7 +64,7 @@ def run(wanted: argparse.Namespace) -> int:
         "graphs": sum(each.way == GRAPH for each in found),
         "largest_errors": largest(found),
         "wrong": [asdict(each) for each in wrong],
-        "not_compared": [str(each) for each in unchecked],
+        "not_compared": unchecked,
     }
     results["minutes"] = (time.perf_counter() - begin) / 60
     write(results, wanted.out, said(found, unchecked, wanted.device))
@@ -65,41 +75,41 @@ def run(wanted: argparse.Namespace) -> int:
 # -- values --------------------------------------------------------------------------------------------
 
 
-def values(wanted: argparse.Namespace, console: Console, until: float) -> tuple[list[Check], list[Subject]]:
+def values(wanted: argparse.Namespace, console: Console, until: float) -> tuple[list[Check], list[str]]:
     """What was compared, and what there was no time for."""
-    todo = subjects(wanted.layer or (), wanted.op or ())
-    half = [torch.bfloat16] if "bfloat16" in gpu_speed.allowed(wanted.device) else []
+    device = wanted.device
+    dtypes = [torch.float64, torch.float32, *[torch.bfloat16] * ("bfloat16" in gpu_speed.allowed(device))]
+    todo: dict[str, Callable[[], Iterator[Check]]] = {CONSTANTS: partial(constant_checks, device)}
+    todo |= {str(each): partial(checks, each, device, dtypes) for each in subjects(wanted.layer, wanted.op)}
     found: list[Check] = []
     with gpu_speed.rounded(False):
-        for number, subject in enumerate(track(todo, "values", console=console)):
+        for number, (name, part) in enumerate(track(todo.items(), "values", console=console)):
             if time.perf_counter() > until:
-                return found, todo[number:]
+                return found, list(todo)[number:]
             try:
-                found += checks(subject, wanted.device, [torch.float64, torch.float32, *half])
+                found += part()
             except Exception as error:  # one that cannot be compiled must not end the run
                 message = f"{type(error).__name__}: {str(error)[:300]}"
-                found.append(Check(str(subject), "float64", CHOSEN, (), 0.0, None, message))
+                found.append(Check(name, "float64", CHOSEN, (), 0.0, None, message))
     return found, []
 
 
-def said(found: Sequence[Check], unchecked: Sequence[Subject], device: str) -> str:
-    """What was compared, in a sentence or three."""
+def said(found: Sequence[Check], unchecked: Sequence[str], device: str) -> str:
+    """What was compared, in some sentences."""
     wrong = sum(not each.right for each in found)
-    graphs = sum(each.way == GRAPH for each in found)
+    graphs, calls = (sum(each.way == way for each in found) for way in (GRAPH, UNWAITED))
     unused = sorted(set(kernel_names()).difference(*(each.kernels for each in found)))
-    text = (
+    texts = [
         f"{len(found)} values of {len({each.subject for each in found})} functions, by the kernels that were chosen "
-        f"and by each that accepts a step, beside the reference in float64: {wrong} wrong. "
-    )
-    text += (
-        f"{graphs} of them by the replay of a CUDA graph."
+        f"and by each that accepts a step, beside the reference in float64: {wrong} wrong.",
+        f"{graphs} by the replay of a CUDA graph, {calls} by calls that may not wait for the device."
         if device == "cuda"
-        else "No graph was replayed: no GPU."
-    )
-    text += (
-        f" Kernels that computed nothing: {', '.join(unused)}." if unused else " Every kernel computed some."
-    )
-    return text + (f" Not compared, for lack of time: {len(unchecked)} functions." if unchecked else "")
+        else "No graph was replayed: no GPU.",
+        f"Kernels that computed nothing: {', '.join(unused)}." if unused else "Every kernel computed some.",
+    ]
+    if unchecked:
+        texts.append(f"Not compared, for lack of time: {len(unchecked)} functions.")
+    return " ".join(texts)
 
 
 def largest(found: Sequence[Check]) -> dict[str, float]:

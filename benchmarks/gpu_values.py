@@ -23,7 +23,9 @@ from tnconv.errors import TnconvError
 from tnconv.spec.layer_spec import Layer
 from tnconv.testing import random_arguments
 
-CHOSEN, GRAPH = "chosen", "CUDA graph"
+CHOSEN, GRAPH, UNWAITED = "chosen", "CUDA graph", "without waiting"
+CONSTANTS = "CP convolution with constant="
+_CP = ("n c h+r-1 w+s-1, c k, r k, s k, d k -> n d h w", (2, 4, 8, 8), (4, 30), (3, 30), (3, 30), (5, 30))
 _SIZES = {"N": 3, "V": 2}
 _PLAIN = ("forward", "input_vjp", "input_jvp")  # of layers without a weight
 
@@ -78,7 +80,8 @@ class Check:
     Args:
         subject: what was computed.
         dtype: in which.
-        way: `CHOSEN` for the function itself, the name of a kernel that was preferred, or `GRAPH`.
+        way: `CHOSEN` for the function itself, the name of a kernel that was preferred; on CUDA also
+            `GRAPH` and `UNWAITED`.
         kernels: that computed it.
         limit: of the error.
         error: largest difference over the largest value; None where the call failed.
@@ -140,24 +143,46 @@ class Way:
 
 
 def checks(subject: Subject, device: str, dtypes: Collection[torch.dtype]) -> Iterator[Check]:
-    """Compare the function in each dtype, each kernel where it accepts a step, and on CUDA a graph of the call."""
+    """Compare the function in each dtype, and each kernel where it accepts a step.
+
+    On CUDA also a graph of the call, and a call in which PyTorch raises an error where something waits for the device.
+    """
     function = subject.compiled(device)
     network = function.network
     sizes = {name: _SIZES.get(name, 2) for name in network.symbols}
     arrays = random_arguments(network, np.random.default_rng(0), np.float64, sizes)
     want = torch.from_numpy(np.asarray(reference.evaluate(network, arrays), np.float64))
     given = {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
-    ways = [Way(CHOSEN, function, function.program.kernels), *by_kernel(function)]
-    if device == "cuda":
-        ways.append(Way(GRAPH, partial(replayed, function), function.program.kernels))
+    ways = [*of_the_function(function, device), *by_kernel(function)]
     for dtype in dtypes:
         tensors = [
             t.to(dtype) if t.is_floating_point() else t for t in (given[n] for n in function.arguments)
         ]
         for way in ways:
-            if dtype.itemsize == 2 and way.name not in (CHOSEN, GRAPH):
+            if dtype.itemsize == 2 and way.name not in (CHOSEN, GRAPH, UNWAITED):
                 continue  # half precision is that of PyTorch's calls, whichever kernel wrote them
-            yield _compared(subject, dtype, way, tensors, want)
+            yield _compared(str(subject), dtype, way, tensors, want)
+
+
+def constant_checks(device: str) -> Iterator[Check]:
+    """Compare a function that keeps what depends on constants, before and after one is written into."""
+    names = ("x2", "x3", "x4", "x5")
+    function = tnconv.einsum_expression(*_CP, h=8, w=8, constant=names, device=device)
+    arrays = random_arguments(function.network, np.random.default_rng(0), np.float64)
+    want = torch.from_numpy(np.asarray(reference.evaluate(function.network, arrays), np.float64))
+    tensors = [torch.from_numpy(arrays[name]).to(device) for name in function.arguments]
+    for factor in (1, 2):
+        tensors[1].mul_(factor)
+        for way in of_the_function(function, device):
+            yield _compared(CONSTANTS, torch.float64, way, tensors, want * factor)
+
+
+def of_the_function(function: tnconv.CompiledFunction, device: str) -> list[Way]:
+    """The call itself and, on CUDA, what is asked of it there."""
+    calls: dict[str, Callable[..., Tensor]] = {CHOSEN: function}
+    if device == "cuda":
+        calls |= {GRAPH: partial(replayed, function), UNWAITED: partial(unwaited, function)}
+    return [Way(name, call, tuple(sorted(function.program.kernels))) for name, call in calls.items()]
 
 
 def kernel_names() -> list[str]:
@@ -176,7 +201,7 @@ def by_kernel(function: tnconv.CompiledFunction) -> Iterator[Way]:
         program = lower(plan, function.network, {}, (name,), DEFAULT, "norm")
         if program.source not in seen and name in program.kernels:
             seen.add(program.source)
-            yield Way(name, program.function, program.kernels)
+            yield Way(name, program.function, tuple(sorted(program.kernels)))
 
 
 def replayed(function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
@@ -197,10 +222,19 @@ def replayed(function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
     return result.clone()
 
 
-def _compared(subject: Subject, dtype: torch.dtype, way: Way, tensors: list[Tensor], want: Tensor) -> Check:
-    made = partial(
-        Check, str(subject), str(dtype).removeprefix("torch."), way.name, way.kernels, tolerance(dtype)
-    )
+def unwaited(function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
+    """The value of a second call, in which PyTorch refuses what waits for the device."""
+    function(*tensors)
+    before = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        return function(*tensors)
+    finally:
+        torch.cuda.set_sync_debug_mode(before)
+
+
+def _compared(subject: str, dtype: torch.dtype, way: Way, tensors: list[Tensor], want: Tensor) -> Check:
+    made = partial(Check, subject, str(dtype).removeprefix("torch."), way.name, way.kernels, tolerance(dtype))
     try:
         got = way.call(*tensors).detach().cpu().double()
     except (RuntimeError, TnconvError) as error:  # one that fails must not end the run
@@ -210,8 +244,8 @@ def _compared(subject: Subject, dtype: torch.dtype, way: Way, tensors: list[Tens
         return made(None, f"shape {tuple(got.shape)} for {tuple(want.shape)}")
     if not want.numel():
         return made(0.0)
-    error = (got - want).abs().max().item() / max(want.abs().max().item(), 1e-300)
-    return made(inf if isnan(error) else error)
+    largest = (got - want).abs().max().item() / max(want.abs().max().item(), 1e-300)
+    return made(inf if isnan(largest) else largest)
 
 
 def _forget() -> None:
