@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import torch
 
 from benchmarks import gpu, gpu_run, gpu_speed, gpu_values
 from benchmarks.cases import OPERATIONS, SETS, Case
-from benchmarks.gpu_values import CHOSEN, LAYERS, Subject, checks, kernel_names, subjects
+from benchmarks.gpu_values import CHOSEN, GRAPH, LAYERS, Check, Subject, checks, kernel_names, subjects
 from tnconv import ops
 from tnconv.backends import cache_files, reference
 from tnconv.backends.torch import profile
@@ -152,6 +153,51 @@ def test_a_wrong_value_is_found(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     assert not first.right and "shape (3, 4, 6, 5) for (2, 4, 6, 5)" in first.message
 
 
+class Recorded:
+    """Stands for torch.cuda where there is none: a graph that runs again what was called while it was recorded."""
+
+    def __init__(self) -> None:
+        self.given: list[torch.Tensor] = []
+        self.result, self.modes = torch.zeros(3), ["default"]
+
+    def twice(self, x: torch.Tensor) -> torch.Tensor:
+        self.given.append(x)
+        return self.result.copy_(2 * x)
+
+    def replay(self) -> None:
+        self.twice(self.given[-1])
+
+    def wait_stream(self, other: object) -> None:
+        assert other is self
+
+
+def test_a_graph_is_replayed_with_other_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda = Recorded()
+    for name in ("Stream", "current_stream", "CUDAGraph"):
+        monkeypatch.setattr(torch.cuda, name, lambda: cuda)
+    for name in ("stream", "graph"):
+        monkeypatch.setattr(torch.cuda, name, nullcontext)
+    got = gpu_values.replayed(cuda.twice, torch.ones(3))
+    assert torch.equal(got, torch.full((3,), 2.0)) and got is not cuda.result
+    assert len(cuda.given) == 4  # twice before, once recorded, once replayed
+
+
+def test_a_call_that_waits_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda = Recorded()
+    monkeypatch.setattr(torch.cuda, "get_sync_debug_mode", lambda: cuda.modes[-1])
+    monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", cuda.modes.append)
+
+    def waits(x: torch.Tensor) -> torch.Tensor:
+        if cuda.modes[-1] == "error":
+            raise RuntimeError("called a synchronizing CUDA operation")
+        return cuda.twice(x)
+
+    assert torch.equal(gpu_values.unwaited(cuda.twice, torch.ones(3)), torch.full((3,), 2.0))
+    with pytest.raises(RuntimeError, match="called a synchronizing"):
+        gpu_values.unwaited(waits, torch.ones(3))
+    assert cuda.modes == ["default", "error", "default", "error", "default"]
+
+
 # -- speed: never a figure -----------------------------------------------------------------------------
 
 
@@ -188,9 +234,15 @@ def test_files_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert [row["op"] for row in results["rows"]] == ["forward", "kfac_reduce"] and not results["failed"]
     assert [*results["papers"][1]["others"]] == ["left to right"] and len(results["papers"]) == 3
     assert len(results["not_run"]) == 2  # the other precisions
-    results |= {"machine": about, "minutes": 1.0, "values": {"wrong": []}}
-    gpu_run.write(results, tmp_path / "out", "All was compared.")
+    checked = [Check("forward of 2d", "float32", GRAPH, ("matmul",), 5e-4, 1e-7)]
+    monkeypatch.setattr(gpu_run, "values", lambda *given: (checked, ["forward of 3d"]))
+    monkeypatch.setattr(gpu_run.machine, "describe", lambda *given: about)
+    speed = gpu_run.speed
+    monkeypatch.setattr(gpu_run, "speed", lambda *given: results)
+    monkeypatch.setattr(gpu, "check_cuda", lambda: None)
+    assert gpu.main(["--out", str(tmp_path / "out")]) == 0
     read = json.loads((tmp_path / "out" / "cuda.json").read_text())
+    assert read["values"]["not_compared"] == ["forward of 3d"] and read["values"]["wrong"] == []
     assert read["rows"][1]["precision"] == "float32"
     rates_of = msgspec.json.decode(
         (tmp_path / "out" / "profile-nvidia-h100-80gb.json").read_bytes(), type=dict[str, profile.Profile]
@@ -198,7 +250,8 @@ def test_files_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert rates_of == {"cuda": rates}
     text = (tmp_path / "out" / "CUDA.md").read_text()
     for part in (
-        "All was compared.",
+        "1 by the replay of a CUDA graph",
+        "lack of time: 1 functions",
         "left to right",
         "| matmul |",
         "# float32",
@@ -207,6 +260,6 @@ def test_files_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         assert part in text
     assert "- tf32: 1 rows were not run" in text
     monkeypatch.setattr(profile, "calibrate", lambda device, tell: 1 // 0)
-    late = gpu_run.speed("cpu", gpu_run.Console(quiet=True), 0.0)
+    late = speed("cpu", gpu_run.Console(quiet=True), 0.0)
     assert "calibration: ZeroDivisionError" in late["failed"][0]
     assert not late["rows"] and not late["papers"] and len(late["not_run"]) == 3 + 2 + 2
