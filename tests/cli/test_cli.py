@@ -231,6 +231,17 @@ def test_every_option_of_compile_is_on_the_command_line():
     assert [name for name in options if f"--{name.replace('_', '-')} " not in shown] == []
 
 
+def test_how_a_large_network_is_searched(layer):
+    given = ["--op", "ggn_block", "--planner", "cotengra", "--show", "plan"]
+    shown = run("compile", layer, *given, "--search", "trials=2", "--search", "optlib=random").stdout
+    spec, search = tnconv.load_spec(layer), {"trials": 2, "optlib": "random"}
+    plan = tnconv.compile(spec, "ggn_block", planner="cotengra", search=search).plan
+    assert shown.strip() == str(plan).strip()
+    for wrong, message in {"seconds=-1": "no positive number", "time=1": "search has 'time'"}.items():
+        result = run("compile", layer, *given, "--search", wrong)
+        assert (result.exit_code, message in " ".join(result.stderr.split())) == (2, True)
+
+
 def test_what_is_sampled(layer):
     given = ["--op", "weight_vjp", "--sample", "in_channels=0.5", "--sample", "space=0.5,1/4", "--preselect"]
     shown = run("compile", layer, *given, "--show", "source").stdout

@@ -1,5 +1,6 @@
 """`tnconv compile` and `tnconv inspect`: an operation of a layer or a network, and what became of it."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -108,6 +109,10 @@ def compile_spec(
     planner: Annotated[
         str, typer.Option(help="auto, dp, cotengra, left-to-right, or that of a plug-in.")
     ] = "auto",
+    search: Annotated[
+        list[str] | None,
+        typer.Option(help="How a large network is searched, as seconds=10 or seed=1; may be given again."),
+    ] = None,
     backend: Annotated[str, typer.Option(help="torch, jax, reference, or that of a plug-in.")] = "torch",
     minimize: Annotated[
         str, typer.Option(help="What the plan has least of: time or multiplications.")
@@ -159,6 +164,7 @@ def compile_spec(
         memory_limit=memory_limit,
         passes=passes,
         planner=planner,
+        search=dict(map(_searched, search)) if search else None,
         backend=backend,
         minimize=minimize,
         training=training,
@@ -191,6 +197,15 @@ def _sampled(text: str) -> tuple[str, tuple[str, ...]]:
     """`space=0.5,0.25` as a name with fractions."""
     name, _, keep = text.partition("=")
     return name.strip(), tuple(keep.split(","))
+
+
+def _searched(text: str) -> tuple[str, object]:
+    """`seconds=10` as an option of a search with its value."""
+    name, _, value = text.partition("=")
+    for read in (int, float):
+        with suppress(ValueError):
+            return name.strip(), read(value)
+    return name.strip(), {"True": True, "False": False}.get(value, value)
 
 
 def _print(function: tnconv.CompiledFunction, show: str) -> None:
