@@ -5,6 +5,8 @@ import sys
 import xml.etree.ElementTree as ET
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import TextPath
 
@@ -12,10 +14,12 @@ import tnconv
 from tests.inspect.geometry import assert_clear, crossing_pairs, pieces_of
 from tnconv import ConvSpec, inspect
 from tnconv.errors import TnconvError
+from tnconv.inspect import routes
 from tnconv.inspect.appearance import DARK, LIGHT, Look
 from tnconv.inspect.picture import MARGIN, picture_of
+from tnconv.inspect.routes import Router
 from tnconv.inspect.scene import scene_of
-from tnconv.inspect.scene_parts import Curve, Scene, Shape, Text
+from tnconv.inspect.scene_parts import Curve, Rectangle, Scene, Shape, Text
 from tnconv.ir import Expression
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -249,6 +253,47 @@ def test_what_is_not_touched_stays_and_legs_end_where_they_are_to():
     assert [c for c in before.curves if c.index.name != "o1"] == [
         c for c in after.curves if c.index.name != "o1"
     ]
+
+
+def test_a_network_that_is_one_tangle_is_drawn_with_few_looks(monkeypatch):
+    """Ways of 30 nodes, each joined to three others, some of which are enclosed: no graph of all corners is made."""
+    count = 30
+    ends = [(v, w) for v in range(count) for w in ((v + 1) % count, (v * 7 + 11) % count) if v < w]
+    terms = [" ".join(f"e{k}" for k, pair in enumerate(ends) if v in pair) for v in range(count)]
+    equation = ", ".join(terms) + " ->"
+    shapes = [(2,) * len(term.split()) for term in terms]
+    network = tnconv.einsum_expression(equation, *shapes, planner="left-to-right").network
+    looks = []
+    visible = Router._visible
+    monkeypatch.setattr(Router, "_visible", lambda *given: looks.append(given[1]) or visible(*given))
+    scene = scene_of(network, {"x1": (100.0, 100.0), "x20": (400.0, 0.0)})
+    assert len(scene.curves) == 2 * len(ends)
+    assert 0 < len(looks) < 4000
+
+
+@given(
+    st.lists(st.tuples(*[st.integers(-9, 9)] * 2, *[st.integers(1, 9)] * 2), max_size=6),
+    st.lists(st.tuples(st.integers(-20, 20), st.integers(-20, 20)), min_size=2, max_size=9),
+)
+def test_all_corners_at_once_see_what_each_sees(rooms, points):
+    found = [Rectangle(x, y, x + width, y + height) for x, y, width, height in rooms]
+    start, *ends = [(float(x), float(y)) for x, y in points]
+    seen = routes._sees(start, ends, found)
+    assert list(seen) == [not any(room.meets(start, end) for room in found) for end in ends]
+
+
+@pytest.mark.parametrize(
+    "place", [(float("nan"), 0), (0, float("inf")), (1e9, 0), (1, 2, 3), ("1", "2"), 5, None], ids=repr
+)
+def test_places_on_no_page_are_refused(place):
+    with pytest.raises(TnconvError, match=r"pos\['p1'\] is .*; give two numbers"):
+        FORWARD.draw("never.svg", pos={"p1": place})
+
+
+@pytest.mark.parametrize("label", ["$x$", "a%b", "x#", "a&b"])
+def test_signs_that_mean_something_else_to_tex_are_refused(label):
+    with pytest.raises(TnconvError, match="is no mathematics"):
+        FORWARD.draw("never.tex", labels={"p1": label})
 
 
 # -- margins -----------------------------------------------------------------------------------------

@@ -40,6 +40,12 @@ _FONTS: dict[str, Any] = {
     "text": {"italic": False},
 }
 _SPACES = {"\\,": "\u2009", "\\:": "\u2005", "\\;": "\u2005", "\\ ": " ", "\\!": "", "\\quad": "\u2003"}
+_ELSEWHERE = {
+    "$": "a label has no dollars around it",
+    "%": r"'%' begins a comment of TeX and \% is the sign",
+    "#": r"'#' is an argument of TeX and \# is the sign",
+    "&": r"'&' ends a cell of TeX and \& is the sign",
+}
 _SIGNS = {"-": "−", "*": "∗", "'": "′"}
 
 
@@ -71,7 +77,7 @@ def runs(tex: str) -> tuple[Run, ...]:
         tex: mathematics, without the dollars around it.
 
     Raises:
-        TnconvError: braces are not in pairs.
+        TnconvError: braces are not in pairs, or a sign means something else to TeX.
     """
     reader = _Reader(_TOKEN.findall(tex), tex)
     found: list[Run] = []
@@ -133,6 +139,8 @@ class _Reader:
             yield from self.rest(style, closed=True)
         elif token == "}":
             self._refuse("a brace is closed where something should stand")
+        elif token in _ELSEWHERE:
+            self._refuse(_ELSEWHERE[token])
         elif token in ("_", "^"):
             rise = style.rise + style.scale * (_RAISED if token == "^" else _LOWERED)
             yield from self._item(replace(style, scale=style.scale * _SMALLER, rise=rise))

@@ -30,6 +30,7 @@ _MARGIN = 5.0  # between a line and what it passes
 _LEG = 24.0
 _PARALLEL = 7.0
 _APART = 4.0  # between lines that go around the same thing
+_MOST_APART = 8  # lines that keep off each other so; the next ones lie as far off as the last of these
 _SIDES: dict[str, Point] = {"left": (-1.0, 0.0), "right": (1.0, 0.0), "up": (0.0, -1.0), "down": (0.0, 1.0)}
 _SLOTS = (0.0, 20.0, -20.0, 40.0, -40.0)
 _SHARES = (0.5, 0.42, 0.58, 0.34, 0.66, 0.26, 0.74, 0.18, 0.82)
@@ -56,6 +57,7 @@ class _Page:
         self.lines = [p for p in parts if isinstance(p, Curve) and p.ends[1] is not None]
         self.rest = [p for p in parts if not isinstance(p, Curve) or p.ends[1] is None]
         self.moved: set[str] = set()
+        self.still = set(map(id, self.rest))
         self.detours = 0
 
     # -- what moves --------------------------------------------------------------------------------
@@ -178,9 +180,10 @@ class _Page:
         by_owner: dict[str, list[Curve]] = defaultdict(list)
         for line in self.lines:
             by_owner[_owners(line)[1]].append(line)
-        router = Router(self._obstacles(self.moved & free_names))
-        stale = [o for o, found in by_owner.items() if any(self._is_stale(c, router) for c in found)]
-        router = Router(self._obstacles(free_names.intersection(stale)))
+        changed = [part for part in self.rest if id(part) not in self.still]
+        router = Router(self._obstacles(self.moved & free_names, changed))
+        stale = [o for o, found in by_owner.items() if any(self._is_stale(c, router, changed) for c in found)]
+        router = Router(self._obstacles(free_names.intersection(stale), self.rest))
         laid = [line for owner, found in by_owner.items() if owner not in stale for line in found]
         places = _places({owner: _pair(by_owner[owner]) for owner in stale})
         for owner in sorted(stale, key=lambda o: o in free_names):
@@ -190,10 +193,10 @@ class _Page:
                 laid += [self._ending(line, router) for line in by_owner[owner]]
         self.parts = [*laid, *self.rest]
 
-    def _obstacles(self, aside: Collection[str]) -> dict[str, list[Rectangle]]:
+    def _obstacles(self, aside: Collection[str], parts: Sequence[Part]) -> dict[str, list[Rectangle]]:
         """What lines keep off, by owner, but for names that find their place when their lines are laid."""
         found: dict[str, list[Rectangle]] = defaultdict(list)
-        for part in self.rest:
+        for part in parts:
             owner = _owner(part)
             if owner in aside or (isinstance(part, Text) and part.kind.startswith("on")):
                 continue
@@ -204,12 +207,13 @@ class _Page:
             found[f"{owner} leg" if beside else owner].append(room.grown(_MARGIN))
         return found
 
-    def _is_stale(self, line: Curve, router: Router) -> bool:
+    def _is_stale(self, line: Curve, router: Router, changed: Sequence[Part]) -> bool:
+        """Whether an end of a line has moved, or what has moved lies on it or on its name."""
         owners = _owners(line)
         if self.moved & set(owners):
             return True
         names = [p for p in self.rest if isinstance(p, Text) and p.kind == "index" and p.owner == owners[1]]
-        others = [p for p in self.rest if _owner(p) != owners[1]]
+        others = [p for p in changed if _owner(p) != owners[1]]
         if any(name.extent.overlaps(other.extent) for name in names for other in others):
             return True
         inner = -_MARGIN + 1.0
@@ -220,7 +224,7 @@ class _Page:
         way = router.way(start, end, own) or [start, end]
         if len(way) > 2:
             self.detours += 1
-            margins = (_APART * k for k in range(self.detours - 1, 0, -1))
+            margins = (_APART * k for k in range(min(self.detours - 1, _MOST_APART), 0, -1))
             way = next(filter(None, (router.way(start, end, own, margin) for margin in margins)), way)
         return way
 

@@ -10,6 +10,7 @@ from tnconv.inspect.scene_parts import Point, Scene, Text
 from tnconv.ir import Expression
 
 MARGIN = 14.0
+_FURTHEST = 100_000  # pixels that a node may be moved away from where a diagram begins
 _HEAD = 20.0  # room of a title
 _BETWEEN_TERMS = 60.0
 
@@ -67,9 +68,25 @@ def _check(
     names = list(dict.fromkeys(name for network in networks for name in names_of(network)))
     owner = ", ".join(network.name for network in networks)
     check_names(names, pos or {}, "pos", owner)
+    _check_places(pos or {})
     check_names(names, highlight, "highlight", owner)
     if look.labels is not None and not isinstance(look.labels, str):
         check_names(names, look.labels, "labels", owner)
+
+
+def _check_places(pos: Mapping[str, Point]) -> None:
+    """Refuse places that are on no page."""
+    for name, place in pos.items():
+        try:
+            x, y = place
+            fits = all(abs(number) <= _FURTHEST for number in (x, y))  # which NaN is not
+        except (TypeError, ValueError):
+            fits = False
+        if not fits:
+            raise TnconvError(
+                f"pos[{name!r}] is {place!r}; give two numbers, pixels to the right and down, as in (0, 40), "
+                f"of at most {_FURTHEST:_}"
+            )
 
 
 def _add_row(picture: Picture, scenes: Sequence[Scene], title: str) -> None:

@@ -1,15 +1,19 @@
 """Ways around what stands on a page: the shortest through corners that see each other (a visibility graph)."""
 
+import heapq
 import itertools
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from tnconv.inspect.scene_parts import Point, Rectangle, Segment
 
 _OFF = 1.0  # a corner stands so far outside its rectangle
 _ROUND = 12.0
+_MOST_CORNERS = 400  # that a search goes through before it gives up
 
 
 @dataclass
@@ -21,8 +25,9 @@ class Router:
     """
 
     obstacles: dict[str, list[Rectangle]]
-    _graphs: dict[float, Any] = field(default_factory=dict)
     _grown: dict[float, list[tuple[str, Rectangle]]] = field(default_factory=dict)
+    _free: dict[float, list[Point]] = field(default_factory=dict)
+    _seen: dict[tuple[float, Point], list[Point]] = field(default_factory=dict)
 
     def is_free(self, start: Point, end: Point, own: Iterable[str], margin: float = 0.0) -> bool:
         """Whether a straight line meets no obstacle, those of its own ends left aside."""
@@ -38,11 +43,11 @@ class Router:
     def add(self, owner: str, rectangle: Rectangle) -> None:
         """Put one more rectangle into the way."""
         self.obstacles.setdefault(owner, []).append(rectangle)
-        self._graphs.clear()
-        self._grown.clear()
+        for kept in (self._grown, self._free, self._seen):
+            kept.clear()
 
     def way(self, start: Point, end: Point, own: Sequence[str], margin: float = 0.0) -> list[Point] | None:
-        """The shortest way.
+        """The shortest way, by A*: corners are looked from in the order of the shortest way that may lead through them.
 
         Args:
             start: where it begins.
@@ -51,38 +56,72 @@ class Router:
             margin: how much further off the obstacles it keeps.
 
         Returns:
-            The points between which it is straight; None where there is no way.
+            The points between which it is straight; None where there is no way, or none was found among 400 corners.
         """
         if self.is_free(start, end, own, margin):
             return [start, end]
-        import networkx as nx  # noqa: PLC0415 - only who draws needs it
+        last = set(self._visible(end, own, margin))
+        lengths, before, done = {start: 0.0}, {start: start}, set[Point]()
+        heap = [(math.dist(start, end), start)] if last else []
+        while heap and len(done) < _MOST_CORNERS:
+            _, at = heapq.heappop(heap)
+            if at == end:
+                return _back(before, end)
+            if at in done:
+                continue
+            done.add(at)
+            seen = self._visible(at, own, margin) if at == start else self._from_corner(at, margin)
+            for point in [*seen, end] if at in last else seen:
+                length = lengths[at] + math.dist(at, point)
+                if length < lengths.get(point, math.inf):
+                    lengths[point], before[point] = length, at
+                    heapq.heappush(heap, (length + math.dist(point, end), point))
+        return None
 
-        graph = self._corners(margin).copy()
-        for tip in (start, end):
-            graph.add_node(tip)
-            for corner in self._corners(margin):
-                if self.is_free(tip, corner, own, margin):
-                    graph.add_edge(tip, corner, length=math.dist(tip, corner))
-        try:
-            return list(nx.shortest_path(graph, start, end, weight="length"))
-        except nx.NetworkXNoPath:
-            return None
+    def _from_corner(self, corner: Point, margin: float) -> list[Point]:
+        """The corners that one of them sees."""
+        if (margin, corner) not in self._seen:
+            self._seen[margin, corner] = self._visible(corner, (), margin)
+        return self._seen[margin, corner]
 
-    def _corners(self, margin: float) -> Any:
-        """The graph of the corners of obstacles that see each other."""
-        if margin not in self._graphs:
-            import networkx as nx  # noqa: PLC0415 - only who draws needs it
+    def _visible(self, start: Point, own: Iterable[str], margin: float) -> list[Point]:
+        """The corners that a point sees, some rectangles left aside."""
+        aside = set(own)
+        rooms = [room for owner, room in self._rooms(margin) if owner not in aside]
+        corners = self._corners(margin)
+        return list(itertools.compress(corners, _sees(start, corners, rooms)))
 
+    def _corners(self, margin: float) -> list[Point]:
+        """The corners of obstacles that are inside of no other."""
+        if margin not in self._free:
             every = [r.grown(margin + _OFF) for found in self.obstacles.values() for r in found]
+            inner = [r.grown(-_OFF / 2) for r in every]
             corners = [(x, y) for r in every for x in (r.left, r.right) for y in (r.top, r.bottom)]
-            free = [c for c in corners if not any(r.grown(-_OFF / 2).holds(c) for r in every)]
-            graph = nx.Graph()
-            graph.add_nodes_from(free)
-            for one, other in itertools.combinations(free, 2):
-                if self.is_free(one, other, (), margin):
-                    graph.add_edge(one, other, length=math.dist(one, other))
-            self._graphs[margin] = graph
-        return self._graphs[margin]
+            self._free[margin] = [c for c in corners if not any(r.holds(c) for r in inner)]
+        return self._free[margin]
+
+
+def _back(before: dict[Point, Point], end: Point) -> list[Point]:
+    """The way that leads to a point."""
+    way = [end]
+    while before[way[-1]] != way[-1]:
+        way.append(before[way[-1]])
+    return way[::-1]
+
+
+def _sees(start: Point, ends: Sequence[Point], rooms: Sequence[Rectangle]) -> Any:
+    """Whether the straight line to each point meets no rectangle: `Rectangle.meets` of all at once."""
+    at, to = np.array(start), np.array(ends).reshape(-1, 1, 2)  # [end, room, axis]
+    low = np.array([(r.left, r.top) for r in rooms]).reshape(-1, 2) - at
+    high = np.array([(r.right, r.bottom) for r in rooms]).reshape(-1, 2) - at
+    way = to - at
+    still = np.abs(way) < 1e-9
+    shares = [side / np.where(still, 1.0, way) for side in (low, high)]
+    around = (low < 0) & (high > 0)
+    enters = np.where(still, np.where(around, -np.inf, np.inf), np.minimum(*shares))
+    leaves = np.where(still, np.inf, np.maximum(*shares))
+    first, last = enters.max(2).clip(min=0.0), leaves.min(2).clip(max=1.0)
+    return ~(last - first > 1e-9).any(1)
 
 
 def rounded(points: Sequence[Point]) -> tuple[Segment, ...]:
