@@ -120,6 +120,9 @@ def refusals(mesh: DeviceMesh) -> list[str]:
         lambda: shard(fn, mesh, {"n": "data"}, gather="some"),
         lambda: shard(tnconv.compile(torch.nn.Conv2d(2, 3, 3), "forward"), mesh, {"n": "data"}),
         lambda: shard(fn, mesh, {"n": "data"}, gather="ring")(*lain),
+        lambda: shard(fn, mesh, "batch"),
+        lambda: shard(torch.nn.functional.conv1d, mesh, {"n": "data"}),
+        lambda: shard(fn, mesh, {"n": "data"}).explain(*lain[:2]),
     ):
         try:
             call()
@@ -282,6 +285,9 @@ def test_a_process_outside_the_mesh(found):
         (6, "gather='some' is not known; use 'auto', 'all', 'ring'"),
         (7, "sizes H, W of 'forward' are open; shard the function of a size, at(H=56, W=56)"),
         (8, "no argument of 'conv1d.forward' is read with an index of ['n'] and with its copy"),
+        (9, "shards='batch' is no mapping; give dimensions of the mesh by names of indices"),
+        (10, "is no compiled function; give one of tnconv.compile"),
+        (11, "2 arguments are given but 'forward' takes 3: x, weight, bias"),
     ],
 )
 def test_what_is_refused(found, number, message):

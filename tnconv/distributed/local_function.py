@@ -105,11 +105,16 @@ def predicted_seconds(fn: CompiledFunction) -> float:
 
 
 def refuse_several(fn: CompiledFunction) -> None:
-    """Refuse a function of several operations.
+    """Refuse a function of several operations, and what is no compiled function.
 
     Raises:
         OperationError: it is one.
     """
+    if not isinstance(fn, CompiledFunction | JointFunction):
+        raise OperationError(
+            f"{type(fn).__name__} is no compiled function; give one of tnconv.compile, or layer.compiled(56, 56) of a "
+            "layer of tnconv.nn"
+        )
     if isinstance(fn, JointFunction):
         raise OperationError(
             f"operations {fn.op} are compiled together, with a network each; give one of them, as in functions[0]"

@@ -73,6 +73,10 @@ def shard(
         raise OperationError(
             f"gather={gather!r} is not known{meant(gather, _GATHER)}; use {', '.join(map(repr, _GATHER))}"
         )
+    if not isinstance(shards, Mapping):
+        raise OperationError(
+            f"shards={shards!r} is no mapping; give dimensions of the mesh by names of indices, as {{'batch': 'data'}}"
+        )
     limit = None if memory_limit is None else parse_memory(memory_limit)
     return Sharded(fn, mesh, dict(shards), limit, gather)
 
@@ -94,6 +98,7 @@ class Sharded:
         memory_limit: int | None = None,
         gather: str = "auto",
     ) -> None:
+        refuse_several(fn)
         names = mesh.mesh_dim_names or ()
         for name, dimension in shards.items():
             if dimension not in names:
@@ -105,7 +110,6 @@ class Sharded:
             raise OperationError(
                 f"this process is not in the mesh {mesh}; shard a function in the processes that are, or over all"
             )
-        refuse_several(fn)
         if fn.sizes:
             raise OperationError(
                 f"sizes {', '.join(fn.sizes)} of {fn.op!r} are open; shard the function of a size, "
@@ -294,6 +298,11 @@ class Sharded:
         )
 
     def _check(self, tensors: Sequence[Any]) -> None:
+        if len(tensors) != len(self.arguments):
+            raise ArgumentError(
+                f"{len(tensors)} arguments are given but {self.fn.op!r} takes {len(self.arguments)}: "
+                f"{', '.join(self.arguments)}"
+            )
         for name, tensor in zip(self.arguments, tensors, strict=True):
             if not isinstance(tensor, DTensor):
                 raise ArgumentError(
