@@ -13,7 +13,7 @@ from tnconv.inspect.scene_parts import Point, Rectangle, Segment
 
 _OFF = 1.0  # a corner stands so far outside its rectangle
 _ROUND = 12.0
-_MOST_CORNERS = 400  # that a search goes through before it gives up
+_MOST_LOOKS = 2000  # from corners, for all ways of a picture; then lines are straight
 
 
 @dataclass
@@ -25,6 +25,7 @@ class Router:
     """
 
     obstacles: dict[str, list[Rectangle]]
+    _looks: int = 0
     _grown: dict[float, list[tuple[str, Rectangle]]] = field(default_factory=dict)
     _free: dict[float, list[Point]] = field(default_factory=dict)
     _seen: dict[tuple[float, Point], list[Point]] = field(default_factory=dict)
@@ -56,14 +57,14 @@ class Router:
             margin: how much further off the obstacles it keeps.
 
         Returns:
-            The points between which it is straight; None where there is no way, or none was found among 400 corners.
+            The points between which it is straight; None where there is no way, or where all looks are used up.
         """
         if self.is_free(start, end, own, margin):
             return [start, end]
         last = set(self._visible(end, own, margin))
         lengths, before, done = {start: 0.0}, {start: start}, set[Point]()
         heap = [(math.dist(start, end), start)] if last else []
-        while heap and len(done) < _MOST_CORNERS:
+        while heap and self._looks < _MOST_LOOKS:
             _, at = heapq.heappop(heap)
             if at == end:
                 return _back(before, end)
@@ -86,6 +87,7 @@ class Router:
 
     def _visible(self, start: Point, own: Iterable[str], margin: float) -> list[Point]:
         """The corners that a point sees, some rectangles left aside."""
+        self._looks += 1
         aside = set(own)
         rooms = [room for owner, room in self._rooms(margin) if owner not in aside]
         corners = self._corners(margin)
@@ -111,16 +113,16 @@ def _back(before: dict[Point, Point], end: Point) -> list[Point]:
 
 def _sees(start: Point, ends: Sequence[Point], rooms: Sequence[Rectangle]) -> Any:
     """Whether the straight line to each point meets no rectangle: `Rectangle.meets` of all at once."""
-    at, to = np.array(start), np.array(ends).reshape(-1, 1, 2)  # [end, room, axis]
-    low = np.array([(r.left, r.top) for r in rooms]).reshape(-1, 2) - at
-    high = np.array([(r.right, r.bottom) for r in rooms]).reshape(-1, 2) - at
-    way = to - at
-    still = np.abs(way) < 1e-9
-    shares = [side / np.where(still, 1.0, way) for side in (low, high)]
-    around = (low < 0) & (high > 0)
-    enters = np.where(still, np.where(around, -np.inf, np.inf), np.minimum(*shares))
-    leaves = np.where(still, np.inf, np.maximum(*shares))
-    first, last = enters.max(2).clip(min=0.0), leaves.min(2).clip(max=1.0)
+    sides = np.array([(r.left, r.top, r.right, r.bottom) for r in rooms]).reshape(-1, 4)
+    first, last = np.zeros((len(ends), len(rooms))), np.ones((len(ends), len(rooms)))
+    for axis, at in enumerate(start):
+        way = np.array([end[axis] - at for end in ends]).reshape(-1, 1)
+        low, high = sides[:, axis] - at, sides[:, axis + 2] - at
+        still = np.abs(way) < 1e-9
+        one, other = (side / np.where(still, 1.0, way) for side in (low, high))
+        beside = np.where((low < 0) & (high > 0), -np.inf, np.inf)
+        np.maximum(first, np.where(still, beside, np.minimum(one, other)), out=first)
+        np.minimum(last, np.where(still, np.inf, np.maximum(one, other)), out=last)
     return ~(last - first > 1e-9).any(1)
 
 
