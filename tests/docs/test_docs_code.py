@@ -156,7 +156,7 @@ def test_pages_are_short_and_listed() -> None:
 def test_every_picture_is_shown() -> None:
     text = "".join(p.read_text(encoding="utf-8") for p in PAGES)
     for picture in DOCS.rglob("*.svg"):
-        assert re.search(rf"[(/]{picture.name}\)", text), picture
+        assert re.search(rf"[(/]{picture.name}[)\"]", text), picture
     for picture in PICTURES.glob("*.svg"):
         assert f'draw("{picture.name}"' in text, picture
 
