@@ -23,6 +23,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 LEAST_TORCH = (2, 11)
+MINUTES = 8
 
 
 def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -30,7 +31,7 @@ def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("--device", default="cuda", choices=["cuda", "cpu"], help="cpu compares values only")
     parser.add_argument("--wheels", type=Path, help="a folder to install missing packages from")
-    parser.add_argument("--minutes", type=float, default=8.0, help="how long it may take; 8")
+    parser.add_argument("--minutes", type=float, default=MINUTES, help="how long it may take")
     parser.add_argument("--out", type=Path, default=HERE, help="where cuda.json, the profile and CUDA.md go")
     parser.add_argument("--layer", action="append", default=[], help="compare values of these layers only")
     parser.add_argument("--op", action="append", default=[], help="and of these operations only")

@@ -32,6 +32,7 @@ OTHERS: dict[str, list[dict[str, Any]]] = {
     "input_size": [{"source": nn.Conv2d(4, 6, 3, padding=1), "input_size": (8, 10)}],
     "passes": [{"passes": "none"}, {"passes": "default | default"}],
     "planner": [{"planner": "left-to-right"}],
+    "search": [{"search": {"trials": 3}}, {"search": {"trials": 3, "seed": 1}}],
     "backend": [{"backend": "reference"}],
     "convention": [{"convention": "sum"}],
     "groups": [{"groups": "average"}],

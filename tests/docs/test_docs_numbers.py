@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import tnconv
-from benchmarks import cases, compare, models, report, sampled, tensorised
+from benchmarks import cases, compare, gpu, models, report, sampled, tensorised
 from tests.docs.docs_code import DOCS
 from tnconv.backends.torch.numerics.gram import block_rows
 from tnconv.nn.tensorised import KINDS
@@ -82,6 +82,10 @@ SAID = {
         f"every convolution of ResNet-18 for {WORDS[len(cases.DEMO_OPERATIONS)]} operations",
     ],
     "tensorised.md": [f"`tnconv.nn` has {WORDS[len(KINDS)]} kinds of them, for 1 to 3 spatial dimensions"],
+    "howto/gpu.md": [
+        f"PyTorch {'.'.join(map(str, gpu.LEAST_TORCH))} or newer and no network",
+        f"It ends within {gpu.MINUTES} minutes",
+    ],
     "howto/compare.md": [f"Rows above {compare.SLOWER} are measured twice more"],
     "concepts/kernels.md": [
         f"`block=rt.block_rows(N*V, 112, 48, 256)`: an eighth of the rows, from {block_rows(112, 112, 48, 256)} to "
@@ -98,7 +102,7 @@ OF_EXAMPLES = {
     "howto/less-memory.md": ("train_with_less_memory.py", []),
 }
 FIGURE = re.compile(
-    r"(?<![\w.,-])\d+([.,]\d+)?\s?(×|%|ms\b|µs|s\b|seconds|minutes|times\b|GiB|MiB|KiB|percent|MB\b|GB\b)|(?<![\w.])\d+\.\d+(?![.\d])"
+    r"(?<![\w.,-])\d+([.,]\d+)?\s?(×(?!\s?\d)|%|ms\b|µs|s\b|seconds|minutes|times\b|GiB|MiB|KiB|percent|MB\b|GB\b)|(?<![\w.])\d+\.\d+(?![.\d])"
 )
 
 

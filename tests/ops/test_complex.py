@@ -367,8 +367,11 @@ def test_texts_say_what_is_conjugated() -> None:
 
 def test_both_halves_are_computed_once() -> None:
     """V of a diagonal is one step, and read as it is and conjugated."""
-    spec = ConvSpec(16, 16, 3, (8, 8), padding=1)
-    function = tnconv.compile(spec, "ggn_diagonal")
+    streamed = tnconv.compile(ConvSpec(16, 16, 3, (8, 8), padding=1), "ggn_diagonal")
+    assert [step.result for step in streamed.plan.steps] == ["result"]
+    once = 16 * 16 * 9 * 64 + 16 * 16 * 9  # a product of x and z, and its squares
+    assert streamed.cost.at(N=1, V=1).multiplications == once
+    function = tnconv.compile(ConvSpec(4, 4, 3, (6, 6)), "ggn_diagonal")
     assert [step.result for step in function.plan.steps] == ["t1", "result"]
     one, two = function.plan.steps[-1].operands
     assert (one.source, one.conj, two.source, two.conj) == ("t1", False, "t1", True)

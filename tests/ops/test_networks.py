@@ -147,7 +147,7 @@ def test_the_example_of_the_command_line(tmp_path: Path) -> None:
     )
     assert result.exit_code == 0, result.output
     result = runner.invoke(app, ["compile", str(network), "--op", "weight_vjp", "--wrt", "v"])
-    assert (result.exit_code, "wrt='v' is not a weight" in result.output) == (2, True)
+    assert (result.exit_code, "--wrt v is not a weight" in result.output) == (2, True)
 
 
 HAND = """

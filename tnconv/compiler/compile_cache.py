@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from tnconv.passes import Pass, Pipeline
+from tnconv.planner.effort import Search
 
 Made = TypeVar("Made")
 
@@ -119,7 +120,20 @@ def _pass_key(value: Pass) -> Hashable:
 
 
 _PLAIN = frozenset(
-    (type(None), bool, int, float, Fraction, str, np.bool_, np.int32, np.int64, torch.dtype, torch.device)
+    (
+        type(None),
+        bool,
+        int,
+        float,
+        Fraction,
+        str,
+        np.bool_,
+        np.int32,
+        np.int64,
+        torch.dtype,
+        torch.device,
+        Search,
+    )
 )
 _NO_KEY = cast(Hashable, [])  # which it is not
 

@@ -75,11 +75,13 @@ def _made(
     device: torch.device,
     where: torch.device,
 ) -> Tensor:
-    """Counted in integers on one device, and copied to another when it is complete: all streams find it there."""
-    first, *others = [_counts(*axis, where) for axis in axes]
+    """Counted on one device, and copied to another when it is complete: all streams find it there."""
+    first, *others = [
+        _counts(*axis, where).to(dtype) for axis in axes
+    ]  # the product is large, its factors are not
     for other in others:
         first = torch.kron(first, other)
-    return first.to(dtype=dtype, device=device)
+    return first.to(device)
 
 
 def _counts(size: int, kept: Terms, summed: Terms, offset: int, where: torch.device) -> Tensor:
