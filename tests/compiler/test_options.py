@@ -187,6 +187,15 @@ def test_what_is_read(name: str, value: Any, wanted: Any) -> None:
     assert getattr(read(**beside | {name: value}), name) == wanted
 
 
+def test_a_search_is_for_planners_that_search() -> None:
+    for planner in ("dp", "left-to-right"):
+        with pytest.raises(
+            PlanError, match=f"planner='{planner}' are given together, but only 'auto' and 'cotengra'"
+        ):
+            read(search={"seed": 1}, planner=planner)
+    assert read(search={"seed": 1}, planner="cotengra").search == Search(seed=1)
+
+
 @pytest.mark.parametrize(("name", "value", "error", "message"), WRONG)
 def test_what_is_refused(name: str, value: Any, error: type[TnconvError], message: str) -> None:
     with pytest.raises(error, match=message):

@@ -292,3 +292,9 @@ def test_a_process_outside_the_mesh(found):
 )
 def test_what_is_refused(found, number, message):
     assert all(re.search(re.escape(message), each["refusals"][number]) for each in found)
+
+
+def test_what_is_no_mesh_is_refused():
+    fn = tnconv.compile(tnconv.ConvSpec(2, 2, 3, (4, 4)))
+    with pytest.raises(OperationError, match="mesh is a NoneType; give a DeviceMesh"):
+        shard(fn, None, {"n": "data"})

@@ -23,7 +23,7 @@ from tnconv.planner.effort import Search
 from tnconv.planner.hints import check_hints
 from tnconv.planner.memory_limit import parse_memory
 from tnconv.planner.objective import Objective, argument_names, check_minimize, check_training
-from tnconv.planner.search import check_planner
+from tnconv.planner.search import SEARCHING, check_planner
 
 Reader = Callable[[str, Any], Any]
 
@@ -129,6 +129,7 @@ class Options:
         options = cls(**read)
         check_training(options.training, options.frozen, options.constant)
         _check_limit(options, given["memory_limit"])
+        _check_search(options)
         _check_capabilities(options)
         _ = options.sampled  # which refuses what does not go together
         return options
@@ -162,6 +163,15 @@ def _check_limit(options: Options, limit: object) -> None:
         raise PlanError(
             f"constant={sorted(options.constant)} and memory_limit={limit!r} are given together; take one: what is "
             "kept takes memory between calls, which a limit says nothing about"
+        )
+
+
+def _check_search(options: Options) -> None:
+    """Refuse the options of a search beside a planner that does not search."""
+    if options.search is not None and options.planner not in SEARCHING:
+        raise PlanError(
+            f"search={options.search} and planner={options.planner!r} are given together, but only "
+            f"{' and '.join(map(repr, SEARCHING))} search; leave one out"
         )
 
 

@@ -73,6 +73,10 @@ def shard(
         raise OperationError(
             f"gather={gather!r} is not known{meant(gather, _GATHER)}; use {', '.join(map(repr, _GATHER))}"
         )
+    if not isinstance(mesh, DeviceMesh):
+        raise OperationError(
+            f"mesh is a {type(mesh).__name__}; give a DeviceMesh, as of torch.distributed.device_mesh.init_device_mesh"
+        )
     if not isinstance(shards, Mapping):
         raise OperationError(
             f"shards={shards!r} is no mapping; give dimensions of the mesh by names of indices, as {{'batch': 'data'}}"

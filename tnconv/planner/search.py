@@ -87,6 +87,9 @@ def find_orders(
     return [(model, tree) for model, tree in orders if cap is None or largest(model, tree) <= cap]
 
 
+SEARCHING = ("auto", "cotengra")  # the planners that `search=` has options of
+
+
 def check_planner(planner: object) -> str:
     """The name of a planner.
 
