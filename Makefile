@@ -85,7 +85,7 @@ bench-compare: $(STAMP) ## this tree against another commit, interleaved: `make 
 	$(BIN)/python -m benchmarks.compare $(REV) $(ARGS)
 
 bench-models: $(PEERS) ## curvature of whole models beside curvlinops, singd, Opacus and torch.func (about 10 minutes)
-	MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=17179869184 $(BIN)/python -m benchmarks.models --out benchmarks --plot docs/models.svg $(ARGS)
+	MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=17179869184 $(BIN)/python -m benchmarks.models --out benchmarks --plot docs/models.svg $(ARGS)
 
 bench-tensorised: $(PEERS) ## the same for factorised convolutions, beside the dense layer and tensorly-torch (about 5 minutes)
 	$(BIN)/python -m benchmarks.tensorised --out benchmarks --plot docs/tensorised.svg $(ARGS)

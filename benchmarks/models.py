@@ -4,7 +4,7 @@
 
 All calls of a case go in turn (`benchmarks.timing`), forward and backward among them, so that a ratio is of one machine
 at one time. `make bench-models` lets glibc keep memory that is freed (`MALLOC_TRIM_THRESHOLD_` and
-`MALLOC_MMAP_THRESHOLD_`), for all packages alike: without, whoever comes behind one that frees much pays for pages
+`MALLOC_MMAP_MAX_`), for all packages alike: without, whoever comes behind one that frees much pays for pages
 anew. A peer that is not installed, or does not support a model, is left out. Every peer's numbers are compared with
 ours first, but for singd, whose hooks have no result: it is one backward pass that makes both factors. Writes
 models.json, MODELS.md and a picture, and prints the table.

@@ -42,7 +42,7 @@ def _tensorised() -> str:
 
 def _models() -> str:
     found = results("models.json")
-    return models.report(found["rows"], found["machine"], found.get("compiled", ()))
+    return models.report(found["rows"], found["machine"], found["compiled"], found["captured"])
 
 
 TABLES: dict[str, Callable[[], str]] = {
