@@ -370,7 +370,7 @@ def test_both_halves_are_computed_once() -> None:
     streamed = tnconv.compile(ConvSpec(16, 16, 3, (8, 8), padding=1), "ggn_diagonal")
     assert [step.result for step in streamed.plan.steps] == ["result"]
     once = 16 * 16 * 9 * 64 + 16 * 16 * 9  # a product of x and z, and its squares
-    assert streamed.cost.at(N=1, V=1).multiplications == once
+    assert f"# {once}*N*V multiplications" in str(streamed.plan)
     function = tnconv.compile(ConvSpec(4, 4, 3, (6, 6)), "ggn_diagonal")
     assert [step.result for step in function.plan.steps] == ["t1", "result"]
     one, two = function.plan.steps[-1].operands

@@ -73,10 +73,6 @@ def shard(
         raise OperationError(
             f"gather={gather!r} is not known{meant(gather, _GATHER)}; use {', '.join(map(repr, _GATHER))}"
         )
-    if not isinstance(mesh, DeviceMesh):
-        raise OperationError(
-            f"mesh is a {type(mesh).__name__}; give a DeviceMesh, as of torch.distributed.device_mesh.init_device_mesh"
-        )
     if not isinstance(shards, Mapping):
         raise OperationError(
             f"shards={shards!r} is no mapping; give dimensions of the mesh by names of indices, as {{'batch': 'data'}}"
@@ -103,6 +99,10 @@ class Sharded:
         gather: str = "auto",
     ) -> None:
         refuse_several(fn)
+        if not hasattr(mesh, "mesh_dim_names"):
+            raise OperationError(
+                f"mesh is a {type(mesh).__name__}; give one of torch.distributed.device_mesh.init_device_mesh"
+            )
         names = mesh.mesh_dim_names or ()
         for name, dimension in shards.items():
             if dimension not in names:
