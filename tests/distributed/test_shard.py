@@ -296,5 +296,5 @@ def test_what_is_refused(found, number, message):
 
 def test_what_is_no_mesh_is_refused():
     fn = tnconv.compile(tnconv.ConvSpec(2, 2, 3, (4, 4)))
-    with pytest.raises(OperationError, match="mesh is a NoneType; give one of torch.distributed"):
+    with pytest.raises(OperationError, match=r"mesh is a NoneType; give one of torch\.distributed"):
         shard(fn, None, {"n": "data"})
