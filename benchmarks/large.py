@@ -173,7 +173,7 @@ def report(results: dict[str, Any]) -> str:
         __doc__.split("\n\n")[2].replace("\n", " ").removesuffix(" Writes LARGE.md and large.json. "),
         "",
     ]
-    lines += [f"Searches of {results['seconds']:g} s. The machine was shared with other work.", ""]
+    lines += [f"Searches of {results['seconds']:g} s.", ""]
     lines += [f"- {key}: {value}" for key, value in results["machine"].items()]
     lines += [
         "",
