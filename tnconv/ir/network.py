@@ -4,15 +4,14 @@ A `Network` is verified and brought into canonical order when it is built, so tw
 content are equal, print the same text, and do not remember how they were made.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from tnconv import plugins
 from tnconv.errors import NetworkError, meant
+from tnconv.ir.drawn import Drawn
 from tnconv.ir.index import Axis, Index
 from tnconv.ir.monomial import ONE, Scalar, as_scalar
 from tnconv.ir.network_printer import format_network
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Network:
+class Network(Drawn):
     """A product of nodes, summed over the indices that are not in the output.
 
     The value at the output's cell is `Σ_{summed indices} Π nodes`. An output index that is on no node is
@@ -62,20 +61,6 @@ class Network:
 
     def __str__(self) -> str:
         return format_network(self)
-
-    def _repr_svg_(self) -> str:
-        """The diagram, for notebooks; found by name, for what draws stands above the networks."""
-        return str(plugins.get(plugins.VIEWERS, "svg")(self))
-
-    def draw(
-        self,
-        path: str | Path,
-        pos: Mapping[str, tuple[float, float]] | None = None,
-        highlight: Collection[str] = (),
-        **options: Any,
-    ) -> None:
-        """Write the diagram as SVG, PDF, PNG, TikZ or JSON, as the suffix says; arguments of `tnconv.inspect.draw`."""
-        plugins.get(plugins.VIEWERS, "file")(self, path, pos, highlight, **options)
 
     # -- queries ---------------------------------------------------------------------------------
 

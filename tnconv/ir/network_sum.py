@@ -1,13 +1,11 @@
 """Sum: an immutable sum of networks with the same output, and what is either."""
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
-from typing import Any
 
-from tnconv import plugins
 from tnconv.errors import NetworkError
+from tnconv.ir.drawn import Drawn
 from tnconv.ir.index import Axis
 from tnconv.ir.monomial import expanded
 from tnconv.ir.network import Network, check_symbols
@@ -17,7 +15,7 @@ from tnconv.ir.size import NETWORK_NAME, Size, check_name
 
 
 @dataclass(frozen=True)
-class Sum:
+class Sum(Drawn):
     """A sum of networks with the same output, such as a convolution plus its bias, or a product rule.
 
     Args:
@@ -70,20 +68,6 @@ class Sum:
 
     def __str__(self) -> str:
         return format_sum(self)
-
-    def _repr_svg_(self) -> str:
-        """The diagrams of the terms side by side, for notebooks."""
-        return str(plugins.get(plugins.VIEWERS, "svg")(self))
-
-    def draw(
-        self,
-        path: str | Path,
-        pos: Mapping[str, tuple[float, float]] | None = None,
-        highlight: Collection[str] = (),
-        **options: Any,
-    ) -> None:
-        """Write the diagram as SVG, PDF, PNG, TikZ or JSON, as the suffix says; arguments of `tnconv.inspect.draw`."""
-        plugins.get(plugins.VIEWERS, "file")(self, path, pos, highlight, **options)
 
     @property
     def output(self) -> tuple[Axis, ...]:

@@ -75,10 +75,11 @@ def _made(
     device: torch.device,
     where: torch.device,
 ) -> Tensor:
-    """Counted on one device, and copied to another when it is complete: all streams find it there."""
-    first, *others = [
-        _counts(*axis, where).to(dtype) for axis in axes
-    ]  # the product is large, its factors are not
+    """Counted on one device, and copied to another when it is complete: all streams find it there.
+
+    Its factors are brought to the dtype, for they are small; the product would take three times its memory.
+    """
+    first, *others = [_counts(*axis, where).to(dtype) for axis in axes]
     for other in others:
         first = torch.kron(first, other)
     return first.to(device)
