@@ -8,7 +8,7 @@ position `2*o + k < 224`.
 import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import lru_cache, reduce
 from typing import Any
@@ -94,6 +94,9 @@ class Index:
         size: number of values, an int or an expression.
         kind: what it is to a layer; the usual one of its name if left out.
 
+    Attributes:
+        sort_key: the order in texts: v, n, g, c, d first, then by name; a second copy behind its original.
+
     Raises:
         NetworkError: the name is outside the alphabet, or the size is not a size.
     """
@@ -101,6 +104,7 @@ class Index:
     name: str
     size: Size
     kind: Kind
+    sort_key: tuple[Any, ...] = field(init=False, repr=False)
 
     def __new__(cls, name: str, size: Size, kind: Kind | None = None) -> "Index":
         """The index, made now if there is none."""
@@ -114,8 +118,8 @@ class Index:
             if (known := _indices.get(key)) is not None:
                 return known
             made = object.__new__(cls)
-            for field, value in zip(("name", "size", "kind"), key, strict=True):
-                object.__setattr__(made, field, value)
+            for slot, value in zip(("name", "size", "kind", "sort_key"), (*key, _sort_key(name)), strict=True):
+                object.__setattr__(made, slot, value)
             return _indices.setdefault(key, made)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -135,14 +139,13 @@ class Index:
         kind = "" if self.kind is usual_kind(self.name) else f":{self.kind.letter}"
         return f"{self.name}{kind}={self.size}"
 
-    @property
-    def sort_key(self) -> tuple[Any, ...]:
-        """The order in texts: v, n, g, c, d first, then by name; a second copy behind its original."""
-        base, _, copy = self.name.partition("_")
-        return (_CONVENTIONAL.get(base, len(_CONVENTIONAL)), natural_key(base), natural_key(copy), self.name)
-
     def __str__(self) -> str:
         return self.name
+
+
+def _sort_key(name: str) -> tuple[Any, ...]:
+    base, _, copy = name.partition("_")
+    return (_CONVENTIONAL.get(base, len(_CONVENTIONAL)), natural_key(base), natural_key(copy), name)
 
 
 _indices: WeakValueDictionary[tuple[str, Size, Kind], Index] = WeakValueDictionary()
@@ -162,22 +165,30 @@ class Axis:
         strides: positive, one an index; no two combinations of index values may share a cell.
         start: position of the first cell, in cells.
         size: cells on the axis; the least that fits if left out.
+
+    Attributes:
+        is_group: whether the indices cover the axis in row-major order, as `(g c)` says.
     """
 
     indices: tuple[Index, ...]
     strides: tuple[Size, ...] = ()
     start: int = 0
     size: Size = None
+    is_group: bool = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "indices", tuple(self.indices))
-        strides = tuple(map(normal, self.strides)) or _row_major(self.indices)
+        rows = _row_major(self.indices)
+        strides = tuple([normal(stride) for stride in self.strides]) or rows
         object.__setattr__(self, "strides", strides)
         if len(strides) != len(self.indices):
             raise NetworkError(
                 f"axis has {len(self.indices)} indices but {len(strides)} strides; give one each"
             )
-        object.__setattr__(self, "size", self.reach if self.size is None else normal(self.size))
+        cells = product([i.size for i in self.indices]) if strides == rows and self.start == 0 else None
+        size = normal(self.size) if self.size is not None else self.reach if cells is None else cells
+        object.__setattr__(self, "size", size)
+        object.__setattr__(self, "is_group", cells is not None and size == cells)
 
     @property
     def reach(self) -> Size:
@@ -186,17 +197,6 @@ class Axis:
             return normal(product(i.size for i in self.indices) + self.start)
         return normal(
             sum(s * (i.size - 1) for s, i in zip(self.strides, self.indices, strict=True)) + self.start + 1
-        )
-
-    @property
-    def is_group(self) -> bool:
-        """Whether the indices cover the axis in row-major order, as `(g c)` says."""
-        if len(self.indices) == 1:
-            return self.start == 0 and self.strides == (1,) and self.size == self.indices[0].size
-        return (
-            self.start == 0
-            and self.strides == _row_major(self.indices)
-            and self.size == product(i.size for i in self.indices)
         )
 
     def substitute(self, mapping: Mapping[Index, Index]) -> "Axis":

@@ -7,7 +7,7 @@ A node compares equal to another only if *all* fields do.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
@@ -43,6 +43,9 @@ class Tensor:
         axes: one an axis of the argument, in torch's layout.
         of: the argument that this node reads, if its name is another (two nodes may read one argument).
         conj: whether it reads the complex conjugate of the argument; of a real one that is the argument itself.
+
+    Attributes:
+        indices: the indices on this node, each once, in the order of the axes.
     """
 
     name: str
@@ -50,6 +53,7 @@ class Tensor:
     axes: tuple[Axis, ...]
     of: str | None = None
     conj: bool = False
+    indices: tuple[Index, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         check_name(self.name, "node")
@@ -62,16 +66,13 @@ class Tensor:
         object.__setattr__(self, "role", Role(self.role))
         object.__setattr__(self, "axes", tuple(self.axes))
         object.__setattr__(self, "of", None if self.of == self.name else self.of)
+        indices = dict.fromkeys([i for axis in self.axes for i in axis.indices])
+        object.__setattr__(self, "indices", tuple(indices))
 
     @property
     def argument(self) -> str:
         """The name of the argument that this node reads."""
         return self.of or self.name
-
-    @property
-    def indices(self) -> tuple[Index, ...]:
-        """The indices on this node, each once, in the order of the axes."""
-        return tuple(dict.fromkeys(i for axis in self.axes for i in axis.indices))
 
     def map_indices(self, exchange: Callable[[Index], Index]) -> "Tensor":
         """The same node with every index exchanged."""
@@ -94,6 +95,9 @@ class Pattern:
         offset: in cells of `left`; -p for a convolution with left padding p.
         modulus: a size, that of `left`, for relations that fold.
         mode: how they do; `"circular"` where there is no modulus.
+
+    Attributes:
+        indices: the indices of the relation, the left one first.
     """
 
     name: str
@@ -102,6 +106,7 @@ class Pattern:
     offset: int = 0
     modulus: Size | None = None
     mode: str = "circular"
+    indices: tuple[Index, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         check_name(self.name, "node")
@@ -111,6 +116,7 @@ class Pattern:
         terms = [(a, x) for x, a in sums.items() if a]
         terms.sort(key=_term_key, reverse=True)
         object.__setattr__(self, "terms", tuple(terms))
+        object.__setattr__(self, "indices", (self.left, *[index for _, index in terms]))
         if self.modulus is not None:
             object.__setattr__(self, "modulus", as_size(self.modulus))
         if self.mode not in MODES:
@@ -127,11 +133,6 @@ class Pattern:
             raise NetworkError(
                 f"pattern {self.name!r} has index {self.left.name!r} on both sides; solve for it first"
             )
-
-    @property
-    def indices(self) -> tuple[Index, ...]:
-        """The indices of the relation, the left one first."""
-        return (self.left, *(index for _, index in self.terms))
 
     @property
     def zero_form(self) -> dict[Index, int]:

@@ -171,13 +171,15 @@ def _compiled(size: Size) -> Callable[[Mapping[str, int]], int]:
     function = eval(f"lambda {parameters}: {source}", {"Fraction": Fraction})
 
     def call(values: Mapping[str, int]) -> int:
-        missing = [n for n in names if n not in values]
-        if missing:
-            raise NetworkError(f"size {size} needs a value for {', '.join(missing)}; got {dict(values)}")
         try:
-            result = function(*(values[n] for n in names))
+            result = function(*[values[n] for n in names])
+        except KeyError as error:
+            missing = ", ".join(n for n in names if n not in values)
+            raise NetworkError(f"size {size} needs a value for {missing}; got {dict(values)}") from error
         except ZeroDivisionError as error:
             raise NetworkError(f"size {size} divides by zero for {dict(values)}; give other sizes") from error
+        if type(result) is int:
+            return result
         if result != int(result):
             raise NetworkError(
                 f"size {size} is {result} for {dict(values)}, not an integer; give other sizes"

@@ -35,10 +35,10 @@ class Operand:
     axes: tuple[Axis, ...]
     conj: bool = False
 
-    @property
+    @cached_property
     def indices(self) -> tuple[Index, ...]:
         """The indices on the operand, each once."""
-        return tuple(dict.fromkeys(i for axis in self.axes for i in axis.indices))
+        return tuple(dict.fromkeys([i for axis in self.axes for i in axis.indices]))
 
 
 @dataclass(frozen=True)
@@ -70,12 +70,11 @@ class Step:
         scales = () if self.scale == 1 else (Scale("s", self.scale),)
         return Network(self.result, (*nodes, *self.relations, *scales), self.output)
 
-    @property
+    @cached_property
     def indices(self) -> tuple[Index, ...]:
         """Every index of the step, each once: of the operands, the relations, the output."""
-        found = dict.fromkeys(i for o in self.operands for i in o.indices)
-        found |= dict.fromkeys(i for r in self.relations for i in r.indices)
-        return tuple(found | dict.fromkeys(i for axis in self.output for i in axis.indices))
+        parts = (*self.operands, *self.relations, *self.output)
+        return tuple(dict.fromkeys([i for part in parts for i in part.indices]))
 
     @cached_property
     def multiplications(self) -> Size:
@@ -173,7 +172,7 @@ class Plan:
                 raise PlanError(
                     f"step {step.result!r} has the name of an argument or an earlier step; rename it"
                 )
-            known[step.result] = tuple(axis.size for axis in step.output)
+            known[step.result] = tuple([axis.size for axis in step.output])
         for result in self.returned:
             if result not in known:
                 raise PlanError(f"result {result!r} is not computed by any step")
@@ -320,7 +319,9 @@ def _is_strided(sizes: tuple[Size, ...], parts: set[str]) -> bool:
 def _check_operand(step: Step, operand: Operand, known: Mapping[str, tuple[Size, ...]]) -> None:
     if operand.source not in known:
         raise PlanError(f"step {step.result!r} reads {operand.source!r}, which is not computed before it")
-    there, here = known[operand.source], tuple(axis.size for axis in operand.axes)
+    there, here = known[operand.source], tuple([axis.size for axis in operand.axes])
+    if there == here:
+        return
     # Two expressions of a symbol may be equal and look different, so only numbers are compared.
     clash = any(
         isinstance(a, int) and isinstance(b, int) and a != b for a, b in zip(there, here, strict=False)

@@ -45,7 +45,7 @@ class Value:
     @cached_property
     def legs(self) -> tuple[Index, ...]:
         """All indices in order."""
-        return tuple(i for dim in self.dims for i in dim)
+        return tuple([i for dim in self.dims for i in dim])
 
     def position(self, index: Index) -> int:
         """The dimension that holds `index`."""
@@ -53,7 +53,7 @@ class Value:
 
     def rename(self, mapping: Mapping[Index, Index]) -> "Value":
         """The same variable under other index names."""
-        return replace(self, dims=tuple(tuple(mapping.get(i, i) for i in dim) for dim in self.dims))
+        return replace(self, dims=tuple([tuple([mapping.get(i, i) for i in dim]) for dim in self.dims]))
 
 
 def call(op: str, *args: Any, **options: Any) -> Call:

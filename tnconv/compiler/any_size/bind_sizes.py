@@ -2,7 +2,7 @@
 
 import operator
 from collections.abc import Mapping
-from dataclasses import fields, replace
+from dataclasses import replace
 from functools import cached_property
 
 from tnconv.ir import (
@@ -26,7 +26,7 @@ from tnconv.ir.size import normal, symbol_names
 from tnconv.planner.count import count_factors
 from tnconv.planner.plan import DEFAULT_HINT, Operand, Plan, Step
 
-_rest = operator.attrgetter(*(f.name for f in fields(Pattern) if f.name not in ("left", "terms", "modulus")))
+_rest = operator.attrgetter("name", "offset", "mode")  # what a size has no part in
 
 
 class Binding:

@@ -31,12 +31,13 @@ class Split:
 
 def split_legs(a: Value, b: Value, output: frozenset[Index]) -> Split:
     """Sort the legs of two values by what they do in the product."""
-    both = [i for i in a.legs if i in b.legs]
+    one, other = a.legs, b.legs
+    both = [i for i in one if i in other]
     return Split(
-        tuple(i for i in both if i in output),
-        tuple(i for i in both if i not in output),
-        tuple(i for i in a.legs if i not in b.legs),
-        tuple(i for i in b.legs if i not in a.legs),
+        tuple([i for i in both if i in output]),
+        tuple([i for i in both if i not in output]),
+        tuple([i for i in one if i not in other]),
+        tuple([i for i in other if i not in one]),
     )
 
 
@@ -316,15 +317,15 @@ def _make(
     profile = problem.profile
     copied = 0.0
     for value, groups in ((a, (batch, left, summed)), (b, (batch, summed, right))):
-        own = [tuple(i for i in g if i in value.legs) for g in groups]
-        if not all(_adjacent(value, g) for g in own):
+        own = [tuple([i for i in g if i in value.legs]) for g in groups]
+        if not all([_adjacent(value, g) for g in own]):
             swapped = (own[0], own[2], own[1])
-            slowness = min(_slowness(value, dims, problem.count, profile) for dims in (own, swapped))
+            slowness = min([_slowness(value, dims, problem.count, profile) for dims in (own, swapped)])
             copied += problem.count(value.legs) * slowness
     if expand:
         copied += _packed(problem, a if expand == "a" else b, batch, left if expand == "a" else summed)
     result = (*batch, *left, *right)
-    wanted = tuple(i for i in problem.output if i in result)
+    wanted = tuple([i for i in problem.output if i in result])
     turned = problem.count(result) if wanted != result and not extra else 0
     copied += 2 * problem.count(result) if extra else turned
     # Products of narrow matrices run slower: by a third at 48 columns, which is worth a copy; less so with few rows.
@@ -361,6 +362,6 @@ def _adjacent(value: Value, legs: Legs) -> bool:
     """Whether the legs can be merged into one dimension without a copy."""
     if len(legs) < 2:
         return True
-    places = [value.legs.index(i) for i in legs]
-    in_order = places == list(range(places[0], places[0] + len(legs)))
+    first = value.legs.index(legs[0])
+    in_order = value.legs[first : first + len(legs)] == legs
     return in_order and (value.contiguous or legs in value.dims)

@@ -91,11 +91,11 @@ class Problem:
 
     def holders(self, index: Index) -> tuple[int, ...]:
         """Positions of the operands that have an index."""
-        return tuple(p for p, v in enumerate(self.operands) if index in v.legs)
+        return tuple([p for p, v in enumerate(self.operands) if index in v.legs])
 
     def uses(self, index: Index) -> int:
         """Number of relations that have an index."""
-        return sum(1 for r in self.relations if index in r.indices)
+        return sum([index in r.indices for r in self.relations])
 
 
 class Kernel(ABC):

@@ -37,7 +37,8 @@ class Link:
         """The (coefficient, index) of the leg at a place; the image has coefficient 1."""
         if self.place[self.image] == place:
             return 1, self.image
-        return next(t for t in self.legs if self.place[t[1]] == place)
+        first, second = self.legs
+        return first if self.place[first[1]] == place else second
 
 
 def link(problem: Problem, relation: Relational) -> Link | None:
@@ -197,7 +198,7 @@ def _split_without(problem: Problem, roles: Roles, taken: Collection[Index]) -> 
     spatial = {i for found in roles.links for i in found.place}.union(taken)
     split = split_legs(problem.operands[roles.first], problem.operands[1 - roles.first], problem.open)
     groups = (split.batch, split.summed, split.left, split.right)
-    return Split(*(tuple(i for i in legs if i not in spatial) for legs in groups))
+    return Split(*[tuple([i for i in legs if i not in spatial]) for legs in groups])
 
 
 def multiplications(problem: Problem, roles: Roles) -> int:
