@@ -229,6 +229,7 @@ def _row_major(indices: Sequence[Index]) -> tuple[Size, ...]:
     return tuple(reversed(strides))
 
 
+@lru_cache(maxsize=4096)
 def group(*indices: Index) -> Axis:
     """The axis that holds `indices` in row-major order, as `(g c)` in the text."""
     return Axis(indices)

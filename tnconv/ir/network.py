@@ -4,9 +4,10 @@ A `Network` is verified and brought into canonical order when it is built, so tw
 content are equal, print the same text, and do not remember how they were made.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import groupby
 from math import prod
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ from tnconv.ir.monomial import ONE, Scalar, as_scalar
 from tnconv.ir.network_printer import format_network
 from tnconv.ir.nodes import Delta, Node, Pattern, Relational, Scale, Select, Tensor, node_sort_key, pattern
 from tnconv.ir.size import NETWORK_NAME, Size, check_name, evaluate, integers_of, put, symbol, symbol_names
-from tnconv.ir.structural_order import Ordered, ordered
+from tnconv.ir.structural_order import Ordered, class_of_index, input_indices, ordered
 from tnconv.ir.verify import faults
 
 if TYPE_CHECKING:
@@ -75,6 +76,14 @@ class Network(Drawn):
     def ordered(self) -> Ordered:
         """Indices and nodes ordered by structure and kinds alone: `tnconv.ir.structural_order`."""
         return ordered(self.nodes, self.indices, self.output)
+
+    def in_order(self, indices: Collection[Index]) -> Iterator[Index]:
+        """Some indices in the order of `ordered`, of which no more is found out than takes to tell them apart."""
+        inputs = input_indices(self.nodes)
+        ranks = {index: class_of_index(index, inputs) for index in indices}
+        for _, tied in groupby(sorted(ranks, key=ranks.__getitem__), ranks.__getitem__):
+            alike = list(tied)
+            yield from alike if len(alike) == 1 else [i for i in self.ordered.indices if i in alike]
 
     @cached_property
     def open_indices(self) -> tuple[Index, ...]:

@@ -8,13 +8,13 @@ square: of the first two such nodes the one that is read conjugated, else the fi
 all its half.
 """
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
 from tnconv.ir.index import Axis, Index
-from tnconv.ir.nodes import Delta, Node, Pattern, Relational, Scale, Select, Tensor, node_class
+from tnconv.ir.nodes import Delta, Node, Pattern, Relational, Role, Scale, Select, Tensor, node_class
 from tnconv.ir.size import Size
 
 _OTHERS = -1  # stands for the items of a cell that need no look
@@ -60,11 +60,9 @@ class _Refinement:
         for place, legs in enumerate(self.legs):
             for i, role in legs:
                 self.users[i].append((place, role))
-        inputs = {
-            i for node in nodes if isinstance(node, Tensor) and node.role == "input" for i in node.indices
-        }
+        inputs = input_indices(nodes)
         self.of_nodes = _Cells([(node_class(node), _form(node)) for node in nodes])
-        self.of_indices = _Cells([(i.kind.rank, i not in inputs) for i in indices])
+        self.of_indices = _Cells([class_of_index(i, inputs) for i in indices])
         kinds = [node_class(node)[0] for node in nodes]
         classes = {each: place for place, each in enumerate(sorted(set(kinds)))}
         self.class_of = [classes[kind] for kind in kinds]
@@ -251,6 +249,16 @@ class _Cells:
             self._new(end, part)
         self.start[cell], self.size[cell] = start, end - start
         return [item for place, part in enumerate(parts) if place != stays for item in part]
+
+
+def input_indices(nodes: Iterable[Node]) -> set[Index]:
+    """The indices of inputs."""
+    return {i for node in nodes if isinstance(node, Tensor) and node.role is Role.INPUT for i in node.indices}
+
+
+def class_of_index(index: Index, inputs: Collection[Index]) -> tuple[int, bool]:
+    """What indices are told apart by first: their kind, then whether they are those of an input."""
+    return index.kind.rank, index not in inputs
 
 
 def _legs(node: Node) -> list[tuple[Index, Any]]:

@@ -158,6 +158,7 @@ class _Models:
 
     def __init__(self, expression: Expression, values: Mapping[str, int], objective: Objective) -> None:
         self.expression, self.values, self.objective = expression, values, objective
+        self.steps: dict[Any, Any] = {}  # what is known of them
         self._made: dict[tuple[int, frozenset[Any]], tuple[list[Model], dict[str, Index]]] = {}
 
     def models(self, term: int, known: dict[str, Index]) -> list[Model]:
@@ -192,7 +193,9 @@ def _check_names(expression: Expression, objective: Objective) -> None:
 def _build_plan(prepared: _Models, hints: Mapping[str, int], orders: Orders) -> tuple[Plan, int] | None:
     """Plan every term, sharing what they have in common; also the size of the largest intermediate."""
     expression = prepared.expression
-    builder = StepBuilder(set(expression.arguments), prepared.values, real=expression.real)
+    builder = StepBuilder(
+        set(expression.arguments), prepared.values, real=expression.real, known=prepared.steps
+    )
     known: dict[str, Index] = {}
     results, scales, sizes = [], [], []
     for place, term in enumerate(expression.terms):

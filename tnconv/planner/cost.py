@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from copy import copy
 from functools import cached_property
 from math import gcd, prod
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,8 @@ from tnconv.planner.count import determined
 from tnconv.planner.objective import Objective
 from tnconv.planner.problem import Prepared
 from tnconv.planner.states import Cut, State, States, bits
+
+FEW = 6  # leaves of a small problem, in which all sets are looked at
 
 Row = tuple[dict[int, int], int]
 Ints = npt.NDArray[np.int64]
@@ -33,7 +36,9 @@ class Model(States):
         self.objective = Objective()
         self.trained = 0  # the leaves that need a gradient, as a mask
         self.changing = -1  # the leaves that are not constant
+        self.tables: dict[Any, Any] = {}  # the best trees that were found, by what ranks them
         self._largest_of: dict[int, tuple[int, int]] = {}
+        self._prices: dict[tuple[int, int], int] = {}
 
     # -- steps -----------------------------------------------------------------------------------
 
@@ -140,6 +145,14 @@ class Model(States):
 
     def price(self, left: int, right: int, result: State) -> int:
         """Multiplications of the step that puts two sets of leaves together."""
+        if self.count_leaves > FEW:  # of many, few are asked for twice
+            return self._price(left, right, result)
+        found = self._prices.get((left, right))
+        if found is None:
+            found = self._prices[left, right] = self._price(left, right, result)
+        return found
+
+    def _price(self, left: int, right: int, result: State) -> int:
         if left in self.reducible or right in self.reducible:
             return self.multiplications(*self.operands(left, right, result), result)
         return self.multiplications(self.state(left), self.state(right), result)

@@ -209,7 +209,7 @@ def _keys(step: Step) -> Iterator[tuple[Any, dict[Index, int], bool]]:
     for operands in dict.fromkeys((step.operands, step.operands[::-1])):
         plain, flip = first_plain(operands)
         numbers = numbers_of(plain, step.relations)
-        yield step_key(plain, step.relations, (), numbers), numbers, flip
+        yield step_key(plain, step.relations, numbers), numbers, flip
 
 
 def _legs(output: tuple[Axis, ...], numbers: Mapping[Index, int]) -> Legs | None:

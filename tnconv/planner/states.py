@@ -142,6 +142,7 @@ class States:
         self._states: dict[int, State] = {}
         self._reaches: dict[int, _Reached] = {}
         self._products: dict[int, int] = {0: 1}
+        self._elements: dict[int, int] = {}
 
     # -- set-up ----------------------------------------------------------------------------------
 
@@ -375,6 +376,9 @@ class States:
 
     def elements(self, leaves: int) -> int:
         """Number of cells of what the leaves are contracted to."""
-        state = self.state(leaves)
-        sizes = (self.extents[c.variable] for c in state.cuts.values() if c.merged)
-        return self.product(state.plain) * prod(sizes)
+        found = self._elements.get(leaves)
+        if found is None:
+            state = self.state(leaves)
+            sizes = [self.extents[c.variable] for c in state.cuts.values() if c.merged]
+            found = self._elements[leaves] = self.product(state.plain) * prod(sizes)
+        return found

@@ -15,14 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from tnconv.planner.cost import Floats, Ints, Model
+from tnconv.planner.cost import FEW, Floats, Ints, Model
 from tnconv.planner.set_arrays import EXACT, Columns, fits
 
 Nested = int | tuple["Nested", "Nested"]
 Price = tuple[int, int]
 
 FORBIDDEN = 1 << 256  # the price of an element above the cap: more than any multiplications
-_FEW = 6  # leaves up to which the plain writer is as fast
 
 
 @dataclass(frozen=True)
@@ -62,11 +61,16 @@ def fill(model: Model, slack: float = 1.0) -> Table:
         model: prices.
         slack: sets are left out that cost more than this times a greedy tree.
     """
-    if model.count_leaves > _FEW and fits(model):
+    if model.count_leaves > FEW and fits(model):
         table = fill_by_size(model, slack)
         if table.costs[-1] * slack < EXACT or (model.cap is not None and table.costs[-1] == inf):
             return table
-    return fill_plain(model, [1 << place for place in range(model.count_leaves)])
+    ranked_by = model.objective, model.cap
+    if ranked_by not in model.tables:
+        leaves = [1 << place for place in range(model.count_leaves)]
+        model.tables[ranked_by] = fill_plain(model, leaves)
+    found: Table = model.tables[ranked_by]
+    return found
 
 
 # -- the plain writer ----------------------------------------------------------------------------------

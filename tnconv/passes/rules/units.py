@@ -29,10 +29,7 @@ def drop_unit_index(network: Network) -> Network | None:
           output [c, o]
         }
     """
-    units = [index for index in network.indices if equal(index.size, 1)]
-    if len(units) > 1:  # an order takes longer than all else here
-        units = [index for index in network.ordered.indices if index in units]
-    for index in units:
+    for index in network.in_order([index for index in network.indices if equal(index.size, 1)]):
         after = replace_index(network, index, (), 0, partly=True)
         if after is not None and after != network:
             return after
@@ -57,6 +54,8 @@ def fix_index(network: Network) -> Network | None:
           output [c]
         }
     """
+    if all(relation.terms for relation in network.patterns):
+        return None
     for relation in network.ordered.patterns:
         if not relation.terms:
             index, value = relation.left, relation.offset
