@@ -93,7 +93,7 @@ class _Backward:
 
     def _adjoint(self, step: Step, source: str, cotangent: str) -> bool:
         """The steps that make the gradient of an operand of a step."""
-        derived = _derived(step.network, source, self.cotangent)
+        derived = _derived(step, source, self.cotangent)
         for term in derived.terms:
             sources = {self.cotangent: cotangent}
             reads = {i for t in term.tensors for i in t.indices} | {
@@ -153,9 +153,9 @@ class _Backward:
 
 
 @lru_cache(maxsize=256)
-def _derived(network: Network, wrt: str, cotangent: str) -> Expression:
+def _derived(step: Step, wrt: str, cotangent: str) -> Expression:
     """The gradient of a step: plans of one network have many steps in common."""
-    return Differentiate(wrt=wrt, cotangent=cotangent).apply(network).network
+    return Differentiate(wrt=wrt, cotangent=cotangent).apply(step.network).network
 
 
 def _symbols(size: Size) -> Iterable[str]:

@@ -7,6 +7,7 @@ contracted leg in front (the batch of its weight gradient) may be summed behind 
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from tnconv.backends.torch.emit import Emitter, Value, call, singles
 from tnconv.backends.torch.kernels.kernel import Kernel, Problem
@@ -17,6 +18,7 @@ from tnconv.program.program_text import INSERT
 from tnconv.program.statements import flatten
 
 Legs = tuple[Index, ...]
+Copies = dict[tuple[int, Legs, Legs, Legs], float]  # by operand and dimensions
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,15 +272,17 @@ def _transposed(em: Emitter, value: Value, dims: tuple[Legs, ...]) -> Value:
 def _candidates(problem: Problem) -> list[Candidate]:
     """All layouts, with either operand on the left; among equals the first is taken."""
     a, b = problem.operands
-    return [*_layouts(problem, a, b), *_layouts(problem, b, a)]
+    copies: Copies = {}
+    return [*_layouts(problem, a, b, copies), *_layouts(problem, b, a, copies)]
 
 
-def _layouts(problem: Problem, a: Value, b: Value) -> list[Candidate]:
+def _layouts(problem: Problem, a: Value, b: Value, copies: Copies) -> list[Candidate]:
     split = split_legs(a, b, problem.open)
     lead = a if problem.count(a.legs) >= problem.count(b.legs) else b
     summed = tuple(i for i in lead.legs if i in split.summed)
     batch = tuple(i for i in lead.legs if i in split.batch)
-    found = [_make(problem, a, b, batch, summed, split.left, split.right, "", 0)]
+    make = partial(_make, problem, copies, a, b)
+    found = [make(batch, summed, split.left, split.right, "", 0)]
     if batch:
         return found
     for value, own, tag in ((a, split.left, "b"), (b, split.right, "a")):
@@ -288,11 +292,11 @@ def _layouts(problem: Problem, a: Value, b: Value) -> list[Candidate]:
         if front and len(front) < len(own):
             rest = tuple(i for i in own if i not in front)
             legs = (rest, split.right) if tag == "b" else (split.left, rest)
-            found.append(_make(problem, a, b, front, summed, *legs, tag, 0))
+            found.append(make(front, summed, *legs, tag, 0))
     front = _front(lead, summed, (*split.left, *split.right))
     if front and len(front) < len(summed):
         rest = tuple(i for i in summed if i not in front)
-        found.append(_make(problem, a, b, front, rest, split.left, split.right, "", len(front)))
+        found.append(make(front, rest, split.left, split.right, "", len(front)))
     return found
 
 
@@ -305,6 +309,7 @@ def _front(value: Value, legs: Sequence[Index], before: Sequence[Index]) -> Legs
 
 def _make(
     problem: Problem,
+    copies: Copies,
     a: Value,
     b: Value,
     batch: Legs,
@@ -316,12 +321,12 @@ def _make(
 ) -> Candidate:
     profile = problem.profile
     copied = 0.0
-    for value, groups in ((a, (batch, left, summed)), (b, (batch, summed, right))):
-        own = [tuple([i for i in g if i in value.legs]) for g in groups]
-        if not all([_adjacent(value, g) for g in own]):
-            swapped = (own[0], own[2], own[1])
-            slowness = min([_slowness(value, dims, problem.count, profile) for dims in (own, swapped)])
-            copied += problem.count(value.legs) * slowness
+    for value, other in ((a, left), (b, right)):
+        own = tuple([i for i in batch if i in value.legs]), summed, other
+        dims = id(value), *own
+        if dims not in copies:
+            copies[dims] = _copied(problem, value, own)
+        copied += copies[dims]
     if expand:
         copied += _packed(problem, a if expand == "a" else b, batch, left if expand == "a" else summed)
     result = (*batch, *left, *right)
@@ -333,6 +338,16 @@ def _make(
     narrow = min(profile.narrowest_slower, max(narrow, narrow**profile.slower))
     copied += narrow * problem.count((*batch, *summed, *left, *right)) / profile.matmul * profile.copy
     return Candidate(a, b, batch, summed, left, right, expand, extra, copied, turned)
+
+
+def _copied(problem: Problem, value: Value, dims: tuple[Legs, Legs, Legs]) -> float:
+    """Cells that are copied so that an operand has some dimensions, the last two in either order."""
+    if all([_adjacent(value, legs) for legs in dims]):
+        return 0.0
+    first, one, other = dims
+    orders = (first, one, other), (first, other, one)
+    slowness = min([_slowness(value, order, problem.count, problem.profile) for order in orders])
+    return problem.count(value.legs) * slowness
 
 
 def _packed(problem: Problem, value: Value, batch: Legs, rows: Legs) -> float:

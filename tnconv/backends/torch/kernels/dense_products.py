@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 
 from tnconv.backends.torch.emit import Emitter, Value, call, singles
-from tnconv.backends.torch.kernels.contract import split_legs
+from tnconv.backends.torch.kernels.contract import Split, split_legs
 from tnconv.backends.torch.kernels.kernel import Kernel, Problem
 from tnconv.backends.torch.kernels.link import ConvRole
 from tnconv.ir import Index, product
@@ -69,24 +69,23 @@ def find_layer(problem: Problem) -> _Layer | None:
     if problem.operands[0].name == problem.operands[1].name:
         return None  # a symmetric product has better kernels
     for first in (0, 1):
+        split = split_legs(problem.operands[first], problem.operands[1 - first], problem.open)
         for role in (ConvRole.CONVOLUTION, ConvRole.GRADIENT, ConvRole.TRANSPOSED):
-            found = _read(problem, first, role)
+            found = _read(problem, first, split, role)
             if found is not None and _fits(problem, found):
                 return found
     return None
 
 
-def _read(problem: Problem, first: int, role: ConvRole) -> _Layer | None:
-    """Sort legs by what they do, and match those of the image with its form."""
-    a, b = problem.operands[first], problem.operands[1 - first]
-    split = split_legs(a, b, problem.open)
+def _read(problem: Problem, first: int, split: Split, role: ConvRole) -> _Layer | None:
+    """Match the legs of the image, by what they do, with its form."""
     at, inside, outside = {
         ConvRole.CONVOLUTION: (split.left, split.summed, split.right),
         ConvRole.GRADIENT: (split.summed, split.left, split.right),
         ConvRole.TRANSPOSED: (split.left, split.right, split.summed),
     }[role]
     letters = {**dict.fromkeys(at, "p"), **dict.fromkeys(split.batch, "g"), **dict.fromkeys(inside, "q")}
-    image = a.legs if role != ConvRole.TRANSPOSED else problem.output
+    image = problem.operands[first].legs if role != ConvRole.TRANSPOSED else problem.output
     if set(image) != set(letters):
         return None
     found = _IMAGE.fullmatch("".join(letters[i] for i in image))

@@ -22,13 +22,15 @@ _READ = 2  # times as many cells may be read at computed places as would be writ
 
 def window_relations(problem: Problem) -> tuple[Relational, ...] | None:
     """Each relation solved for an index that only operands have, so that it can be read as a window view."""
-    solved: list[Relational] = []
-    for relation in problem.relations:
-        found = next((r for i in relation.indices if (r := _as_window(problem, relation, i))), None)
-        if found is None:
-            return None
-        solved.append(found)
-    return tuple(solved)
+    if "windows" not in problem.memo:
+        found = [_window(problem, relation) for relation in problem.relations]
+        problem.memo["windows"] = None if None in found else tuple(found)
+    solved: tuple[Relational, ...] | None = problem.memo["windows"]
+    return solved
+
+
+def _window(problem: Problem, relation: Relational) -> Relational | None:
+    return next((r for i in relation.indices if (r := _as_window(problem, relation, i))), None)
 
 
 def _as_window(problem: Problem, relation: Relational, index: Index) -> Relational | None:
