@@ -118,7 +118,9 @@ class Index:
             if (known := _indices.get(key)) is not None:
                 return known
             made = object.__new__(cls)
-            for slot, value in zip(("name", "size", "kind", "sort_key"), (*key, _sort_key(name)), strict=True):
+            for slot, value in zip(
+                ("name", "size", "kind", "sort_key"), (*key, _sort_key(name)), strict=True
+            ):
                 object.__setattr__(made, slot, value)
             return _indices.setdefault(key, made)
 

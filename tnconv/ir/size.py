@@ -142,6 +142,15 @@ def evaluate(size: Size, values: Mapping[str, int]) -> int:
     """The integer that `size` is when its symbols have `values`."""
     if isinstance(size, int):
         return size
+    if type(size) is Monomial:
+        total = size.coefficient
+        for name, power in size.powers:
+            if power < 0 or name not in values:
+                break
+            total *= values[name] ** power
+        else:
+            if total == int(total):
+                return int(total)
     return _compiled(size)(values)
 
 

@@ -59,7 +59,8 @@ def problem_of(
             relations = rest
     keep = frozenset(output) | {i for r in relations for i in r.indices}
     if len(operands) > 1:
-        keep |= {i for v in operands for i in v.legs if sum(i in other.legs for other in operands) > 1}
+        every = [i for v in operands for i in v.legs]
+        keep |= {i for i in every if every.count(i) > 1}
         operands = [presum(em, v, keep) for v in operands]
     return Problem(tuple(operands), tuple(relations), output, em.hints, profile), after[::-1]
 

@@ -65,9 +65,11 @@ def priced(
     if not only and "costs" in problem.memo:
         return list(problem.memo["costs"])
     apart = _without_conj(problem)
-    asked = [kernel for kernel in kernels.values() if not only or kernel.name in only]
-    seen = ((k, problem if k.takes_conj else apart) for k in asked)
-    costs = [(k, k.cost(view)) for k, view in seen if k.accepts(view)]
+    costs = []
+    for kernel in kernels.values():
+        view = problem if kernel.takes_conj else apart
+        if (not only or kernel.name in only) and kernel.accepts(view):
+            costs.append((kernel, kernel.cost(view)))
     if not costs and only:
         return priced(problem, kernels)
     if not costs:
