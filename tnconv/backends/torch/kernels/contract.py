@@ -342,9 +342,9 @@ def _make(
 
 def _copied(problem: Problem, value: Value, dims: tuple[Legs, Legs, Legs]) -> float:
     """Cells that are copied so that an operand has some dimensions, the last two in either order."""
-    if all([_adjacent(value, legs) for legs in dims]):
-        return 0.0
     first, one, other = dims
+    if _adjacent(value, first) and _adjacent(value, one) and _adjacent(value, other):
+        return 0.0
     orders = (first, one, other), (first, other, one)
     slowness = min([_slowness(value, order, problem.count, problem.profile) for order in orders])
     return problem.count(value.legs) * slowness
