@@ -44,8 +44,18 @@ TRANSPOSED = ConvTransposeSpec(
 CIRCULAR = ConvSpec(
     in_channels=2, out_channels=2, kernel_size=(3,), input_size=(6,), padding=1, padding_mode="circular"
 )
+CIRCLES = ConvSpec(  # 7 and 8 cells, of which no two or four ranks have as many; the second with a stride
+    in_channels=2,
+    out_channels=2,
+    kernel_size=(3, 2),
+    input_size=(7, 8),
+    stride=(1, 2),
+    padding=(1, 1),
+    dilation=(1, 2),
+    padding_mode="circular",
+)
 LINEAR = LinearSpec(in_features=5, out_features=3, bias=True)
-LAYERS = (GROUPED, DILATED, TRANSPOSED, CIRCULAR, LINEAR)
+LAYERS = (GROUPED, DILATED, TRANSPOSED, CIRCULAR, CIRCLES, LINEAR)
 SIZES = {"N": 5, "V": 2}
 CLOSE = 1e-12
 

@@ -9,6 +9,7 @@ from torch.distributed.tensor import Shard
 
 from tests.distributed.killed_runs import limited
 from tests.distributed.sharding_cases import (
+    CIRCLES,
     CLOSE,
     DILATED,
     GROUPED,
@@ -29,13 +30,20 @@ IN_A_ROW = (  # layer, operation, index, how the arguments lie
     (DILATED, "weight_vjp", "o2", Shard(0)),
     (TRANSPOSED, "input_vjp", "i1", Shard(2)),
     (TRANSPOSED, "kfac_reduce", "o1", Shard(1)),
+    (CIRCLES, "forward", "i1", Shard(2)),
+    (CIRCLES, "input_vjp", "i1", Shard(2)),
+    (CIRCLES, "kfac_expand", "o1", Shard(3)),
 )
 TWO_BY_TWO = (
     (GROUPED, "per_example_weight_vjp", ("n", "c")),
     (DILATED, "forward", ("i2", "n")),
     (TRANSPOSED, "kfac_grad_expand", ("n", "o1")),
 )
-DIFFERENTIATED = ((GROUPED, "forward", "i1", {}), (GROUPED, "ggn_gram", "n", {"gather": "ring"}))
+DIFFERENTIATED = (
+    (GROUPED, "forward", "i1", {}),
+    (CIRCLES, "forward", "i1", {}),
+    (GROUPED, "ggn_gram", "n", {"gather": "ring"}),
+)
 CHUNKED = (("kfac_expand", 700), ("gradient_norm", 1000), ("forward", None))
 
 

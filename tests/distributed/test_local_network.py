@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tests.distributed.sharding_cases import (
+    CIRCLES,
     CIRCULAR,
     CLOSE,
     DILATED,
@@ -27,7 +28,7 @@ from tests.layer_strategies import conv_transpose_specs
 from tnconv import ConvSpec, ops, parse
 from tnconv.compiler.function import CompiledFunction
 from tnconv.distributed.choice import chosen_indices
-from tnconv.distributed.index_ranges import chunks, divide
+from tnconv.distributed.index_ranges import chunks, pieces
 from tnconv.distributed.local_function import bound, compiled_like, derived_network
 from tnconv.distributed.local_network import LocalNetworks
 from tnconv.errors import OperationError
@@ -43,14 +44,16 @@ def networks_of(
     sizes = fn._signature.check(values, fn._arrays, True)
     whole = bound(network, sizes)
     dims = {NAMES.index(name): index for name, index in found.items()}
-    return LocalNetworks(whole, tuple(divide(whole, i, d, ranks[d]) for d, i in dims.items()), len(ranks))
+    return LocalNetworks.of(whole, dims, ranks)
 
 
 def part_of(tensor: Tensor, slabs: Sequence[Any], at: Sequence[int]) -> Tensor:
     for slab, place in zip(slabs, at, strict=True):
         if slab is not None:
-            low, high = slab.cells[place]
-            tensor = tensor.narrow(slab.axis, low, high - low)
+            size = tensor.shape[slab.axis]
+            wanted = pieces(slab.cells[place], size) or [(0, 0)]
+            parts = [tensor.narrow(slab.axis, low, high - low) for low, high in wanted]
+            tensor = torch.cat(parts, slab.axis) if len(parts) > 1 else parts[0]
     return tensor
 
 
@@ -188,6 +191,7 @@ def test_which_index_a_name_stands_for(op, name, index):
     assert chosen_indices(derived_network(compiled(GROUPED, op)), {name: "data"}) == {"data": index}
 
 
+UNEVEN = ConvSpec(2, 2, 3, (7,), stride=2, padding=1, padding_mode="circular")  # 2·4 positions for 7 cells
 NESTED = """network rows {
   index [n=N, c=4, s=2]
   x = input  [n, c]
@@ -203,12 +207,12 @@ NESTED = """network rows {
         (GROUPED, {"vector": "data"}, "their kinds batch, group, channel, position, kernel"),
         (GROUPED, {"n": "data", "c": "data"}, "'c' and 'n' are both sharded along 'data'"),
         (GROUPED, {"i1": "data", "o1": "model"}, "'o1' stands for index 'o1', which is sharded along another"),
-        (CIRCULAR, {"i1": "data"}, "index 'i1', for 'i1', is folded by 'p1' (i1 = o1 + k1 - 1 mod 6)"),
+        (UNEVEN, {"i1": "data"}, "index 'i1', for 'i1', is folded by 'p1' (i1 = 2*o1 + k1 - 1 mod 7)"),
         (NESTED, {"c": "data"}, "index 'c', for 'c', is selected by the rows 'rows'"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_shared_out_is_refused_by_name(network, shards, message):
-    op = "input_vjp" if network is CIRCULAR else "forward"
+    op = "input_vjp" if network is UNEVEN else "forward"
     expression = parse(network) if isinstance(network, str) else derived_network(compiled(network, op))
     with pytest.raises(OperationError, match=re.escape(message)):
         chosen_indices(expression, shards)
@@ -217,5 +221,44 @@ def test_what_cannot_be_shared_out_is_refused_by_name(network, shards, message):
 def test_a_folded_position_stands_for_that_of_the_output():
     for op in ("forward", "weight_vjp", "kfac_expand"):
         assert chosen_indices(derived_network(compiled(CIRCULAR, op)), {"i1": "data"}) == {"data": "o1"}
-    check(compiled(CIRCULAR, "weight_vjp"), {"i1": "data"}, (4,))
-    check(compiled(CIRCULAR, "input_vjp"), {"o1": "data"}, (4,))
+    for op, index, ranks in (
+        ("forward", "o1", 4),
+        ("weight_vjp", "i1", 4),
+        ("kfac_reduce", "o1", 2),
+        ("input_vjp", "o1", 4),
+        ("input_vjp", "i1", 1),
+        ("input_vjp", "i1", 8),
+    ):
+        check(compiled(CIRCULAR, op), {index: "data"}, (ranks,))
+    check(compiled(UNEVEN, "kfac_expand"), {"o1": "data"}, (3,))
+
+
+def test_a_rank_reads_its_positions_and_a_halo_around_the_circle():
+    fn = compiled(CIRCLES, "forward")
+    for name, axis, cells in (
+        ("i1", 2, ((-1, 5), (3, 8))),  # i = o + k - 1 for o in 0-3, 4-6 and k in 0-2
+        ("i2", 3, ((-1, 4), (3, 8))),  # i = 2*o + 2*k - 1 for o in 0-1, 2-3 and k in 0-1
+    ):
+        (slab,) = next(use.slabs for use in networks_of(fn, {name: "data"}, (2,), values_of(fn)).uses())
+        assert (slab.axis, slab.cells) == (axis, cells)
+    fn = compiled(CIRCLES, "input_vjp")
+    uses = {use.argument: use for use in networks_of(fn, {"i1": "data"}, (2,), values_of(fn)).uses()}
+    assert uses["grad_output"].slabs[0].cells == ((-1, 5), (3, 8))
+    fn = compiled(CIRCLES, "forward")
+    few = networks_of(fn, {"i1": "data"}, (1,), values_of(fn))
+    assert all(use.slabs == (None,) or use.slabs[0].cells == ((0, 7),) for use in few.uses())
+
+
+@pytest.mark.parametrize(
+    "shards", [{"o1": "data", "o2": "model"}, {"i1": "data", "n": "model"}, {"o1": "data", "k1": "model"}]
+)
+def test_a_circle_and_another_index(shards):
+    for op in ("forward", "input_vjp"):
+        check(compiled(CIRCLES, op), shards, (2, 3))
+
+
+def test_both_indices_of_a_circle_are_refused():
+    with pytest.raises(
+        OperationError, match=r"folded by 'p1' .* cannot be sharded together with .'o1'.; leave one out"
+    ):
+        check(compiled(CIRCLES, "input_vjp"), {"i1": "data", "o1": "model"}, (2, 2))

@@ -12,6 +12,7 @@ from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distrib
 
 import tnconv
 from tests.distributed.sharding_cases import (
+    CIRCLES,
     CLOSE,
     DILATED,
     GROUPED,
@@ -41,8 +42,7 @@ DIFFERENTIATED = (
     ("kfac_expand", "i1"),
     ("ggn_gram", "n"),
 )
-
-
+AROUND = (("forward", "i1"), ("forward", "o2"), ("weight_vjp", "i1"), ("input_vjp", "i1"))
 IN_RINGS = (
     (GROUPED, "ggn_gram", "n"),  # a block of the result in each turn
     (GROUPED, "ggn_gram", "v"),  # z alone goes round
@@ -193,6 +193,8 @@ def work(rank: int, folder: str) -> dict[str, Any]:
     mesh = init_device_mesh("cpu", (2,), mesh_dim_names=("data",))
     for op, index in DIFFERENTIATED:
         faults += gradients(rank, mesh, GROUPED, op, {index: "data"})
+    for op, index in AROUND:
+        faults += gradients(rank, mesh, CIRCLES, op, {index: "data"})
     for layer, op, index in IN_RINGS:
         faults += gradients(rank, mesh, layer, op, {index: "data"}, gather="ring")
     parts = {

@@ -11,7 +11,15 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.tensor import DTensor, Partial, Replicate, Shard
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from tests.distributed.sharding_cases import DILATED, GROUPED, TRANSPOSED, compiled, placements_for, values_of
+from tests.distributed.sharding_cases import (
+    CIRCLES,
+    DILATED,
+    GROUPED,
+    TRANSPOSED,
+    compiled,
+    placements_for,
+    values_of,
+)
 from tnconv.distributed import Interconnect, shard
 from tnconv.distributed.collectives import Exchange
 from tnconv.distributed.index_ranges import chunks
@@ -27,6 +35,7 @@ CASES = (
     (DILATED, "weight_vjp", "i2", "all"),
     (DILATED, "forward", "d", "all"),
     (TRANSPOSED, "forward", "o1", "all"),
+    (CIRCLES, "input_vjp", "i1", "all"),
 )
 LIES = (Replicate(), Shard(0), Shard(1), Shard(2), Partial())
 
@@ -125,6 +134,24 @@ def test_what_an_exchange_receives_at_most():
         others = [
             [owner[cell] for cell in range(*need) if owner[cell] != rank] for rank, need in enumerate(needs)
         ]
+        move = Exchange(0, has, needs, 0, None)
+        assert move.most_received(7) == 7 * max(map(len, others))
+        assert move.most_senders() == max(len(set(each)) for each in others)
+
+
+def test_what_an_exchange_around_a_circle_receives_at_most():
+    for size, ranks, before, behind in (
+        (9, 4, 1, 1),
+        (16, 5, 3, 0),
+        (3, 6, 1, 1),
+        (7, 2, 2, 2),
+        (5, 1, 1, 1),
+    ):
+        has = chunks(size, ranks)
+        needs = tuple((a - before, b + behind) if a < b else (a, a) for a, b in has)
+        owner = [rank for rank, (a, b) in enumerate(has) for _ in range(a, b)]
+        own = [[owner[cell % size] for cell in range(*need)] for need in needs]
+        others = [[each for each in found if each != rank] for rank, found in enumerate(own)]
         move = Exchange(0, has, needs, 0, None)
         assert move.most_received(7) == 7 * max(map(len, others))
         assert move.most_senders() == max(len(set(each)) for each in others)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from tnconv.distributed.index_ranges import selected
+from tnconv.distributed.index_ranges import selected, unrolled
 from tnconv.errors import OperationError
 from tnconv.ir import Expression, Index, Kind, Network, Tensor
 from tnconv.ir.nodes import Delta, Pattern
@@ -94,7 +94,11 @@ def _check(expression: Expression, index: Index, name: str) -> None:
         )
     for term in expression.terms:
         for relation in term.patterns:
-            if relation.left == index and relation.modulus is not None:
+            if (
+                relation.left == index
+                and relation.modulus is not None
+                and not unrolled(term, relation, index)
+            ):
                 raise OperationError(
                     f"index {index.name!r}, for {name!r}, is folded by {relation.name!r} ({relation.relation_text()}); "
                     "shard another index, such as the position of the output"

@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from tnconv.distributed.index_ranges import Range
+from tnconv.distributed.index_ranges import Range, pieces
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,8 @@ class Exchange:
 
     Args:
         axis: of the tensor.
-        has: the cells of each rank of the group; none is had twice, and they are in order.
-        needs: the cells that each rank is to have, all of which some rank has.
+        has: the cells of each rank of the group, all of them from 0 on; none is had twice, and they are in order.
+        needs: the cells that each rank is to have, which may go around a circle.
         rank: of this process in the group.
         group: a process group.
     """
@@ -43,30 +43,52 @@ class Exchange:
             part: those that it has.
         """
         here, cells = self.has[self.rank][0], prod(_with(part.shape, self.axis, 1))
-        pieces = [part.narrow(self.axis, low - here, high - low) for low, high in self._sent if low < high]
-        flat = _joined([piece.reshape(-1) for piece in pieces], part.reshape(-1)[:0], 0)
-        sent = [(high - low) * cells for low, high in self._sent]
-        got = [(high - low) * cells for low, high in self._got]
-        arrived = all_to_all(flat, got, sent, self.group)
-        lengths = [high - low for low, high in self._got if low < high]
-        parts = torch.split(arrived, [length * cells for length in lengths]) if lengths else ()
-        shaped = [p.view(_with(part.shape, self.axis, n)) for p, n in zip(parts, lengths, strict=True)]
+        parts = [part.narrow(self.axis, low - here, high - low) for each in self._sent for low, high in each]
+        flat = _joined([piece.reshape(-1) for piece in parts], part.reshape(-1)[:0], 0)
+        arrived = all_to_all(flat, *self.counts(cells), self.group)
+        lengths = [high - low for each in self._got for low, high in each]
+        parts = list(torch.split(arrived, [length * cells for length in lengths])) if lengths else []
+        shaped = [parts[n].view(_with(part.shape, self.axis, lengths[n])) for n in self._order]
         return _joined(shaped, arrived[:0].view(_with(part.shape, self.axis, 0)), self.axis)
 
-    @cached_property
-    def _sent(self) -> list[Range]:
-        """Of the cells of this rank, those that go to each."""
-        return [_common(self.has[self.rank], need) for need in self.needs]
+    def counts(self, cells: int) -> tuple[list[int], list[int]]:
+        """What this rank gets from each, and sends to each, where one cell of the axis is so many of the tensor."""
+        got, sent = (
+            [cells * sum(map(_length, each)) for each in ranges] for ranges in (self._got, self._sent)
+        )
+        return got, sent
 
     @cached_property
-    def _got(self) -> list[Range]:
+    def _size(self) -> int:
+        return max(high for _, high in self.has)
+
+    @cached_property
+    def _sent(self) -> list[list[Range]]:
+        """Of the cells of this rank, those that go to each."""
+        return [self._both(self.has[self.rank], need) for need in self.needs]
+
+    @cached_property
+    def _got(self) -> list[list[Range]]:
         """Of the cells that this rank needs, those of each."""
-        return [_common(had, self.needs[self.rank]) for had in self.has]
+        return [self._both(had, self.needs[self.rank]) for had in self.has]
+
+    @cached_property
+    def _order(self) -> list[int]:
+        """The number of each piece as it arrives, in the order in which it is needed."""
+        wanted = pieces(self.needs[self.rank], self._size)
+        every = [(n, _common(had, piece)) for had in self.has for n, piece in enumerate(wanted)]
+        arriving = [(n, cells) for n, cells in every if _length(cells)]
+        return sorted(range(len(arriving)), key=arriving.__getitem__)
+
+    def _both(self, had: Range, need: Range) -> list[Range]:
+        """The cells of a rank that are needed, in the order of the need."""
+        found = (_common(had, piece) for piece in pieces(need, self._size))
+        return [cells for cells in found if _length(cells)]
 
     def most_received(self, others: int) -> int:
         """Cells that one rank gets from others, at most; `others` for one cell of the axis."""
         pairs = zip(self.has, self.needs, strict=True)
-        return others * max(_length(need) - _length(_common(had, need)) for had, need in pairs)
+        return others * max(_length(need) - sum(map(_length, self._both(had, need))) for had, need in pairs)
 
     def most_senders(self) -> int:
         """Other ranks that one rank gets cells from, at most."""
@@ -74,8 +96,12 @@ class Exchange:
         starts, ends = [low for low, _ in owners], [high for _, high in owners]
 
         def senders(had: Range, need: Range) -> int:
-            own = _length(_common(had, need)) > 0
-            return bisect_left(starts, need[1]) - bisect_right(ends, need[0]) - own if _length(need) else 0
+            found, last = -bool(self._both(had, need)), 0
+            for low, high in sorted(pieces(need, self._size)):
+                first = max(last, bisect_right(ends, low))
+                last = max(last, bisect_left(starts, high))
+                found += last - first if last > first else 0
+            return found
 
         return max(senders(had, need) for had, need in zip(self.has, self.needs, strict=True))
 

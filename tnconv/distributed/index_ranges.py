@@ -3,9 +3,12 @@
 An index of size `I` over `R` ranks has the values that `torch.chunk` would give: `ceil(I / R)` each, the last ones
 fewer or none. A relation such as `i = 2*o + k - 1` then leaves `i` the values that some `o` of the range and some `k`
 reach: the range of the rank and its halo.
+
+Around a circle, `i = o + k - 1 mod I`, a range may go beyond both ends: its cells are those of `[0, I)` that they fold
+into, and within it the relation needs no modulus.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from tnconv.ir import Expression, Index, Kind, Network
@@ -31,12 +34,14 @@ class Division:
         parts: the range of the index at each coordinate.
         terms: for each term and coordinate, the ranges of the indices that this changes; None where the term has
             no value there, as nothing that it reads is reached.
+        around: for each term, the indices whose ranges go around a circle.
     """
 
     dim: int
     index: str
     parts: tuple[Range, ...]
     terms: tuple[tuple[Ranges | None, ...], ...]
+    around: tuple[frozenset[str], ...]
 
     def changes(self, term: int) -> frozenset[str]:
         """The indices of a term that are narrowed at some coordinate."""
@@ -51,7 +56,19 @@ class Division:
         )
 
 
-def divide(expression: Expression, index: str, dim: int, count: int) -> Division:
+def pieces(cells: Range, size: int) -> list[Range]:
+    """A range that may go around a circle of so many cells, as ranges of these, in its order."""
+    low, high = cells
+    found = []
+    while low < high:
+        first = low % size
+        length = min(high - low, size - first)
+        found.append((first, first + length))
+        low += length
+    return found
+
+
+def divide(expression: Expression, index: str, dim: int, count: int, *, around: bool = True) -> Division:
     """Share out an index of a network, or a sum, without size symbols over `count` ranks.
 
     Args:
@@ -59,16 +76,20 @@ def divide(expression: Expression, index: str, dim: int, count: int) -> Division
         index: name of the index.
         dim: the dimension of the mesh.
         count: its size.
+        around: whether ranges may go around a circle.
     """
     size = next(i.size for term in expression.terms for i in term.indices if i.name == index)
     parts = chunks(size, count)
-    return Division(dim, index, parts, tuple(_of_term(term, index, parts) for term in expression.terms))
+    found = [_of_term(term, index, parts, around) for term in expression.terms]
+    return Division(dim, index, parts, tuple(each for each, _ in found), tuple(circle for _, circle in found))
 
 
-def _of_term(term: Network, name: str, parts: Sequence[Range]) -> tuple[Ranges | None, ...]:
+def _of_term(
+    term: Network, name: str, parts: Sequence[Range], around: bool
+) -> tuple[tuple[Ranges | None, ...], frozenset[str]]:
     index = next((i for i in term.indices if i.name == name), None)
     if index is None:  # one rank has the term: it is added once
-        return tuple({} if place == 0 else None for place in range(len(parts)))
+        return tuple({} if place == 0 else None for place in range(len(parts))), frozenset()
     whole = _reached(term, index, (0, index.size)) or {}
     found = [_reached(term, index, part) for part in parts]
     changed = {
@@ -76,7 +97,54 @@ def _of_term(term: Network, name: str, parts: Sequence[Range]) -> tuple[Ranges |
         for i in term.indices
         if i == index or any(each is not None and each[i.name] != whole[i.name] for each in found)
     }
-    return tuple(None if each is None else {n: each[n] for n in each if n in changed} for each in found)
+    circles = _circles(term, index, changed, [each for each in found if each]) if around else frozenset()
+    changed |= circles
+    return tuple(
+        None if each is None else {n: each[n] for n in each if n in changed} for each in found
+    ), circles
+
+
+def _circles(
+    term: Network, index: Index, changed: Set[str], found: Sequence[dict[str, Range]]
+) -> frozenset[str]:
+    """The indices that circles leave a range of; it is put into what was found for each rank."""
+    made = set()
+    for relation in term.patterns:
+        for target in unrolled(term, relation, index):
+            if not changed.intersection(i.name for i in relation.indices if i != target):
+                continue
+            ranges = [_bounds(relation, target, each) for each in found]
+            if index != relation.left and any(high - low >= target.size for low, high in ranges):
+                continue  # as many cells as the whole
+            for each, cells in zip(found, ranges, strict=True):
+                each[target.name] = cells
+            made.add(target.name)
+    return frozenset(made)
+
+
+def unrolled(term: Network, relation: Relational, index: Index) -> list[Index]:
+    """The indices of a circle that have a range, which may go around it, where another one has.
+
+    That is the folded index, where the others have ranges, or, where it is the one that is shared out, an index that
+    goes around with it: `o` of `i = s*o + k mod s*O`. They must be summed, and on tensors alone.
+
+    Args:
+        term: the network.
+        relation: one of its relations.
+        index: that is shared out.
+    """
+    if not isinstance(relation, Pattern) or relation.modulus is None or relation.mode != "circular":
+        return []
+    if relation.left == index:
+        size = relation.modulus
+        targets = [i for a, i in relation.terms if i.kind is not Kind.KERNEL and abs(a) * i.size == size]
+    else:
+        targets = [relation.left]
+    return [
+        i
+        for i in targets
+        if i not in term.open_indices and [n for n in term.patterns if i in n.indices] == [relation]
+    ]
 
 
 def _reached(term: Network, index: Index, part: Range) -> dict[str, Range] | None:

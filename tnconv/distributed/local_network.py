@@ -13,7 +13,8 @@ other axis with a narrowed index is given as a whole, and its first cell says wh
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from tnconv.distributed.index_ranges import Division, Range, Ranges
+from tnconv.distributed.index_ranges import Division, Range, Ranges, divide
+from tnconv.errors import OperationError
 from tnconv.ir import Axis, Expression, Index, Network, Node, Tensor, fresh, make_sum
 from tnconv.ir.nodes import Delta, Pattern, pattern
 
@@ -26,7 +27,7 @@ class Slab:
 
     Args:
         axis: which.
-        cells: at each coordinate.
+        cells: at each coordinate; around a circle they may go beyond both ends.
     """
 
     axis: int
@@ -59,6 +60,48 @@ class LocalNetworks:
     whole: Expression
     divisions: tuple[Division, ...]
     dims: int
+
+    @classmethod
+    def of(cls, whole: Expression, dims: Mapping[int, str], ranks: Sequence[int]) -> "LocalNetworks":
+        """The networks of ranks that share out indices.
+
+        Args:
+            whole: the network, without size symbols.
+            dims: the index along each dimension of the mesh that has one.
+            ranks: the sizes of the mesh.
+
+        Raises:
+            OperationError: an index is folded, and what goes around with it is shared out as well.
+        """
+        for around in (True, False):
+            divisions = tuple(divide(whole, i, d, ranks[d], around=around) for d, i in dims.items())
+            found = cls(whole, divisions, len(ranks))
+            if not found._torn():
+                break
+        for term in whole.terms:
+            for relation in term.patterns:
+                if relation.modulus is not None and not around and relation.left.name in dims.values():
+                    raise OperationError(
+                        f"index {relation.left.name!r} is folded by {relation.name!r} ({relation.relation_text()}) and "
+                        f"cannot be sharded together with {[i for i in dims.values() if i != relation.left.name]}; "
+                        "leave one out"
+                    )
+        return found
+
+    def _torn(self) -> bool:
+        """Whether an index that goes around a circle is on an axis of which a rank gets no part of its own."""
+        for division in self.divisions:
+            for number, term in enumerate(self.whole.terms):
+                others = [d.changes(number) for d in self.divisions if d != division]
+                for name in division.around[number]:
+                    if any(name in each for each in others):
+                        return True
+                    for node in term.tensors:
+                        slab = self.slabs(number, node.axes)[division.dim]
+                        places = [n for n, a in enumerate(node.axes) if name in [i.name for i in a.indices]]
+                        if places and (slab is None or places != [slab.axis]):
+                            return True
+        return False
 
     def slabs(self, term: int, axes: Sequence[Axis]) -> tuple[Slab | None, ...]:
         """The part of a tensor, or of the result, with these axes, for each dimension of the mesh."""
@@ -140,7 +183,7 @@ class LocalNetworks:
 
     def _narrowed(self, number: int, term: Network, ranges: Ranges, names: Mapping[Use, str]) -> Network:
         nodes: list[Node] = []
-        change = _Narrowed(ranges)
+        change = _Narrowed(ranges, frozenset().union(*(d.around[number] for d in self.divisions)))
         for node in term.nodes:
             if isinstance(node, Tensor):
                 use = self.use(number, node)
@@ -160,9 +203,11 @@ class _Narrowed:
 
     Args:
         ranges: by name of the index.
+        around: those that go around a circle, so that nothing folds.
     """
 
     ranges: Ranges
+    around: frozenset[str]
 
     def index(self, index: Index) -> Index:
         low, high = self._range(index)
@@ -186,6 +231,8 @@ class _Narrowed:
     def relation(self, node: Pattern | Delta) -> Node:
         offset = node.offset + sum(a * self._range(i)[0] for a, i in node.terms) - self._range(node.left)[0]
         terms = tuple((a, self.index(i)) for a, i in node.terms)
+        if node.modulus is None or self.around.intersection(i.name for i in node.indices):
+            return pattern(node.name, self.index(node.left), terms, offset)
         return pattern(node.name, self.index(node.left), terms, offset, node.modulus, node.mode)
 
 

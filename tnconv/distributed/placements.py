@@ -11,7 +11,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Partial, Placement, Replicate, Shard
 
 from tnconv.distributed.collectives import Exchange
-from tnconv.distributed.index_ranges import Range, chunks
+from tnconv.distributed.index_ranges import Range, chunks, pieces
 from tnconv.distributed.local_network import Slab
 
 Placements = tuple[Placement, ...]
@@ -70,15 +70,16 @@ class Fetch:
 
 @dataclass(frozen=True, slots=True)
 class Narrow:
-    """A range of the cells of an axis."""
+    """Some cells of an axis, which may go around a circle."""
 
     axis: int
     cells: Range
 
     def __call__(self, tensor: Tensor) -> Tensor:
         """These cells, side by side in memory."""
-        low, high = self.cells
-        return tensor.narrow(self.axis, low, high - low).contiguous()
+        parts = pieces(self.cells, tensor.shape[self.axis]) or [(0, 0)]
+        found = [tensor.narrow(self.axis, low, high - low) for low, high in parts]
+        return torch.cat(found, self.axis) if len(found) > 1 else found[0].contiguous()
 
 
 def fetch(

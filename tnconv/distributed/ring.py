@@ -15,6 +15,7 @@ from torch import Tensor
 from tnconv.distributed.collectives import all_to_all
 from tnconv.distributed.index_ranges import Range, divide
 from tnconv.distributed.local_network import LocalNetworks, Slab, Use, outermost
+from tnconv.ir import Index, Network
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ def ring_of(networks: LocalNetworks, ranks: Sequence[int]) -> Ring | None:
         copy = _copy(networks, division.dim)
         if copy is None:
             continue
-        turns = divide(networks.whole, copy, networks.dims, ranks[division.dim])
+        turns = divide(networks.whole, copy, networks.dims, ranks[division.dim], around=False)
         ring = Ring(
             replace(networks, divisions=(*networks.divisions, turns), dims=networks.dims + 1), division.dim
         )
@@ -71,9 +72,13 @@ def _copy(networks: LocalNetworks, dim: int) -> str | None:
             for node, other in uses:
                 if slab is not None and other.argument == use.argument and other.slabs[dim] is None:
                     found = outermost(node.axes[slab.axis])
-                    if found is not None and node.axes[slab.axis].is_group:
+                    if found is not None and node.axes[slab.axis].is_group and not _is_folded(term, found):
                         return found.name
     return None
+
+
+def _is_folded(term: Network, index: Index) -> bool:
+    return any(p.modulus is not None and p.left == index for p in term.patterns)
 
 
 def _is_whole(ring: Ring, copy: str) -> bool:

@@ -14,7 +14,6 @@ from tnconv.backends.signature import Signature
 from tnconv.compiler.compile_cache import CompileCache
 from tnconv.compiler.function import CompiledFunction
 from tnconv.distributed.choice import chosen_indices
-from tnconv.distributed.index_ranges import divide
 from tnconv.distributed.local_function import (
     Ready,
     Turn,
@@ -328,8 +327,7 @@ class Sharded:
                 "one example at least"
             )
         whole = bound(self._network, values)
-        divisions = tuple(divide(whole, index, dim, self.mesh.size(dim)) for dim, index in self._dims.items())
-        return LocalNetworks(whole, divisions, self.mesh.ndim)
+        return LocalNetworks.of(whole, self._dims, self.mesh.shape)
 
     def _function(self, local: Expression, uses: Mapping[Use, str], limit: int | None) -> CompiledFunction:
         """What computes a part of the result."""
