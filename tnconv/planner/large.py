@@ -42,6 +42,9 @@ def large_trees(models: Sequence[Model], search: Search | None) -> list[Nested]:
     model, start = models[0], perf_counter()
     end = inf if search is None or search.seconds is None else start + search.seconds
     graphs = [_graph(model, dense=dense) for dense in ((False, True) if model.masks else (False,))]
+    if model.count_leaves > MANY and not (model.masks or _is_blind(model)):
+        best = _plain_trees(models, graphs[0], search, end)
+        return [min(best, key=lambda tree: price(each, tree)) for each in models]
     found: list[list[Nested]] = []
     if search is not None:
         shares = range(len(graphs), 0, -1)
@@ -49,24 +52,43 @@ def large_trees(models: Sequence[Model], search: Search | None) -> list[Nested]:
             _searched(models, graph, search, (end - perf_counter()) * _SHARE / share)
             for graph, share in zip(graphs, shares, strict=True)
         ])  # fmt: skip
-    quick = [_swept(model, graphs[-1])] if model.count_leaves > MANY else []
-    if perf_counter() < end:
-        quick = [_greedy(model, graph) for graph in graphs] + quick
-    found.append([*quick, left_to_right(model)])
-    if model.count_leaves > MANY and not (model.masks or _is_blind(model)):
-        wider = () if search is None else _wider(search)
-        best = [_refined(model, graphs[0], trees, end, wider) for trees in found]
-        return [min(best, key=lambda tree: price(each, tree)) for each in models]
+    found.append(_quick(model, graphs, end))
     return [
         min((_improved(each, trees, end) for trees in found), key=lambda tree: price(each, tree))
         for each in models
     ]
 
 
+def _quick(model: Model, graphs: Sequence[Graph], end: float) -> list[Nested]:
+    """Trees that take little time."""
+    found = [_swept(model, graphs[-1])] if model.count_leaves > MANY else []
+    if perf_counter() < end:
+        found = [_greedy(model, graph) for graph in graphs] + found
+    return [*found, left_to_right(model)]
+
+
+def _plain_trees(models: Sequence[Model], graph: Graph, search: Search | None, end: float) -> list[Nested]:
+    """Trees of many tensors without relations.
+
+    What is quickly found is improved first: for hundreds of tensors the hyper-optimiser makes a tree or two in seconds,
+    and one that is swept through and improved is often better. So it has what time that leaves, less a share in which
+    the best of both is improved further.
+    """
+    model = models[0]
+    reworked = _Reworked(model, graph)
+    best = reworked.improved(_quick(model, [graph], end), end)
+    if search is None:
+        return [best]
+    found, seconds = [best], (end - perf_counter()) * _SHARE
+    if seconds > reworked.slowest:  # it improves each of its trees as well
+        found.append(reworked.improved([_searched(models, graph, search, seconds)], end))
+    if search.seconds is not None:
+        found.append(reworked.improved(found, end, _wider(search)))
+    return found
+
+
 def _wider(search: Search) -> list[dict[str, Any]]:
     """Pieces of other shapes, and larger ones, a few at a time: as many as there is time for."""
-    if search.seconds is None:
-        return []
     return [
         {
             "subtree_search": "random",
@@ -98,37 +120,49 @@ def _improved(model: Model, proposals: Sequence[Nested], end: float) -> Nested:
     return tree
 
 
-def _refined(
-    model: Model, graph: Graph, proposals: Sequence[Nested], end: float, wider: Sequence[Mapping[str, Any]]
-) -> Nested:
+class _Reworked:
     """The same by cotengra, which is quicker and knows all prices of networks without relations.
 
     Args:
         model: prices.
         graph: the network.
-        proposals: trees.
-        end: when to stop.
-        wider: options of cotengra for further rounds, where one has found nothing better.
     """
-    import cotengra  # noqa: PLC0415 - 0.03 s that a layer never needs
 
-    tree = min(proposals, key=lambda t: price(model, t))
-    made = cotengra.ContractionTree.from_path(*graph, ssa_path=_path(tree, model.count_leaves))
-    least, rounds = price(model, tree), iter(wider)
-    options: Mapping[str, Any] = {}
-    while perf_counter() < end:
-        made.subtree_reconfigure_(minimize=_minimize(model), **options)
-        made.already_optimized.clear()
-        better = _tree_of_path(made.get_ssa_path(), model.count_leaves, model.count_leaves)
-        cost = price(model, better)
-        if cost < least:
-            tree, least = better, cost
-        else:
-            found = next(rounds, None)
-            if found is None:
-                break
-            options = found
-    return tree
+    def __init__(self, model: Model, graph: Graph) -> None:
+        self.model, self.graph = model, graph
+        self.slowest = 0.0  # seconds of a round, at most
+
+    def improved(
+        self, proposals: Sequence[Nested], end: float, wider: Sequence[Mapping[str, Any]] = ()
+    ) -> Nested:
+        """The best of some trees, improved as long as that helps and there is time.
+
+        Args:
+            proposals: trees.
+            end: when to stop.
+            wider: options of cotengra for further rounds, where one has found nothing better.
+        """
+        import cotengra  # noqa: PLC0415 - 0.03 s that a layer never needs
+
+        model, leaves = self.model, self.model.count_leaves
+        tree = min(proposals, key=lambda t: price(model, t))
+        made = cotengra.ContractionTree.from_path(*self.graph, ssa_path=_path(tree, leaves))
+        least, rounds = price(model, tree), iter(wider)
+        options: Mapping[str, Any] = next(rounds, {})
+        while (begin := perf_counter()) < end:
+            made.subtree_reconfigure_(minimize=_minimize(model), **options)
+            made.already_optimized.clear()
+            self.slowest = max(self.slowest, perf_counter() - begin)
+            better = _tree_of_path(made.get_ssa_path(), leaves, leaves)
+            cost = price(model, better)
+            if cost < least:
+                tree, least = better, cost
+            else:
+                found = next(rounds, None)
+                if found is None:
+                    break
+                options = found
+        return tree
 
 
 def _minimize(model: Model) -> str:
