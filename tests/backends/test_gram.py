@@ -18,7 +18,7 @@ from tnconv.backends.torch.context import may_write
 from tnconv.backends.torch.gram_scheme import Ways, choose, computed, efficiency, first_halved, row_width
 from tnconv.backends.torch.kernels.kernel_table import kernel_table
 from tnconv.backends.torch.lower import lower_with
-from tnconv.backends.torch.numerics import huge_pages, reductions, runtime
+from tnconv.backends.torch.numerics import huge_pages, runtime, strips
 from tnconv.backends.torch.numerics.gram import block_rows, gram
 from tnconv.ir import Network, parse_network
 
@@ -359,18 +359,47 @@ def test_window_sums_are_products_with_the_strip(data: st.DataObject) -> None:
     x = torch.randn(3, size, 2, dtype=torch.float64)
     strip = runtime.strip(size, kept, summed, offset, x.dtype, x.device)
     want = torch.einsum("bia,ik->bka", x, strip)
-    low, high = reductions.shared(size, kept, summed, offset)
-    assert (strip[low:high] == 1).all()
-    for shared in (None, (low, high)) if low < high else (None,):
-        torch.testing.assert_close(runtime.window_sums(x, kept, summed, offset, shared=shared), want)
+    found = strips.run_of(size, kept, summed, offset)
+    for run in (None, found):
+        torch.testing.assert_close(runtime.window_sums(x, kept, summed, offset, run), want)
+    if found is not None:
+        low, high, period, first, count = found
+        assert torch.equal(strip[low : high - period], strip[low + period : high])
+        unused = [c for c in range(low, high) if not first <= (c - low) % period < first + count]
+        assert not strip[unused].any()
+        left = runtime.run_sums(x, found)
+        assert left.shape[1] == found.cells(size) < size
+        few = runtime.strip(size, kept, summed, offset, x.dtype, x.device, found)
+        torch.testing.assert_close(torch.einsum("bia,ik->bka", left, few), want)
+        torch.testing.assert_close(runtime.run_sums(x[:, :, 0], found), left[:, :, 0])
 
 
-def test_cells_that_all_windows_have_are_summed_once_where_they_are_many() -> None:
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding", "run"),
+    [
+        (3, 1, 1, (1, 63, 1, 0, 1)),  # a border on both sides
+        (3, 2, 1, (0, 62, 2, 0, 2)),
+        (1, 2, 0, (0, 64, 2, 0, 1)),  # every other cell is in no window
+        (2, 2, 0, (0, 64, 2, 0, 2)),  # nothing is left but the sums
+        (3, 4, 0, (0, 64, 4, 0, 3)),
+    ],
+)
+def test_runs_of_convolutions(kernel: int, stride: int, padding: int, run: tuple[int, ...]) -> None:
+    positions = (64 + 2 * padding - kernel) // stride + 1
+    assert strips.run_of(64, ((1, kernel),), ((stride, positions),), -padding) == run
+
+
+def test_windows_that_have_few_cells_alike_have_no_run() -> None:
+    assert strips.run_of(4, ((1, 4),), ((1, 1),), 0) is None
+    assert strips.run_of(1, ((1, 1),), ((1, 1),), 0) is None
+
+
+def test_runs_are_summed_first_where_that_is_quicker() -> None:
     """Decided when the program is written, and told there."""
-    spec = tnconv.ConvSpec(24, 24, 3, (64, 64), padding=1, groups=24)
-    for batch, told in ((32, True), (1, False)):
-        source = tnconv.compile(spec, "kfac_reduce", hints={"N": batch}).source
-        assert ("shared=(1, 63)" in source) is told
+    for size, told in ((64, True), (8, False)):
+        spec = tnconv.ConvSpec(24, 24, 3, (size, size), padding=1, groups=24)
+        source = tnconv.compile(spec, "kfac_reduce").source
+        assert (f"run_sums(x_2, (1, {size - 1}, 1, 0, 1))" in source) is told
 
 
 def test_strips_of_two_axes() -> None:
@@ -381,23 +410,23 @@ def test_strips_of_two_axes() -> None:
     assert torch.equal(both, want)
 
 
-@pytest.mark.parametrize("size", [(12, 10), (64, 60), (7, 80)])
+@pytest.mark.parametrize(("size", "dilation"), [((12, 10), 1), ((64, 60), 1), ((7, 80), 20), ((64, 60), 20)])
 @pytest.mark.parametrize("kernel", [1, 3, 4])
-def test_both_ways_to_sum_windows(size: tuple[int, int], kernel: int) -> None:
-    """Small images by one product for both axes, others axis by axis."""
+def test_both_ways_to_sum_windows(size: tuple[int, int], dilation: int, kernel: int) -> None:
+    """By one product for both axes what is small, or small once runs are summed; others axis by axis."""
     text = f"""network t {{
-      index [n=2, c=3, i1={size[0]}, i2={size[1]}, k1={kernel}, k2={kernel}, o1={size[0]}, o2={size[1] // 2}]
+      index [n=20, c=3, i1={size[0]}, i2={size[1]}, k1={kernel}, k2={kernel}, o1={size[0]}, o2={size[1] // 2}]
       x  = input   [n, c, i1, i2]
-      p1 = pattern [i1 = o1 + k1 - 1]
-      p2 = pattern [i2 = 2*o2 + k2 - 1]
+      p1 = pattern [i1 = o1 + {dilation}*k1 - 1]
+      p2 = pattern [i2 = 2*o2 + {dilation}*k2 - 1]
       output       [n, c, k1, k2]
     }}"""
-    network = parse_network(text)
+    network = parse_network(text.replace("1*k", "k"))
     program = lower_with(
         single_step(network), {n: kernel_table()[n] for n in ("window_sum", "gather_scatter")}, {}
     )
-    assert ("rt.strips(" in program.source) == (size != (64, 60) or kernel == 1)
-    x = torch.randn(2, 3, *size, dtype=torch.float64)
+    assert ("rt.strips(" in program.source) == (size == (7, 80) or dilation == 1 or kernel == 1)
+    x = torch.randn(20, 3, *size, dtype=torch.float64)
     want = np.asarray(evaluate(network, {"x": x.numpy()}))
     np.testing.assert_allclose(program.function(x).numpy(), want, rtol=1e-12, atol=1e-12)
 

@@ -104,11 +104,9 @@ class Profile(msgspec.Struct, frozen=True):
         slices_added: slices that are added up one after another, at most.
         slices_multiplied: slices whose products are added up one after another, at most.
         short_axes: cells of axes with others between them, up to which one is summed after another.
-        shared: cells of an axis that all windows of a sum have, from which on these are summed once.
-        shared_cells: cells of an operand from which on that is done.
-        plane_kept: cells that windows of two axes leave, in products with the strips of both at once, which take as
-            long as those with one strip after the other.
-        plane: cells of an image, times how much longer products take at once, below which they save time nevertheless.
+        begun: cells that take as long to be summed as it takes to begin a sum over an axis with others behind it, and
+            to put the few cells beside it that are not in the sum.
+        begun_row: the same of a sum over neighbours.
         folded: times a copy of windows that it takes to add them up: each is read once and added to cells in a cache.
         interleaved: times a copy of windows that it takes to put them side by side.
         compared: of the time of a copy, that of comparing constants with those of the last call.
@@ -199,10 +197,8 @@ class Profile(msgspec.Struct, frozen=True):
     slices_added: Rate = 128.0
     slices_multiplied: Rate = 1024.0
     short_axes: Rate = 8.0
-    shared: Rate = 40.0
-    shared_cells: Rate = 2**18
-    plane_kept: Rate = 4.0
-    plane: Rate = 2600.0
+    begun: Rate = 600.0
+    begun_row: Rate = 130.0
     folded: Rate = 1.4
     interleaved: Rate = 1.5
     compared: Rate = 0.4

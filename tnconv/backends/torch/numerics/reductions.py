@@ -1,7 +1,6 @@
 """Sums of cells, of windows, of products and of squares of products, in the order that memory likes."""
 
 import itertools
-from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -12,8 +11,31 @@ from tnconv.backends.torch.numerics.strips import Terms, strip
 from tnconv.backends.torch.numerics.weight_gradients import of_nothing
 
 
+def run_sums(x: Tensor, run: tuple[int, ...]) -> Tensor:
+    """What is left of the second dimension once the cells of a run are summed.
+
+    Args:
+        x: `[b, i]` or `[b, i, a]`.
+        run: as `strips.Run` says.
+
+    Returns:
+        The sums, then the cells that are not in the run, in the place of i.
+    """
+    low, high, period, first, count = run
+    inner = x[:, low:high]
+    if period == 1:
+        sums = inner.sum(1, keepdim=True)
+    else:
+        inner = inner.view(x.shape[0], (high - low) // period, period, *x.shape[2:])
+        sums = (inner if count == period else inner[:, :, first : first + count]).sum(1)
+    rest = [x[:, :low]] if low else []
+    if high < x.shape[1]:
+        rest.append(x[:, high:])
+    return torch.cat((sums, *rest), 1) if rest else sums
+
+
 def window_sums(
-    x: Tensor, kept: Terms, summed: Terms, offset: int, *, shared: tuple[int, int] | None = None
+    x: Tensor, kept: Terms, summed: Terms, offset: int, run: tuple[int, ...] | None = None
 ) -> Tensor:
     """Window sums along the second of three dimensions.
 
@@ -22,34 +44,13 @@ def window_sums(
         kept: as for `strip`.
         summed: as for `strip`.
         offset: as for `strip`.
-        shared: the range of cells that all windows have, to be summed once, and the few others added to that.
+        run: cells that are summed first, as `strips.Run` says; None for none.
 
     Returns:
         The sums `[b, k, a]`.
     """
-    size = x.shape[1]
-    matrix = strip(size, kept, summed, offset, x.dtype, x.device)
-    if shared is None or torch.compiler.is_compiling():
-        return torch.matmul(matrix.T, x)
-    low, high = shared
-    few = [*range(low), *range(high, size)]
-    total = x[:, low:high].sum(1)
-    if not few:
-        return total[:, None].repeat(1, matrix.shape[1], 1)
-    edges = torch.stack([x[:, cell] for cell in few])  # [e, b, a]
-    rest = torch.mm(torch.cat((matrix[:low], matrix[high:])).T, edges.flatten(1))
-    return (rest.view(len(rest), *total.shape) + total).transpose(0, 1)
-
-
-@lru_cache(maxsize=512)
-def shared(size: int, kept: Terms, summed: Terms, offset: int) -> tuple[int, int]:
-    """The range of the cells that all windows hold exactly once, if these are one run of windows of stride 1."""
-    if len(summed) != 1 or summed[0][0] != 1:
-        return 0, 0
-    reach = [a * (count - 1) for a, count in kept]
-    first, last = sum(min(0, r) for r in reach) + offset, sum(max(0, r) for r in reach) + offset
-    low, high = max(0, last), min(size, first + summed[0][1])
-    return (low, high) if low < high else (0, 0)
+    matrix = strip(x.shape[1], kept, summed, offset, x.dtype, x.device, run)
+    return torch.matmul(matrix.T, x if run is None else run_sums(x, run))
 
 
 def dot(a: Tensor, b: Tensor, places: tuple[int, ...], *, slices: bool = False) -> Tensor:

@@ -28,7 +28,7 @@ from tnconv.backends.torch.numerics.places import (
     table,
     unwrapped,
 )
-from tnconv.backends.torch.numerics.reductions import dot, slice_sum, squares, window_sums
+from tnconv.backends.torch.numerics.reductions import dot, run_sums, slice_sum, squares, window_sums
 from tnconv.backends.torch.numerics.strips import strip, strips
 from tnconv.backends.torch.numerics.weight_gradients import (
     depthwise_weight_gradient,
@@ -60,6 +60,7 @@ __all__ = [
     "ratio",
     "real",
     "rows_at",
+    "run_sums",
     "scale_into",
     "selected",
     "slice_sum",

@@ -5,22 +5,94 @@ the constant that it is; `torch.compile` traces how it is made. A CUDA graph kee
 nothing is copied to the device while one is recorded: it makes the matrix there, at each replay.
 """
 
+from collections.abc import Iterator
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from tnconv.backends.torch.context import aside, is_captured, under_mode
 
 Terms = tuple[tuple[int, int], ...]
+Axis = tuple[Any, ...]  # size, kept, summed and offset, and maybe a run: as `strip` takes them
 _KEPT = 512  # matrices
 _HOST = torch.device("cpu")
 _constant: Any = torch.ops.aten.lift_fresh.default
 
 
+class Run(NamedTuple):
+    """Cells of an axis that are in the same windows in turn, so that they are summed before they go into any.
+
+    What is left of an axis are the sums of some cells of a period, then the cells in front of the run, then those
+    behind it.
+
+    Args:
+        low: the first cell of the run.
+        high: the cell behind its last, a multiple of the period after the first.
+        period: of so many cells in a row, each is in the windows that the one a period further is in.
+        first: the first cell of a period that is in a window.
+        used: cells of a period that are kept, from the first.
+    """
+
+    low: int
+    high: int
+    period: int
+    first: int
+    used: int
+
+    def cells(self, size: int) -> int:
+        """What is left of an axis of so many cells."""
+        return self.used + size - (self.high - self.low)
+
+
+@lru_cache(maxsize=_KEPT)
+def run_of(size: int, kept: Terms, summed: Terms, offset: int) -> Run | None:
+    """The run that leaves the fewest cells of an axis; None where none saves any.
+
+    Args:
+        size: as for `strip`.
+        kept: as for `strip`.
+        summed: as for `strip`.
+        offset: as for `strip`.
+    """
+    columns = _values(kept)
+    counts = np.zeros((size, len(columns)), dtype=np.int64)
+    cells = columns[:, None] + _values(summed)[None, :] + offset
+    inside = (cells >= 0) & (cells < size)
+    np.add.at(counts, (cells[inside], np.nonzero(inside)[0]), 1)
+    found = [run for coefficient, _ in summed for run in _runs(counts, abs(coefficient))]
+    best = min(found, key=lambda run: run.cells(size), default=None)
+    return best if best is not None and best.cells(size) < size else None
+
+
+def _runs(counts: np.ndarray[Any, Any], period: int) -> Iterator[Run]:
+    """Runs of a period, each as long as it can be."""
+    alike = (counts[period:] == counts[:-period]).all(1)
+    edges = np.flatnonzero(np.diff(alike, prepend=False, append=False))
+    for low, last in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
+        used = np.flatnonzero(counts[low : low + period].any(1)).tolist() or [0]
+        high = low + (last + period - low) // period * period
+        yield Run(low, high, period, used[0], used[-1] + 1 - used[0])
+
+
+def _values(terms: Terms) -> np.ndarray[Any, Any]:
+    """All values of `Σ coefficient·x`, row-major."""
+    values = np.zeros(1, dtype=np.int64)
+    for coefficient, size in terms:
+        values = (values[:, None] + coefficient * np.arange(size)[None, :]).ravel()
+    return values
+
+
 def strip(
-    size: int, kept: Terms, summed: Terms, offset: int, dtype: torch.dtype, device: torch.device
+    size: int,
+    kept: Terms,
+    summed: Terms,
+    offset: int,
+    dtype: torch.dtype,
+    device: torch.device,
+    run: tuple[int, ...] | None = None,
 ) -> Tensor:
     """How often each input cell is in the windows of each kernel offset: `S[i, k] = Σ_o [i = s·o + d·k + offset]`.
 
@@ -33,26 +105,25 @@ def strip(
         offset: in cells.
         dtype: of the result.
         device: of the result.
+        run: what `run_sums` has left of the cells; all if left out.
 
     Returns:
-        A tensor of shape [size, product of the kept sizes].
+        A tensor of shape [cells, product of the kept sizes].
     """
-    return _found(((size, kept, summed, offset),), dtype, device)
+    return _found(((size, kept, summed, offset, run),), dtype, device)
 
 
 def strips(
-    first: tuple[int, Terms, Terms, int],
-    second: tuple[int, Terms, Terms, int],
+    first: Axis,
+    second: Axis,
     dtype: torch.dtype,
     device: torch.device,
 ) -> Tensor:
-    """The strips of two axes as one matrix, `[(i1 i2), (k1 k2)]`; each is given as to `strip`."""
+    """The strips of two axes as one matrix, `[(i1 i2), (k1 k2)]`; each is given as to `strip`, maybe with its run."""
     return _found((first, second), dtype, device)
 
 
-def _found(
-    axes: tuple[tuple[int, Terms, Terms, int], ...], dtype: torch.dtype, device: torch.device
-) -> Tensor:
+def _found(axes: tuple[Axis, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
     if torch.compiler.is_dynamo_compiling() or is_captured(device):
         return _made(axes, dtype, device, device if device.type == "cuda" else _HOST)
     if not under_mode():
@@ -62,15 +133,13 @@ def _found(
 
 
 @lru_cache(maxsize=_KEPT)
-def _kept(
-    axes: tuple[tuple[int, Terms, Terms, int], ...], dtype: torch.dtype, device: torch.device
-) -> Tensor:
+def _kept(axes: tuple[Axis, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
     with aside():
         return _made(axes, dtype, device, _HOST)
 
 
 def _made(
-    axes: tuple[tuple[int, Terms, Terms, int], ...],
+    axes: tuple[Axis, ...],
     dtype: torch.dtype,
     device: torch.device,
     where: torch.device,
@@ -79,13 +148,20 @@ def _made(
 
     Its factors are brought to the dtype, for they are small; the product would take three times its memory.
     """
-    first, *others = [_counts(*axis, where).to(dtype) for axis in axes]
+    first, *others = [_counts(where, *axis).to(dtype) for axis in axes]
     for other in others:
         first = torch.kron(first, other)
     return first.to(device)
 
 
-def _counts(size: int, kept: Terms, summed: Terms, offset: int, where: torch.device) -> Tensor:
+def _counts(
+    where: torch.device,
+    size: int,
+    kept: Terms,
+    summed: Terms,
+    offset: int,
+    run: tuple[int, ...] | None = None,
+) -> Tensor:
     columns = _sums(kept, where)
     cells = columns[:, None] + _sums(summed, where)[None, :] + offset
     column = torch.arange(len(columns), device=where)[:, None]
@@ -93,7 +169,11 @@ def _counts(size: int, kept: Terms, summed: Terms, offset: int, where: torch.dev
     places = cells.clamp(0, size - 1) * len(columns) + column
     counts = torch.zeros(size * len(columns), dtype=torch.int64, device=where)
     counts.scatter_add_(0, places.flatten(), inside.flatten())
-    return counts.view(size, len(columns))
+    counts = counts.view(size, len(columns))
+    if run is None:
+        return counts
+    low, high, _, first, count = run
+    return torch.cat((counts[low + first : low + first + count], counts[:low], counts[high:]))
 
 
 def _sums(terms: Terms, where: torch.device) -> Tensor:
