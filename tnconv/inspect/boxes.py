@@ -103,15 +103,21 @@ class Diagram:
 # -- boxes in columns --------------------------------------------------------------------------------
 
 
-def build(network: Network, nodes: Sequence[Node], labels: Labels = _PLAIN) -> Diagram:
+def build(
+    network: Network,
+    nodes: Sequence[Node],
+    labels: Labels = _PLAIN,
+    layers: tuple[dict[str, int], Mirror | None] | None = None,
+) -> Diagram:
     """The diagram of a component with its boxes in columns, in no order yet.
 
     Args:
         network: what is drawn.
         nodes: those of the component.
         labels: what is written.
+        layers: the column of each node, and the symmetry that they have; as of `columns_of` if left out.
     """
-    columns, mirror = columns_of(network, nodes)
+    columns, mirror = layers or columns_of(network, nodes)
     indices = [i for i in network.indices if any(n.name in columns for n in network.nodes_with(i))]
     at = index_columns(network, indices, columns, mirror)
     if min(at.values(), default=0) < 0:

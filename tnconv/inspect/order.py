@@ -1,5 +1,6 @@
 """The order of the boxes in each column of a diagram: few crossings, open legs outside, halves alike."""
 
+from bisect import bisect_right, insort
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
@@ -30,6 +31,11 @@ def order(diagram: Diagram) -> None:
     if len(diagram.links) <= _MAX_LINKS_TO_IMPROVE:
         best = _improved(diagram, best, least)
     diagram.columns = best
+
+
+def crossings(diagram: Diagram) -> int:
+    """How often lines cross in a diagram with its columns in their order."""
+    return _crossings(diagram, diagram.columns)
 
 
 def _sorted_columns(diagram: Diagram) -> Iterator[Columns]:
@@ -92,16 +98,21 @@ def _cost(diagram: Diagram, columns: Columns) -> float:
     )
     if len(diagram.links) > _MAX_LINKS_TO_COUNT:
         return len(diagram.links) + buried
+    return _crossings(diagram, columns) + buried
+
+
+def _crossings(diagram: Diagram, columns: Columns) -> int:
     place = {b.key: p for c in columns for p, b in enumerate(c)}
     by_column: list[list[tuple[int, int]]] = [[] for _ in columns]
     for a, b, _ in diagram.links:
         by_column[a.column].append((place[a.key], place[b.key]))
-    crossings = 0
+    found = 0
     for ends in by_column:
-        ends.sort()
-        for number, (left, right) in enumerate(ends):
-            crossings += sum(1 for left_2, right_2 in ends[:number] if left_2 < left and right_2 > right)
-    return crossings + buried
+        above: list[int] = []  # right ends of those that begin further up, sorted
+        for _, right in sorted(ends):
+            found += len(above) - bisect_right(above, right)
+            insort(above, right)
+    return found
 
 
 def _improved(diagram: Diagram, columns: Columns, cost: float) -> Columns:

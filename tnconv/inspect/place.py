@@ -15,6 +15,7 @@ from tnconv.ir import Index, Node, Pattern, Select, Tensor
 LEG = 24.0
 LEG_PITCH = 20.0
 PORT_PITCH = 13.0
+HOOK = 6.0  # radius of the turn of a line that comes from a column and goes back there
 GROUP_PITCH = 7.0  # lines of one axis run side by side
 LABEL_GAP = 10.0
 _SEPARATION = 12.0
@@ -61,6 +62,15 @@ def turn_of(box: Box, diagram: Diagram) -> float:
     return 1.0 if left else -1.0
 
 
+def is_wide(box: Box, diagram: Diagram, offsets: Offsets) -> bool:
+    """Whether a line that turns may do so as wide as its ends are apart: no other box of the column is in its way."""
+    left, right = diagram.neighbours[box.key]
+    ports = [other.y + offsets[other.key, box.key] for other, _ in (*left, *right)]
+    low, high = min(ports) - _SEPARATION, max(ports) + _SEPARATION
+    others = [b for b in diagram.columns[box.column] if b is not box]
+    return all(b.y + b.down < low or b.y - b.up > high for b in others)
+
+
 def side_legs(box: Box, side: str) -> list[tuple[Index, float]]:
     """The legs that dangle on the left or on the right, each with its height below the centre."""
     legs = [leg for leg, s in zip(box.legs, box.sides, strict=True) if s == side]
@@ -71,7 +81,7 @@ def _offsets(diagram: Diagram) -> Offsets:
     """Where lines leave the boxes: spread over the side in the order of what they lead to, groups together."""
     rows, found = diagram.places(), {}
     for box in diagram.boxes:
-        point = not isinstance(box.item, Tensor | Pattern)
+        point = not isinstance(box.item, Tensor | Pattern) and not turn_of(box, diagram)
         for side in diagram.neighbours[box.key]:
             ordered = sorted(side, key=lambda pair: rows[pair[0].key])
             height, heights = 0.0, []
@@ -79,6 +89,8 @@ def _offsets(diagram: Diagram) -> Offsets:
                 if number:
                     height += GROUP_PITCH if _share_axis(box, ordered[number - 1][1], index) else PORT_PITCH
                 heights.append(height)
+            if len(ordered) == 2 and turn_of(box, diagram):
+                heights, height = [0.0, 2 * HOOK], 2 * HOOK
             for (other, _), at in zip(ordered, heights, strict=True):
                 found[box.key, other.key] = 0.0 if point else at - height / 2
     return found

@@ -4,12 +4,23 @@ import itertools
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from tnconv.inspect import place as placing
-from tnconv.inspect.boxes import Box, Diagram, add_broadcasts, broadcast_alone, build, choose_sides
+from tnconv.inspect.boxes import Box, Diagram, broadcast_alone, choose_sides
 from tnconv.inspect.columns import components
 from tnconv.inspect.labels import Labels, index_title, tensor_title
 from tnconv.inspect.moved import move
-from tnconv.inspect.order import order
-from tnconv.inspect.scene_parts import Curve, Part, Point, Port, Scene, Segment, Shape, Text, beyond
+from tnconv.inspect.scene_parts import (
+    Curve,
+    Part,
+    Point,
+    Port,
+    Scene,
+    Segment,
+    Shape,
+    Text,
+    beyond,
+    difference,
+)
+from tnconv.inspect.untangle import untangled
 from tnconv.ir import Delta, Index, Network, Pattern, Select, Tensor
 
 _BETWEEN_COMPONENTS = 18.0
@@ -45,10 +56,7 @@ def _diagrams(network: Network, labels: Labels) -> Iterator[tuple[Diagram, placi
     broadcasts = [index for index in network.indices if not network.nodes_with(index)]
     groups = components(network)
     for number, nodes in enumerate(groups):
-        diagram = build(network, nodes, labels)
-        if number == 0:
-            add_broadcasts(diagram, broadcasts)
-        order(diagram)
+        diagram = untangled(network, nodes, labels, () if number else broadcasts)
         choose_sides(diagram)
         yield diagram, placing.place(diagram)
     if broadcasts and not groups:
@@ -86,7 +94,6 @@ def _line(
 ) -> Curve:
     """The line of a chain of boxes: level within the columns, so that it touches no box, and curved between them."""
     points: list[Point] = []
-    ends: list[Port] = []
     for one, other in itertools.pairwise(chain):
         start, end = _reach(one, diagram), -_reach(other, diagram)
         height, height_2 = offsets[one.key, other.key], offsets[other.key, one.key]
@@ -96,13 +103,30 @@ def _line(
             (other.x - diagram.widths[other.column] / 2, other.y + height_2),
             (other.x + end, other.y + height_2),
         ]
-        ends += [Port(one.key, (start, height)), Port(other.key, (end, height_2))]
     segments = _segments(points)
     if placing.turn_of(chain[-1], diagram) > 0:
-        segments = (*_segments(points[:-2]), _quarter(points[-3], points[-1]))
+        segments = _turned(points, chain[-1], diagram, offsets)
     elif placing.turn_of(chain[0], diagram) < 0:
-        segments = (_quarter(points[2], points[0])[::-1], *_segments(points[2:]))
-    return Curve(index, segments, marked, (ends[0], ends[-1]))
+        back = _turned(points[::-1], chain[0], diagram, offsets)
+        segments = tuple(segment[::-1] for segment in reversed(back))
+    ends = _port(chain[0], segments[0][0]), _port(chain[-1], segments[-1][-1])
+    return Curve(index, segments, marked, ends)
+
+
+def _port(box: Box, point: Point) -> Port:
+    return Port(box.key, difference(point, (box.x, box.y)))
+
+
+def _turned(
+    points: Sequence[Point], box: Box, diagram: Diagram, offsets: placing.Offsets
+) -> tuple[Segment, ...]:
+    """A line whose last point is the turn of an index: in one sweep where there is room, else in a small hook."""
+    end = (box.x, box.y)
+    if placing.is_wide(box, diagram, offsets):
+        return (*_segments(points[:-2]), _quarter(points[-3], end))
+    x, y = points[-1]
+    start = (x - placing.HOOK * placing.turn_of(box, diagram), y)
+    return (*_segments([*points[:-1], start]), _quarter(start, end))
 
 
 def _quarter(start: Point, end: Point) -> Segment:
@@ -111,7 +135,7 @@ def _quarter(start: Point, end: Point) -> Segment:
 
 
 def _segments(points: Sequence[Point]) -> tuple[Segment, ...]:
-    """Through points from left to right, level at each; straight pieces of one height are one."""
+    """Through points from side to side, level at each; straight pieces of one height are one."""
     found: list[Segment] = []
     for start, end in itertools.pairwise(points):
         if abs(start[1] - end[1]) > 1e-9:
@@ -120,7 +144,7 @@ def _segments(points: Sequence[Point]) -> tuple[Segment, ...]:
         elif found and found[-1][0] == found[-1][1]:
             first = found.pop()[0]
             found.append((first, first, end, end))
-        elif end[0] - start[0] > 1e-9:
+        elif abs(end[0] - start[0]) > 1e-9:
             found.append((start, start, end, end))
     return tuple(found)
 
