@@ -8,7 +8,7 @@ Around a circle, `i = o + k - 1 mod I`, a range may go beyond both ends: its cel
 into, and within it the relation needs no modulus.
 """
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from tnconv.ir import Expression, Index, Kind, Network
@@ -105,7 +105,7 @@ def _of_term(
 
 
 def _circles(
-    term: Network, index: Index, changed: Set[str], found: Sequence[dict[str, Range]]
+    term: Network, index: Index, changed: set[str], found: Sequence[dict[str, Range]]
 ) -> frozenset[str]:
     """The indices that circles leave a range of; it is put into what was found for each rank."""
     made = set()
