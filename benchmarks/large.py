@@ -23,35 +23,36 @@ import torch
 from rich.console import Console
 
 import tnconv
+from benchmarks import large_convolutions as layered
+from benchmarks import large_networks as plain
+from benchmarks.large_networks import Example
 from benchmarks.machine import describe
-from examples import large_networks as examples
-from examples.large_networks import Example
 from tnconv.ir import Network
 from tnconv.planner import Plan
 
 PLAIN: dict[str, Callable[[], Example]] = {
-    "random regular graph, 50": lambda: examples.even_subgraphs(50),
-    "random regular graph, 100": lambda: examples.even_subgraphs(100),
-    "square lattice, 12x12": lambda: examples.lattice(12, 12),
-    "square lattice, 50x10": lambda: examples.lattice(50, 10),
-    "Ising, 5x4x4": lambda: examples.ising((5, 4, 4)),
-    "circuit, 3x4, 8 cycles": lambda: examples.circuit(3, 4, 8),
-    "circuit, 4x4, 10 cycles": lambda: examples.circuit(4, 4, 10),
+    "random regular graph, 50": lambda: plain.even_subgraphs(50),
+    "random regular graph, 100": lambda: plain.even_subgraphs(100),
+    "square lattice, 12x12": lambda: plain.lattice(12, 12),
+    "square lattice, 50x10": lambda: plain.lattice(50, 10),
+    "Ising, 5x4x4": lambda: plain.ising((5, 4, 4)),
+    "circuit, 3x4, 8 cycles": lambda: plain.circuit(3, 4, 8),
+    "circuit, 4x4, 10 cycles": lambda: plain.circuit(4, 4, 10),
 }
 PATTERNS: dict[str, Callable[[], Example]] = {
-    "200 convolutions": lambda: examples.convolutions(200),
-    "60 strided convolutions": lambda: examples.convolutions(60, 6, 256, stride_every=10),
-    "60 dilated convolutions": lambda: examples.convolutions(60, 4, 64, dilations=(1, 2, 4)),
-    "50 convolutions in 2 dimensions": lambda: examples.convolutions(50, 6, (14, 14)),
-    "50 convolutions with 7 taps": lambda: examples.convolutions(50, 3, 48, 7),
-    "16 CP convolutions": lambda: examples.factorised(16, joined=True),
-    "16 TT convolutions": lambda: examples.factorised(16),
-    "norm of 40 convolutions": lambda: examples.squared_norm(40),
-    "tree of products": lambda: examples.products(5),
-    "tree of products, wide": lambda: examples.products(4, 16, 48),
+    "200 convolutions": lambda: layered.convolutions(200),
+    "60 strided convolutions": lambda: layered.convolutions(60, 6, 256, stride_every=10),
+    "60 dilated convolutions": lambda: layered.convolutions(60, 4, 64, dilations=(1, 2, 4)),
+    "50 convolutions in 2 dimensions": lambda: layered.convolutions(50, 6, (14, 14)),
+    "50 convolutions with 7 taps": lambda: layered.convolutions(50, 3, 48, 7),
+    "16 CP convolutions": lambda: layered.factorised(16, joined=True),
+    "16 TT convolutions": lambda: layered.factorised(16),
+    "norm of 40 convolutions": lambda: layered.squared_norm(40),
+    "tree of products": lambda: layered.products(5),
+    "tree of products, wide": lambda: layered.products(4, 16, 48),
 }
 HUGE: dict[str, Callable[[], Example]] = {
-    "square lattice, 500x10": lambda: examples.lattice(500, 10),
+    "square lattice, 500x10": lambda: plain.lattice(500, 10),
 }
 MOST = 2.0**32  # multiplications that are contracted here
 MOST_TENSORS = 1000  # that the hyper-optimiser tries in some seconds
@@ -141,15 +142,16 @@ def measure(name: str, example: Example, seconds: float) -> Row:
 
 def summary(rows: Sequence[Row]) -> list[str]:
     """What the rows say, a sentence each."""
-    plain = [r for r in rows if not r.patterns and r.peer is not None]
+    simple = [r for r in rows if not r.patterns and r.peer is not None]
     joined = [r for r in rows if r.patterns and r.peer is not None]
     found = []
-    if plain:
+    if simple:
         near = sum(
-            r.multiplications <= CLOSE * (r.peer or 0) and r.size <= CLOSE * (r.peer_size or 0) for r in plain
+            r.multiplications <= CLOSE * (r.peer or 0) and r.size <= CLOSE * (r.peer_size or 0)
+            for r in simple
         )
         found.append(
-            f"Without patterns, multiplications and size are at most 1% above cotengra's in {near} of {len(plain)}."
+            f"Without patterns, multiplications and size are at most 1% above cotengra's in {near} of {len(simple)}."
         )
     if joined:
         mean = 2 ** (sum(r.multiplications - (r.peer or 0) for r in joined) / len(joined))

@@ -13,7 +13,7 @@ from rich.console import Console
 
 import tnconv
 from benchmarks import bench as command
-from benchmarks import compare, large, models, prediction
+from benchmarks import compare, large, large_convolutions, large_networks, models, prediction
 from benchmarks.cases import OPERATIONS, SETS, Case
 from benchmarks.measure import Bench
 from benchmarks.peers import Problem, available, make, tolerance
@@ -22,7 +22,6 @@ from benchmarks.plot import plot, plot_predictions
 from benchmarks.report import report, summary
 from benchmarks.results import merged, save
 from benchmarks.timing import Race, race
-from examples import large_networks
 
 CASES = {
     "plain": Case("heldout", "plain", 3, 4, (3, 2), (1, 2), (1, 0), (6, 5)),
@@ -206,7 +205,7 @@ def test_errors_and_orders_of_predictions() -> None:
 def test_large_networks_are_measured_beside_cotengra() -> None:
     rows = [
         large.measure("graph", large_networks.even_subgraphs(12), 0.05),
-        large.measure("chain", large_networks.convolutions(6, 2, 6), 0.05),
+        large.measure("chain", large_convolutions.convolutions(6, 2, 6), 0.05),
     ]
     assert all(row.error is not None and row.error < 1e-12 for row in rows)
     assert rows[1].peer is not None and rows[1].multiplications < rows[1].peer

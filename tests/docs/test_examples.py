@@ -16,9 +16,10 @@ ARGUMENTS = {
     "kfac_digits.py": ["--out", "digits.svg", "--steps", "2"],
     "compress_digits.py": ["--quick", "--out", "compressed.svg"],
     "chirps.py": ["--quick", "--out", "chirps.svg"],
+    "large_networks.py": ["--quick"],
     "moving_digits.py": ["--quick", "--out", "films.svg"],
 }
-MADE = {name: given[given.index("--out") + 1] for name, given in ARGUMENTS.items()}
+MADE = {name: given[given.index("--out") + 1] for name, given in ARGUMENTS.items() if "--out" in given}
 
 
 NEEDS = {
@@ -33,6 +34,7 @@ NAMES = [
     "chirps.py",
     "custom_pass.py",
     "curvature_of_a_layer.py",
+    "large_networks.py",
     "per_example_gradients.py",
     *NEEDS,
 ]

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from random_networks import random_tree
 
 import tnconv
-from examples import large_networks as examples
+from benchmarks import large_convolutions as layered
+from benchmarks import large_networks as plain
 from tests.work import calls_of
 from tnconv.errors import NetworkError, PlanError
 from tnconv.ir import Index, Network, Tensor, group
@@ -22,23 +23,23 @@ from tnconv.planner.trees import nodes
 from tnconv.testing import networks, seeds
 
 SMALL = {
-    "graph": lambda: examples.even_subgraphs(12),
-    "lattice": lambda: examples.lattice(4, 5),
-    "cube": lambda: examples.ising((3, 2, 3)),
-    "circuit": lambda: examples.circuit(2, 3, 6),
-    "chain": lambda: examples.convolutions(7, 3, 9, stride_every=3),
-    "dilated": lambda: examples.convolutions(5, 3, (7, 6), dilations=(1, 2)),
-    "cp": lambda: examples.factorised(3, 4, 3, 6, joined=True),
-    "tt": lambda: examples.factorised(3, 4, 3, 6),
-    "norm": lambda: examples.squared_norm(6, 2, 7),
-    "polynomials": lambda: examples.polynomials(14),
-    "products": lambda: examples.products(3, 3, 8),
+    "graph": lambda: plain.even_subgraphs(12),
+    "lattice": lambda: plain.lattice(4, 5),
+    "cube": lambda: plain.ising((3, 2, 3)),
+    "circuit": lambda: plain.circuit(2, 3, 6),
+    "chain": lambda: layered.convolutions(7, 3, 9, stride_every=3),
+    "dilated": lambda: layered.convolutions(5, 3, (7, 6), dilations=(1, 2)),
+    "cp": lambda: layered.factorised(3, 4, 3, 6, joined=True),
+    "tt": lambda: layered.factorised(3, 4, 3, 6),
+    "norm": lambda: layered.squared_norm(6, 2, 7),
+    "polynomials": lambda: layered.polynomials(14),
+    "products": lambda: layered.products(3, 3, 8),
 }
 LARGE = {
-    "graph": lambda: examples.even_subgraphs(52),
-    "lattice": lambda: examples.lattice(10, 7),
-    "circuit": lambda: examples.circuit(2, 4, 10),
-    "chain": lambda: examples.convolutions(50, 2, 12, batch=1),
+    "graph": lambda: plain.even_subgraphs(52),
+    "lattice": lambda: plain.lattice(10, 7),
+    "circuit": lambda: plain.circuit(2, 4, 10),
+    "chain": lambda: layered.convolutions(50, 2, 12, batch=1),
 }
 
 
@@ -117,23 +118,23 @@ def test_the_same_search_gives_the_same_plan(name):
 
 
 def test_a_search_with_more_trials_is_no_worse_and_one_by_time_ends():
-    network = examples.even_subgraphs(60).network
-    plain = make_plan(network).multiplications
-    assert make_plan(network, search=Search(trials=3)).multiplications <= plain
+    network = plain.even_subgraphs(60).network
+    least = make_plan(network).multiplications
+    assert make_plan(network, search=Search(trials=3)).multiplications <= least
     hurried = make_plan(network, search=Search(seconds=0.1))
     assert hurried.multiplications <= make_plan(network, planner="left-to-right").multiplications
 
 
 def test_patterns_cost_less_than_dense_ones():
     """The plan of a chain multiplies about as often as its convolutions do one after the other."""
-    example = examples.convolutions(60, 4, 16)
+    example = layered.convolutions(60, 4, 16)
     plan = make_plan(example.network)
     each = 2 * 4 * 4 * 3 * 16
     assert plan.multiplications <= 60 * each
 
 
 def test_what_is_cut_keeps_intermediates_small_with_little_more_work():
-    plan = make_plan(examples.lattice(12, 6).network)
+    plan = make_plan(plain.lattice(12, 6).network)
     names = [i.name for i in plan.indices]
     largest = max(step.elements_at({}) for step in plan.steps)
     cuts = cuts_of(plan, names, largest // 4, {})
