@@ -1,6 +1,7 @@
 """Products of a value with itself against plain ones, the memory of large results, and window sums."""
 
 import itertools
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -205,6 +206,44 @@ def test_large_results_have_memory_of_their_own() -> None:
     got = gram(x.view(1, 3, rows, 1), 0.5, block=rows)
     torch.testing.assert_close(got[0], torch.mm(x.t(), x) * 0.5)
     got.add_(1).requires_grad_()
+
+
+def test_memory_of_results_that_are_gone_is_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    huge_pages.empty()
+    monkeypatch.setattr(huge_pages, "KEPT", 80 << 20)
+    x, side = torch.ones(1), 3000  # 36 MB
+    first = huge_pages.new_empty(x, (side, side))
+    place, part = first.data_ptr(), first[1:2]
+    part.fill_(7)
+    second = huge_pages.new_empty(x, (side, side))
+    del first
+    assert not huge_pages._free  # a part of it is left
+    assert second.data_ptr() != place
+    del part
+    again = huge_pages.new_empty(x.double(), (side, side // 2))
+    assert again.data_ptr() == place and again.dtype == torch.float64
+    del again
+    larger = huge_pages.new_empty(x, (side, side + 100))  # does not fit
+    smaller = huge_pages.new_zeros(x, (side - 10, side))
+    assert larger.data_ptr() != place == smaller.data_ptr()
+    assert not smaller.any()
+    other = huge_pages.new_empty(x, (2 * side, side))
+    del larger, smaller, second, other  # the last alone is 72 MB
+    assert [len(memory) for memory in huge_pages._free] == [8 * side**2]
+    huge_pages.empty()
+    assert not huge_pages._free
+
+
+def test_threads_never_share_memory_of_results() -> None:
+    def work(number: int) -> bool:
+        made = [huge_pages.new_empty(torch.ones(1), (3000, 3000)) for _ in range(2)]
+        for place, each in enumerate(made):
+            each[::1000] = 2 * number + place
+        return all((each[::1000] == 2 * number + place).all() for place, each in enumerate(made))
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(work, range(24)))
+    huge_pages.empty()
 
 
 def test_small_results_and_other_devices_use_the_allocator() -> None:
