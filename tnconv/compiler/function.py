@@ -28,6 +28,7 @@ from tnconv.spec import Layer
 
 _MOST_KNOWN = 1000  # shapes of arguments that are known to fit
 _any_autocast: Callable[[], bool] = torch._C._is_any_autocast_enabled
+_is_compiling: Callable[[], bool] = torch.compiler.is_compiling
 
 
 class CompiledFunction(Inspected):
@@ -131,13 +132,25 @@ class CompiledFunction(Inspected):
             ArgumentError: a tensor does not fit; the message names the argument and the index. Or `out` does not, or
                 something records or maps what happens while it is given.
         """
+        # What was checked before is found by one look-up: small layers take no longer than a few of these lines.
+        if out is None and beta is None and not (named or _is_compiling() or _any_autocast()):
+            try:
+                known = self._known[self._key(tensors)]
+            except (KeyError, AttributeError, TypeError):  # new, no tensor, or sizes that are symbols
+                known = None
+            if known is not None:
+                return known(*tensors)
+        return self._call(tensors, out, beta, named)
+
+    def _call(self, tensors: tuple[Any, ...], out: Any, beta: Any, named: dict[str, Any]) -> Tensor:
+        """A call with keywords, that something goes on around, or of tensors of shapes that were not checked yet."""
         if out is not None or beta is not None:
             return self._with_keywords(tensors, out, beta, named)
         if named or len(tensors) != len(self.arguments):
             if self.second is not None and len(tensors) + len(named) > len(self.arguments):
                 return self._of_two_batches(tensors, named)
-            tensors = tuple(self._signature.collect(tensors, named))  # type: ignore[arg-type]
-        if torch.compiler.is_compiling():  # shapes are guarded there
+            tensors = tuple(self._signature.collect(tensors, named))
+        if _is_compiling():  # shapes are guarded there
             return self._chosen(tensors)(*tensors)
         key: Any
         try:

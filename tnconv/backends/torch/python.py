@@ -1,6 +1,7 @@
 """A program as Python source: how each operation is called, and one comment a statement with dimensions and shape."""
 
 import keyword
+import re
 from collections.abc import Collection, Iterator, Mapping
 
 from tnconv.errors import LoweringError
@@ -86,10 +87,14 @@ def format_python(program: ProgramText, functions: Collection[str] = ()) -> str:
     names = symbol_variables(tuple(each.symbol for each in program.sizes))
     notation = _Python(lambda op: f"{op}(" if op in functions else callee(op), names, _METHODS)
     lines = [f"def {program.name}({', '.join(each.name for each in program.arguments)}):"]
-    lines += [f"{_INDENT}{names[each.symbol]} = {_size(each, notation)}" for each in program.sizes]
-    lines += [line for each in program.statements for line in _lines(each, notation, _INDENT)]
-    returned = ", ".join(map(notation.argument, program.results))
-    return "\n".join([*lines, f"{_INDENT}return {returned}"]) + "\n"
+    body = [line for each in program.statements for line in _lines(each, notation, _INDENT)]
+    body.append(f"{_INDENT}return {', '.join(map(notation.argument, program.results))}")
+    code = "\n".join(line.partition("  # ")[0] for line in body)
+    for each in reversed(program.sizes):  # what no statement uses is not read: a call may take microseconds
+        line = f"{_INDENT}{names[each.symbol]} = {_size(each, notation)}"
+        if re.search(rf"\b{names[each.symbol]}\b", code):
+            body, code = [line, *body], f"{line}\n{code}"
+    return "\n".join([*lines, *body]) + "\n"
 
 
 def _lines(statement: Statement, notation: Notation, indent: str) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import partial
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,8 @@ from tnconv.backends.arrays import Arrays
 from tnconv.backends.available import check_memory
 from tnconv.backends.torch.context import autocast_dtype, is_open, is_watched, takes_over, untraced
 from tnconv.planner.plan import Plan
+
+_read = attrgetter("shape", "dtype", "device")
 
 
 class TorchArrays(Arrays):
@@ -53,7 +56,7 @@ class TorchArrays(Arrays):
 
     def key(self, given: Sequence[Tensor]) -> Hashable:
         """Shapes, dtypes and devices."""
-        return tuple([(each.shape, each.dtype, each.device) for each in given])
+        return tuple(map(_read, given))
 
     def with_axis(self, array: Tensor, axis: int) -> Tensor:
         """A view with one more axis, of size 1."""
