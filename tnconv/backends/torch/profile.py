@@ -107,6 +107,8 @@ class Profile(msgspec.Struct, frozen=True):
         begun: cells that take as long to be summed as it takes to begin a sum over an axis with others behind it, and
             to put the few cells beside it that are not in the sum.
         begun_row: the same of a sum over neighbours.
+        at_once: times as long takes a sum over several axes with others between them as one over the last of them.
+        at_once_apart: times as long takes a cell of such a sum where the last axis stays.
         folded: times a copy of windows that it takes to add them up: each is read once and added to cells in a cache.
         interleaved: times a copy of windows that it takes to put them side by side.
         compared: of the time of a copy, that of comparing constants with those of the last call.
@@ -199,6 +201,8 @@ class Profile(msgspec.Struct, frozen=True):
     short_axes: Rate = 8.0
     begun: Rate = 600.0
     begun_row: Rate = 130.0
+    at_once: Rate = 1.2
+    at_once_apart: Rate = 12.0
     folded: Rate = 1.4
     interleaved: Rate = 1.5
     compared: Rate = 0.4

@@ -8,6 +8,8 @@ contracted leg in front (the batch of its weight gradient) may be summed behind 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import pairwise
+from math import prod
 
 from tnconv.backends.torch.emit import Emitter, Value, call, singles
 from tnconv.backends.torch.kernels.kernel import Kernel, Problem
@@ -51,12 +53,57 @@ def presum(em: Emitter, value: Value, keep: frozenset[Index]) -> Value:
     if any(set(dim) & set(gone) and set(dim) - set(gone) for dim in value.dims):
         value = em.isolate(value, gone)
     places = [p for p, dim in enumerate(value.dims) if set(dim) & set(gone)]
-    dims = tuple(dim for p, dim in enumerate(value.dims) if p not in places)
-    made = call("sum", value, tuple(places))
     apart = not value.contiguous and places[-1] - places[0] >= len(places)
     if apart and all(em.count(value.dims[p]) <= em.profile.short_axes for p in places):
-        made = _axis_sums(em, value, places)
+        return _summed(em, value, places, _axis_sums(em, value, places))
+    runs = _runs(value, gone)
+    if value.contiguous and len(runs) > 1 and (which := _in_turn(em, value, runs)) is not None:
+        while len(runs) > 1:
+            value = _summed(em, value, runs[which], call("sum", value, runs[which]))
+            runs = _runs(value, gone)
+    places = [p for run in runs for p in run]
+    return _summed(em, value, places, call("sum", value, tuple(places)))
+
+
+def _summed(em: Emitter, value: Value, places: Sequence[int], made: Call) -> Value:
+    """Write the sum of a value over some dimensions."""
+    dims = tuple(dim for p, dim in enumerate(value.dims) if p not in places)
     return em.derive(value, "sum", made, dims, copied=True)
+
+
+def _runs(value: Value, gone: Sequence[Index]) -> list[tuple[int, ...]]:
+    """Dimensions that are summed, those in a row together."""
+    places = [p for p, dim in enumerate(value.dims) if set(dim) & set(gone)]
+    starts = [n for n, p in enumerate(places) if n == 0 or places[n - 1] != p - 1]
+    return [tuple(places[a:b]) for a, b in pairwise((*starts, len(places)))]
+
+
+def _in_turn(em: Emitter, value: Value, runs: Sequence[tuple[int, ...]]) -> int | None:
+    """Which of several runs is summed first, by a call of its own, 0 or -1; None for one call for all at once.
+
+    Torch sums one run of dimensions at the speed of memory, but several at once row by row.
+    """
+    profile, sizes = em.profile, [em.count(dim) for dim in value.dims]
+    behind = runs[-1][-1] + 1 < len(sizes)
+    at_once = prod(sizes) * profile.at_once_apart / profile.sum
+    if not behind:
+        at_once = profile.at_once * _one_run(sizes, runs[-1], profile)
+    taken = {}
+    for which, order in ((0, runs), (-1, runs[::-1])):
+        left, taken[which] = list(sizes), (len(runs) - 1) * profile.call
+        for run in order:
+            taken[which] += _one_run(left, run, profile)
+            left = [1 if place in run else size for place, size in enumerate(left)]
+    first = min(taken, key=taken.__getitem__)
+    return first if taken[first] < at_once else None
+
+
+def _one_run(sizes: Sequence[int], run: tuple[int, ...], profile: Profile) -> float:
+    """Predicted microseconds of a sum over some dimensions in a row."""
+    cells, outer, inner = prod(sizes), prod(sizes[: run[0]]), prod(sizes[run[-1] + 1 :])
+    if inner == 1:
+        return (cells + outer * profile.begun_row) / profile.sum
+    return (2 * cells + outer * profile.begun) / profile.sum
 
 
 def _axis_sums(em: Emitter, value: Value, places: Sequence[int]) -> Call:

@@ -198,4 +198,5 @@ def _priced(problem: Problem, legs: Sequence[Index], axes: Sequence[_Axis], last
 
 def _product(problem: Problem, cells: float, kept: float) -> float:
     """Predicted microseconds of a product that makes so many columns of so many cells."""
-    return cells * (kept + problem.profile.narrow) / problem.profile.matmul
+    profile = problem.profile
+    return cells / profile.sum if kept == 1 else cells * (kept + profile.narrow) / profile.matmul
