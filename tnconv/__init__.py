@@ -29,6 +29,7 @@ from tnconv.errors import (
     TnconvError,
 )
 from tnconv.functional.einsum import conv_einsum, conv_einsum_expression, einsum, einsum_expression
+from tnconv.functional.packed import pack_triangle, unpack_triangle
 from tnconv.ir import Index, Network, Sum, parse
 from tnconv.passes import register_pass
 from tnconv.spec import (
@@ -78,11 +79,13 @@ __all__ = [
     "nn",
     "ops",
     "optim",
+    "pack_triangle",
     "parse",
     "passes",
     "register_pass",
     "spec_from_module",
     "to_einsum",
+    "unpack_triangle",
 ]
 
 

@@ -42,6 +42,7 @@ def compile(
     sampling: str = "crs",
     preselect: bool = False,
     search: Mapping[str, object] | None = None,
+    packed: bool = False,
 ) -> CompiledFunction:
     """Compile an operation of a layer, or a network, to a function on tensors.
 
@@ -108,6 +109,9 @@ def compile(
         search: how long, and how, the order of more than 12 tensors is searched for: some of `seconds`, `trials`,
             `seed`, `optlib`, `methods` and `progress`, which `tnconv.planner.Search` explains, as in
             `{"seconds": 60, "progress": True}`.
+        packed: whether of a symmetric result its lower triangle alone is returned, row by row, as `[g, r·(r + 1)/2]`
+            for `[g, r, r]`: half the memory. `tnconv.unpack_triangle` gives the whole. Of several operations those
+            with symmetric results have them packed. A result that the network does not show to be symmetric is refused.
 
     Returns:
         A callable that takes tensors in torch's layout. That of a module without `input_size` takes every size: it

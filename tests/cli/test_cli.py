@@ -251,6 +251,13 @@ def test_what_is_sampled(layer):
     assert (result.exit_code, "no fraction in (0, 1]" in " ".join(result.stderr.split())) == (2, True)
 
 
+def test_a_triangle_is_asked_for(layer):
+    shown = run("compile", layer, "--op", "kfac_reduce", "--packed", "--show", "plan").stdout
+    assert shown.strip() == str(tnconv.compile(tnconv.load_spec(layer), "kfac_reduce", packed=True).plan)
+    result = run("compile", layer, "--packed")
+    assert (result.exit_code, "--packed is given, but" in " ".join(result.stderr.split())) == (2, True)
+
+
 def test_backend_and_frozen(layer):
     result = run("compile", layer, "--backend", "reference", "--show", "source")
     assert (

@@ -55,6 +55,7 @@ OTHERS: dict[str, list[dict[str, Any]]] = {
     ],
     "sampling": [{"op": "weight_vjp", "sample": {"in_channels": 0.5}, "sampling": "bernoulli"}],
     "preselect": [{"op": "weight_vjp", "sample": {"in_channels": 0.5}, "preselect": True}],
+    "packed": [{"packed": True}],
     "accuracy": [{"accuracy": "norm"}, {"accuracy": "local"}],
 }
 CASES = [

@@ -26,7 +26,7 @@ DEFAULTS: dict[str, Any] = {
 }
 
 
-OF_LAYERS = ("convention", "groups", "bias", "sample", "sampling", "preselect")
+OF_LAYERS = ("convention", "groups", "bias", "sample", "sampling", "preselect", "packed")
 
 
 def read(**changed: object) -> Options:
@@ -65,6 +65,7 @@ RIGHT: list[tuple[str, Any, Any]] = [
     ("sample", {"space": (0.5, "1/4")}, (("space", (Fraction(1, 2), Fraction(1, 4))),)),
     ("sampling", "bernoulli", "bernoulli"),
     ("preselect", True, True),
+    ("packed", True, True),
     ("constant", {"weight"}, frozenset({"weight"})),
 ]
 
@@ -151,6 +152,7 @@ WRONG: list[tuple[str, Any, type[TnconvError], str]] = [
         "sampling='weights' and preselect=False are given without sample=",
     ),
     ("preselect", 1, PlanError, "preselect=1 is a int; give True or False"),
+    ("packed", "lower", PlanError, "packed='lower' is a str; give True or False"),
     ("search", 5, PlanError, "search=5 is no mapping; give some of trials, seconds, seed, .*'seconds': 10"),
     ("search", {"time": 5}, PlanError, "search has 'time'; give some of trials, seconds, seed"),
     ("search", {"trials": 0}, PlanError, "search has trials=0, which is no integer of at least 1; give one"),

@@ -85,9 +85,8 @@ def _watched(how: Callable[..., W], plan: Plan, program: Program, values: Mappin
     inner = program.chunk
     found = how(inner.function, {n: plan.arguments[n] for n in inner.arguments}, parts, plan.tables)
     whole = values | {s.part: evaluate(s.size, values) for s in plan.slices}
-    result = next(step.elements for step in plan.steps if step.result in plan.results)
     pieces = (evaluate(product(plan.arguments[name]), parts) for name in plan.copied)
-    return found, evaluate(result, whole) + sum(pieces)
+    return found, evaluate(product(plan.output_sizes), whole) + sum(pieces)
 
 
 def as_expression(at: At, planned: Size, sizes: Iterable[Size], values: Mapping[str, int]) -> Size | None:

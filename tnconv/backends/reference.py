@@ -103,7 +103,20 @@ def evaluate_plan(plan: Plan, arguments: Mapping[str, npt.ArrayLike]) -> Array:
     for step in plan.steps:
         arrays[step.result] = evaluate(step.network, arrays, values)
     total = _add([arrays[name] for name in plan.results])
-    return _real(total) if plan.real else total
+    return lower_triangle(_real(total) if plan.real else total, plan.packed)
+
+
+def lower_triangle(value: Array, packed: int | None) -> Array:
+    """The lower triangle of a value, row by row; the value itself where nothing is packed.
+
+    Args:
+        value: behind the axes in front those of rows, then those of columns.
+        packed: the number of axes in front.
+    """
+    if packed is None:
+        return value
+    rows = math.prod(value.shape[packed : (packed + value.ndim) // 2])
+    return value.reshape(*value.shape[:packed], rows, rows)[..., *np.tril_indices(rows)]
 
 
 def _evaluate_chunks(plan: Plan, arrays: Mapping[str, Array]) -> Array:
@@ -120,8 +133,7 @@ def _evaluate_chunks(plan: Plan, arrays: Mapping[str, Array]) -> Array:
             if cut:
                 pieces[name] = arrays[name].take(range(start * cut[1], stop * cut[1]), axis=cut[0])
         values.append(evaluate_plan(inner, pieces))
-    output = next(step.output for step in plan.steps if step.result in plan.results)
-    where = _cut_axis([axis.size for axis in output], first.part)
+    where = _cut_axis(plan.output_sizes, first.part)
     total = np.concatenate(values, axis=where[0]) if where else _add(values)
     known = {str(each.size): _whole_size(plan, each.part, arrays) for each in plan.slices}
     known |= {
@@ -349,7 +361,7 @@ class ReferenceBackend(Backend):
                     "the reference backend has no gradients; use torch.no_grad() or backend='torch'"
                 )
             arrays = {name: t.detach().cpu().numpy() for name, t in zip(plan.arguments, tensors, strict=True)}
-            value = np.asarray(evaluate(network, arrays))
+            value = lower_triangle(np.asarray(evaluate(network, arrays)), plan.packed)
             dtype = next(a.dtype for name, a in arrays.items() if name not in network.tables)
             kept = value.astype(dtype.type(0).real.dtype if network.real else dtype)
             return torch.as_tensor(kept, device=tensors[0].device)

@@ -144,6 +144,9 @@ def compile_spec(
     preselect: Annotated[
         bool, typer.Option("--preselect", help="Take the input as its selected rows.")
     ] = False,
+    packed: Annotated[
+        bool, typer.Option("--packed", help="Return the lower triangle alone of a symmetric result.")
+    ] = False,
     device: Device = "cpu",
     autotune: Autotune = False,
     verify: Annotated[
@@ -177,6 +180,7 @@ def compile_spec(
         sample=dict(map(_sampled, sample)) if sample else None,
         sampling=sampling,
         preselect=preselect,
+        packed=packed,
         device=device,
         autotune=autotune,
         verify="exact" if verify else None,

@@ -17,6 +17,7 @@ from tnconv.compiler.batches import BatchAxes
 from tnconv.compiler.dtypes import Arithmetic, chosen
 from tnconv.errors import ArgumentError
 from tnconv.ir import Expression, Size, evaluate
+from tnconv.ir.symmetry import packed_sizes
 from tnconv.planner.plan import Plan
 
 _PLAIN = (Tensor, torch.nn.Parameter)
@@ -147,6 +148,7 @@ def target_of(
     values: Mapping[str, int],
     tensors: Sequence[Tensor],
     out: Tensor,
+    packed: int | None,
 ) -> Target:
     """What the result of some tensors is added to.
 
@@ -158,12 +160,14 @@ def target_of(
         values: of the size symbols.
         tensors: the arguments, which fit.
         out: what it is added to.
+        packed: of a result whose lower triangle is packed, the axes in front.
 
     Raises:
         ArgumentError: the shape, the dtype or the device of `out` is not that of the result.
     """
     dropped = added.single.result if added.single else ()
-    axes = [axis for place, axis in enumerate(network.output) if place not in dropped]
+    axes = packed_sizes([axis.size for axis in network.output], packed)
+    sizes = [size for place, size in enumerate(axes) if place not in dropped]
     arrays = added.arrays
     dtype = arithmetic.result_dtype(tensors, arrays)
 
@@ -177,7 +181,7 @@ def target_of(
     made = Target(
         network.name,
         network.arguments,
-        tuple(evaluate(axis.size, values) for axis in axes),
+        tuple(evaluate(size, values) for size in sizes),
         dtype.to_real() if network.terms[0].real else dtype,
         tensors[0].device if tensors else out.device,
         add,
@@ -236,8 +240,7 @@ def accumulating_peak(plan: Plan, program: Program) -> Size:
         program: takes `out` and `beta` behind the other arguments.
     """
     *arguments, out, _ = program.arguments
-    output = next(step.output for step in plan.steps if step.result in plan.results)
-    whole = replace(plan, arguments={**plan.arguments, out: tuple(axis.size for axis in output)})
+    whole = replace(plan, arguments={**plan.arguments, out: plan.output_sizes})
 
     def function(*tensors: Tensor) -> Tensor:
         return program.function(*tensors, _BETA)

@@ -47,6 +47,7 @@ class Task:
         accuracy: the least that kernels promise.
         passes: that rewrote the network, for others that are compiled alike.
         read_off: how size symbols are read that no shape gives away by itself.
+        packed: of a symmetric result whose lower triangle alone is returned, the axes in front; see `Plan`.
     """
 
     network: Expression
@@ -59,13 +60,20 @@ class Task:
     passes: Pipeline = field(default_factory=Pipeline)
     read_off: tuple[SizeOf, ...] = field(default=(), kw_only=True)
     search: Search | None = field(default=None, kw_only=True)
+    packed: int | None = field(default=None, kw_only=True)
 
     @classmethod
-    def of(cls, network: Expression, options: Options) -> "Task":
+    def of(cls, network: Expression, options: Options, packed: int | None = None) -> "Task":
         """That of a network and the options of `tnconv.compile`."""
         asked = (options.device, options.objective, options.accuracy, options.passes)
         return cls(
-            network, options.planner, options.backend, dict(options.hints), *asked, search=options.search
+            network,
+            options.planner,
+            options.backend,
+            dict(options.hints),
+            *asked,
+            search=options.search,
+            packed=packed,
         )
 
     @property
@@ -111,7 +119,11 @@ class Task:
             plans = fast_plans(self.network, most=most, far=far, **options)
         else:
             plans = [make_plan(self.network, minimize="multiplications", **options)]
-        return [Candidate(self, plan, tuple(prefer)) for plan in plans]
+        return [Candidate(self, self.returning(plan), tuple(prefer)) for plan in plans]
+
+    def returning(self, plan: Plan) -> Plan:
+        """A plan of the network, which returns what is asked for of its value."""
+        return plan if self.packed is None else replace(plan, packed=self.packed)
 
     def __str__(self) -> str:
         """What is computed, as autotuning remembers it."""
@@ -119,7 +131,8 @@ class Task:
         accuracy = "" if self.accuracy == COMPONENTWISE else f" {self.accuracy}"
         constant = f" but for {sorted(judged.constant)}" if judged.constant else ""
         training = f" trained but for {sorted(judged.frozen)}" if judged.training else ""
-        return f"{self.network}{accuracy}{constant}{training}"
+        packed = "" if self.packed is None else f" packed behind {self.packed} axes"
+        return f"{self.network}{accuracy}{constant}{training}{packed}"
 
 
 def fitting(network: Expression, hints: Mapping[str, int]) -> dict[str, int]:

@@ -15,6 +15,7 @@ from tnconv.compiler.candidate import Candidate, Task
 from tnconv.compiler.choose import fastest
 from tnconv.errors import LoweringError, PassError
 from tnconv.ir import Expression
+from tnconv.ir.symmetry import shared_axes
 from tnconv.passes.shrink import largest, shrink, whole
 
 _CELLS = 2_000
@@ -70,7 +71,8 @@ def _check(derived: Expression, candidate: Candidate, rng: np.random.Generator) 
     for small, alike in _instances(derived, rng):
         try:
             rewritten, _ = candidate.task.passes.run(small)
-            task = replace(candidate.task, network=rewritten)
+            packed = shared_axes(small) if candidate.task.packed is not None else None
+            task = replace(candidate.task, network=rewritten, packed=packed)
             made = fastest(task.candidates(missing if alike else kernels))
         except (PassError, LoweringError):  # a pass or a backend may refuse what a small instance has
             continue
@@ -122,14 +124,16 @@ def _compare_all(
     """
     network = instance or candidate.task.network
     arrays = _integers(network, rng)  # the passes were checked; they may change the value
-    want = np.asarray(reference.evaluate(network, arrays), dtype=np.float64)
+    packed = candidate.task.packed
+    want = reference.lower_triangle(np.asarray(reference.evaluate(network, arrays), dtype=np.float64), packed)
     imaginary = _integers(network, rng)
     gaussian = {
         name: array if name in network.tables else np.asarray(array + 1j * imaginary[name])
         for name, array in arrays.items()
     }
     adding, of, made = candidate.accumulating, candidate.task.made_by.arrays, candidate.executable
-    for given, value in ((arrays, want), (gaussian, reference.evaluate(network, gaussian))):
+    other = reference.lower_triangle(reference.evaluate(network, gaussian), packed)
+    for given, value in ((arrays, want), (gaussian, other)):
         _compare(network, made.forward, of, given, value)
         if adding is not None:
             _compare(network, replace(adding, arguments=made.forward.arguments), of, given, value, adds=True)

@@ -104,7 +104,7 @@ def _smaller(task: Task, most: int) -> Iterator[Candidate]:
     """
     for plan in candidate_plans(task.network, planner=task.planner, hints=task.sizes, search=task.search):
         for prefer in ((), task.made_by.frugal):
-            candidate = Candidate(task, plan, prefer)
+            candidate = Candidate(task, task.returning(plan), prefer)
             yield candidate
             if candidate.peak <= most and not task.objective.training:  # the backward pass may yet not fit
                 break

@@ -109,9 +109,7 @@ class ChunkJob:
 
 def _output(function: "CompiledFunction") -> tuple[Size, ...]:
     """The sizes of the result of a chunk."""
-    plan = function.plan
-    last = next(step for step in plan.steps if step.result in plan.results)
-    return tuple(axis.size for axis in last.output)
+    return function.plan.output_sizes
 
 
 def _narrowed(tensor: Tensor, cells: Iterable[Cells]) -> Tensor:

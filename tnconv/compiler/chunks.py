@@ -28,22 +28,24 @@ class _Chunk:
         network: of a chunk.
         slices: the indices that are cut so far.
         scale: what the total is to be multiplied by.
+        packed: as of a task.
     """
 
     network: Expression
     slices: tuple[Slice, ...] = ()
     scale: Scalar = ONE
+    packed: int | None = None
 
     def sliceable(self) -> list[str]:
         """The indices that can be cut and are not yet."""
         parts = [each.part for each in self.slices]
-        return [n for n in sliceable(self.network) if str(size_of(self.network, n)) not in parts]
+        return [n for n in sliceable(self.network, self.packed) if str(size_of(self.network, n)) not in parts]
 
     def cut(self, name: str, chunk: int) -> "_Chunk":
         """The same with one more index in chunks."""
         network, part, scale = cut(self.network, name)
         made = Slice(part, size_of(self.network, name), chunk)
-        return _Chunk(network, (*self.slices, made), self.scale * scale)
+        return _Chunk(network, (*self.slices, made), self.scale * scale, self.packed)
 
 
 def in_chunks(task: Task, most: int, peaks: list[int]) -> Candidate | None:
@@ -54,7 +56,7 @@ def in_chunks(task: Task, most: int, peaks: list[int]) -> Candidate | None:
         most: elements.
         peaks: is given the peaks of all that was tried.
     """
-    start = _Chunk(task.network)
+    start = _Chunk(task.network, packed=task.packed)
     for _ in range(_DEPTH):
         least: tuple[int, _Chunk] | None = None
         found: list[Candidate] = []
@@ -98,7 +100,7 @@ def in_many_chunks(task: Task, whole: Candidate, most: int, peaks: list[int]) ->
         most: elements.
         peaks: is given the peaks of all that was tried.
     """
-    allowed, target = sliceable(task.network), most // 2
+    allowed, target = sliceable(task.network, task.packed), most // 2
     for _ in range(_TARGETS):
         cuts = cuts_of(whole.plan, allowed, target, task.sizes) if target else None
         if cuts is None:
@@ -134,7 +136,7 @@ def _cut_by(task: Task, whole: Plan, cuts: Sequence[str], chunk: int = 1) -> Can
     values = task.sizes | {each.part: each.chunk for each in made.slices}
     pieces = {name: symbol(each.part) for name, each in zip(cuts, made.slices, strict=True)}
     plan = plan_of_chunk(whole, pieces, made.network.shapes, values)
-    return Candidate(task, with_slices(plan, made.slices, made.scale), chunk=made.network)
+    return Candidate(task, task.returning(with_slices(plan, made.slices, made.scale)), chunk=made.network)
 
 
 def _work(candidate: Candidate) -> tuple[int, int]:
@@ -149,7 +151,8 @@ def _first_that_fits(task: Task, made: _Chunk, most: int, peaks: list[int]) -> t
     best: tuple[Candidate, int] | None = None
     plans = candidate_plans(made.network, planner=task.planner, hints=hints, search=task.search)
     for inner in islice(plans, _ORDERS):
-        candidate = Candidate(task, with_slices(inner, made.slices, made.scale), chunk=made.network)
+        whole = task.returning(with_slices(inner, made.slices, made.scale))
+        candidate = Candidate(task, whole, chunk=made.network)
         try:
             peak = candidate.peak
         except LoweringError:  # a size that only the whole tells

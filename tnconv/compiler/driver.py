@@ -23,10 +23,15 @@ from tnconv.compiler.dtypes import Arithmetic
 from tnconv.compiler.function import CompiledFunction
 from tnconv.compiler.options import OPTIONS, Options
 from tnconv.compiler.source import Source
-from tnconv.errors import PlanError
+from tnconv.errors import OperationError, PlanError
 from tnconv.ir import Expression
+from tnconv.ir.symmetry import shared_axes
 from tnconv.passes import Stage, exact_check
 from tnconv.passes.sample import Sample
+
+
+class NotSymmetric(OperationError):
+    """The lower triangle is asked for of a result that is not known to be symmetric."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +96,7 @@ class Job:
             derived.network,
             derived.stages,
             executable,
-            derived.axes if source.single else None,
+            _of_packed(derived.axes, derived.packed) if source.single else None,
             source.spec,
             made.arithmetic,
             derived.samples,
@@ -128,6 +133,24 @@ class Job:
             (*first, *second),
             BatchAxes.of(derived, derivation.batch),
             tuple(each for each in derivation.pipeline.passes if isinstance(each, Sample)),
+            self._packed(derived, network) if options.packed else None,
+        )
+
+    def _packed(self, derived: Expression, network: Expression) -> int:
+        """The axes in front of a symmetric result, before or after it was rewritten.
+
+        Raises:
+            NotSymmetric: it is not known to be symmetric.
+        """
+        for each in (derived, network):
+            shared = shared_axes(each)
+            if shared is not None:
+                return shared
+        both = " of two batches" if self.other else ""
+        raise NotSymmetric(
+            f"packed=True is given, but {derived.name!r}{both} has a result of axes "
+            f"[{', '.join(map(str, derived.output))}], whose halves cannot be exchanged: the network is another one "
+            "then, so that the result is not known to be symmetric; leave packed=True out"
         )
 
 
@@ -142,6 +165,7 @@ class Derived:
         stages: that it went through.
         axes: of the batch, of a layer.
         samples: what is sampled.
+        packed: of a result whose lower triangle is asked for, the axes in front; see `tnconv.ir.symmetry`.
     """
 
     before: Expression
@@ -150,6 +174,7 @@ class Derived:
     stages: tuple[Stage, ...]
     axes: BatchAxes | None
     samples: tuple[Sample, ...]
+    packed: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +211,7 @@ def _made(job: Job, forward: Expression, source: Source) -> Compiled:
     derived = job.derived(forward, source)
     network, options = derived.network, derived.options
     try:
-        candidate = choose(Task.of(network, options), options.memory_limit, options.autotune)
+        candidate = choose(Task.of(network, options, derived.packed), options.memory_limit, options.autotune)
     except OverflowError as error:  # the sizes of one tensor multiply to more than a float holds
         raise PlanError(
             f"{network.name!r} has too many cells to be priced ({error}); give smaller sizes, or hints for symbols"
@@ -228,6 +253,13 @@ def _of_both(options: Options, network: Expression) -> Options:
         frozen=named(options.frozen),
         constant=named(options.constant),
     )
+
+
+def _of_packed(axes: BatchAxes | None, packed: int | None) -> BatchAxes | None:
+    """The batch axes: those of rows and columns are no axes of a packed result."""
+    if axes is None or packed is None:
+        return axes
+    return replace(axes, result=tuple(axis for axis in axes.result if axis < packed))
 
 
 def _named(network: Expression, op: str) -> Expression:

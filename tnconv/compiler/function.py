@@ -188,7 +188,7 @@ class CompiledFunction(Inspected):
         self._arrays.check_memory(self.plan, self.program, values, (*tensors, out)[0])
         single = None if way is self._function else self._batch
         added = Added(self._function, self.accumulating, single, self._arrays)
-        made = target_of(self.network, added, way, self.arithmetic, values, tensors, out)
+        made = target_of(self.network, added, way, self.arithmetic, values, tensors, out, self.plan.packed)
         if not _any_autocast():
             if len(self._targets) > _MOST_KNOWN:
                 self._targets.clear()

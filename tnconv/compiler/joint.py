@@ -18,7 +18,7 @@ from tnconv.backends.signature import Signature
 from tnconv.compiler.batches import BatchAxes
 from tnconv.compiler.candidate import Candidate, Executable
 from tnconv.compiler.compile_cache import COMPILED
-from tnconv.compiler.driver import Job, check_hints, surroundings
+from tnconv.compiler.driver import Job, NotSymmetric, check_hints, surroundings
 from tnconv.compiler.dtypes import chosen
 from tnconv.compiler.function import CompiledFunction
 from tnconv.compiler.joint_candidates import JointTask, check_joint, choose_joint
@@ -195,7 +195,8 @@ def compiled_together(
     Raises:
         TnconvError: as `tnconv.compile` says.
     """
-    functions = tuple(job.compiled(source) for job in _hinted(source, each_of(names, options, wrt)))
+    jobs = _packed(source, _hinted(source, each_of(names, options, wrt)))
+    functions = tuple(job.compiled(source) for job in jobs)
     make = partial(_chosen, functions, options)
     if options.verify:  # who asks for a check is not told of an old one
         return JointFunction(functions, make().executable)
@@ -218,6 +219,27 @@ def _hinted(source: Source, jobs: Sequence[Job]) -> Sequence[Job]:
         own = {name: hint for name, hint in hints.items() if name in symbols}
         found.append(replace(job, options=replace(job.options, hints=own)))
     check_hints(hints, known, ", ".join(job.operation.name for job in jobs))
+    return found
+
+
+def _packed(source: Source, jobs: Sequence[Job]) -> Sequence[Job]:
+    """Several operations, of which those with symmetric results have them packed where that is asked for.
+
+    Raises:
+        OperationError: none has one.
+    """
+    if not jobs[0].options.packed:
+        return jobs
+    found, refused = [], None
+    for job in jobs:
+        try:
+            replace(job, options=replace(job.options, verify=None)).derived(job.forward(source), source)
+            found.append(job)
+        except NotSymmetric as error:
+            refused = error
+            found.append(replace(job, options=replace(job.options, packed=False)))
+    if refused is not None and not any(job.options.packed for job in found):
+        raise refused
     return found
 
 

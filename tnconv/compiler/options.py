@@ -117,6 +117,7 @@ class Options:
     sample: Keep = field(metadata=_read(read_keep))
     sampling: str = field(metadata=_read(_one_of(*METHODS)))
     preselect: bool = field(metadata=_read(_flag))
+    packed: bool = field(metadata=_read(_flag))
 
     @classmethod
     def read(cls, **given: Any) -> "Options":

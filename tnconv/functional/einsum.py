@@ -29,7 +29,7 @@ from tnconv.ir import Network
 from tnconv.notation import affine_network, affine_shape, convolution_network, convolution_shape
 
 _PORTED = {"max_zeros": "same", "max_circular": "circular"}
-_OF_LAYERS = {"convention", "groups", "bias", "sample", "sampling", "preselect"}
+_OF_LAYERS = {"convention", "groups", "bias", "sample", "sampling", "preselect", "packed"}
 _OPTIONS = frozenset(OPTIONS) - _OF_LAYERS
 
 

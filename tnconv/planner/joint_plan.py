@@ -43,7 +43,7 @@ def joined(name: str, plans: Sequence[Plan], *, sums: bool = True) -> Plan:
     ):  # others may follow from the largest
         joiner.add(place, plans[place])
     first, *others = (joiner.results[place] for place in range(len(plans)))
-    reals = tuple(plan.real for plan in plans)
+    reals, packs = tuple(plan.real for plan in plans), tuple(plan.packed for plan in plans)
     return Plan(
         name,
         joiner.arguments,
@@ -54,6 +54,8 @@ def joined(name: str, plans: Sequence[Plan], *, sums: bool = True) -> Plan:
         real=reals[0],
         also_real=reals[1:] if any(reals[1:]) else (),
         tables=joiner.tables,
+        packed=packs[0],
+        also_packed=() if all(each is None for each in packs[1:]) else packs[1:],
     )
 
 

@@ -14,6 +14,7 @@ from tnconv.errors import PlanError
 from tnconv.ir import Axis, Index, Network, Relational, Role, Scale, Size, Tensor, evaluate, product, symbol
 from tnconv.ir.monomial import ONE, Scalar, expanded
 from tnconv.ir.size import normal, symbol_names
+from tnconv.ir.symmetry import packed_sizes
 from tnconv.planner.plan_printer import format_plan
 
 DEFAULT_HINT = 32  # what a size symbol counts as while planning, unless a hint says otherwise
@@ -146,6 +147,9 @@ class Plan:
         real: whether the value is real by construction: the real part of what the steps make of complex arguments.
         also_real: the same of each further value; empty where none is.
         tables: the arguments that are tables of integers, each with the size of what it selects from.
+        packed: of a value whose lower triangle alone is returned, the number of axes in front of those of rows and
+            columns; see `tnconv.ir.symmetry`.
+        also_packed: the same of each further value; empty where none is packed.
 
     Raises:
         PlanError: a step reads what is not computed before it or has other sizes, or a name is used twice.
@@ -162,6 +166,8 @@ class Plan:
     real: bool = False
     tables: Mapping[str, Size] = field(default_factory=dict)
     also_real: tuple[bool, ...] = ()
+    packed: int | None = None
+    also_packed: tuple[int | None, ...] = ()
 
     def __post_init__(self) -> None:
         known: dict[str, tuple[Size, ...]] = dict(self.arguments)
@@ -189,6 +195,29 @@ class Plan:
     def reals(self) -> tuple[bool, ...]:
         """Whether each of what is returned is real."""
         return (self.real, *(self.also_real or (False,) * len(self.also)))
+
+    @property
+    def packs(self) -> tuple[int | None, ...]:
+        """`packed` of each of what is returned."""
+        return (self.packed, *(self.also_packed or (None,) * len(self.also)))
+
+    @property
+    def lower(self) -> dict[str, int]:
+        """Results of which the lower triangle is all that is read, with their axes in front."""
+        read = {operand.source for step in self.steps for operand in step.operands}
+        returned = zip((self.results, *self.also), self.packs, strict=True)
+        found = {names[0]: packed for names, packed in returned if packed is not None and len(names) == 1}
+        return {
+            name: packed
+            for name, packed in found.items()
+            if self.returned.count(name) == 1 and name not in read
+        }
+
+    @property
+    def output_sizes(self) -> tuple[Size, ...]:
+        """The sizes of the value's axes, of a chunk where there are slices."""
+        last = next(step for step in self.steps if step.result in self.results)
+        return packed_sizes([axis.size for axis in last.output], self.packed)
 
     @cached_property
     def readers(self) -> dict[str, Step]:
@@ -249,7 +278,7 @@ class Plan:
 
     def _sliced_peak(self, peak: Size, values: Mapping[str, int]) -> Size:
         """The peak of a chunk, with the whole result and the pieces of arguments that are copied."""
-        whole = next(step.elements for step in self.steps if step.result in self.results)
+        whole = product(self.output_sizes)
         inner = peak + sum((product(self.arguments[name]) for name in self.copied), 0)
         for each in self.slices:
             part, size = symbol(each.part), each.size

@@ -12,8 +12,9 @@
     }
 
 A relation is that of a pattern, or a selection `[c = rows[s]]`. An operand that is read conjugated is
-`conj(x)[n, c, i]`; a value that is real by construction is `return real(result)`. The value of a plan with slices may
-be scaled: `return result * scale(1/N)`. What else is returned follows after commas: `return result, t1`.
+`conj(x)[n, c, i]`; a value that is real by construction is `return real(result)`, one whose lower triangle alone is
+returned, behind one axis that rows and columns share, `return lower{1}(result)`. The value of a plan with slices may be
+scaled: `return result * scale(1/N)`. What else is returned follows after commas: `return result, t1`.
 
 A step is its result, then operands, relations and a scale joined by `*`; `1` stands for none of them.
 """
@@ -36,6 +37,7 @@ _FACTOR = re.compile(
     r"(?:conj\((\w+)\)|(\w+))\s*\[([^\]]*)\]|\[((?:[^\[\]]|\[[^\[\]]*\])*)\]|scale\((.*)\)\Z|1\Z", re.ASCII
 )
 _REAL = re.compile(r"real\((.*)\)\Z")
+_LOWER = re.compile(r"lower\{(\d{1,9})\}\((.*)\)\Z", re.ASCII)
 _MAX_TEXT = 2_000_000
 
 
@@ -71,18 +73,22 @@ def parse_plan(text: str) -> Plan:
     scale = lines.guard(lambda: as_scalar(parse_expression(number.removesuffix(")") or "1")))
     lines.expect("}")
     lines.end()
-    (results, real), *more = map(_sum, (total, *others))
-    also, reals = tuple(names for names, _ in more), tuple(real for _, real in more)
-    reals = reals if any(reals) else ()
-    return Plan(name, arguments, tuple(steps), results, hints, slices, scale, also, real, tables, reals)
+    (results, real, packed), *more = map(_sum, (total, *others))
+    also, reals = tuple(names for names, _, _ in more), tuple(real for _, real, _ in more)
+    reals, packs = reals if any(reals) else (), tuple(each for _, _, each in more)
+    packs = () if all(each is None for each in packs) else packs
+    return Plan(
+        name, arguments, tuple(steps), results, hints, slices, scale, also, real, tables, reals, packed, packs
+    )
 
 
-def _sum(text: str) -> tuple[tuple[str, ...], bool]:
-    """The names of steps that are added, and whether the sum is real."""
+def _sum(text: str) -> tuple[tuple[str, ...], bool, int | None]:
+    """The names of steps that are added, whether the sum is real, and how it is packed."""
+    lower = _LOWER.match(text)
+    text = lower[2] if lower else text
     declared = _REAL.match(text)
-    return tuple(
-        part.strip() for part in (declared[1] if declared else text).split("+")
-    ), declared is not None
+    names = tuple(part.strip() for part in (declared[1] if declared else text).split("+"))
+    return names, declared is not None, int(lower[1]) if lower else None
 
 
 def _arguments(lines: Lines) -> tuple[dict[str, tuple[Size, ...]], dict[str, Size]]:

@@ -29,9 +29,10 @@ def _argument(plan: "Plan", name: str) -> str:
     return f"table {sizes} of {plan.tables[name]}" if name in plan.tables else f"argument {sizes}"
 
 
-def _sum(names: Sequence[str], real: bool) -> str:
+def _sum(names: Sequence[str], real: bool, packed: int | None) -> str:
     total = " + ".join(names)
-    return f"real({total})" if real else total
+    total = f"real({total})" if real else total
+    return total if packed is None else f"lower{{{packed}}}({total})"
 
 
 def format_plan(plan: "Plan") -> str:
@@ -46,6 +47,6 @@ def format_plan(plan: "Plan") -> str:
         counts = f"{step.multiplications} multiplications, {step.elements} elements"
         lines.append(f"{format_step(step)}   # {counts}")
     scale = f" * scale({plan.scale})" if plan.scale != 1 else ""
-    value, *others = map(_sum, (plan.results, *plan.also), plan.reals)
+    value, *others = map(_sum, (plan.results, *plan.also), plan.reals, plan.packs)
     lines.append(f"return {value}{scale}{''.join(f', {each}' for each in others)}")
     return "\n".join([f"plan {plan.name} {{", *(f"  {line}" for line in lines), "}"])

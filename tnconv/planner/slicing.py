@@ -16,8 +16,13 @@ from tnconv.planner.plan import Plan, Slice
 _FIRST = (Kind.BATCH, Kind.VECTOR)  # no weight has them
 
 
-def sliceable(expression: Expression) -> list[str]:
-    """Names of the indices that can be cut: those of examples and vectors first, then the longest."""
+def sliceable(expression: Expression, packed: int | None = None) -> list[str]:
+    """Names of the indices that can be cut: those of examples and vectors first, then the longest.
+
+    Args:
+        expression: what is computed.
+        packed: of a result whose lower triangle is packed, the axes in front, which alone can be cut.
+    """
     first = expression.terms[0]
     found = [
         i for i in first.ordered.indices if i.size != 1 and all(_can_cut(t, i) for t in expression.terms)
@@ -25,6 +30,8 @@ def sliceable(expression: Expression) -> list[str]:
     found = [i for i in found if _lies_alike(expression, i) and _one_scale(expression, i)]
     if any(not term.nodes_with(i) for term in expression.terms for i in term.open_indices):
         found = [i for i in found if i in first.open_indices]  # a result that is expanded cannot be added to
+    if packed is not None:
+        found = [i for i in found if not any(i in axis.indices for axis in first.output[packed:])]
 
     def rank(index: Index) -> tuple[bool, int]:
         return index.kind not in _FIRST, -index.size if isinstance(index.size, int) else 0

@@ -68,8 +68,8 @@ class _Lowering:
             choices.append(Choice(step.result, kernel))
             workspace += [(step.result, what, size) for what, size in self.w.buffers]
             self.w.buffers.clear()
-        values = zip((self.plan.results, *self.plan.also), self.plan.reals, strict=True)
-        result = ", ".join([self._total(names, real) for names, real in values])
+        values = zip((self.plan.results, *self.plan.also), self.plan.reals, self.plan.packs, strict=True)
+        result = ", ".join([self._total(*each) for each in values])
         name = fresh(re.sub(r"\W", "_", self.plan.name), {*RESERVED})
         heads = [f"def {name}({', '.join(self.python.values())}):", *map(self._binding, self.bindings)]
         body = "\n".join([*heads, *self.w.lines, f"    return {result}"]) + "\n"
@@ -121,11 +121,13 @@ class _Lowering:
 
     # -- the result ------------------------------------------------------------------------------
 
-    def _total(self, results: Sequence[str], real: bool) -> str:
-        """The sum of some results, laid out as the output says."""
+    def _total(self, results: Sequence[str], real: bool, packed: int | None) -> str:
+        """The sum of some results, laid out as the output says; its lower triangle where that is packed."""
         text = " + ".join([self._laid_out(*self.values[name]) for name in results])
         if real:
             text = f"jnp.real({text})"
+        if packed is not None:
+            text = f"rt.pack_triangle({text}, {packed})"
         steps = self.plan.leading_to(results)
         divisors = {n for s in steps for n in symbol_names(s.scale.as_numer_denom()[1])}
         if not divisors:

@@ -217,3 +217,14 @@ def ratio(top: int, bottom: int) -> float:
 def undefined(x: Any) -> Any:
     """Not a number in every cell."""
     return jnp.full_like(x, nan) if prod(x.shape) else x
+
+
+def pack_triangle(x: Any, shared: int) -> Any:
+    """The cells on and below the diagonal of matrices, row by row.
+
+    Args:
+        x: behind some axes those of rows, then as many of columns.
+        shared: the number of axes in front.
+    """
+    rows = prod(x.shape[shared : (shared + x.ndim) // 2])
+    return x.reshape(*x.shape[:shared], rows, rows)[..., *np.tril_indices(rows)]

@@ -41,9 +41,10 @@ class Accumulating(Lowering):
             )
         out, beta = self.em.fresh("out"), self.em.fresh("beta")
         outputs = {step.result: step.output for step in self.plan.steps}
-        sizes = tuple(axis.size for axis in outputs[self.plan.results[0]])
-        self.given |= {out: Given(out, sizes), beta: Given(beta)}
-        whole = all(axis.is_group for name in self.plan.results for axis in outputs[name])
+        self.given |= {out: Given(out, self.plan.output_sizes), beta: Given(beta)}
+        whole = self.plan.packed is not None or all(
+            axis.is_group for name in self.plan.results for axis in outputs[name]
+        )
         if whole:
             self.run()
             self._add(out, beta)
@@ -59,6 +60,12 @@ class Accumulating(Lowering):
     def _add(self, out: str, beta: str) -> None:
         """Add the result as a whole, in the layout that it has where the target has that as a view."""
         names, em = self.plan.results, self.em
+        if self.plan.packed is not None:
+            value = self.returns.mean(names, self.plan.packed)
+            shared = flatten(value.dims[:-1])
+            flat = em.arrange(value, (shared, value.dims[-1]))
+            self._into(self._viewed(Value(out, value.dims), flat.dims), flat, out, beta)
+            return
         target = Value(out, tuple(axis.indices for axis in self.values[names[0]][1]))
         if len(names) == 1 and not (
             self.returns.divided_by(names) and not self.returns.divides_all(names[0])

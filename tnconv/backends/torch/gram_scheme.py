@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from tnconv.backends.torch.numerics.gram import block_rows
+from tnconv.backends.torch.numerics.triangle import SHORT
 from tnconv.backends.torch.profile import DEFAULT, Profile
 
 _MOST_ROWS = 4096  # that are asked for
@@ -18,6 +19,7 @@ _STRIPS = (
     24,
     16,
 )  # rows of a strip, the best first; the first that divides the rows is taken
+PACKED = SHORT + 1, 32, 256  # rows of a packed result that is made by blocks, the least and the most of one
 
 
 class Ways(NamedTuple):
@@ -40,7 +42,9 @@ class Ways(NamedTuple):
 
 
 @lru_cache(maxsize=512)
-def choose(groups: int, count: int, rows: int, length: int, profile: Profile = DEFAULT) -> Ways:
+def choose(
+    groups: int, count: int, rows: int, length: int, profile: Profile = DEFAULT, packed: bool = False
+) -> Ways:
     """How `gram` is predicted to be fastest.
 
     Args:
@@ -49,8 +53,11 @@ def choose(groups: int, count: int, rows: int, length: int, profile: Profile = D
         rows: of a result.
         length: products of an example that a cell sums.
         profile: rates of the machine.
+        packed: whether the lower triangle alone is made, whose blocks are all that is made besides.
     """
     apart = count > 1 and 2 * rows <= length
+    if packed:
+        return Ways(block=block_rows(rows, *PACKED), apart=apart)
     block = row_width(rows, count * length, profile)
     if not worth_halves(groups, rows, count * length, profile):
         return Ways(apart=apart)

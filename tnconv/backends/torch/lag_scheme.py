@@ -39,12 +39,14 @@ class Work(NamedTuple):
         channels: of all groups.
         groups: how many.
         axes: the spatial axes.
+        packed: whether the lower triangle alone is made.
     """
 
     batch: int
     channels: int
     groups: int
     axes: tuple[ConvAxis, ...]
+    packed: bool = False
 
     @property
     def cropped(self) -> tuple[ConvAxis, ...]:
@@ -113,7 +115,8 @@ def ways(scheme: Scheme, work: Work, profile: Profile = DEFAULT) -> Ways:
     squares = [p for p in _products(scheme, work, work.cropped) if p.symmetric]
     if not squares:
         return Ways()
-    return gram_scheme.choose(work.groups, 1, squares[0].width, max(p.rows for p in squares), profile)
+    whole = work.packed and scheme == Scheme("windows")  # whose square is the result itself
+    return gram_scheme.choose(work.groups, 1, squares[0].width, max(p.rows for p in squares), profile, whole)
 
 
 def multiplications(scheme: Scheme, work: Work, profile: Profile = DEFAULT) -> int:

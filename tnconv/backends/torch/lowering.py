@@ -70,8 +70,8 @@ class Lowering:
         laid = {n: (replace(v, name=self.python[n], fresh=False), axes) for n, (v, axes) in given.items()}
         self.given = {name: Given(self.python[name], sizes) for name, sizes in plan.arguments.items()}
         self.given |= {n: Given(self.python[n], self.em.sizes(v.dims)) for n, (v, _) in given.items()}
-        self._steps = WrittenSteps(self.em, self.python, laid)
-        sketched = WrittenSteps(sketch, self.python, laid)
+        self._steps = WrittenSteps(self.em, self.python, laid, plan.lower)
+        sketched = WrittenSteps(sketch, self.python, laid, plan.lower)
         self.selection = Selection(plan, replace(table, hints=hints), sketched, only or {})
         self.choices: list[Choice] = []
         self.workspace: list[tuple[str, str, Size]] = []
@@ -96,11 +96,11 @@ class Lowering:
         self.run()
         handed_over = [self.values[name][0] for name in as_they_are]
         results: list[Value] = []
-        for names in (self.plan.results, *self.plan.also):
-            if names[0] in as_they_are:
+        for names, packed in zip((self.plan.results, *self.plan.also), self.plan.packs, strict=True):
+            if names[0] in as_they_are and packed is None:
                 results.append(self.values[names[0]][0])
             else:
-                total = self.returns.total(names) if gradients else self.returns.mean(names)
+                total = self.returns.total(names) if gradients else self.returns.mean(names, packed)
                 results.append(self.returns.owned(total, (*results, *handed_over)))
         return self._made(self._text("", self.em.statements, self._returned(results)), self.choices)
 
@@ -119,7 +119,7 @@ class Lowering:
             LoweringError: nothing depends on constants alone, or all does.
         """
         self.run()
-        value = self.returns.owned(self.returns.mean(self.plan.results))
+        value = self.returns.owned(self.returns.mean(self.plan.results, self.plan.packed))
         result = value.name
         text = self._text("", self.em.statements, self._returned([value]))
         whole, stages = run((Share(), Fuse(), Hoist(tuple(sorted(self.em.constants)))), text)

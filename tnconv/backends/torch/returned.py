@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from tnconv.backends.torch.emit import Emitter, Value, call, singles
 from tnconv.backends.torch.numerics.huge_pages import LARGEST_REUSED
 from tnconv.backends.torch.padded_views import broadcast, window_view
-from tnconv.ir import Axis, Index, Pattern, Relational, Size, symbol
+from tnconv.ir import Axis, Index, Pattern, Relational, Size, product, symbol
 from tnconv.ir.size import symbol_names
+from tnconv.ir.symmetry import triangle
 from tnconv.planner.plan import Plan, Step
 from tnconv.program.statements import flatten
 
@@ -54,13 +55,29 @@ class Returned:
         given = self.em.owner(value.name) in self.arguments
         return given or self.em.overlaps(value) or self.em.is_constant(value)
 
-    def mean(self, results: Sequence[str]) -> Value:
-        """The sum of some results; not a number in every cell where a scale divides by the size of an empty batch."""
+    def mean(self, results: Sequence[str], packed: int | None = None) -> Value:
+        """The sum of some results; not a number in every cell where a scale divides by the size of an empty batch.
+
+        Args:
+            results: names of steps.
+            packed: of a sum whose lower triangle is returned, the axes in front.
+        """
         total, sizes = self.total(results), self.divided_by(results)
+        if packed is not None:
+            total = self._lower(total, packed)
         if not sizes or (len(results) == 1 and self.divides_all(results[0])):
             return total
         made = call("unless_empty", total, *sizes)
         return self.em.derive(total, "result", made, total.dims, contiguous=total.contiguous)
+
+    def _lower(self, total: Value, packed: int) -> Value:
+        """The lower triangle of a symmetric sum, behind some axes."""
+        em, middle = self.em, (packed + len(total.dims)) // 2
+        shared, rows, columns = total.dims[:packed], total.dims[packed:middle], total.dims[middle:]
+        cells = Index("triangle", triangle(product(i.size for i in flatten(rows))))
+        value = em.conj(em.arrange(total, (flatten(shared), flatten(rows), flatten(columns))))
+        made = em.make("lower", call("pack_triangle", value), (flatten(shared), (cells,)), fresh=True)
+        return em.arrange(made, (*shared, (cells,)))
 
     def divided_by(self, results: Sequence[str]) -> list[Size]:
         """The size symbols that some scale on the way to results divides by."""

@@ -30,12 +30,11 @@ def loop_over_chunks(inner: Program, plan: Plan, arguments: Sequence[str]) -> Pr
     assert inner.text is not None
     python = dict(zip(inner.arguments, (each.name for each in inner.text.arguments), strict=True))
     name = fresh(re.sub(r"\W", "_", plan.name), {*RESERVED, inner.name})
-    last = next(step for step in plan.steps if step.result in plan.results)
     loop = LoopOverChunks(
         name,
         plan.slices,
         tuple(python[each] for each in arguments),
-        tuple(axis.size for axis in last.output),
+        plan.output_sizes,
         tuple(python[each] for each in plan.copied),
         plan.scale,
     )

@@ -14,10 +14,12 @@ import torch
 from torch import Tensor
 
 from tnconv.backends.backend import COMPONENTWISE, Choice, Program
+from tnconv.backends.bound_symbols import solve_symbols
 from tnconv.backends.meter import in_elements, measured_at
 from tnconv.backends.torch.context import are_plain, autocast_dtype
 from tnconv.backends.torch.lower import table_of
 from tnconv.backends.torch.lowering import Lowering
+from tnconv.backends.torch.numerics.triangle import spread_triangle
 from tnconv.backends.torch.profile import Profile
 from tnconv.errors import LoweringError
 from tnconv.ir import Size, evaluate
@@ -128,9 +130,8 @@ class TrainedProgram:
             values: of the size symbols.
         """
         values = {**self.plan.hints, **values}
-        result = next(step for step in self.plan.steps if step.result in self.plan.results)
         shapes = {name: self.plan.arguments[name] for name in self.arguments}
-        shapes[self.trained.cotangent] = tuple(axis.size for axis in result.output)
+        shapes[self.trained.cotangent] = self.plan.output_sizes
         found = measured_at(self._both, shapes, values, self.plan.tables)
         return evaluate(self.peak, values) if found is None else in_elements(found.with_scratch)
 
@@ -162,11 +163,20 @@ class TrainedProgram:
             return tuple(every[whole.index(name)] for name in needed)
         known = dict(zip(self.arguments, tensors, strict=True))
         known |= dict(zip(self.trained.saved, saved, strict=True))
+        if self.plan.packed is not None:
+            cotangent = self._spread(cotangent, tensors)
         if self.plan.real:  # a value that is real by construction, maybe of complex arguments
             cotangent = cotangent.to(tensors[0].dtype)
         known[self.trained.cotangent] = cotangent
         found: Any = program.function(*[known[name] for name in program.arguments])
         return found if len(needed) > 1 else (found,)
+
+    def _spread(self, cotangent: Tensor, tensors: Sequence[Tensor]) -> Tensor:
+        """The cotangent of the whole value, of that of its lower triangle: zeros above."""
+        shapes = {name: tensor.shape for name, tensor in zip(self.arguments, tensors, strict=True)}
+        values = solve_symbols([(n, tuple(sizes)) for n, sizes in self.plan.arguments.items()], shapes, {})
+        whole = self.trained.backward.arguments[self.trained.cotangent]
+        return spread_triangle(cotangent).reshape([evaluate(size, values) for size in whole])
 
     def _with_backward(self, needed: Collection[str]) -> Trained:
         made = with_backward(self.plan, needed, self.recomputed)

@@ -27,16 +27,29 @@ class WrittenSteps:
         em: the statements.
         python: the variable of each argument of the plan.
         values: what is there already, with its axes.
+        lower: results of which the lower triangle is all that is read, with the number of axes in front.
     """
 
-    def __init__(self, em: Emitter, python: Mapping[str, str], values: Mapping[str, Laid]) -> None:
-        self.em, self._python, self.values = em, python, dict(values)
+    def __init__(
+        self,
+        em: Emitter,
+        python: Mapping[str, str],
+        values: Mapping[str, Laid],
+        lower: Mapping[str, int] | None = None,
+    ) -> None:
+        self.em, self._python, self.values, self._lower = em, python, dict(values), lower or {}
         self.divided: set[str] = set()  # results that were multiplied by their scale as a whole
 
     def problem(self, step: Step, *, loose: bool) -> tuple[Problem, list[After]]:
         """A step as kernels see it, and what is done behind it; see `Problem` and `problem_of`."""
         operands = list(map(self._operand, step.operands)) or [self._one()]
         problem, after = problem_of(step, operands, self.em, self.em.profile)
+        if step.result in self._lower and not after:
+            shared = self._lower[step.result]
+            middle = (shared + len(step.output)) // 2
+            parts = step.output[:shared], step.output[shared:middle], step.output[middle:]
+            front, rows, columns = (tuple(i for axis in part for i in axis.indices) for part in parts)
+            problem = replace(problem, lower=(front, rows, columns))
         return replace(problem, loose=True) if loose else problem, after
 
     def write(self, step: Step, problem: Problem, after: Sequence[After], kernel: Kernel) -> Value:

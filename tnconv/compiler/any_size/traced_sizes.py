@@ -70,7 +70,7 @@ def general(reader: SizeReader, sizes: Sizes) -> CompiledFunction:
         values = {} if bound is None else bound.values
         derived = job.derived(opened.network, source.at(sizes))
         options = replace(derived.options, training=False, frozen=frozenset(), constant=frozenset())
-        task = Task.of(derived.network, replace(options, hints={**options.hints, **values}))
+        task = Task.of(derived.network, replace(options, hints={**options.hints, **values}), derived.packed)
         executable = choose(replace(task, read_off=read_off), None, False).executable
     except TnconvError as error:
         raise LoweringError(

@@ -1,4 +1,4 @@
-"""What adds a vector to a product, or a product to what is there, is given to the call that makes the product.
+"""What adds a vector to a product, adds that to what is there or packs it, is given to the call that makes the product.
 
 argument x [N, 3]                               argument x [N, 3]
 argument w [3, 4]                               argument w [3, 4]
@@ -46,20 +46,27 @@ _TRANSPOSED = frozenset((
     *(f"conv_transpose{rank}d" for rank in (1, 2, 3)), "depthwise_transposed",
 ))  # fmt: skip
 _SUMS = ("add", "add_into")
+_PACKED = "pack_triangle"
+_PACKING = ("gram", "correlate")  # which make the lower triangle of their result, and nothing else of it
 _ADDING = {"mm": "addmm", "bmm": "baddbmm", "gram": "gram", "correlate": "correlate"}
 
 
 @dataclass(frozen=True)
 class Fuse(ProgramPass):
-    """Sums of a product and a vector, and products that are added to what is there, are one call."""
+    """Sums of a product and a vector, products that are added to what is there or packed, are one call."""
 
     name: ClassVar[str] = "fuse"
 
     def apply(self, program: ProgramText) -> ProgramText:
         """Give each sum to the call of its first term that can take it."""
-        if not any(isinstance(s, Let | InPlace) and s.value.op in _SUMS for s in program.statements):
+        if not any(
+            isinstance(s, Let | InPlace) and s.value.op in (*_SUMS, _PACKED) for s in program.statements
+        ):
             return program
         reader = _Reader(program)
+        for each in program.statements:
+            if isinstance(each, Let) and each.value.op == _PACKED:
+                reader.pack(each)
         for each in program.statements:
             if isinstance(each, Let) and each.value.op == "add":
                 reader.add_vector(each)
@@ -117,6 +124,17 @@ class _Reader:
         """Exchange a statement."""
         place = self.statements.index(old)
         self.statements[place : place + 1] = new
+
+    # -- a triangle ------------------------------------------------------------------------------
+
+    def pack(self, lower: Let) -> None:
+        """Let the call that made a symmetric product make its lower triangle alone, where nobody reads the rest."""
+        source = lower.value.args[0]
+        root = self.made(source.name) if isinstance(source, Var) else None
+        if root is not None and root.value.op in _PACKING and self.only(root, lower):
+            made = replace(root.value, options=(*root.value.options, ("packed", True)))
+            self.put(lower)
+            self.put(root, replace(lower, value=made))
 
     # -- a vector --------------------------------------------------------------------------------
 

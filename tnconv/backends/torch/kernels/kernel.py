@@ -32,6 +32,7 @@ class Problem:
         profile: rates of the machine that will run it, for predicted times.
         scale: an argument of a call, a number by which the kernel multiplies its result, if it says that it can.
         loose: whether the result may have its indices in any order for nothing, as where it is only squared.
+        lower: where the lower triangle of the result is all that is read: the indices in front, of rows, of columns.
     """
 
     operands: tuple[Value, ...]
@@ -41,6 +42,7 @@ class Problem:
     profile: Profile = DEFAULT
     scale: Argument | None = None
     loose: bool = False
+    lower: tuple[tuple[Index, ...], tuple[Index, ...], tuple[Index, ...]] | None = None
 
     def count(self, indices: Iterable[Index]) -> int:
         """Cells that the indices span, at the representative sizes."""
@@ -71,7 +73,14 @@ class Problem:
             (v.dims, v.contiguous, v.fresh, v.conj, names.setdefault(v.name, len(names)))
             for v in self.operands
         ]
-        key = (tuple(operands), self.relations, self.output, tuple(self.hints.items()), self.loose)
+        key = (
+            tuple(operands),
+            self.relations,
+            self.output,
+            tuple(self.hints.items()),
+            self.loose,
+            self.lower,
+        )
         self.__dict__["memo"] = known.setdefault(key, {})
 
     @cached_property

@@ -24,6 +24,16 @@ class _Lag:
     mirror: dict[Index, Index]
     axes: tuple[ConvAxis, ...]
 
+    @property
+    def rows(self) -> tuple[Index, ...]:
+        """The legs of the rows, in the order in which they are made."""
+        return (*self.channels, *self.kernels)
+
+    @property
+    def columns(self) -> tuple[Index, ...]:
+        """Those of the columns."""
+        return tuple(self.mirror[i] for i in self.rows)
+
 
 class LagCorrelation(Kernel):
     """`Σ_o a[c, k] conj(a[c', k'])` over the windows of one input: by lag, it depends on k' - k but for the border."""
@@ -78,13 +88,13 @@ class LagCorrelation(Kernel):
         options |= {"inputs_last": True} if lag_scheme.inputs_last(scheme, work, problem.profile) else {}
         options |= lag_scheme.ways(scheme, work, problem.profile).options
         options |= {} if problem.scale is None else {"scale": problem.scale}
-        rows = (*found.channels, *found.kernels)
-        columns = tuple(found.mirror[i] for i in rows)
         batch = product(i.size for i in found.batch)
         for what, each, rest in lag_scheme.buffers(scheme, work):
             em.allocated(what, normal(each * batch + rest))
         op = "correlate" if problem.hermitian else "plain_correlate"
-        return em.make("factor", call(op, value, **options), (found.groups, rows, columns), fresh=True)
+        return em.make(
+            "factor", call(op, value, **options), (found.groups, found.rows, found.columns), fresh=True
+        )
 
 
 def _work(problem: Problem) -> lag_scheme.Work:
@@ -92,7 +102,8 @@ def _work(problem: Problem) -> lag_scheme.Work:
     found = _find_lag(problem)
     assert found is not None
     channels, groups = problem.count((*found.groups, *found.channels)), problem.count(found.groups)
-    return lag_scheme.Work(problem.count(found.batch), channels, groups, found.axes)
+    packed = problem.lower == (found.groups, found.rows, found.columns)
+    return lag_scheme.Work(problem.count(found.batch), channels, groups, found.axes, packed)
 
 
 def _find_lag(problem: Problem) -> _Lag | None:

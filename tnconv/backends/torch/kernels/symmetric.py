@@ -34,6 +34,10 @@ class Mirror:
     columns: Legs
     relations: tuple[Relational, ...]
 
+    def packs(self, problem: Problem) -> bool:
+        """Whether the lower triangle of the product is all that is read of it."""
+        return problem.lower == (self.groups, self.rows, self.columns)
+
 
 class SymmetricProduct(Kernel):
     """`Σ a[r, t] conj(a[r', t])`, with window views or none: only blocks of the lower half are computed."""
@@ -103,17 +107,21 @@ def _sizes(problem: Problem) -> tuple[int, int, int]:
 def _block(problem: Problem) -> int:
     """Rows of a block of the result; 0 where it is computed as a whole."""
     groups, length, rows = _sizes(problem)
-    return gram_scheme.choose(groups, 1, rows, length, problem.profile).block
+    packed = _mirror(problem).packs(problem)
+    return gram_scheme.choose(groups, 1, rows, length, problem.profile, packed).block
 
 
 def _options(problem: Problem, front: Legs, rest: Legs) -> dict[str, Argument | bool]:
     """What the call is told of the way to go; where rows have a symbol, it has the formula for the rows of a block."""
     (groups, length, rows), profile = _sizes(problem), problem.profile
-    of_rows = _mirror(problem).rows
-    ways = gram_scheme.choose(groups, problem.count(front), rows, problem.count(rest), profile)
+    found = _mirror(problem)
+    of_rows, packed = found.rows, found.packs(problem)
+    ways = gram_scheme.choose(groups, problem.count(front), rows, problem.count(rest), profile, packed)
     if all(isinstance(i.size, int) for i in of_rows):
         return dict(ways.options)
     options: dict[str, Argument | bool] = {"apart": True} if ways.apart else {}
+    if packed:
+        return options | {"block": call("block_rows", product(i.size for i in of_rows), *gram_scheme.PACKED)}
     first = gram_scheme.first_halved(length, profile)
     if first is None or not gram_scheme.worth_halves(groups, rows, length, profile):
         return options

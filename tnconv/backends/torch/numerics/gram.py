@@ -5,6 +5,7 @@ conjugate transpose. The narrower the blocks, the less is computed twice, and th
 chooses. Where autograd, `vmap` or a compiler records what happens, nothing is written in place.
 
 What is added to a matrix that is there, Hermitian or not, is added in the same products; of halves, block by block.
+Where the lower half alone is asked for, packed, each block is made aside, and the upper half nowhere.
 """
 
 from itertools import pairwise
@@ -15,6 +16,9 @@ from torch import Tensor
 from tnconv.backends.torch.context import may_write
 from tnconv.backends.torch.numerics.huge_pages import HALF, new_empty
 from tnconv.backends.torch.numerics.into import add_into
+from tnconv.backends.torch.numerics.triangle import pack_rows, pack_triangle, triangle_cells
+
+_ASIDE = 1 << 14  # cells of the whole results of several groups that are made before they are packed
 
 
 def gram(
@@ -26,6 +30,7 @@ def gram(
     block: int = 0,
     strip: int = 0,
     apart: bool = False,
+    packed: bool = False,
 ) -> Tensor:
     """`scale · Σ_n x xᴴ` for each group; of complex values, the second factor is conjugated.
 
@@ -37,10 +42,13 @@ def gram(
         block: rows of a block, of which only those below the diagonal are computed; 0 for a result in one piece.
         strip: rows of a product that writes a strip of the result, where these divide its rows; 0 for none.
         apart: whether the products of single examples are added up; of half precision never, which is rounded once.
+        packed: whether of results, and of `out`, there is the lower triangle alone; see `triangle`.
 
     Returns:
-        `[g, r, r]`, Hermitian; its rows are products over n and t. Or `out`.
+        `[g, r, r]`, Hermitian; its rows are products over n and t. Packed: `[g, r·(r + 1)/2]`. Or `out`.
     """
+    if packed:
+        return _packed(x, scale, out, beta, block, apart)
     groups, count, rows, _ = x.shape
     if out is None and not may_write(x):
         flat = _merged(x)
@@ -119,20 +127,48 @@ def _by_batch(x: Tensor, apart: bool, scale: float, out: Tensor | None, beta: fl
 
 def _write(out: Tensor, parts: Tensor, height: int, scale: float, beta: float) -> None:
     """Write one group's product `[r, r]` from `[n, r, t]`, or add it to what is there."""
-    first, *others = parts.unbind()
     cuts = [*range(0, len(out), height), len(out)]
     # What is added to is no mirror image of itself: a block of rows is made aside, while it is in a cache.
     aside = parts.new_empty((cuts[1], len(out))) if beta != 0 and len(cuts) > 2 else None
     for low, high in pairwise(cuts):
         block = out[low:high, :high] if aside is None else aside[: high - low, :high]
-        kept = beta if aside is None else 0.0
-        torch.addmm(block, first[low:high], first[:high].mH, beta=kept, alpha=scale, out=block)
-        for part in others:
-            torch.addmm(block, part[low:high], part[:high].mH, alpha=scale, out=block)
+        _multiply(block, parts, low, scale, beta if aside is None else 0.0)
         if aside is not None:
             add_into(out[low:high, :high], block, beta)
         if low:
             add_into(out[:low, low:high], block[:, :low].mH, beta)
+
+
+def _multiply(block: Tensor, parts: Tensor, low: int, scale: float, beta: float) -> None:
+    """Write rows of a group's product `[r, r]` from `[n, r, t]`, those from `low` on up to the diagonal's column."""
+    height, width = block.shape
+    for place, part in enumerate(parts.unbind()):
+        kept = 1.0 if place else beta
+        torch.addmm(block, part[low : low + height], part[:width].mH, beta=kept, alpha=scale, out=block)
+
+
+def _packed(x: Tensor, scale: float, out: Tensor | None, beta: float, block: int, apart: bool) -> Tensor:
+    """`gram` of which there is the lower triangle alone; without `block` by whole results, of some groups at once."""
+    groups, count, rows, _ = x.shape
+    if out is None and not (may_write(x) and x.numel()):
+        return pack_triangle(gram(x, scale, apart=apart))
+    few = max(1, _ASIDE // max(rows**2, 1))
+    if out is None and not block and groups <= few:
+        return pack_triangle(gram(x, scale, apart=apart))
+    made = new_empty(x, (groups, triangle_cells(rows))) if out is None else out
+    if not block or not x.numel():
+        for start in range(0, groups, few):
+            whole = gram(x[start : start + few], scale, apart=apart)
+            add_into(made[start : start + few], pack_triangle(whole), beta)
+        return made
+    parts = x if apart and count > 1 and x.dtype.itemsize > HALF else _merged(x)[:, None]
+    aside = x.new_empty((min(block, rows) * rows,))
+    for group, result in zip(parts.unbind(), made.unbind(), strict=True):
+        for low, high in pairwise([*range(0, rows, block), rows]):
+            piece = aside[: (high - low) * high].view(high - low, high)
+            _multiply(piece, group, low, scale, 0.0)
+            pack_rows(piece, low, result[triangle_cells(low) : triangle_cells(high)], beta)
+    return made
 
 
 def _write_strips(out: Tensor, x: Tensor, width: int, scale: float, beta: float) -> None:

@@ -33,7 +33,7 @@ columns of one flat matrix, and the first factor is the same with other cells ze
 Nothing is subtracted, so rounding is that of unfolding whatever the border holds.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 
@@ -57,6 +57,7 @@ from tnconv.backends.torch.numerics.lag_schedule import (
     shifts,
     zero_gap,
 )
+from tnconv.backends.torch.numerics.triangle import pack_triangle
 from tnconv.ir.shapes import ConvAxis
 
 _LEAST_PIECE = 1024  # elements of a pair of taps that are worth a copy of their own
@@ -79,6 +80,7 @@ def correlate(
     scale: float = 1.0,
     out: Tensor | None = None,
     beta: float = 0.0,
+    packed: bool = False,
 ) -> Tensor:
     """Sum of the products of each window of x with its conjugate.
 
@@ -100,6 +102,7 @@ def correlate(
         out: of the shape of the result, to which it is added: `beta · out + scale · S`; only where nothing records
             what happens.
         beta: of what is there.
+        packed: as for `gram`.
 
     Returns:
         `S[g, (c k1 ..), (c k1 ..)]`, Hermitian, summed over inputs and positions, not averaged. Or `out`.
@@ -114,7 +117,7 @@ def correlate(
         low, high = axis.used()
         x = x.narrow(dim, low, high - low)
     axes = tuple(axis.cropped() for axis in axes)
-    scheme = _Scheme(groups, axes, variant, tile, inputs_last and tile == 1, scale, block, strip)
+    scheme = _Scheme(groups, axes, variant, tile, inputs_last and tile == 1, scale, block, strip, packed)
     if (
         len(x) == 0 and scale != 1
     ):  # a product of nothing is zero whatever its scale, but a mean over nothing is no number
@@ -135,10 +138,15 @@ class _Scheme:
     scale: float
     block: int = 0
     strip: int = 0
+    packed: bool = False
 
-    def square(self, x: Tensor, out: Tensor | None = None, beta: float = 0.0) -> Tensor:
+    def square(self, x: Tensor) -> Tensor:
         """`gram` of the matrix `[g, r, t]` of each group."""
-        return gram(x[:, None], self.scale, out, beta, block=self.block, strip=self.strip)
+        return gram(x[:, None], self.scale, block=self.block, strip=self.strip)
+
+    def result(self, x: Tensor, out: Tensor | None, beta: float) -> Tensor:
+        """The same of a matrix whose square is all there is."""
+        return gram(x[:, None], self.scale, out, beta, block=self.block, strip=self.strip, packed=self.packed)
 
 
 def correlate_axes(x: Tensor, scheme: "_Scheme", out: Tensor | None, beta: float) -> Tensor:
@@ -152,8 +160,17 @@ def _windows(x: Tensor, scheme: _Scheme, out: Tensor | None, beta: float) -> Ten
     order = (CHANNELS, *range(len(axes)))
     (matrix,) = matrices(x, scheme.groups, axes, order, None, tile=tile, last=scheme.inputs_last)
     if tile == 1:
-        return scheme.square(matrix.mT, out, beta)
-    return assemble({(0, 0): scheme.square(matrix.mT)}, axes, tile, order, None, out, beta)
+        return scheme.result(matrix.mT, out, beta)
+    made = {(0, 0): scheme.square(matrix.mT)}
+    return _handed_over(scheme, lambda *there: assemble(made, axes, tile, order, None, *there), out, beta)
+
+
+def _handed_over(scheme: _Scheme, made: Callable[..., Tensor], out: Tensor | None, beta: float) -> Tensor:
+    """What is made as a whole, with its lower triangle packed where that is asked for."""
+    if not scheme.packed:
+        return made(out, beta)
+    lower = pack_triangle(made(None, 0.0))
+    return lower if out is None else add_into(out, lower, beta)
 
 
 def _lag1(x: Tensor, scheme: _Scheme, out: Tensor | None, beta: float) -> Tensor:
@@ -183,7 +200,9 @@ def _lag1(x: Tensor, scheme: _Scheme, out: Tensor | None, beta: float) -> Tensor
         made[block.tap, block.tap_2] = add(common, block.own) if block.own else common
     channels = x.shape[1] // groups
     if tile > 1 or groups * channels**2 < _LEAST_PIECE or not may_write(x):
-        return assemble(made, axes, tile, order, place, out, beta)
+        return _handed_over(
+            scheme, lambda *there: assemble(made, axes, tile, order, place, *there), out, beta
+        )
     side = (*(axes[n].kernel for n in others), channels)
 
     def part(taps: Taps, taps_2: Taps) -> Tensor:
@@ -193,7 +212,7 @@ def _lag1(x: Tensor, scheme: _Scheme, out: Tensor | None, beta: float) -> Tensor
         rows, columns = ([t for n, t in enumerate(each) if n != place] for each in (taps, taps_2))
         return at_taps(block, rows, columns)
 
-    return place_blocks(part, axes, True, out, beta)
+    return place_blocks(part, axes, True, out, beta, scheme.packed)
 
 
 def _lag2(x: Tensor, scheme: _Scheme, out: Tensor | None, beta: float) -> Tensor:
@@ -217,7 +236,7 @@ def _lag2(x: Tensor, scheme: _Scheme, out: Tensor | None, beta: float) -> Tensor
         block = made[taps[place], taps_2[place]][taps[along], taps_2[along]].reshape(groups, *side, *side)
         return at_taps(block, taps[:place], taps_2[:place])
 
-    return place_blocks(part, axes, out is not None or may_write(x), out, beta)
+    return place_blocks(part, axes, out is not None or may_write(x), out, beta, scheme.packed)
 
 
 class _Grid:

@@ -10,11 +10,13 @@ from torch import Tensor
 from tnconv.backends.torch.numerics.huge_pages import new_empty
 from tnconv.backends.torch.numerics.into import add_into
 from tnconv.backends.torch.numerics.lag_schedule import tile_cells
+from tnconv.backends.torch.numerics.triangle import pack_rows, pack_triangle, triangle_cells
 from tnconv.ir.shapes import ConvAxis, covered
 
 CHANNELS = -1  # beside the numbers of axes
 Made = dict[tuple[int, int], Tensor]
 Taps = tuple[int, ...]
+_PARTS, _LEAST_ROWS = 8, 64  # blocks of rows of a packed result, and rows of one
 
 
 def at_taps(block: Tensor, rows: Sequence[int], columns: Sequence[int]) -> Tensor:
@@ -32,10 +34,12 @@ def place_blocks(
     write: bool,
     out: Tensor | None = None,
     beta: float = 0.0,
+    packed: bool = False,
 ) -> Tensor:
     """`[g, (c k1 ..), (c k1 ..)]` from `[g, c, c]` for each pair of taps: written once, each into its place.
 
-    With `out`, which has that shape, they are added there, the rows of one tap at a time: `beta · out + …`.
+    With `out`, which has that shape, they are added there, the rows of one tap at a time: `beta · out + …`. With
+    `packed`, of result and `out` there is the lower triangle alone, which is made by the rows of some channels.
     """
     kernel = [a.kernel for a in axes]
     taps = list(combinations(*map(range, kernel)))
@@ -45,7 +49,12 @@ def place_blocks(
     if not write:
         stack = torch.stack([part(k, j) for k in taps for j in taps])
         stack = stack.reshape(len(taps), len(taps), groups, channels, channels)
-        return stack.permute(2, 3, 0, 4, 1).reshape(groups, width, width)
+        whole = stack.permute(2, 3, 0, 4, 1).reshape(groups, width, width)
+        return pack_triangle(whole) if packed else whole
+    if packed:
+        made = new_empty(some, (groups, triangle_cells(width))) if out is None else out
+        _place_lower([[part(k, j) for j in taps] for k in taps], made, beta)
+        return made
     if out is not None:
         places = out.view(groups, channels, len(taps), channels, len(taps))
         rows = some.new_empty((groups, channels, channels, len(taps)))
@@ -59,6 +68,23 @@ def place_blocks(
         for column, j in enumerate(taps):
             made[:, :, row, :, column].copy_(part(k, j))
     return made.reshape(groups, width, width)
+
+
+def _place_lower(parts: Sequence[Sequence[Tensor]], out: Tensor, beta: float) -> None:
+    """`beta · out + …` of packed lower triangles, from `[g, c, c]` for each pair of taps."""
+    taps, (groups, channels, _) = len(parts), parts[0][0].shape
+    step = max(-(-channels // _PARTS), -(-_LEAST_ROWS // taps))
+    aside = parts[0][0].new_empty((min(step, channels) * taps * channels * taps,))
+    for start in range(0, channels, step):
+        stop = min(start + step, channels)
+        rows, width = (stop - start) * taps, stop * taps
+        block = aside[: rows * width].view(stop - start, taps, stop, taps)
+        for group in range(groups):
+            for row, of_row in enumerate(parts):
+                for column, each in enumerate(of_row):
+                    block[:, row, :, column].copy_(each[group, start:stop, :stop])
+            cells = slice(triangle_cells(start * taps), triangle_cells(width))
+            pack_rows(block.view(rows, width), start * taps, out[group, cells], beta)
 
 
 def assemble(

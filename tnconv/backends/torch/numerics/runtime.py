@@ -30,6 +30,7 @@ from tnconv.backends.torch.numerics.places import (
 )
 from tnconv.backends.torch.numerics.reductions import dot, run_sums, slice_sum, squares, window_sums
 from tnconv.backends.torch.numerics.strips import strip, strips
+from tnconv.backends.torch.numerics.triangle import pack_triangle
 from tnconv.backends.torch.numerics.weight_gradients import (
     depthwise_weight_gradient,
     depthwise_weight_gradients,
@@ -55,6 +56,7 @@ __all__ = [
     "gram",
     "grouped",
     "merged_weight_gradient",
+    "pack_triangle",
     "picked",
     "plain",
     "ratio",
