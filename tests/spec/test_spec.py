@@ -253,6 +253,10 @@ def test_a_subclass_that_computes_the_same_and_a_used_lazy_module_are_taken():
 
 
 def test_from_module_refuses_an_input_of_the_wrong_dimension():
+    with pytest.raises(
+        SpecError, match=r"if \(2, 3, 8, 9\) is the shape of a whole input, give input_size=\(8, 9\)"
+    ):
+        ConvSpec(3, 4, (3, 3), (2, 3, 8, 9))
     with pytest.raises(SpecError, match=r"kernel_size \(3, 3\) and input_size \(8,\) have different lengths"):
         ConvSpec.from_module(nn.Conv2d(2, 2, 3), (8,))
 

@@ -123,6 +123,7 @@ def spatial_dims(kernel_size: Extents, input_size: Extents) -> int:
     """
     lengths = {len(v) for v in (kernel_size, input_size) if isinstance(v, tuple)}
     if len(lengths) > 1:
+        _refuse_whole_shape(kernel_size, input_size)
         raise SpecError(
             f"kernel_size {shown(kernel_size)} and input_size {shown(input_size)} have different lengths; "
             "give both one value for each spatial dimension"
@@ -133,6 +134,23 @@ def spatial_dims(kernel_size: Extents, input_size: Extents) -> int:
             f"the layer has {dims} spatial dimensions; give kernel_size and input_size 1 to {MAX_DIMS}"
         )
     return dims
+
+
+def _refuse_whole_shape(kernel_size: Extents, input_size: Extents) -> None:
+    """Say so where the input size has the axes of examples and channels too.
+
+    Raises:
+        SpecError: it has one or two sizes more than the kernel.
+    """
+    if not isinstance(kernel_size, tuple) or not isinstance(input_size, tuple):
+        return
+    dims, extra = len(kernel_size), len(input_size) - len(kernel_size)
+    if extra in (1, 2):
+        raise SpecError(
+            f"kernel_size {shown(kernel_size)} and input_size {shown(input_size)} have different lengths; an "
+            f"input size has no axes of examples and channels: if {shown(input_size)} is the shape of a whole input, "
+            f"give input_size={shown(input_size[-dims:])}"
+        )
 
 
 def spread(name: str, value: T | tuple[T, ...], dims: int) -> tuple[T, ...]:
