@@ -229,6 +229,9 @@ BUDGETS: list[tuple[dict[str, Any], str]] = [
     ({"budget": {"multiplications": True}}, "budget is True multiplications"),
     ({"budget": {"multiplications": 0.5}}, "depend on the input; give example="),
     ({"budget": 0.5, "example": [1]}, "example is a list; give an input of the model"),
+    ({"budget": {"multiplications": 0.5}, "example": torch.ones(2, 99, 9)},
+     r"example is \(2, 99, 9\), with which the model fails in or behind Conv2d\(.*is given \(2, 99, 9\) and takes "
+     r"\[n, \d+, i1, i2\]: .*; give what the model is called with"),
     ({"budget": 10}, r"budget is 10, at most 10 of \d+ parameters, but with the least ranks it is \d+, \d+ of them outside"),
 ]  # fmt: skip
 

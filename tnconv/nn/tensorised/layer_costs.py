@@ -36,7 +36,7 @@ def calls_of(model: nn.Module, example: Example | None) -> Calls:
         example: its input, or a tuple of all its arguments.
 
     Raises:
-        SpecError: it is no tensor and no tuple.
+        SpecError: it is no tensor and no tuple, or the model cannot be called with it.
     """
     if example is None:
         return {}
@@ -44,21 +44,46 @@ def calls_of(model: nn.Module, example: Example | None) -> Calls:
         raise SpecError(
             f"example is a {type(example).__name__}; give an input of the model: a tensor, or a tuple of its arguments"
         )
+    arguments = example if isinstance(example, tuple) else (example,)
     found: dict[nn.Module, list[Call]] = {}
+    reached: list[tuple[nn.Module, Tensor]] = []
     layers = [m for m in model.modules() if isinstance(m, (*DENSE, TensorisedLayer))]
 
     def seen(module: nn.Module, given: tuple[Any, ...]) -> None:
         if given and isinstance(given[0], Tensor):
+            reached.append((module, given[0]))
             found.setdefault(module, []).append(_call(module, given[0]))
 
     with _evaluated(model), torch.no_grad():
         hooks = [layer.register_forward_pre_hook(seen) for layer in layers]
         try:
-            model(*(example if isinstance(example, tuple) else (example,)))
+            model(*arguments)
+        except (RuntimeError, ValueError, IndexError, TypeError) as error:
+            raise SpecError(_refusal(arguments, reached, error)) from error
         finally:
             for hook in hooks:
                 hook.remove()
     return found
+
+
+def _refusal(arguments: Sequence[Any], reached: Sequence[tuple[nn.Module, Tensor]], error: Exception) -> str:
+    """What is said of an example that a model cannot be called with: its shape, that of the last layer, what to do."""
+    given = ", ".join(str(tuple(x.shape)) if isinstance(x, Tensor) else type(x).__name__ for x in arguments)
+    where = "before its first layer"
+    if reached:
+        layer, x = reached[-1]
+        where = f"in or behind {layer}, which is given {tuple(x.shape)} and takes {_taken(layer)}"
+    why = next(iter(str(error).splitlines()), type(error).__name__)
+    return (
+        f"example is {given}, with which the model fails {where}: {why}; give what the model is called with"
+    )
+
+
+def _taken(layer: Any) -> str:
+    """The shape that a layer takes."""
+    if hasattr(layer, "kernel_size"):
+        return f"[n, {layer.in_channels}, {', '.join(f'i{k}' for k in range(1, len(layer.kernel_size) + 1))}]"
+    return f"[..., {layer.in_features}]"
 
 
 @contextmanager
