@@ -20,6 +20,7 @@ from tnconv.cli.common import (
 from tnconv.errors import ArgumentError, meant
 from tnconv.inspect.snapshot import snapshot
 from tnconv.ir import Expression
+from tnconv.spec import LayerSpec
 
 Source = Annotated[
     str,
@@ -58,14 +59,15 @@ SHOWN = ("network", "plan", "source", "explain")
 
 
 def compiled(
-    text: str, op: str | list[str], size: list[str] | None = None, **options: Any
+    source: str | LayerSpec | Expression, op: str | list[str], size: list[str] | None = None, **options: Any
 ) -> tnconv.CompiledFunction:
-    """The compiled operation of a layer or a network, as it is typed.
+    """The compiled operation of a layer or a network, as it is typed or read.
 
     Raises:
         TnconvError: as of `tnconv.compile`, or the file cannot be read.
     """
-    source = read_source(text, any_size=True)
+    if isinstance(source, str):
+        source = read_source(source, any_size=True)
     with working("compiling"):
         return tnconv.compile(source, op, hints=sizes_of(size or ()), **options)
 

@@ -65,10 +65,10 @@ def bench(
 
 def _timed(text: str, op: str, size: list[str], rounds: int, device: str, autotune: bool) -> dict[str, float]:
     source = read_source(text)
-    function = compiled(text, op, size, device=device)
+    function = compiled(source, op, size, device=device)
     programs: dict[str, tnconv.CompiledFunction] = {"tnconv": function}
     if autotune:
-        programs["tnconv, autotuned"] = compiled(text, op, size, device=device, autotune=True)
+        programs["tnconv, autotuned"] = compiled(source, op, size, device=device, autotune=True)
     tensors = _tensors(function, sizes_of(size), device)
     calls: dict[str, Call] = {n: (lambda f=f: f(**tensors)) for n, f in programs.items()}  # type: ignore[misc]
     reference = _reference(source, op, tensors)
