@@ -274,7 +274,7 @@ def _weight_gradient(layer: nn.Conv2d, x: Tensor, gradient: Tensor) -> Tensor:
 def report(rows: Sequence[Row], found: Sequence[Errors], machine: dict[str, Any], batch: int) -> str:
     """The Markdown page."""
     lines = ["# Sampled weight gradients", ""]
-    lines += [f"Batch {batch}. The machine was shared with other work, so that times are rough.", ""]
+    lines += [f"Batch {batch}.", ""]
     lines += [f"- {key}: {value}" for key, value in machine.items()]
     lines += ["", "## Time and bytes", ""]
     lines += [
