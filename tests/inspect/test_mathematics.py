@@ -31,6 +31,27 @@ def test_mathematics_is_read(tex, text):
     assert unknown_command(tex) is None
 
 
+@pytest.mark.parametrize(
+    ("tex", "why"),
+    [
+        ("x^y^z", r"two superscripts in a row, as x\^y\^z; put one into braces, as x\^\{y\^z\}"),
+        ("x ^ 2 ^ 3", "two superscripts"),
+        ("x_y_z", "two subscripts in a row, as x_y_z"),
+        ("x^2'", "two superscripts"),
+        (r"x^\mathbf{y}^2", "two superscripts"),
+        ("x^_y", r"something is missing between '\^' and '_'"),
+    ],
+)
+def test_scripts_that_tex_refuses_are_refused(tex, why):
+    with pytest.raises(TnconvError, match=why):
+        runs(tex)
+
+
+@pytest.mark.parametrize("tex", ["x^{y^z}", "{x^y}^z", "x'^2", "x''", "x_1'", "x_1^2", "a^2b^2", "x^2_1"])
+def test_scripts_that_tex_takes_are_taken(tex):
+    assert plain(tex)
+
+
 def test_letters_are_slanted_and_indices_are_small_and_low():
     k, one, prime = runs("k_1'")
     assert (k.italic, k.rise, k.scale) == (True, 0, 1)

@@ -1,5 +1,6 @@
 """Pictures for papers: mathematics, themes, colours, PDF, PNG, TikZ to be edited, nodes that the user moves."""
 
+import logging
 import re
 import sys
 import xml.etree.ElementTree as ET
@@ -119,6 +120,13 @@ def test_pdf_and_png_are_written_the_same_every_time(tmp_path, suffix, magic):
     assert one == other and one.startswith(magic)
     function.draw(tmp_path / f"c{suffix}", labels=labels, theme="dark")
     assert (tmp_path / f"c{suffix}").read_bytes() != one
+
+
+def test_a_pdf_is_written_without_a_word(tmp_path, caplog):
+    caplog.set_level(logging.DEBUG)
+    FORWARD.draw(tmp_path / "a.pdf")
+    assert [r.getMessage() for r in caplog.records if r.name.startswith("fontTools")] == []
+    assert logging.getLogger("fontTools").level == logging.NOTSET
 
 
 def test_several_networks_stand_in_one_file(tmp_path):

@@ -1,6 +1,8 @@
 """Paints diagrams with matplotlib, as PDF and PNG; mathematics is set by its own part of TeX."""
 
-from collections.abc import Collection, Mapping, Sequence
+import logging
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -70,10 +72,22 @@ def paint(
         _save(figure, path, palette["background"])
 
 
+@contextmanager
+def _quiet(logger: logging.Logger) -> Iterator[None]:
+    """Only warnings: each table of each font in a PDF is worth a line to fontTools."""
+    before = logger.level
+    logger.setLevel(max(logger.getEffectiveLevel(), logging.WARNING))
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
 def _save(figure: Any, path: str | Path, background: str) -> None:
     metadata = {"CreationDate": None} if Path(path).suffix.lower() == ".pdf" else {"Software": None}
     try:
-        figure.savefig(path, dpi=_DOTS, facecolor=background, metadata=metadata)
+        with _quiet(logging.getLogger("fontTools")):
+            figure.savefig(path, dpi=_DOTS, facecolor=background, metadata=metadata)
     except OSError as error:
         raise TnconvError(f"diagram {str(path)!r} cannot be written: {error}; check the path") from error
     except ValueError as error:

@@ -118,7 +118,11 @@ class _Reader:
 
     def rest(self, style: Run, closed: bool) -> Iterator[Run]:
         """All up to the brace that closes, or up to the end."""
+        scripts, before = "", ""
         while self._at < len(self._tokens):
+            token = self._tokens[self._at]
+            scripts = self._scripts(scripts, before, token)
+            before = token
             if self._tokens[self._at] == "}":
                 if not closed:
                     self._refuse("a brace is closed that is not open")
@@ -127,6 +131,18 @@ class _Reader:
             yield from self._item(style)
         if closed:
             self._refuse("a brace is not closed")
+
+    def _scripts(self, scripts: str, before: str, token: str) -> str:
+        """The scripts that what stands before has, with one more; a space changes nothing, all else has none yet."""
+        kind = {"'": "^"}.get(token, token)
+        if kind not in ("_", "^"):
+            return scripts if token.isspace() else ""
+        if kind in scripts and before != "'":  # TeX joins primes, and what is raised right behind them
+            what = "superscripts" if kind == "^" else "subscripts"
+            self._refuse(
+                f"it has two {what} in a row, as x{kind}y{kind}z; put one into braces, as x{kind}{{y{kind}z}}"
+            )
+        return scripts + kind
 
     def _item(self, style: Run) -> Iterator[Run]:
         """A character, a command with its arguments, or a group."""
@@ -142,8 +158,7 @@ class _Reader:
         elif token in _ELSEWHERE:
             self._refuse(_ELSEWHERE[token])
         elif token in ("_", "^"):
-            rise = style.rise + style.scale * (_RAISED if token == "^" else _LOWERED)
-            yield from self._item(replace(style, scale=style.scale * _SMALLER, rise=rise))
+            yield from self._script(token, style)
         elif token in _SPACES or token.isspace():
             yield replace(style, text=_SPACES.get(token, "\u2009"), italic=False)
         elif token in _SIGNS or not token.startswith("\\"):
@@ -158,6 +173,19 @@ class _Reader:
             yield from self._fraction(style)
         elif command not in ("left", "right"):
             yield from self._symbol(token, style)
+
+    def _script(self, sign: str, style: Run) -> Iterator[Run]:
+        """What is raised or lowered."""
+        while self._next.isspace():
+            self._at += 1
+        if self._next in ("_", "^"):
+            self._refuse(f"something is missing between {sign!r} and {self._next!r}")
+        rise = style.rise + style.scale * (_RAISED if sign == "^" else _LOWERED)
+        yield from self._item(replace(style, scale=style.scale * _SMALLER, rise=rise))
+
+    @property
+    def _next(self) -> str:
+        return self._tokens[self._at] if self._at < len(self._tokens) else ""
 
     def _fraction(self, style: Run) -> Iterator[Run]:
         upright = replace(style, italic=False)
