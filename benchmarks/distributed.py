@@ -228,8 +228,7 @@ def by_hand(sharded: Sharded, mine: Sequence[DTensor]) -> Callable[[], object]:
 
 def sizes(move: Any, part: Tensor) -> tuple[list[int], list[int]]:
     """Cells that this rank gets from each in an exchange, and sends to each."""
-    cells = part.numel() // max(1, part.shape[move.axis])
-    got, sent = ([(high - low) * cells for low, high in ranges] for ranges in (move._got, move._sent))
+    got, sent = move.counts(part.numel() // max(1, part.shape[move.axis]))
     return got, sent
 
 

@@ -15,6 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from tnconv.backends.torch.context import may_write
 from tnconv.distributed.index_ranges import Range, pieces
 
 
@@ -42,14 +43,20 @@ class Exchange:
         Args:
             part: those that it has.
         """
-        here, cells = self.has[self.rank][0], prod(_with(part.shape, self.axis, 1))
-        parts = [part.narrow(self.axis, low - here, high - low) for each in self._sent for low, high in each]
-        flat = _joined([piece.reshape(-1) for piece in parts], part.reshape(-1)[:0], 0)
-        arrived = all_to_all(flat, *self.counts(cells), self.group)
-        lengths = [high - low for each in self._got for low, high in each]
-        parts = list(torch.split(arrived, [length * cells for length in lengths])) if lengths else []
-        shaped = [parts[n].view(_with(part.shape, self.axis, lengths[n])) for n in self._order]
-        return _joined(shaped, arrived[:0].view(_with(part.shape, self.axis, 0)), self.axis)
+        axis, lengths = self.axis, self._lengths
+        counts = self._known.get(part.shape)
+        if counts is None:
+            counts = self._known[part.shape] = self.counts(prod(_with(part.shape, axis, 1)))
+        pieces_sent = [part.narrow(axis, low, length).reshape(-1) for low, length in self._cut]
+        flat = pieces_sent[0] if len(pieces_sent) == 1 else torch.cat(pieces_sent or [part.reshape(-1)[:0]])
+        arrived = all_to_all(flat, *counts, self.group)
+        if len(lengths) == 1:
+            return arrived.view(_with(part.shape, axis, lengths[0]))
+        if not lengths:
+            return arrived.view(_with(part.shape, axis, 0))
+        cells = sum(counts[0]) // sum(lengths)
+        parts = torch.split(arrived, [length * cells for length in lengths])
+        return torch.cat([parts[n].view(_with(part.shape, axis, lengths[n])) for n in self._order], axis)
 
     def counts(self, cells: int) -> tuple[list[int], list[int]]:
         """What this rank gets from each, and sends to each, where one cell of the axis is so many of the tensor."""
@@ -57,6 +64,22 @@ class Exchange:
             [cells * sum(map(_length, each)) for each in ranges] for ranges in (self._got, self._sent)
         )
         return got, sent
+
+    @cached_property
+    def _known(self) -> dict[torch.Size, tuple[list[int], list[int]]]:
+        """What is got and sent, by the shape of the part."""
+        return {}
+
+    @cached_property
+    def _cut(self) -> list[tuple[int, int]]:
+        """The first cell and the length of each piece that this rank sends, of its part."""
+        here = self.has[self.rank][0]
+        return [(low - here, high - low) for each in self._sent for low, high in each]
+
+    @cached_property
+    def _lengths(self) -> list[int]:
+        """Those of the pieces, as they arrive."""
+        return [high - low for each in self._got for low, high in each]
 
     @cached_property
     def _size(self) -> int:
@@ -119,8 +142,16 @@ def all_to_all(flat: Tensor, got: Sequence[int], sent: Sequence[int], group: Any
         twice = torch.view_as_real(flat).reshape(-1)
         pairs = all_to_all(twice, [2 * n for n in got], [2 * n for n in sent], group)
         return torch.view_as_complex(pairs.view(-1, 2))
+    if may_write(flat):  # nothing records it: a third of the time
+        return _exchanged(flat, got, sent, group)
     found: Tensor = _AllToAll.apply(flat, tuple(got), tuple(sent), group)  # type: ignore[no-untyped-call]
     return found
+
+
+def _exchanged(flat: Tensor, got: Sequence[int], sent: Sequence[int], group: Any) -> Tensor:
+    arrived = flat.new_empty(sum(got))
+    dist.all_to_all_single(arrived, flat.contiguous(), list(got), list(sent), group=group)
+    return arrived
 
 
 class _AllToAll(torch.autograd.Function):
@@ -131,19 +162,12 @@ class _AllToAll(torch.autograd.Function):
         context: Any, flat: Tensor, got: tuple[int, ...], sent: tuple[int, ...], group: Any
     ) -> Tensor:
         context.back = sent, got, group
-        arrived = flat.new_empty(sum(got))
-        dist.all_to_all_single(arrived, flat.contiguous(), list(got), list(sent), group=group)
-        return arrived
+        return _exchanged(flat, got, sent, group)
 
     @staticmethod
     def backward(context: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         sent, got, group = context.back
         return all_to_all(gradient, sent, got, group), None, None, None
-
-
-def _joined(parts: Sequence[Tensor], nothing: Tensor, axis: int) -> Tensor:
-    """Parts side by side; `nothing`, which autograd follows too, where there are none."""
-    return torch.cat(list(parts), axis) if len(parts) > 1 else parts[0] if parts else nothing
 
 
 def _common(one: Range, other: Range) -> Range:

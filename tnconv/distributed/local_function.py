@@ -87,7 +87,7 @@ class Ready:
                 moved = rotation([parts[n] for n in self.moving], count)
                 for number, part in zip(self.moving, moved, strict=True):
                     parts[number] = part
-        return joined(found, self.blocks, self._nothing(parts))
+        return joined(found, self.blocks, lambda: self._nothing(parts))
 
     def _nothing(self, parts: Sequence[Tensor]) -> Tensor:
         return torch.zeros(self.shape, dtype=self.dtype, device=parts[0].device)

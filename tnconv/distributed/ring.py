@@ -5,8 +5,9 @@ each rank needs its part once and the whole once. The whole is either gathered, 
 `R` steps, each rank computes with the part that it holds and hands it on.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -96,7 +97,7 @@ def _is_whole(ring: Ring, copy: str) -> bool:
     return found
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Rotation:
     """Parts are handed on to the next rank.
 
@@ -117,15 +118,33 @@ class Rotation:
             parts: that this rank holds, all of one dtype.
             turn: how often parts were handed on.
         """
+        hop = self._known.get(turn)
+        if hop is None:
+            hop = self._known[turn] = self._hop(parts, turn)
+        shapes, counts, got, sent = hop
+        if len(parts) == 1:
+            return [all_to_all(parts[0].reshape(-1), got, sent, self.group).view(shapes[0])]
+        arrived = all_to_all(torch.cat([part.reshape(-1) for part in parts]), got, sent, self.group)
+        return [
+            each.view(shape) for each, shape in zip(arrived.split_with_sizes(counts), shapes, strict=True)
+        ]
+
+    @cached_property
+    def _known(self) -> dict[int, tuple[list[torch.Size], list[int], list[int], list[int]]]:
+        """Shapes and sizes of the parts that come, and cells got from each rank and sent to each, by the turn."""
+        return {}
+
+    def _hop(
+        self, parts: Sequence[Tensor], turn: int
+    ) -> tuple[list[torch.Size], list[int], list[int], list[int]]:
         ranks = len(self.slabs[0].cells)
         coming = (self.rank - turn - 1) % ranks
         shapes = [_shape(part, slab, coming) for part, slab in zip(parts, self.slabs, strict=True)]
         counts = [shape.numel() for shape in shapes]
-        flat = torch.cat([part.reshape(-1) for part in parts])
         sent, got = [0] * ranks, [0] * ranks
-        sent[(self.rank + 1) % ranks], got[(self.rank - 1) % ranks] = flat.numel(), sum(counts)
-        arrived = all_to_all(flat, got, sent, self.group)
-        return [each.view(shape) for each, shape in zip(torch.split(arrived, counts), shapes, strict=True)]
+        sent[(self.rank + 1) % ranks] = sum(part.numel() for part in parts)
+        got[(self.rank - 1) % ranks] = sum(counts)
+        return shapes, counts, got, sent
 
 
 def _shape(part: Tensor, slab: Slab, owner: int) -> torch.Size:
@@ -133,18 +152,20 @@ def _shape(part: Tensor, slab: Slab, owner: int) -> torch.Size:
     return torch.Size((*part.shape[: slab.axis], high - low, *part.shape[slab.axis + 1 :]))
 
 
-def joined(blocks: Mapping[int, Tensor], slab: Slab | None, empty: Tensor) -> Tensor:
+def joined(blocks: Mapping[int, Tensor], slab: Slab | None, empty: Callable[[], Tensor]) -> Tensor:
     """The result of a rank, of what it computed in its turns.
 
     Args:
         blocks: by the number of the part; none where there was nothing to compute.
         slab: where the blocks lie in the result; None where they are added.
-        empty: zeros, like the result.
+        empty: makes zeros, like the result.
     """
     if slab is None:
-        return sum(blocks.values(), start=empty) if len(blocks) != 1 else next(iter(blocks.values()))
-    parts = [blocks[n] if n in blocks else _zeros(empty, slab, cells) for n, cells in enumerate(slab.cells)]
-    return torch.cat(parts, slab.axis)
+        return sum(blocks.values(), start=empty()) if len(blocks) != 1 else next(iter(blocks.values()))
+    if len(blocks) < len(slab.cells):
+        zeros = empty()
+        blocks = {n: _zeros(zeros, slab, cells) for n, cells in enumerate(slab.cells)} | dict(blocks)
+    return torch.cat([blocks[n] for n in range(len(slab.cells))], slab.axis)
 
 
 def _zeros(empty: Tensor, slab: Slab, cells: Range) -> Tensor:
