@@ -3,7 +3,9 @@
     OMP_NUM_THREADS=1 python -m benchmarks.distributed --out benchmarks
 
 Two processes on two cores share the examples of a layer. What is timed ends when every rank has what it is to
-have: gradients of its examples, or the factor as a whole. One process and two take turns, round by round.
+have: gradients of its examples, or the factor as a whole. One process and two take turns, round by round, with two that
+know nothing of each other and have half of the examples each: what these lose, to memory that they share and to
+work that is not halved, no sharing out can win back.
 
 The overhead of a call is its processor time less that of its collectives, as PyTorch does them, and of the same local
 functions on the same parts, in one process whose group is PyTorch's `fake` one.
@@ -61,6 +63,7 @@ class Scaling:
         one: milliseconds of one process, the median.
         two: of two.
         speedup: median of the ratios, round by round.
+        most: that of two processes with half of the examples each, that send nothing.
     """
 
     layer: str
@@ -68,6 +71,7 @@ class Scaling:
     one: float
     two: float
     speedup: float
+    most: float
 
 
 @dataclass(frozen=True)
@@ -115,7 +119,7 @@ def seconds(call: Callable[[], object], repeat: int) -> float:
 
 
 def compared(name: str, op: str, rounds: int) -> Scaling:
-    """One process, while the other waits, and two, in turn."""
+    """One process, while the other waits, two, and two that send nothing, in turn."""
     layer, size = LAYERS[name]
     fn = tnconv.compile(layer, op, input_size=size, hints={"N": BATCH})
     given = arguments(fn, N=BATCH)
@@ -129,16 +133,19 @@ def compared(name: str, op: str, rounds: int) -> Scaling:
     def double() -> None:
         whole(sharded(*mine))
 
-    single(), double()
+    halves = [each.to_local() for each in mine]
+
+    def apart() -> None:
+        fn(*halves)
+
+    single(), double(), apart()
     counts = [max(1, round(LEAST / seconds(single, 3)))]
     dist.broadcast_object_list(counts)
-    ones, twos = [], []
-    for _ in range(rounds):
-        ones.append(seconds(single, counts[0]))
-        twos.append(seconds(double, counts[0]))
-    ratios = [one / two for one, two in zip(ones, twos, strict=True)]
-    times = (1e3 * statistics.median(each) for each in (ones, twos))
-    return Scaling(name, op, *times, statistics.median(ratios))
+    calls = (single, double, apart)
+    times = [[seconds(call, counts[0]) for call in calls] for _ in range(rounds)]
+    one, two, _ = (1e3 * statistics.median(each) for each in zip(*times, strict=True))
+    speedup, most = (statistics.median(each[0] / each[n] for each in times) for n in (1, 2))
+    return Scaling(name, op, one, two, speedup, most)
 
 
 def work(rank: int, folder: str, rounds: int) -> None:
@@ -237,7 +244,8 @@ def sizes(move: Any, part: Tensor) -> tuple[list[int], list[int]]:
 
 def line(row: Scaling) -> str:
     """A row of the table."""
-    return f"| {row.layer} | `{row.op}` | {row.one:.2f} | {row.two:.2f} | {row.speedup:.2f} |"
+    times = f"{row.one:.2f} | {row.two:.2f} | {row.speedup:.2f} | {row.most:.2f}"
+    return f"| {row.layer} | `{row.op}` | {times} | {row.speedup / row.most:.0%} |"
 
 
 def report(rows: Sequence[Scaling], calls: Sequence[Overhead], machine: dict[str, Any], rounds: int) -> str:
@@ -248,10 +256,11 @@ def report(rows: Sequence[Scaling], calls: Sequence[Overhead], machine: dict[str
         "",
         f"{BATCH} examples, of which two processes have half each, with one thread each, over gloo on one machine. "
         f"Times until every rank has its part of the gradients, or the whole factor; medians of {rounds} rounds in "
-        "which one process and two take turns.",
+        "which one process and two take turns. At most: two processes that send nothing, with half of the examples "
+        "each, which share the memory of the machine.",
         "",
-        "| layer | operation | one, ms | two, ms | times as fast |",
-        "|---|---|---|---|---|",
+        "| layer | operation | one, ms | two, ms | times as fast | at most | of that |",
+        "|---|---|---|---|---|---|---|",
         *map(line, rows),
         "",
         "## Overhead of a call",
