@@ -1,11 +1,11 @@
 """A program as Python source: how each operation is called, and one comment a statement with dimensions and shape."""
 
 import keyword
-import re
 from collections.abc import Collection, Iterator, Mapping
 
 from tnconv.errors import LoweringError
-from tnconv.ir import Index, fresh, product
+from tnconv.ir import Index, Size, fresh, product
+from tnconv.ir.size import symbol_names
 from tnconv.program import Call, Dims, Free, InPlace, Let, Loop, ProgramText, SizeOf, Statement
 from tnconv.program.program_text import Notation
 
@@ -37,7 +37,19 @@ _INDENT = "    "
 
 
 class _Python(Notation):
-    """Calls as Python source; a value that is not a number where a size is 0 depends on that."""
+    """Calls as Python source; a value that is not a number where a size is 0 depends on that.
+
+    `used` has the size symbols that were written.
+    """
+
+    def __init__(self, functions: Collection[str], names: Mapping[str, str]) -> None:
+        super().__init__(lambda op: f"{op}(" if op in functions else callee(op), names, _METHODS)
+        self.used: set[str] = set()
+
+    def size(self, size: Size, tight: int = 0) -> str:
+        """A size as text."""
+        self.used.update(symbol_names(size))
+        return super().size(size, tight)
 
     def call(self, call: Call, tight: int = 0) -> str:
         """A call as text."""
@@ -85,16 +97,14 @@ def format_python(program: ProgramText, functions: Collection[str] = ()) -> str:
         LoweringError: a size is not a polynomial with integer coefficients.
     """
     names = symbol_variables(tuple(each.symbol for each in program.sizes))
-    notation = _Python(lambda op: f"{op}(" if op in functions else callee(op), names, _METHODS)
-    lines = [f"def {program.name}({', '.join(each.name for each in program.arguments)}):"]
+    notation = _Python(functions, names)
     body = [line for each in program.statements for line in _lines(each, notation, _INDENT)]
     body.append(f"{_INDENT}return {', '.join(map(notation.argument, program.results))}")
-    code = "\n".join(line.partition("  # ")[0] for line in body)
     for each in reversed(program.sizes):  # what no statement uses is not read: a call may take microseconds
-        line = f"{_INDENT}{names[each.symbol]} = {_size(each, notation)}"
-        if re.search(rf"\b{names[each.symbol]}\b", code):
-            body, code = [line, *body], f"{line}\n{code}"
-    return "\n".join([*lines, *body]) + "\n"
+        if each.symbol in notation.used:
+            body.insert(0, f"{_INDENT}{names[each.symbol]} = {_size(each, notation)}")
+    head = f"def {program.name}({', '.join(each.name for each in program.arguments)}):"
+    return "\n".join([head, *body]) + "\n"
 
 
 def _lines(statement: Statement, notation: Notation, indent: str) -> Iterator[str]:
@@ -115,7 +125,8 @@ def _lines(statement: Statement, notation: Notation, indent: str) -> Iterator[st
             return
         case _:
             raise LoweringError(f"{statement} has no source; take blocks apart first")
-    comment = "; ".join(filter(None, ("" if dims is None else format_shape(dims, notation), note)))
+    shape = "" if dims is None else format_shape(dims, Notation(names=notation.names))
+    comment = "; ".join(filter(None, (shape, note)))
     yield f"{indent + text:<{_COMMENT_COLUMN}}  # {comment}" if comment else indent + text
 
 
