@@ -72,6 +72,30 @@ def choose(
     return Ways(block=rows if groups > 1 or rows >= profile.strip_rows else 0)
 
 
+def predicted(groups: int, rows: int, length: int, ways: Ways, profile: Profile = DEFAULT) -> float:
+    """Microseconds of the products of `gram`, of an operand that lies as it takes it.
+
+    Args:
+        groups: number of results.
+        rows: of a result.
+        length: products that a cell sums.
+        ways: how `gram` goes about it.
+        profile: rates of the machine.
+    """
+    result, halved = rows * rows, 0 < ways.block < rows
+    width = ways.block if halved else rows
+    total = (
+        length * computed(rows, ways.block) / (profile.matmul * efficiency(width, length, profile=profile))
+    )
+    if halved:
+        total += profile.block_calls * profile.call * (-(-rows // width) + 1)
+        total += result / (
+            profile.mirror if result < profile.mirror_near * profile.cache else profile.mirror_far
+        )
+    calls = profile.batched if groups > 1 and not ways.block else profile.call
+    return profile.call + groups * (total + calls) + profile.streaming(groups * result)
+
+
 def row_width(rows: int, length: int, profile: Profile = DEFAULT) -> int:
     """Rows of a block of the result; all of them where the half does not pay.
 

@@ -6,6 +6,7 @@ a copy that makes a product wider, or a native call that multiplies more, is wor
 
 from collections.abc import Callable
 from functools import lru_cache
+from math import inf
 from pathlib import Path
 from typing import Annotated
 
@@ -43,7 +44,9 @@ class Profile(msgspec.Struct, frozen=True):
         reference: multiplications a microsecond of such a gradient where PyTorch has no fast code for it.
         copy: elements a microsecond that a copy into another layout writes.
         stream: elements a microsecond that are read or written in order, where no cache holds them.
-        sum: elements a microsecond that are read to be added up.
+        sum: elements a microsecond that are read in order to be added up.
+        window: elements a microsecond that a copy of windows writes, which are read in order.
+        fresh: elements a microsecond of a result that is so large that the system hands out its memory anew.
         mirror: elements a microsecond of a triangle that is copied, transposed, from another that is in a cache.
         mirror_far: the same where the result is larger than `mirror_near` caches.
         gather: elements a microsecond that are read or written one by one at computed places.
@@ -52,6 +55,10 @@ class Profile(msgspec.Struct, frozen=True):
         lanes: channels that a native convolution computes at once; fewer leave some of them idle.
 
         far: caches that are there together: an operand that is larger streams through memory.
+        reused: elements of the largest result whose memory the C library keeps for the next one.
+        gaps: elements a microsecond that are read with others between them, one by one.
+        added: elements a microsecond that are read to be added to the cells of a result, which are read and written.
+        sum_run: cells that take as long to be added up as it takes to begin a run of neighbours.
         run: cells that take as long to be copied as it takes to begin a run of neighbours.
         row: cells that take as long to be copied as it takes to begin a row of such runs.
         overlapping: of the time of another copy, that of windows: they overlap, so that most of what is read is in a
@@ -119,6 +126,7 @@ class Profile(msgspec.Struct, frozen=True):
             logarithm of these.
         frequencies: of the rate of a product, that of small complex ones for each frequency, which lie apart.
         swapped: of the rate of a depthwise convolution, that of its transpose with the kernel in reverse order.
+        spread: of that rate, that of PyTorch's own transpose with more than `taps`.
         quickest: times the rate of a depthwise convolution with many taps, that of one with many channels.
         taps: taps from which on a depthwise convolution is faster than at its rate, which is bound by memory.
         taps_apart: times as long takes the weight gradient of a depthwise convolution for each multiplication.
@@ -147,11 +155,17 @@ class Profile(msgspec.Struct, frozen=True):
     reference: Rate = 1_100.0
     lanes: Rate = 16.0
     stream: Rate = 2_000.0
-    sum: Rate = 8_000.0
+    sum: Rate = 20_000.0
+    window: Rate = 8_000.0
+    fresh: Rate = 400.0
     mirror: Rate = 3_000.0
     mirror_far: Rate = 1_000.0
 
     far: Rate = 3.0
+    reused: Rate = 2**23
+    gaps: Rate = 1_000.0
+    added: Rate = 8_000.0
+    sum_run: Rate = 80.0
     run: Rate = 2.4
     row: Rate = 14.0
     overlapping: Rate = 0.6
@@ -211,7 +225,8 @@ class Profile(msgspec.Struct, frozen=True):
     merged_groups: Rate = 4.0
     transformed: Rate = 2.0
     frequencies: Rate = 0.006
-    swapped: Rate = 0.75
+    swapped: Rate = 0.95
+    spread: Rate = 0.8
     quickest: Rate = 2.4
     taps: Rate = 9.0
     taps_apart: Rate = 2.0
@@ -236,6 +251,33 @@ class Profile(msgspec.Struct, frozen=True):
     def streaming(self, *cells: float) -> float:
         """Predicted microseconds to read or write operands of so many cells each, those that no cache holds."""
         return sum(count for count in cells if count > self.far * self.cache) / self.stream
+
+    def writing(self, cells: float, run: float = inf, runs: float = 1.0, *, gaps: bool = False) -> float:
+        """Predicted microseconds to write a result whose cells are read elsewhere.
+
+        Args:
+            cells: of the result.
+            run: that are read and written side by side.
+            runs: at one distance from each other.
+            gaps: whether there are others between those that are read.
+        """
+        each = 1 / (self.gaps if gaps else self.window)
+        each += self.overlapping * self.beginnings(run, runs) / self.copy
+        return cells * (each + (1 / self.fresh if cells > self.reused else 0.0))
+
+    def summing(self, cells: float, run: float, *, gaps: bool = False) -> float:
+        """Predicted microseconds to add up cells.
+
+        Args:
+            cells: that are read.
+            run: those that are added up side by side; 1 where the cells of one sum are apart.
+            gaps: whether there are others between those that are read.
+        """
+        if gaps:
+            return cells / self.gaps
+        if run <= 1:
+            return cells / self.added + self.streaming(cells)
+        return cells * (1 + self.sum_run / run) / self.sum
 
     def beginnings(self, run: float, runs: float) -> float:
         """How much longer a copy takes, a cell, because of its beginnings: in cells.

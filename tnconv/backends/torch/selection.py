@@ -19,7 +19,7 @@ from tnconv.backends.torch.kernels.kernel_table import cheapest, natives, priced
 from tnconv.backends.torch.kernels.window_views import Cells
 from tnconv.backends.torch.profile import DEFAULT, Profile
 from tnconv.backends.torch.step_problems import After
-from tnconv.backends.torch.written_steps import Laid, WrittenSteps
+from tnconv.backends.torch.written_steps import Laid, WrittenSteps, scaling
 from tnconv.planner.decompose import Decomposition, Reading, Setting
 from tnconv.planner.plan import Plan, Step
 
@@ -238,9 +238,12 @@ class Selection:
         for operand in step.operands:
             if operand.source in self._waiting:
                 self.layout(operand.source)
+        loose = loose or step.result not in self.plan.results  # what reads it has what is copied in its price
         problem, after = self._sketch.problem(step, loose=loose)
         problem.recall(table.known)
         prices = priced(problem, table.kernels, self.only.get(step.result, ()))
+        if step.scale != 1:
+            prices = [(k, cost if k.applies_scale else cost + scaling(problem)) for k, cost in prices]
         prefer = table.prefer or (natives(problem, prices) if len(self.plan.steps) == 1 else ())
         made = Chosen(step, *cheapest(prices, prefer), loose)
         self.chosen.append(made)

@@ -59,9 +59,7 @@ class WrittenSteps:
         if scale is not None and kernel.applies_scale:
             problem, scale = replace(problem, scale=scale), None
             self.divided |= {step.result} if divides else set()
-        # Scaling one of two operands that are one variable would make two of it.
-        twice = len({v.name for v in problem.operands}) < len(problem.operands)
-        if scale is not None and kernel.takes_scaled and not twice:
+        if scale is not None and kernel.takes_scaled and not _is_twice(problem):
             small = min(range(len(problem.operands)), key=lambda p: problem.count(problem.operands[p].legs))
             if problem.count(problem.operands[small].legs) < problem.count(problem.output):
                 operands = list(problem.operands)
@@ -97,6 +95,18 @@ class WrittenSteps:
         dims, reads = untied(operand.axes, {i.name for i in operand.indices})
         value = Value(self._python[operand.source], tuple(dims), conj=operand.conj)
         return gather(self.em, value, reads) if reads else value
+
+
+def _is_twice(problem: Problem) -> bool:
+    """Whether operands are one variable: scaling one of them would make two of it."""
+    return len({v.name for v in problem.operands}) < len(problem.operands)
+
+
+def scaling(problem: Problem) -> float:
+    """Predicted microseconds to scale the smallest operand or the result, for a kernel that does not."""
+    operands = () if _is_twice(problem) else [v.legs for v in problem.operands]
+    cells = min(problem.count(legs) for legs in (problem.output, *operands))
+    return problem.profile.call + problem.profile.writing(cells) + problem.profile.streaming(cells)
 
 
 def scale_argument(scale: Scalar) -> Argument:

@@ -8,7 +8,7 @@ contracted leg in front (the batch of its weight gradient) may be summed behind 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from math import prod
 
 from tnconv.backends.torch.emit import Emitter, Value, call, singles
@@ -142,7 +142,19 @@ def _sliced(problem: Problem, summed: Legs) -> float | None:
     if not leading or not _few_and_large(count, cells, profile.slices_multiplied, profile):
         return None
     passed = (cells,) if a.name == b.name else (cells, cells)
-    return count * profile.call + max(sum(passed) / profile.sum, profile.streaming(*passed))
+    return count * profile.call + max(sum(passed) / profile.added, profile.streaming(*passed))
+
+
+def _passed(problem: Problem) -> float:
+    """Microseconds to add up what one operand has more than the output, or to write it in the output's order."""
+    (value,), profile, wanted = problem.operands, problem.profile, problem.output
+    cells, gaps = problem.count(value.legs), not value.contiguous
+    if set(value.legs) == set(wanted):
+        if gaps or value.legs == wanted:
+            return profile.writing(cells, gaps=gaps)
+        return profile.copying(cells * slowness(value, singles(wanted), problem.count, profile))
+    summed = tuple(takewhile(lambda i: i not in problem.open, reversed(value.legs)))
+    return profile.summing(cells, problem.count(summed), gaps=gaps)
 
 
 class Contract(Kernel):
@@ -160,7 +172,7 @@ class Contract(Kernel):
         """Multiplications over the rate, and what the best layout copies."""
         profile = problem.profile
         if len(problem.operands) == 1:
-            return profile.call + problem.count(problem.operands[0].legs) / profile.sum
+            return profile.call + _passed(problem)
         a, b = problem.operands
         every = problem.count(dict.fromkeys((*a.legs, *b.legs)))
         split = split_legs(a, b, problem.open)
@@ -306,10 +318,8 @@ def _transposed(em: Emitter, value: Value, dims: tuple[Legs, ...]) -> Value:
     """
     swapped = (*dims[:-2], dims[-1], dims[-2])
     turned = value.legs == flatten(swapped)
-    if not turned and value.legs != flatten(dims) and not all(_adjacent(value, d) for d in dims):
-        turned = _slowness(value, swapped, em.count, em.profile) < _slowness(
-            value, dims, em.count, em.profile
-        )
+    if not turned and value.legs != flatten(dims) and not all(adjacent(value, d) for d in dims):
+        turned = slowness(value, swapped, em.count, em.profile) < slowness(value, dims, em.count, em.profile)
     if turned:
         flat = em.arrange(value, swapped)
         return em.derive(flat, "t", call("mT", flat), dims, contiguous=False)
@@ -383,6 +393,7 @@ def _make(
     # Products of narrow matrices run slower: by a third at 48 columns, which is worth a copy; less so with few rows.
     narrow = profile.narrow / problem.count(right) + profile.narrow / (4 * problem.count(left))
     narrow = min(profile.narrowest_slower, max(narrow, narrow**profile.slower))
+    copied += profile.batched * profile.copy * problem.count(batch) if batch else 0.0
     copied += narrow * problem.count((*batch, *summed, *left, *right)) / profile.matmul * profile.copy
     return Candidate(a, b, batch, summed, left, right, expand, extra, copied, turned)
 
@@ -390,11 +401,12 @@ def _make(
 def _copied(problem: Problem, value: Value, dims: tuple[Legs, Legs, Legs]) -> float:
     """Cells that are copied so that an operand has some dimensions, the last two in either order."""
     first, one, other = dims
-    if _adjacent(value, first) and _adjacent(value, one) and _adjacent(value, other):
-        return 0.0
-    orders = (first, one, other), (first, other, one)
-    slowness = min([_slowness(value, order, problem.count, problem.profile) for order in orders])
-    return problem.count(value.legs) * slowness
+    cells, orders = problem.count(value.legs), ((first, one, other), (first, other, one))
+    if not (adjacent(value, first) and adjacent(value, one) and adjacent(value, other)):
+        return cells * min([slowness(value, order, problem.count, problem.profile) for order in orders])
+    if first and value.legs[-1] in first:  # no matrix has neighbours: the library copies each by itself
+        return cells * (1 + slowness(value, orders[0], problem.count, problem.profile))
+    return 0.0
 
 
 def _packed(problem: Problem, value: Value, batch: Legs, rows: Legs) -> float:
@@ -405,14 +417,14 @@ def _packed(problem: Problem, value: Value, batch: Legs, rows: Legs) -> float:
     return (2 if turned else 1) * problem.profile.packed * problem.count((*batch, *value.legs))
 
 
-def _slowness(
+def slowness(
     value: Value, dims: Sequence[Legs], count: Callable[[Iterable[Index]], int], profile: Profile
 ) -> float:
     """How long it takes to copy a cell of a value into a layout, against a copy in long runs."""
     wanted = [i for i in flatten(tuple(dims)) if count((i,)) > 1]
     runs: list[list[Index]] = []
     for index in reversed(wanted):
-        if runs and _adjacent(value, (index, runs[-1][0])):
+        if runs and adjacent(value, (index, runs[-1][0])):
             runs[-1].insert(0, index)
         else:
             runs.append([index])
@@ -420,7 +432,7 @@ def _slowness(
     return (1.0 if value.contiguous else profile.overlapping) + profile.beginnings(run, rows)
 
 
-def _adjacent(value: Value, legs: Legs) -> bool:
+def adjacent(value: Value, legs: Legs) -> bool:
     """Whether the legs can be merged into one dimension without a copy."""
     if len(legs) < 2:
         return True

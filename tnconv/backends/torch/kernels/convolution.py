@@ -35,7 +35,9 @@ def rate(problem: Problem, roles: Roles) -> float:
     """Multiplications a microsecond of a native call in some role, as measured on float32."""
     profile = problem.profile
     if is_depthwise(problem, roles):
-        return quick_rate(problem, roles) if _is_quick(problem, roles) else profile.reference
+        large = roles.role == ConvRole.TRANSPOSED and _cells(problem, roles, 1 - roles.first) > profile.taps
+        spread = profile.spread if large else 1.0
+        return spread * quick_rate(problem, roles) if _is_quick(problem, roles) else profile.reference
     s = plain_split(problem, roles)
     full = min(1.0, problem.count(s.right) / profile.lanes)
     apart = s.batch[:1] if examples_apart(problem, roles) else ()

@@ -1,11 +1,11 @@
 """The product of one value with itself: half of the result is computed, the other half is its mirror image."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tnconv.backends.torch import gram_scheme
-from tnconv.backends.torch.emit import Emitter, Value, call
-from tnconv.backends.torch.kernels.contract import Contract
+from tnconv.backends.torch.emit import Emitter, Value, call, singles
+from tnconv.backends.torch.kernels.contract import Contract, adjacent, slowness
 from tnconv.backends.torch.kernels.kernel import Kernel, Problem
 from tnconv.backends.torch.kernels.window_views import window_relations
 from tnconv.backends.torch.windows import gather
@@ -52,18 +52,39 @@ class SymmetricProduct(Kernel):
         return find_mirror(problem) is not None
 
     def cost(self, problem: Problem) -> float:
-        """The copy of the windows, and the products of the lower half; else a little less than a product of two."""
-        profile = problem.profile
+        """The copy of the windows, or of an operand that lies otherwise, and the products of the lower half."""
+        profile, found = problem.profile, _mirror(problem)
         groups, length, rows = _sizes(problem)
-        every = groups * length * rows * rows
-        made = groups * length * gram_scheme.computed(rows, _block(problem))
-        if not _mirror(problem).relations:
-            return profile.searched * (Contract().cost(problem) - (every - made) / profile.matmul)
-        mirrored = groups * rows * rows / 4 if made < every else 0
-        narrow = rows < profile.half_rows
-        rate = profile.matmul * (gram_scheme.efficiency(rows, length, profile=profile) if narrow else 1)
-        copied = profile.copying(1.5 * groups * length * rows + mirrored)
-        return profile.searched * (4 * profile.call + copied + made / rate)
+        ways = gram_scheme.choose(groups, 1, rows, length, profile)
+        if found.relations:
+            copied = profile.copying(1.5 * groups * length * rows)
+            return 4 * profile.call + copied + gram_scheme.predicted(groups, rows, length, ways, profile)
+        copied = 2 * profile.call + self._copied(problem, found)
+        if 0 < ways.block < rows or ways.strip:
+            return copied + gram_scheme.predicted(groups, rows, length, ways, profile)
+        return copied + Contract().cost(self._laid(problem, found))
+
+    @staticmethod
+    def _laid(problem: Problem, found: Mirror) -> Problem:
+        """The product of the operand once it lies as it is multiplied."""
+        legs = [(*found.groups, *rows, *found.summed) for rows in (found.rows, found.columns)]
+        values = [Value(v.name, singles(own)) for v, own in zip(problem.operands, legs, strict=True)]
+        output = (*found.groups, *found.rows, *found.columns)
+        return replace(problem, operands=tuple(values), output=output)
+
+    @staticmethod
+    def _copied(problem: Problem, found: Mirror) -> float:
+        """Microseconds to bring the operand into the layout of the products."""
+        value, profile = problem.operands[0], problem.profile
+        front = tuple(i for i in value.legs[: _first(value, found.rows)] if i in found.summed)
+        rest = tuple(i for i in found.summed if i not in front)
+        apart = bool(front) and bool(rest or found.groups)
+        parts = (found.groups, front, found.rows, rest)
+        matrices = not found.groups or value.legs[-1] not in found.groups
+        if matrices and not apart and all(adjacent(value, part) for part in parts):
+            return 0.0
+        slow = slowness(value, parts, problem.count, profile)
+        return profile.copying(problem.count(value.legs) * slow)
 
     def multiplications(self, problem: Problem) -> Size | None:
         """Multiplications of the blocks of the lower half, as they are at the representative sizes."""

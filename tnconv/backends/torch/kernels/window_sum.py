@@ -180,7 +180,7 @@ def _priced(problem: Problem, legs: Sequence[Index], axes: Sequence[_Axis], last
         if run is not None:
             neighbours = place + 1 == len(legs) and run.period == 1
             begun = profile.begun_row if neighbours else profile.begun
-            taken = (cells + outer * begun) / profile.sum + _CALLS * profile.call
+            taken = (cells + outer * begun) / profile.added + _CALLS * profile.call
             saved = (1 - run.cells(size) / size) * _product(problem, cells, kept)
             if taken < saved:
                 total, sizes[axis.index] = total + taken, run.cells(size)

@@ -3,7 +3,7 @@
 import string
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import combinations
+from itertools import combinations, takewhile
 
 from tnconv.backends.torch.emit import Emitter, Value, call, singles
 from tnconv.backends.torch.index_arithmetic import cells, inside, ramp
@@ -67,8 +67,19 @@ class Windows(Kernel):
         """The padding, the sums over positions, and the product of the windows, which copies them."""
         opening, product = self.product(problem)
         if len(product.operands) == 1:
-            return opening + problem.profile.copying(product.count(product.operands[0].legs))
+            return opening + self._written(problem)
         return opening + Contract().cost(product)
+
+    @staticmethod
+    def _written(problem: Problem) -> float:
+        """Microseconds to write the windows of one operand in the order of the output."""
+        steps = {x: abs(a) for r in window_relations(problem) or () for a, x in r.terms}
+        order = problem.output[::-1]
+        whole = list(takewhile(lambda i: i not in steps, order))  # are read as they lie, with the next axis
+        first, then = order[: len(whole) + 1], order[len(whole) + 1 : len(whole) + 2]
+        gaps = not whole and steps.get(first[-1], 1) > 1 if first else False
+        run, rows = problem.count(first), problem.count(then)
+        return problem.profile.writing(problem.count(problem.output), run, rows, gaps=gaps)
 
     def product(self, problem: Problem) -> tuple[float, Problem]:
         """Microseconds until windows can be read, and the product of the windows, before statements are written."""
