@@ -47,6 +47,7 @@ pages: $(STAMP) ## write what docs/ takes from tables and results, its pictures,
 	$(BIN)/python -m tnconv.inspect.registry_page docs/reference/registry.md
 	$(BIN)/python -m tnconv.cli.cli_page docs/reference/cli.md
 	$(BIN)/python -m benchmarks.page docs/benchmarks.md
+	$(BIN)/python -m benchmarks.prediction_page docs/concepts/prediction.md
 	$(BIN)/python examples/pictures.py docs
 	$(BIN)/python -m pytest tests/docs/test_docs_code.py --update-golden
 
@@ -99,8 +100,9 @@ bench-large: $(STAMP) ## networks of 50 to 5,000 tensors: planning beside coteng
 bench-any-size: $(STAMP) ## one function over 200 image sizes: first use, later calls, what is kept (2 minutes)
 	$(BIN)/python -m benchmarks.any_size --every 9 $(ARGS)
 
-bench-prediction: $(STAMP) ## predicted against measured times of each row's programs, on one thread (3 minutes)
+bench-prediction: $(STAMP) ## predicted against measured times of every sixth layer's programs, and the page on them (1 minute)
 	$(BIN)/python -m benchmarks.prediction --every 6 $(ARGS)
+	$(BIN)/python -m benchmarks.prediction_page docs/concepts/prediction.md
 
 gpu: ## on a machine with CUDA, PyTorch and no network: values, calibration, benchmark (8 minutes); `make gpu ARGS="--wheels FOLDER"`
 	$(PYTHON) -m benchmarks.gpu $(ARGS)

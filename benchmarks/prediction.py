@@ -7,7 +7,8 @@ A row is an operation of a layer, with the few programs that are predicted to be
 each with another kernel where one comes near. All of them run on one thread, and what is measured is the time that the
 thread has a core, so that other processes hardly count. What decides is the ratio of two times: so errors are of
 predicted over measured times, once all predictions are multiplied by one factor. A run of all sets writes
-`prediction.json` and `docs/prediction.svg`; with `--every 6` it takes less than three minutes.
+`prediction.json` and `docs/prediction.svg`, and `make pages` writes docs/concepts/prediction.md from it; with
+`--every 6` it takes a minute.
 """
 
 import argparse
@@ -35,7 +36,7 @@ from tnconv.planner import Plan, fast_plans
 HERE = Path(__file__).resolve().parent
 RESULTS, PICTURE = HERE / "prediction.json", HERE.parent / "docs" / "prediction.svg"
 _PLANS = 6  # that time decides among
-_ALIKE = 1.1  # programs that are measured to take as long have no order
+ALIKE = 1.1  # programs that are measured to take as long have no order
 Row = dict[str, Any]
 
 
@@ -118,7 +119,7 @@ def rank_correlation(programs: Sequence[dict[str, Any]]) -> float | None:
     for place, one in enumerate(programs):
         for other in programs[:place]:
             fast, slow = sorted((one, other), key=lambda p: p["measured"])
-            if slow["measured"] > _ALIKE * fast["measured"]:
+            if slow["measured"] > ALIKE * fast["measured"]:
                 right += fast["predicted"] < slow["predicted"]
                 wrong += fast["predicted"] > slow["predicted"]
     return (right - wrong) / (right + wrong) if right + wrong else None
@@ -136,7 +137,7 @@ def report(rows: Sequence[Row], console: Console) -> None:
         )  # fmt: skip
     console.print(table)
     for r in sorted(rows, key=lost, reverse=True)[:15]:
-        if lost(r) > _ALIKE:
+        if lost(r) > ALIKE:
             best = min(r["programs"], key=lambda p: p["measured"])
             console.print(
                 f"{lost(r):.2f}  {r['op']} {r['set']} {r['layer']}: {_text(r['programs'][0])} but {_text(best)}",

@@ -10,15 +10,6 @@ from tnconv.backends.torch.numerics.gram import block_rows
 from tnconv.backends.torch.numerics.triangle import SHORT
 from tnconv.backends.torch.profile import DEFAULT, Profile
 
-_MOST_ROWS = 4096  # that are asked for
-_STRIPS = (
-    32,
-    48,
-    36,
-    64,
-    24,
-    16,
-)  # rows of a strip, the best first; the first that divides the rows is taken
 PACKED = SHORT + 1, 32, 256  # rows of a packed result that is made by blocks, the least and the most of one
 
 
@@ -66,10 +57,16 @@ def choose(
     if apart:
         small = groups == 1 and count * rows * rows <= 2 * profile.cache
         return Ways(apart=True, block=0 if small else rows)
-    strip = next((w for w in _STRIPS if rows % w == 0), 0)
+    strip = _strip(rows, int(profile.strip))
     if rows >= profile.strip_rows and 1 < count * length <= profile.strip_sum and strip:
         return Ways(strip=strip)
     return Ways(block=rows if groups > 1 or rows >= profile.strip_rows else 0)
+
+
+def _strip(rows: int, best: int) -> int:
+    """Rows of a strip that divide all rows, the nearest to the best from half to twice as many; 0 if none do."""
+    widths = [w for w in range(best // 2, 2 * best + 1, 4) if rows % w == 0]
+    return min(widths, key=lambda w: abs(w - best), default=0)
 
 
 def predicted(groups: int, rows: int, length: int, ways: Ways, profile: Profile = DEFAULT) -> float:
@@ -120,7 +117,7 @@ def row_width(rows: int, length: int, profile: Profile = DEFAULT) -> int:
 @lru_cache(maxsize=64)
 def first_halved(length: int, profile: Profile = DEFAULT) -> int | None:
     """The fewest rows, about, from which on blocks pay; None where they do not pay below some thousands."""
-    return next((r for r in range(16, _MOST_ROWS, 16) if row_width(r, length, profile) < r), None)
+    return next((r for r in range(16, int(profile.half_most), 16) if row_width(r, length, profile) < r), None)
 
 
 def computed(rows: int, block: int) -> int:

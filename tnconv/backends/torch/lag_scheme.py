@@ -119,6 +119,18 @@ def ways(scheme: Scheme, work: Work, profile: Profile = DEFAULT) -> Ways:
     return gram_scheme.choose(work.groups, 1, squares[0].width, max(p.rows for p in squares), profile, whole)
 
 
+def whole(scheme: Scheme, work: Work, profile: Profile = DEFAULT) -> bool:
+    """Whether the pairs of taps are too small for copies of their own.
+
+    Args:
+        scheme: how `correlate` goes about it.
+        work: the numbers of the call.
+        profile: rates of the machine.
+    """
+    piece = work.channels**2 // max(1, work.groups)
+    return scheme.variant == "lag1" and scheme.tile == 1 and piece < profile.piece
+
+
 def multiplications(scheme: Scheme, work: Work, profile: Profile = DEFAULT) -> int:
     """The exact number of scalar multiplications in the products of `correlate` over cells, over all groups.
 

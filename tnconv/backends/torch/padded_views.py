@@ -5,6 +5,7 @@ from dataclasses import replace
 from math import prod
 
 from tnconv.backends.torch.emit import Emitter, Value, call, singles
+from tnconv.backends.torch.profile import Profile
 from tnconv.errors import LoweringError
 from tnconv.ir import Delta, Index, Relational, Size, fresh, product, reach
 from tnconv.ir.affine import reach_of_sizes, reverse
@@ -12,13 +13,6 @@ from tnconv.ir.monomial import expanded
 from tnconv.ir.size import normal
 from tnconv.program import Call, Var
 from tnconv.program.program_text import EVERY
-
-# A view pads an axis to all the cells that its windows reach; beyond this factor cells are picked one by one.
-MOST_PADDED = 16
-
-_MOST_GROWN = (
-    4  # times as many cells may an operand have once it is padded for a view of which a diagonal is read
-)
 
 
 def resized(index: Index, size: Size) -> Index:
@@ -55,10 +49,11 @@ def pad(em: Emitter, value: Value, amounts: dict[Index, tuple[int, int]]) -> Val
     return em.derive(value, "padded", call("pad", source, tuple(flat)), dims, copied=True)
 
 
-def has_views(value: Value, relations: Sequence[Relational]) -> bool:
+def has_views(value: Value, relations: Sequence[Relational], profile: Profile) -> bool:
     """Whether windows of a value are views, with nothing in memory on the way that is larger than they are."""
     return all(
-        all(_has_view(r) for r in group) and (_is_free(value, group) or _has_small_view(value, group))
+        all(_has_view(r, profile) for r in group)
+        and (_is_free(value, group) or _has_small_view(value, group, profile))
         for group in tangled(relations)
     )
 
@@ -78,7 +73,7 @@ def _is_free(value: Value, relations: Sequence[Relational]) -> bool:
     return len(relations) == 1 and not any(x in value.legs for _, x in relations[0].terms)
 
 
-def _has_small_view(value: Value, relations: Sequence[Relational]) -> bool:
+def _has_small_view(value: Value, relations: Sequence[Relational], profile: Profile) -> bool:
     """Whether a view of windows and its diagonal take a small copy, of the padded cells, and none of the windows."""
     if any(a < 0 for r in relations for a, _ in r.terms):
         return False
@@ -87,14 +82,14 @@ def _has_small_view(value: Value, relations: Sequence[Relational]) -> bool:
     shared = prod(i.size for i in terms if i in value.legs and isinstance(i.size, int))
     before = prod(r.left.size for r in relations if isinstance(r.left.size, int))
     wanted = prod(i.size for i in terms if isinstance(i.size, int))
-    return bool(prod(reaches) * shared <= max(wanted, _MOST_GROWN * before * shared))
+    return bool(prod(reaches) * shared <= max(wanted, profile.grown * before * shared))
 
 
-def _has_view(relation: Relational) -> bool:
+def _has_view(relation: Relational, profile: Profile) -> bool:
     found = reach(relation.terms, relation.offset)
     if relation.modulus is not None or found is None or not isinstance(relation.left.size, int):
         return False
-    return bool(found.length <= MOST_PADDED * relation.left.size + MOST_PADDED)
+    return bool(found.length <= profile.padded * (relation.left.size + 1))
 
 
 def window_view(

@@ -79,6 +79,8 @@ class Profile(msgspec.Struct, frozen=True):
         group_work: multiplications of one group of a symmetric product that are worth calls of their own.
         strip_rows: rows of a symmetric product from which on writing it may be what takes long.
         strip_sum: products that a cell sums, up to which writing the result is what takes long.
+        strip: rows of a strip of such a result, where so many divide its rows; half to twice as many else.
+        half_most: rows that are asked for at most where it is looked for those from which on half of a product pays.
         narrow_half: columns at which a symmetric product runs at half of its rate.
         odd_half: the same for a number of columns that is not a multiple of 4.
         short_half: products that a cell sums, at which a symmetric product of few columns runs at half of its rate.
@@ -116,6 +118,13 @@ class Profile(msgspec.Struct, frozen=True):
         begun_row: the same of a sum over neighbours.
         at_once: times as long takes a sum over several axes with others between them as one over the last of them.
         at_once_apart: times as long takes a cell of such a sum where the last axis stays.
+        run_calls: plain calls that take as long as those of a sum that is begun apart.
+        padded: times as many cells as an axis has may its windows reach, to be padded for a view; they are picked one
+            by one beyond that.
+        grown: times as many cells may an operand have that is padded for a view of which a diagonal is read.
+        picked: times as many cells may be read at computed places as would be written at such.
+        wraps: runs of an axis of which circular or reflected padding is written, at most; it is picked cell by cell
+            beyond that.
         folded: times a copy of windows that it takes to add them up: each is read once and added to cells in a cache.
         interleaved: times a copy of windows that it takes to put them side by side.
         compared: of the time of a copy, that of comparing constants with those of the last call.
@@ -134,6 +143,7 @@ class Profile(msgspec.Struct, frozen=True):
 
         lag_channels: channels of a group that make the many products of lags along two axes worth it.
         lag_products: products for lags, at most; more are hardly worth their calls, and take long to count.
+        piece: cells of the result that two kernel cells have in all groups, that are worth a copy of their own.
         lag_turned: of the time of a copy of windows, that of the inputs in another order.
         tile_columns: columns of a product of tiles, at most.
         tile_positions: positions of a tile, at most.
@@ -185,6 +195,8 @@ class Profile(msgspec.Struct, frozen=True):
     group_work: Rate = 2_000_000.0
     strip_rows: Rate = 1_024.0
     strip_sum: Rate = 24.0
+    strip: Rate = 32.0
+    half_most: Rate = 4_096.0
     narrow_half: Rate = 14.0
     odd_half: Rate = 40.0
     short_half: Rate = 40.0
@@ -217,6 +229,11 @@ class Profile(msgspec.Struct, frozen=True):
     begun_row: Rate = 130.0
     at_once: Rate = 1.2
     at_once_apart: Rate = 12.0
+    run_calls: Rate = 4.0
+    padded: Rate = 16.0
+    grown: Rate = 4.0
+    picked: Rate = 2.0
+    wraps: Rate = 16.0
     folded: Rate = 1.4
     interleaved: Rate = 1.5
     compared: Rate = 0.4
@@ -234,6 +251,7 @@ class Profile(msgspec.Struct, frozen=True):
 
     lag_channels: Rate = 16.0
     lag_products: Rate = 8_000.0
+    piece: Rate = 1_024.0
     lag_turned: Rate = 0.25
     tile_columns: Rate = 768.0
     tile_positions: Rate = 64.0

@@ -1,18 +1,17 @@
 """Padding with cells of the input as runs of it, rows of tables, and the transposes of both."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
 
 from tnconv.backends.torch.emit import Emitter, Value, call, singles
+from tnconv.backends.torch.profile import Profile
 from tnconv.ir import Relational, Select
 from tnconv.ir.nodes import runs
 from tnconv.program import Call, Dims
 
-# Padding is written run by run; an axis that folds more often (wide padding of few cells) is picked cell by cell.
-MOST_RUNS = 16
 
-
-def is_wrap(relation: Relational) -> bool:
+def is_wrap(relation: Relational, profile: Profile) -> bool:
     """Whether a relation is padding that is written run by run: `i = j + offset`, folded, with integer sizes."""
     if relation.modulus is None or len(relation.terms) != 1 or relation.terms[0][0] != 1:
         return False
@@ -20,14 +19,13 @@ def is_wrap(relation: Relational) -> bool:
         return False
     if not (isinstance(relation.modulus, int) and isinstance(relation.terms[0][1].size, int)):
         return False
-    return len(_runs(relation)) <= MOST_RUNS
+    found = islice(_runs(relation), int(profile.wraps) + 1)  # wide padding of few cells has no end of them
+    return len(list(found)) <= profile.wraps
 
 
-def _runs(relation: Relational) -> list[tuple[int, int, int]]:
-    """The runs (first cell of i, step, length) of a wrap, in the order of j; at most one more than `MOST_RUNS`."""
-    length = relation.terms[0][1].size
-    found = runs(relation.offset, length, relation.left.size, relation.mode)
-    return list(islice(found, MOST_RUNS + 1))
+def _runs(relation: Relational) -> Iterator[tuple[int, int, int]]:
+    """The runs (first cell of i, step, length) of a wrap, in the order of j."""
+    return runs(relation.offset, relation.terms[0][1].size, relation.left.size, relation.mode)
 
 
 def rows_of(em: Emitter, value: Value, select: Select) -> Value:

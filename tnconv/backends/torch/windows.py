@@ -30,11 +30,15 @@ def gather(
     """
     views: list[Relational] = []
     for group in tangled(relations):
-        if len(group) == 1 and is_wrap(group[0]) and not any(x in value.legs for _, x in group[0].terms):
+        if (
+            len(group) == 1
+            and is_wrap(group[0], em.profile)
+            and not any(x in value.legs for _, x in group[0].terms)
+        ):
             value = wrapped(em, value, group[0])
         elif len(group) == 1 and isinstance(group[0], Select) and group[0].right not in value.legs:
             value = rows_of(em, value, group[0])
-        elif has_views(value, group):
+        elif has_views(value, group, em.profile):
             views += group
         else:
             value = _gather_cells(em, value, group)
@@ -75,7 +79,7 @@ def scatter(em: Emitter, value: Value, relation: Relational, keep: Sequence[Inde
     """
     legs = [x for _, x in relation.terms]
     value = broadcast(em, value, legs)
-    if is_wrap(relation) and not keep:
+    if is_wrap(relation, em.profile) and not keep:
         return unwrapped(em, value, relation)
     if isinstance(relation, Select) and not keep:
         return spread_rows(em, value, relation)

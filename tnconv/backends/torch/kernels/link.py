@@ -11,7 +11,6 @@ from enum import StrEnum
 
 from tnconv.backends.torch.kernels.contract import Split, split_legs
 from tnconv.backends.torch.kernels.kernel import Problem
-from tnconv.backends.torch.padded_views import MOST_PADDED
 from tnconv.ir import Index, Relational, Size, reach
 from tnconv.ir.affine import reverse
 from tnconv.ir.shapes import ConvAxis
@@ -54,7 +53,7 @@ def link(problem: Problem, relation: Relational) -> Link | None:
     if sorted(place.values()) != [0, 1, OUTPUT]:
         return None
     reached = reach(relation.terms, relation.offset)
-    if reached is None or reached.length > MOST_PADDED * (relation.left.size + 1):
+    if reached is None or reached.length > problem.profile.padded * (relation.left.size + 1):
         return None
     form = relation.zero_form
     if not any(c > 0 for c in form.values()):

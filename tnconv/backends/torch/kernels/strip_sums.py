@@ -86,6 +86,7 @@ class LagCorrelation(Kernel):
         }
         options |= {"tile": scheme.tile} if scheme.tile > 1 else {}
         options |= {"inputs_last": True} if lag_scheme.inputs_last(scheme, work, problem.profile) else {}
+        options |= {"whole": True} if lag_scheme.whole(scheme, work, problem.profile) else {}
         options |= lag_scheme.ways(scheme, work, problem.profile).options
         options |= {} if problem.scale is None else {"scale": problem.scale}
         batch = product(i.size for i in found.batch)

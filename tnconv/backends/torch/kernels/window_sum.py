@@ -11,8 +11,6 @@ from tnconv.backends.torch.kernels.link import integer
 from tnconv.backends.torch.numerics.strips import Run, Terms, run_of
 from tnconv.ir import Index, Relational, product, solve
 
-_CALLS = 4  # plain calls that take as long as those of a run
-
 
 @dataclass(frozen=True, slots=True)
 class _Axis:
@@ -180,7 +178,7 @@ def _priced(problem: Problem, legs: Sequence[Index], axes: Sequence[_Axis], last
         if run is not None:
             neighbours = place + 1 == len(legs) and run.period == 1
             begun = profile.begun_row if neighbours else profile.begun
-            taken = (cells + outer * begun) / profile.added + _CALLS * profile.call
+            taken = (cells + outer * begun) / profile.added + profile.run_calls * profile.call
             saved = (1 - run.cells(size) / size) * _product(problem, cells, kept)
             if taken < saved:
                 total, sizes[axis.index] = total + taken, run.cells(size)

@@ -17,7 +17,6 @@ from tnconv.program import Var
 
 _LETTERS = string.ascii_letters
 _PAIR = 2  # operands of a product
-_READ = 2  # times as many cells may be read at computed places as would be written at such
 
 
 def window_relations(problem: Problem) -> tuple[Relational, ...] | None:
@@ -60,7 +59,8 @@ class Windows(Kernel):
             return False
         found = window_relations(problem)
         return found is not None and all(
-            has_views(value, [r for r in found if r.left in value.legs]) for value in problem.operands
+            has_views(value, [r for r in found if r.left in value.legs], problem.profile)
+            for value in problem.operands
         )
 
     def cost(self, problem: Problem) -> float:
@@ -235,7 +235,13 @@ def _next(
         if not places:  # written at: the product is expanded over the terms that it lacks
             return kept, uses, float(problem.count(x for x in terms if x not in held))
         known = {i for p in places for i in problem.operands[p].legs}
-        return kept, uses, problem.count(x for x in terms if x not in known) / problem.count((index,)) / _READ
+        return (
+            kept,
+            uses,
+            problem.count(x for x in terms if x not in known)
+            / problem.count((index,))
+            / problem.profile.picked,
+        )
 
     solved, rest = min(options, key=rank)
     rewritten: list[Relational] = []

@@ -60,8 +60,6 @@ from tnconv.backends.torch.numerics.lag_schedule import (
 from tnconv.backends.torch.numerics.triangle import pack_triangle
 from tnconv.ir.shapes import ConvAxis
 
-_LEAST_PIECE = 1024  # elements of a pair of taps that are worth a copy of their own
-
 
 def correlate(
     x: Tensor,
@@ -77,6 +75,7 @@ def correlate(
     inputs_last: bool = False,
     block: int = 0,
     strip: int = 0,
+    whole: bool = False,
     scale: float = 1.0,
     out: Tensor | None = None,
     beta: float = 0.0,
@@ -98,6 +97,7 @@ def correlate(
         inputs_last: whether a copy of x with the inputs innermost is unfolded, so that what is copied is in long runs.
         block: as for `gram`, of products of a matrix with itself.
         strip: as for `gram`, of products of a matrix with itself.
+        whole: whether the products of `"lag1"` are put together in one copy, not a copy for each pair of taps.
         scale: of the result.
         out: of the shape of the result, to which it is added: `beta · out + scale · S`; only where nothing records
             what happens.
@@ -117,7 +117,9 @@ def correlate(
         low, high = axis.used()
         x = x.narrow(dim, low, high - low)
     axes = tuple(axis.cropped() for axis in axes)
-    scheme = _Scheme(groups, axes, variant, tile, inputs_last and tile == 1, scale, block, strip, packed)
+    scheme = _Scheme(
+        groups, axes, variant, tile, inputs_last and tile == 1, scale, block, strip, whole, packed
+    )
     if (
         len(x) == 0 and scale != 1
     ):  # a product of nothing is zero whatever its scale, but a mean over nothing is no number
@@ -138,6 +140,7 @@ class _Scheme:
     scale: float
     block: int = 0
     strip: int = 0
+    whole: bool = False
     packed: bool = False
 
     def square(self, x: Tensor) -> Tensor:
@@ -199,7 +202,7 @@ def _lag1(x: Tensor, scheme: _Scheme, out: Tensor | None, beta: float) -> Tensor
         assert common is not None
         made[block.tap, block.tap_2] = add(common, block.own) if block.own else common
     channels = x.shape[1] // groups
-    if tile > 1 or groups * channels**2 < _LEAST_PIECE or not may_write(x):
+    if tile > 1 or scheme.whole or not may_write(x):
         return _handed_over(
             scheme, lambda *there: assemble(made, axes, tile, order, place, *there), out, beta
         )
