@@ -9,6 +9,7 @@ import sys
 import pytest
 from test_rooms import ROOT
 
+import tnconv
 from tnconv.inspect.svg import to_svg
 from tnconv.spec import ConvSpec
 
@@ -59,6 +60,12 @@ def test_it_does_not_load(process, name):
     modules = process[0][0]
     assert not [module for module in modules if module == name or module.startswith(f"{name}.")]
     assert "tnconv.api" in modules
+
+
+def test_it_does_not_load_what_draws(process):
+    """30 files that no call needs; `tnconv.inspect` is there for who asks."""
+    assert [module for module in process[0][0] if module.startswith("tnconv.inspect")] == []
+    assert tnconv.inspect.to_svg is to_svg
 
 
 def test_it_leaves_the_environment_and_the_collector_alone(process):

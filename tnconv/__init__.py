@@ -90,7 +90,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> ModuleType:
-    """`tnconv.distributed`, which loads DTensors: when it is asked for."""
-    if name == "distributed":
-        return importlib.import_module("tnconv.distributed")
+    """`tnconv.distributed`, which loads DTensors, and `tnconv.inspect`, which draws: when they are asked for."""
+    if name in ("distributed", "inspect"):
+        return importlib.import_module(f"tnconv.{name}")
     raise AttributeError(f"module 'tnconv' has no attribute {name!r}")

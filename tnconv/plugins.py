@@ -82,7 +82,14 @@ BUILTINS: Mapping[str, Mapping[str, str]] = {
         "reference": "tnconv.backends.reference:ReferenceBackend",
         "jax": "tnconv.backends.jax.jax_backend:JaxBackend",
     },
-    VIEWERS: {"svg": "tnconv.inspect.svg:to_svg", "file": "tnconv.inspect.draw:draw"},
+    VIEWERS: {
+        "svg": "tnconv.inspect.svg:to_svg",
+        "svgs": "tnconv.inspect.svg:svg_of",
+        "file": "tnconv.inspect.draw:draw",
+        "files": "tnconv.inspect.draw:draw_all",
+        "explain": "tnconv.inspect.explain:explain",
+        "report": "tnconv.inspect.report:report",
+    },
 }
 GROUPS = tuple(BUILTINS)
 

@@ -3,23 +3,23 @@
 from collections.abc import Collection, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Unpack
+from typing import TYPE_CHECKING, Unpack
 
+from tnconv import plugins
 from tnconv.backends.backend import Program
 from tnconv.backends.torch.constants import KeptProgram
 from tnconv.backends.torch.training import TrainedProgram
 from tnconv.backends.tuning import Trial
 from tnconv.compiler.candidate import Executable
 from tnconv.compiler.cost_of_call import Cost, cost_of
-from tnconv.inspect.appearance import PictureOptions
-from tnconv.inspect.draw import draw
-from tnconv.inspect.explain import Explanation, explain
-from tnconv.inspect.report import report
-from tnconv.inspect.svg import to_svg
 from tnconv.ir import Expression
 from tnconv.passes import Stage
 from tnconv.planner import Plan
 from tnconv.spec import Layer
+
+if TYPE_CHECKING:  # 30 files that no call needs: who looks loads them
+    from tnconv.inspect.appearance import PictureOptions
+    from tnconv.inspect.explain import Explanation
 
 
 class Inspected:
@@ -65,11 +65,11 @@ class Inspected:
         """Exact counts of a call."""
         return cost_of(self.plan, self.program)
 
-    def explain(self) -> Explanation:
+    def explain(self) -> "Explanation":
         """What each pass did, the plan with its costs, the kernels: print it."""
         made = self.backward
         backward = (made.trained.backward, made.backward) if made else None
-        return explain(
+        explained: Explanation = plugins.get(plugins.VIEWERS, "explain")(
             self.op,
             self.network.name,
             {"passes": self.stages},
@@ -79,21 +79,22 @@ class Inspected:
             self.trials,
             backward,
         )
+        return explained
 
     def draw(
         self,
         path: str | Path,
         pos: Mapping[str, tuple[float, float]] | None = None,
         highlight: Collection[str] = (),
-        **options: Unpack[PictureOptions],
+        **options: "Unpack[PictureOptions]",
     ) -> None:
         """Write the diagram of the network as SVG, PDF, PNG, TikZ or JSON; arguments as of `tnconv.inspect.draw`."""
-        draw(self.network, path, pos, highlight, **options)
+        self.network.draw(path, pos, highlight, **options)
 
     def report(self, path: str | Path) -> None:
         """Write all there is to see as one HTML file: stages, tree, memory, kernels, source."""
-        report(self, path)
+        plugins.get(plugins.VIEWERS, "report")(self, path)
 
     def _repr_svg_(self) -> str:
         """The diagram, for notebooks."""
-        return to_svg(self.network)
+        return self.network._repr_svg_()

@@ -8,11 +8,11 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn, Unpack
+from typing import TYPE_CHECKING, Any, NoReturn, Unpack
 
 from torch import Tensor
 
-from tnconv import ops
+from tnconv import ops, plugins
 from tnconv.backends.backend import Capability, backend_of
 from tnconv.backends.signature import Signature
 from tnconv.compiler.batches import BatchAxes
@@ -25,11 +25,11 @@ from tnconv.compiler.joint_candidates import JointTask, check_joint, choose_join
 from tnconv.compiler.options import Options
 from tnconv.compiler.source import Source
 from tnconv.errors import ArgumentError, OperationError, PlanError
-from tnconv.inspect.appearance import PictureOptions
-from tnconv.inspect.draw import draw_all
-from tnconv.inspect.explain import Explanation, explain
-from tnconv.inspect.svg import svg_of
 from tnconv.ir import Expression
+
+if TYPE_CHECKING:  # as in `Inspected`
+    from tnconv.inspect.appearance import PictureOptions
+    from tnconv.inspect.explain import Explanation
 
 
 class JointFunction(CompiledFunction):
@@ -153,17 +153,20 @@ class JointFunction(CompiledFunction):
     def __repr__(self) -> str:
         return f"<tnconv {self.plan.name}({', '.join(self.arguments)}): {self.cost}>"
 
-    def explain(self) -> Explanation:
+    def explain(self) -> "Explanation":
         """What each pass did to each operation, the joint plan with its costs, the kernels: print it."""
         stages = {f"passes of {each.op}": each.stages for each in self.functions}
-        return explain(self.op, self.plan.name, stages, self.plan, self.program, self.cost, self.trials)
+        explained: Explanation = plugins.get(plugins.VIEWERS, "explain")(
+            self.op, self.plan.name, stages, self.plan, self.program, self.cost, self.trials
+        )
+        return explained
 
     def draw(
         self,
         path: str | Path,
         pos: Mapping[str, tuple[float, float]] | None = None,
         highlight: Collection[str] = (),
-        **options: Unpack[PictureOptions],
+        **options: "Unpack[PictureOptions]",
     ) -> None:
         """Write the diagrams of all networks, one below the other; options as of `tnconv.inspect.draw`.
 
@@ -175,10 +178,10 @@ class JointFunction(CompiledFunction):
                 f"pos={pos!r} and highlight={highlight!r} name parts of one network, but {self.op} have several; give "
                 "them to functions[0].draw and so on"
             )
-        draw_all(self.networks, path, **options)
+        plugins.get(plugins.VIEWERS, "files")(self.networks, path, **options)
 
     def _repr_svg_(self) -> str:
-        return svg_of(self.networks)
+        return str(plugins.get(plugins.VIEWERS, "svgs")(self.networks))
 
 
 def compiled_together(

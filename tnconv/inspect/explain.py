@@ -1,13 +1,13 @@
 """Tables for people: what each pass did, the plan with its costs, and the kernels."""
 
-import io
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tnconv.backends.backend import Program
 from tnconv.backends.tuning import Trial
 from tnconv.ir import Expression
+from tnconv.ir.printed import Printed, new_table
 from tnconv.ir.quantities import format_count, format_time
 from tnconv.passes import Stage
 from tnconv.planner import Plan, format_step
@@ -15,33 +15,8 @@ from tnconv.program import Free, ProgramStage, Statement
 from tnconv.program.program_text import format_statement
 
 if TYPE_CHECKING:
-    from rich.console import Console, ConsoleOptions, RenderResult
     from rich.table import Table
     from rich.text import Text
-
-_WIDTH = 120
-_NUMBERS = frozenset((  # columns that are written to the right
-    "nodes", "indices", "multiplications", "elements", "predicted", "measured", "statements", "plan",
-    "parameters", "error", "predicted time",
-))  # fmt: skip
-
-
-class Printed:
-    """What rich renders as tables; as a str, plain text 120 columns wide."""
-
-    parts: "tuple[Table | Text, ...]"
-
-    def __rich_console__(self, _console: "Console", _options: "ConsoleOptions") -> "RenderResult":
-        yield from self.parts
-
-    def __str__(self) -> str:
-        from rich.console import Console  # noqa: PLC0415 - see new_table
-
-        console = Console(file=io.StringIO(), width=_WIDTH, color_system=None, force_terminal=False)
-        console.print(self)
-        file = console.file
-        assert isinstance(file, io.StringIO)
-        return "\n".join(line.rstrip() for line in file.getvalue().splitlines())
 
 
 @dataclass(frozen=True)
@@ -190,23 +165,6 @@ def trial_cells(trial: Trial) -> tuple[str, ...]:
 def buffers(program: Program, step: str) -> str:
     """The buffers of the kernel of a step, with the elements of each."""
     return ", ".join(f"{what}: {format_count(n)}" for owner, what, n in program.workspace if owner == step)
-
-
-def new_table(columns: Sequence[str], fold: Collection[str] = (), **options: Any) -> "Table":
-    """A table without rows; columns of counts and times are written to the right.
-
-    Args:
-        columns: their names.
-        fold: those whose cells are broken where they are too long, and not cut.
-        options: of rich's `Table`.
-    """
-    from rich.table import Table  # noqa: PLC0415 - 20 ms that compiling a layer never needs
-
-    table = Table(title_justify="left", **options)
-    for name in columns:
-        justify: Any = "right" if name in _NUMBERS else "left"
-        table.add_column(name, justify=justify, overflow="fold" if name in fold else "ellipsis")
-    return table
 
 
 def _escape(text: str) -> str:

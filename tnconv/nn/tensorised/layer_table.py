@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from tnconv.inspect.explain import Printed, new_table
+from tnconv.ir.printed import Printed, new_table
 from tnconv.ir.quantities import format_count, format_time
 from tnconv.nn.tensorised.factorised_layer import TensorisedLayer, shown_ranks
 from tnconv.nn.tensorised.layer_costs import DENSE, Cost, Example, calls_of, cost, dense_spec
