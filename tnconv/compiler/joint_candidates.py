@@ -4,7 +4,7 @@ A plan of an operation that is slower by itself may share more, so others than t
 """
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from itertools import product as grid
 from typing import Any
@@ -42,17 +42,8 @@ class JointTask(Task):
     @classmethod
     def together(cls, name: str, parts: Sequence[Candidate]) -> "JointTask":
         """The task of candidates that were compiled by the same options."""
-        task = parts[0].task
-        asked = (
-            task.planner,
-            task.backend,
-            task.hints,
-            task.device,
-            task.objective,
-            task.accuracy,
-            task.passes,
-        )
-        return cls(task.network, *asked, name, tuple(parts))
+        task = {each.name: getattr(parts[0].task, each.name) for each in fields(Task)}
+        return cls(**task, name=name, parts=tuple(parts))
 
     @cached_property
     def sizes(self) -> dict[str, int]:

@@ -51,11 +51,7 @@ def parse(text: str) -> Expression:
         ParseError: the text does not follow the grammar; the message shows the line.
         NetworkError: it does, but the network is invalid.
     """
-    if not isinstance(text, str) or len(text) > _MAX_TEXT:
-        raise ParseError(
-            "the text is not a str, or longer than 2,000,000 characters; give the text of a network"
-        )
-    lines = Lines.of(text)
+    lines = Lines.of(text, "network")
     head = lines.peek()
     result: Expression
     if head.startswith("sum"):
@@ -91,12 +87,24 @@ class Lines:
     place: int = 0
 
     @classmethod
-    def of(cls, text: str) -> "Lines":
-        """Split a text into its lines, without comments and runs of blanks (quadratic in a regex)."""
-        stripped = (
-            (number, " ".join(line.split("#")[0].split())) for number, line in enumerate(text.splitlines(), 1)
-        )
-        return cls([(number, line) for number, line in stripped if line])
+    def of(cls, text: object, what: str, *, notes: bool = False) -> "Lines":
+        """Split a text into its lines, without comments and runs of blanks (quadratic in a regex).
+
+        Args:
+            text: what a user gives.
+            what: it should be the text of.
+            notes: whether lines stay as they are, with what is behind a `#`.
+
+        Raises:
+            ParseError: it is no str, or too long.
+        """
+        if not isinstance(text, str) or len(text) > _MAX_TEXT:
+            raise ParseError(
+                f"the text is not a str, or longer than 2,000,000 characters; give the text of a {what}"
+            )
+        every = enumerate(text.splitlines(), 1)
+        plain = ((n, line.strip() if notes else " ".join(line.split("#")[0].split())) for n, line in every)
+        return cls([(number, line) for number, line in plain if line])
 
     def peek(self) -> str:
         """The current line, or an empty string at the end."""

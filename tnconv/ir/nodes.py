@@ -9,7 +9,7 @@ A node compares equal to another only if *all* fields do.
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Any
+from typing import Any, ClassVar
 
 from tnconv.errors import NetworkError, meant
 from tnconv.ir.index import Axis, Index, format_affine, natural_key
@@ -159,20 +159,13 @@ def _term_key(term: tuple[int, Index]) -> tuple[Any, ...]:
     return abs(coefficient), index.kind.rank, size, -coefficient, natural_key(index.name)
 
 
-@dataclass(frozen=True, slots=True)
-class Delta:
-    """The Kronecker delta of two indices of equal size: the pattern `left = right`."""
+class _Pair:
+    """A relation of two indices: so that it reads like a pattern."""
 
-    name: str
+    __slots__ = ()
     left: Index
     right: Index
-
-    def __post_init__(self) -> None:
-        check_name(self.name, "node")
-        if self.right.sort_key < self.left.sort_key:
-            left, right = self.right, self.left
-            object.__setattr__(self, "left", left)
-            object.__setattr__(self, "right", right)
+    offset: ClassVar[int] = 0
 
     @property
     def terms(self) -> Terms:
@@ -180,29 +173,32 @@ class Delta:
         return ((1, self.right),)
 
     @property
-    def offset(self) -> int:
-        """Always 0: so that a delta reads like a pattern."""
-        return 0
-
-    @property
-    def modulus(self) -> None:
-        """Always None: so that a delta reads like a pattern."""
-        return
-
-    @property
-    def mode(self) -> str:
-        """Always "circular", as of any pattern without a modulus."""
-        return "circular"
-
-    @property
     def indices(self) -> tuple[Index, ...]:
-        """Both indices."""
+        """Both indices, the left one first."""
         return (self.left, self.right)
 
     @property
     def zero_form(self) -> dict[Index, int]:
-        """Coefficients c with `Σ c·index = 0`."""
+        """Coefficients c with `Σ c·index = 0`; the left index has -1."""
         return {self.left: -1, self.right: 1}
+
+
+@dataclass(frozen=True, slots=True)
+class Delta(_Pair):
+    """The Kronecker delta of two indices of equal size: the pattern `left = right`."""
+
+    name: str
+    left: Index
+    right: Index
+    modulus: ClassVar[None] = None
+    mode: ClassVar[str] = "circular"  # as of any pattern without a modulus
+
+    def __post_init__(self) -> None:
+        check_name(self.name, "node")
+        if self.right.sort_key < self.left.sort_key:
+            left, right = self.right, self.left
+            object.__setattr__(self, "left", left)
+            object.__setattr__(self, "right", right)
 
     def map_indices(self, exchange: Callable[[Index], Index]) -> "Relational":
         """The same delta with both indices exchanged."""
@@ -214,7 +210,7 @@ class Delta:
 
 
 @dataclass(frozen=True, slots=True)
-class Select:
+class Select(_Pair):
     """The 0/1 indicator of `left = table[right]`, where the table is an argument: integers in `[0, size of left)`.
 
     It ties an index to a smaller one by rows that are known in the call only. Summed over `left` it reads rows;
@@ -232,6 +228,7 @@ class Select:
     left: Index
     right: Index
     table: str
+    mode: ClassVar[str] = "select"  # which is no mode of a pattern
 
     def __post_init__(self) -> None:
         check_name(self.name, "node")
@@ -242,34 +239,9 @@ class Select:
             )
 
     @property
-    def terms(self) -> Terms:
-        """The right side as the terms of a pattern."""
-        return ((1, self.right),)
-
-    @property
-    def offset(self) -> int:
-        """Always 0: so that a selection reads like a pattern."""
-        return 0
-
-    @property
     def modulus(self) -> Size:
         """The size of `left`, as of a pattern that folds: so that no rule takes it for an affine relation."""
         return self.left.size
-
-    @property
-    def mode(self) -> str:
-        """Always "select", which is no mode of a pattern."""
-        return "select"
-
-    @property
-    def indices(self) -> tuple[Index, ...]:
-        """Both indices, the left one first."""
-        return (self.left, self.right)
-
-    @property
-    def zero_form(self) -> dict[Index, int]:
-        """Which indices it ties, as coefficients; the left one, which it determines, has -1."""
-        return {self.left: -1, self.right: 1}
 
     def map_indices(self, exchange: Callable[[Index], Index]) -> "Select":
         """The same selection with both indices exchanged."""

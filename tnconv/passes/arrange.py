@@ -13,14 +13,13 @@ from typing import ClassVar, Self
 import numpy as np
 
 from tnconv.errors import NetworkError, PassError
-from tnconv.ir import Axis, Expression, Index, Network, Scale, group, parse_expression, symbol
+from tnconv.ir import Expression, Index, Network, Scale, group, parse_expression, symbol
 from tnconv.ir.monomial import as_scalar, is_expression
-from tnconv.ir.network_parser import parse_axes
 from tnconv.ir.size import symbol_names
 from tnconv.passes.cells import pack, unpack
 from tnconv.passes.network_pass import Array, Evaluate, Pass, PassResult
 from tnconv.passes.pass_text import split
-from tnconv.passes.tools import counted, names, open_named, without_indices
+from tnconv.passes.tools import axes_of, counted, names, open_named, without_indices
 
 
 @dataclass(frozen=True)
@@ -43,29 +42,23 @@ class Arrange(Pass):
 
     def apply(self, network: Network) -> PassResult:
         """Write the axes; what left the output and is on no node becomes a factor."""
-        axes = self._axes(network)
+        axes = axes_of(network, self.output)
         after = counted(network, network.nodes, axes, network.open_indices)
         return PassResult(after, after != network)
 
     def requires(self, network: Network) -> None:
         """The present axes must be groups: a cell that nothing reaches could not be carried over."""
         for axis in network.output:
-            if not axis.is_group and axis not in self._axes(network):
+            if not axis.is_group and axis not in axes_of(network, self.output):
                 raise PassError(
                     f"output axis {axis} is affine and is not among {self.output}; name it as it is"
                 )
-
-    def _axes(self, network: Network) -> tuple[Axis, ...]:
-        try:
-            return parse_axes(", ".join(self.output), {i.name: i for i in network.indices})
-        except NetworkError as error:
-            raise PassError(str(error)) from error
 
     def expected(self, before: Expression, arguments: dict[str, Array], evaluate: Evaluate) -> Array:
         """The value over all indices, summed over those left out, laid out anew."""
         parts = []
         for term in before.terms:
-            axes = self._axes(term)
+            axes = axes_of(term, self.output)
             legs = tuple(i for axis in axes for i in axis.indices)
             every = term.indices
             full = evaluate(term.with_nodes(term.nodes, tuple(group(i) for i in every)), arguments)

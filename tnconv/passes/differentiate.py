@@ -23,7 +23,7 @@ import numpy as np
 from tnconv.errors import PassError
 from tnconv.ir import Axis, Delta, Expression, Index, Network, Role, Tensor, conjugate, fresh, make_sum
 from tnconv.passes.network_pass import Array, Evaluate, Pass, PassResult
-from tnconv.passes.tools import nodes_reading, taken_names
+from tnconv.passes.tools import check_free, nodes_reading, taken_names
 
 
 @dataclass(frozen=True)
@@ -145,10 +145,7 @@ class Close(Pass):
 
     def requires(self, network: Network) -> None:
         """The new argument's name must be free."""
-        if self.cotangent in (*network.arguments, *taken_names(network)):
-            raise PassError(
-                f"the name {self.cotangent!r} is taken in the network; choose another for the new argument"
-            )
+        check_free(network, self.cotangent)
         if not 0 < self.axes <= len(network.output):
             raise PassError(
                 f"close has axes={self.axes} but the output has {len(network.output)} axes; give 1 to as many"

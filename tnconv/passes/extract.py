@@ -12,12 +12,11 @@ from typing import ClassVar, Self
 
 import numpy as np
 
-from tnconv.errors import NetworkError, PassError
-from tnconv.ir import Axis, Expression, Index, Network, Role, Tensor, conjugate, group
-from tnconv.ir.network_parser import parse_axes
+from tnconv.errors import PassError
+from tnconv.ir import Expression, Index, Network, Role, Tensor, conjugate, group
 from tnconv.passes.cells import pack, unpack
 from tnconv.passes.network_pass import Array, Evaluate, Pass, PassResult
-from tnconv.passes.tools import taken_names
+from tnconv.passes.tools import axes_of, check_free
 
 
 @dataclass(frozen=True)
@@ -49,29 +48,20 @@ class Extract(Pass):
 
     def requires(self, network: Network) -> None:
         """The new argument's name must be free."""
-        if self.cotangent in (*network.arguments, *taken_names(network)):
-            raise PassError(
-                f"the name {self.cotangent!r} is taken in the network; choose another for the new argument"
-            )
+        check_free(network, self.cotangent)
 
     def apply(self, network: Network) -> PassResult:
         """Leave the other nodes out."""
         nodes = [node for node in network.nodes if node.name in self.nodes]
         if self.cotangent is not None:
             nodes = [*map(conjugate, nodes), Tensor(self.cotangent, Role.COTANGENT, network.output)]
-        after = network.with_nodes(nodes, self._axes(network))
+        after = network.with_nodes(nodes, axes_of(network, self.output))
         return PassResult(after, after != network)
-
-    def _axes(self, network: Network) -> tuple[Axis, ...]:
-        try:
-            return parse_axes(", ".join(self.output), {i.name: i for i in network.indices})
-        except NetworkError as error:
-            raise PassError(str(error)) from error
 
     def expected(self, before: Expression, arguments: dict[str, Array], evaluate: Evaluate) -> Array:
         """The value of each node alone, multiplied."""
         (term,) = self.prepare(before)[1]
-        axes = self._axes(term)
+        axes = axes_of(term, self.output)
         factors: list[tuple[Array, tuple[Index, ...]]] = []
         for node in term.nodes:
             if node.name in self.nodes:

@@ -59,14 +59,18 @@ def rule(function: Callable[[Network], Network | None]) -> Rule:
         PassError: the docstring lacks one of them.
     """
     name = function.__name__
-    match = _DOCSTRING.fullmatch(inspect.cleandoc(function.__doc__ or ""))
-    if not match:
+    shown = documented(function)
+    if shown is None:
         raise PassError(
             f"rule {name!r} needs a docstring: a sentence, then Before: and After: with network text"
         )
-    return Rule(
-        name, match[1].replace("\n", " "), inspect.cleandoc(match[3]), inspect.cleandoc(match[4]), function
-    )
+    return Rule(name, *shown, function)
+
+
+def documented(function: Callable[..., object]) -> tuple[str, str, str] | None:
+    """The sentence, `Before:` and `After:` of the docstring of a rule; None where one is missing."""
+    match = _DOCSTRING.fullmatch(inspect.cleandoc(function.__doc__ or ""))
+    return match and (match[1].replace("\n", " "), inspect.cleandoc(match[3]), inspect.cleandoc(match[4]))
 
 
 class RewritePass(Pass):

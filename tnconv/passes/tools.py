@@ -2,13 +2,36 @@
 
 from collections.abc import Iterable, Sequence
 
-from tnconv.errors import PassError
+from tnconv.errors import NetworkError, PassError
 from tnconv.ir import Axis, Index, Network, Node, Scale, Tensor, fresh, group, product
+from tnconv.ir.network_parser import parse_axes
 
 
 def taken_names(network: Network) -> set[str]:
     """The names of all nodes and indices, which a new one must avoid."""
     return {n.name for n in network.nodes} | {i.name for i in network.indices}
+
+
+def check_free(network: Network, argument: str | None) -> None:
+    """Refuse the name of a new argument that is taken.
+
+    Raises:
+        PassError: it is.
+    """
+    if argument in (*network.arguments, *taken_names(network)):
+        raise PassError(f"the name {argument!r} is taken in the network; choose another for the new argument")
+
+
+def axes_of(network: Network, texts: Iterable[str]) -> tuple[Axis, ...]:
+    """Axes over the indices of a network, from their texts.
+
+    Raises:
+        PassError: a text is no axis, or names another index.
+    """
+    try:
+        return parse_axes(", ".join(texts), {i.name: i for i in network.indices})
+    except NetworkError as error:
+        raise PassError(str(error)) from error
 
 
 def counted(

@@ -22,7 +22,7 @@ A step is its result, then operands, relations and a scale joined by `*`; `1` st
 import re
 from collections.abc import Mapping
 
-from tnconv.errors import NetworkError, ParseError
+from tnconv.errors import NetworkError
 from tnconv.ir import Index, Relational, Size, as_size, parse_expression
 from tnconv.ir.monomial import ONE, Scalar, as_scalar
 from tnconv.ir.network_parser import Lines, parse_axes, parse_index_line, parse_relation
@@ -38,7 +38,6 @@ _FACTOR = re.compile(
 )
 _REAL = re.compile(r"real\((.*)\)\Z")
 _LOWER = re.compile(r"lower\{(\d{1,9})\}\((.*)\)\Z", re.ASCII)
-_MAX_TEXT = 2_000_000
 
 
 def parse_plan(text: str) -> Plan:
@@ -51,11 +50,7 @@ def parse_plan(text: str) -> Plan:
         ParseError: the text does not follow the grammar; the message shows the line.
         PlanError: it does, but the steps do not fit together.
     """
-    if not isinstance(text, str) or len(text) > _MAX_TEXT:
-        raise ParseError(
-            "the text is not a str, or longer than 2,000,000 characters; give the text of a plan"
-        )
-    lines = Lines.of(text)
+    lines = Lines.of(text, "plan")
     name = lines.header("plan")
     lines.guard(lambda: check_name(name, "plan", NETWORK_NAME))
     arguments, tables = _arguments(lines)

@@ -17,8 +17,9 @@ import re
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from tnconv.errors import NetworkError, ParseError
+from tnconv.errors import ParseError
 from tnconv.ir import Index, Size, parse_index
+from tnconv.ir.network_parser import Lines
 from tnconv.ir.size import normal, parse_expression
 from tnconv.program.program import ProgramText
 from tnconv.program.program_text import EVERY, INFIX, INSERT, METHODS, PROPERTIES, SPREAD
@@ -38,7 +39,6 @@ from tnconv.program.statements import (
     Var,
 )
 
-_HEAD = re.compile(r"program (\w+) \{\Z", re.ASCII)
 _GIVEN = re.compile(r"argument (\w+)(?: \[(.*)\])?\Z", re.ASCII)
 _SIZE = re.compile(r"size (\w+) = \(?(\w+)\.shape\[(\d+)\](?: - \((.*?)\)\))?(?: // \((.*)\))?\Z", re.ASCII)
 _LET = re.compile(r"(\w+)(?: \[(.*?)\])? = (?:(new|view|overlapping) )?(.*)\Z", re.ASCII)
@@ -49,7 +49,6 @@ _BINARY = {
     ast.Add: "add", ast.Sub: "sub", ast.Mult: "mul", ast.Mod: "mod", ast.FloorDiv: "div", ast.BitAnd: "and",
     ast.Eq: "eq", ast.GtE: "ge", ast.Lt: "lt",
 }  # fmt: skip
-_MAX_TEXT = 2_000_000
 
 
 def parse_program(text: str) -> ProgramText:
@@ -58,30 +57,20 @@ def parse_program(text: str) -> ProgramText:
     Raises:
         ParseError: the text does not follow the grammar, or reads what is not computed; the message shows the line.
     """
-    if not isinstance(text, str) or len(text) > _MAX_TEXT:
-        raise ParseError(
-            "the text is not a str, or longer than 2,000,000 characters; give the text of a program"
-        )
-    reader = _Reader([line.strip() for line in text.splitlines()])
-    try:
-        return reader.program()
-    except ParseError:
-        raise
-    except NetworkError as error:  # a size or a name of an index
-        raise reader.error(str(error)) from error
+    reader = _Reader(Lines.of(text, "program", notes=True))
+    return reader.lines.guard(reader.program)
 
 
 @dataclass
 class _Reader:
-    """The lines of a text, and the place of the reader."""
+    """The lines of a text, and the size symbols that were read."""
 
-    lines: list[str]
-    place: int = -1
+    lines: Lines
     symbols: Collection[str] = ()
 
     def program(self) -> ProgramText:
-        head = _HEAD.match(self.next())
-        if not head:
+        name = self.lines.header("program") if self.lines.peek() else self.next()
+        if not re.fullmatch(r"\w+", name, re.ASCII):
             raise self.error("expected 'program NAME {'")
         given: list[Given] = []
         sizes: list[SizeOf] = []
@@ -90,8 +79,10 @@ class _Reader:
             given.append(Given(found[1], self.shape(found[2])))
             line = self.next()
         while found := _SIZE.match(line):
-            name, argument, axis, rest, factor = found.groups()
-            sizes.append(SizeOf(name, argument, int(axis), self.size(factor or "1"), self.size(rest or "0")))
+            symbol, argument, axis, rest, factor = found.groups()
+            sizes.append(
+                SizeOf(symbol, argument, int(axis), self.size(factor or "1"), self.size(rest or "0"))
+            )
             line = self.next()
         self.symbols = {each.symbol for each in sizes}
         statements: list[Statement] = []
@@ -99,11 +90,9 @@ class _Reader:
             statements.append(self.statement(line))
             line = self.next()
         results = self.argument(f"({line.removeprefix('return ')},)")
-        if self.next() != "}":
-            raise self.error("expected '}'")
-        if any(self.lines[self.place + 1 :]):
-            raise self.error("text behind the closing '}'; remove it")
-        return ProgramText(head[1], tuple(given), tuple(sizes), tuple(statements), results)
+        self.lines.expect("}")
+        self.lines.end()
+        return ProgramText(name, tuple(given), tuple(sizes), tuple(statements), results)
 
     def shape(self, text: str | None) -> tuple[Size, ...] | None:
         if text is None:
@@ -223,14 +212,8 @@ class _Reader:
 
     def next(self) -> str:
         """The next line that holds something."""
-        self.place += 1
-        while self.place < len(self.lines) and not self.lines[self.place]:
-            self.place += 1
-        if self.place >= len(self.lines):
-            raise self.error("the text ends too early; is a '}' missing?")
-        return self.lines[self.place]
+        return self.lines.next()
 
     def error(self, message: str) -> ParseError:
-        """A ParseError that shows the line."""
-        line = self.lines[self.place] if 0 <= self.place < len(self.lines) else ""
-        return ParseError(f"line {self.place + 1}: {message}\n  {line}")
+        """A ParseError that shows the line that was read last."""
+        return self.lines.error(message, back=1)

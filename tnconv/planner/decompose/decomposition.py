@@ -5,8 +5,6 @@ sentence and shows it on a plan, which a test executes (`tnconv.testing.assert_r
 where it may pay; a backend prices its steps beside what a kernel takes for the step as it is, and takes the quicker.
 """
 
-import inspect
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from math import prod
@@ -14,12 +12,11 @@ from math import prod
 from tnconv.errors import PlanError
 from tnconv.ir import Axis, Index, Relational, Size, fresh, group
 from tnconv.ir.size import symbol_names
+from tnconv.passes.rewrite import documented
 from tnconv.planner.count import count_factors
 from tnconv.planner.decompose.correlations import Reading
 from tnconv.planner.hints import extent_of, hint_values
 from tnconv.planner.plan import Operand, Plan, Step
-
-_DOCSTRING = re.compile(r"(.+?)\n\s*\n(.*?)Before:\n(.*)\nAfter:\n(.*)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,13 +158,12 @@ def decomposition(accuracy: str, *, merges: bool = False) -> Callable[[Apply], D
 
     def made(function: Apply) -> Decomposition:
         name = function.__name__.replace("_", " ")
-        match = _DOCSTRING.fullmatch(inspect.cleandoc(function.__doc__ or ""))
-        if not match:
+        shown = documented(function)
+        if shown is None:
             raise PlanError(
                 f"decomposition {name!r} needs a docstring: a sentence, then Before: and After: with plan text"
             )
-        before, after = inspect.cleandoc(match[3]), inspect.cleandoc(match[4])
-        return Decomposition(name, match[1].replace("\n", " "), before, after, accuracy, function, merges)
+        return Decomposition(name, *shown, accuracy, function, merges)
 
     return made
 

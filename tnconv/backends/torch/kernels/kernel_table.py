@@ -82,19 +82,15 @@ def priced(
 
 
 def cheapest(
-    costs: Sequence[tuple[Kernel, float]],
-    prefer: Collection[str] = (),
-    behind: Mapping[str, float] | None = None,
+    costs: Sequence[tuple[Kernel, float]], prefer: Collection[str] = ()
 ) -> tuple[Kernel, tuple[tuple[str, float], ...]]:
     """The kernel for a problem, and the predicted microseconds of each by name.
 
     Args:
         costs: the kernels that accept it, with predicted microseconds.
         prefer: names of kernels that are taken wherever they accept, whatever they cost.
-        behind: microseconds of the step behind it, by kernel, where that depends on it.
     """
-    behind = behind or {}
-    kernel, _ = min(costs, key=lambda c: (c[0].name not in prefer, c[1] + behind.get(c[0].name, 0.0)))
+    kernel, _ = min(costs, key=lambda c: (c[0].name not in prefer, c[1]))
     return kernel, tuple((k.name, cost) for k, cost in costs)
 
 
