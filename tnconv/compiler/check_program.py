@@ -1,6 +1,6 @@
 """The exact check of a program: itself where the layer is small, and small instances, against the reference."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,12 +14,13 @@ from tnconv.backends.torch.training import WithBackward
 from tnconv.compiler.candidate import Candidate, Task
 from tnconv.compiler.choose import fastest
 from tnconv.errors import LoweringError, PassError
-from tnconv.ir import Expression
+from tnconv.ir import Expression, evaluate
 from tnconv.ir.symmetry import shared_axes
 from tnconv.passes.shrink import largest, shrink, whole
 
 _CELLS = 2_000
 _INSTANCES = 5
+_EXAMPLES = 2  # what each size symbol is where operations are compared
 _PLAIN, _ALIKE = 30, 60  # draws of any instances, then of those for the kernels that are missing
 _ALIKE_CELLS = 20_000
 _LARGEST = 200_000  # cells of a tensor of the layer itself, where that is checked
@@ -123,14 +124,10 @@ def _compare_all(
         The integers, and the value that they give.
     """
     network = instance or candidate.task.network
-    arrays = _integers(network, rng)  # the passes were checked; they may change the value
+    # The passes were checked; they may change the value.
+    arrays, gaussian = _integers(network.shapes, network.tables, rng)
     packed = candidate.task.packed
     want = reference.lower_triangle(np.asarray(reference.evaluate(network, arrays), dtype=np.float64), packed)
-    imaginary = _integers(network, rng)
-    gaussian = {
-        name: array if name in network.tables else np.asarray(array + 1j * imaginary[name])
-        for name, array in arrays.items()
-    }
     adding, of, made = candidate.accumulating, candidate.task.made_by.arrays, candidate.executable
     other = reference.lower_triangle(reference.evaluate(network, gaussian), packed)
     for given, value in ((arrays, want), (gaussian, other)):
@@ -202,11 +199,49 @@ def _compare_backward(
             )
 
 
-def _integers(network: Expression, rng: np.random.Generator) -> dict[str, np.ndarray[Any, Any]]:
-    arrays: dict[str, np.ndarray[Any, Any]] = {}
-    for name, shape in network.shapes.items():
-        if name in network.tables:
-            arrays[name] = rng.integers(0, network.tables[name], size=shape)
-        else:
-            arrays[name] = rng.integers(-3, 4, size=shape).astype(np.float64)
-    return arrays
+def _integers(
+    shapes: Mapping[str, tuple[int, ...]], tables: Mapping[str, int], rng: np.random.Generator
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Arguments of small integers, and of Gaussian ones; tables have integers below a size."""
+
+    def drawn() -> dict[str, Any]:
+        return {
+            name: rng.integers(0, tables[name], size=shape)
+            if name in tables
+            else rng.integers(-3, 4, size=shape).astype(np.float64)
+            for name, shape in shapes.items()
+        }
+
+    arrays, imaginary = drawn(), drawn()
+    gaussian = {n: a if n in tables else np.asarray(a + 1j * imaginary[n]) for n, a in arrays.items()}
+    return arrays, gaussian
+
+
+def check_joint(candidate: Candidate, parts: Sequence[Candidate], real: bool) -> None:
+    """Compare a joint program with those of its operations, each checked by itself, for small integers.
+
+    Args:
+        candidate: of the operations together.
+        parts: of each alone.
+        real: whether values are defined for real arguments only.
+
+    Raises:
+        LoweringError: a value differs.
+    """
+    program, of, plan = candidate.program, candidate.task.made_by.arrays, candidate.plan
+    sizes = dict.fromkeys(plan.hints, _EXAMPLES)
+    shapes = {name: tuple(evaluate(size, sizes) for size in axes) for name, axes in plan.arguments.items()}
+    tables = {name: evaluate(size, sizes) for name, size in plan.tables.items()}
+    with of.exactly():
+        for given in _integers(shapes, tables, np.random.default_rng(0))[: 1 if real else 2]:
+            known = {name: of.from_numpy(array) for name, array in given.items()}
+            values: Any = program.function(*[known[name] for name in program.arguments])
+            for part, value in zip(parts, values if len(parts) > 1 else [values], strict=True):
+                alone = part.program
+                want = of.to_numpy(alone.function(*[known[name] for name in alone.arguments]))
+                got = of.to_numpy(value)
+                if got.shape != want.shape or not np.allclose(got, want, rtol=1e-9, atol=1e-9):
+                    raise LoweringError(
+                        f"the value of {part.plan.name!r} differs in the joint program:\n{plan}\n{program.source}\n"
+                        f"alone {want.ravel()[:8]} ..., joint {got.ravel()[:8]} ..."
+                    )

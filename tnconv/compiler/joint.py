@@ -17,11 +17,12 @@ from tnconv.backends.backend import Capability, backend_of
 from tnconv.backends.signature import Signature
 from tnconv.compiler.batches import BatchAxes
 from tnconv.compiler.candidate import Candidate, Executable
+from tnconv.compiler.check_program import check_joint
 from tnconv.compiler.compile_cache import COMPILED
 from tnconv.compiler.driver import Job, NotSymmetric, check_hints, surroundings
 from tnconv.compiler.dtypes import chosen
 from tnconv.compiler.function import CompiledFunction
-from tnconv.compiler.joint_candidates import JointTask, check_joint, choose_joint
+from tnconv.compiler.joint_candidates import JointTask, choose_joint
 from tnconv.compiler.options import Options
 from tnconv.compiler.source import Source
 from tnconv.errors import ArgumentError, OperationError, PlanError

@@ -7,14 +7,11 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from itertools import product as grid
-from typing import Any
 
-import numpy as np
 import torch
 
 from tnconv.compiler.candidate import Candidate, Task
 from tnconv.compiler.choose import choose
-from tnconv.errors import LoweringError
 from tnconv.ir import evaluate
 from tnconv.planner import Plan
 from tnconv.planner.joint_plan import joined
@@ -24,7 +21,6 @@ _PLANS_OF_ONE = 16  # plans of one operation that are joined
 _FAR = 12.0  # what they may cost, as a multiple of the best
 _JOINED = 48  # combinations of plans that are joined
 _PLANS = 24  # joint plans that are priced; each takes some milliseconds
-_EXAMPLES = 2  # what each size symbol is in the exact check
 
 
 @dataclass(frozen=True)
@@ -107,48 +103,3 @@ def choose_joint(task: JointTask, memory_limit: int | None, autotune: bool) -> C
         if each.peak <= memory_limit // itemsize:
             return each
     raise does_not_fit(min(peaks), len(peaks), memory_limit, itemsize, sorted(task.sizes), "joint plans")
-
-
-# -- the exact check ---------------------------------------------------------------------------------
-
-
-def check_joint(candidate: Candidate, parts: Sequence[Candidate], real: bool) -> None:
-    """Compare a joint program with those of its operations, each checked by itself, for small integers.
-
-    Args:
-        candidate: of the operations together.
-        parts: of each alone.
-        real: whether values are defined for real arguments only.
-
-    Raises:
-        LoweringError: a value differs.
-    """
-    program, arrays = candidate.program, candidate.task.made_by.arrays
-    with arrays.exactly():
-        for given in _integers(candidate.plan, real):
-            known = {name: arrays.from_numpy(array) for name, array in given.items()}
-            values: Any = program.function(*[known[name] for name in program.arguments])
-            for part, value in zip(parts, values if len(parts) > 1 else [values], strict=True):
-                alone = part.program
-                want = arrays.to_numpy(alone.function(*[known[name] for name in alone.arguments]))
-                got = arrays.to_numpy(value)
-                if got.shape != want.shape or not np.allclose(got, want, rtol=1e-9, atol=1e-9):
-                    raise LoweringError(
-                        f"the value of {part.plan.name!r} differs in the joint program:\n{candidate.plan}\n"
-                        f"{program.source}\nalone {want.ravel()[:8]} ..., joint {got.ravel()[:8]} ..."
-                    )
-
-
-def _integers(plan: Plan, real: bool) -> Iterator[dict[str, np.ndarray[Any, Any]]]:
-    """Arguments of small integers, then of Gaussian ones unless values are to be real."""
-    rng, sizes = np.random.default_rng(0), dict.fromkeys(plan.hints, _EXAMPLES)
-    for unit in (0, 1j)[: 1 if real else 2]:
-        given: dict[str, np.ndarray[Any, Any]] = {}
-        for name, axes in plan.arguments.items():
-            shape = [evaluate(size, sizes) for size in axes]
-            if name in plan.tables:
-                given[name] = rng.integers(0, evaluate(plan.tables[name], sizes), size=shape)
-            else:
-                cells = rng.integers(-3, 4, size=shape) + unit * rng.integers(-3, 4, size=shape)
-                given[name] = cells.astype(np.complex128 if unit else np.float64)
-        yield given

@@ -11,12 +11,13 @@ Two steps are one where they multiply and sum the same, whatever their indices a
 are, how their results are laid out, and whether one is the conjugate of the other.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 from tnconv.errors import PlanError
-from tnconv.ir import Axis, Index, Size, fresh, group
+from tnconv.ir import Axis, Index, Relational, Size, fresh, group
 from tnconv.ir.monomial import ONE, Scalar
 from tnconv.ir.size import symbol_names
 from tnconv.planner.plan import DEFAULT_HINT, Operand, Plan, Step
@@ -168,7 +169,7 @@ class _Joiner:
             step: reads what there is.
             wanted: whether it is a result, whose axes are to stay.
         """
-        for key, numbers, flip in _keys(step):
+        for key, numbers, flip in _keys(step.operands, step.relations):
             legs = _legs(step.output, numbers)
             if legs is None:
                 continue
@@ -190,7 +191,7 @@ class _Joiner:
         name = fresh(step.result, self.taken)
         self.taken.add(name)
         self.steps.append(replace(step, result=name))
-        for key, numbers, flip in _keys(step):
+        for key, numbers, flip in _keys(step.operands, step.relations):
             legs = _legs(step.output, numbers)
             if legs is not None:
                 self.made.setdefault(key, []).append(_Made(name, legs, flip, step.scale))
@@ -205,13 +206,18 @@ def _exchanged(operand: Operand, renamed: Mapping[Index, Index]) -> Operand:
     )
 
 
-def _keys(step: Step) -> Iterator[tuple[Any, dict[Index, int], bool]]:
+@lru_cache(maxsize=1024)  # of plans that are joined in many ways
+def _keys(
+    operands: tuple[Operand, ...], relations: tuple[Relational, ...]
+) -> list[tuple[Any, dict[Index, int], bool]]:
     """For each order of the operands: what is equal for equal products, the numbers of indices, whether it is of the
     conjugate."""
-    for operands in dict.fromkeys((step.operands, step.operands[::-1])):
-        plain, flip = first_plain(operands)
-        numbers = numbers_of(plain, step.relations)
-        yield step_key(plain, step.relations, numbers), numbers, flip
+    found = []
+    for ordered in dict.fromkeys((operands, operands[::-1])):
+        plain, flip = first_plain(ordered)
+        numbers = numbers_of(plain, relations)
+        found.append((step_key(plain, relations, numbers), numbers, flip))
+    return found
 
 
 def _legs(output: tuple[Axis, ...], numbers: Mapping[Index, int]) -> Legs | None:
