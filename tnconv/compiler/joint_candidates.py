@@ -4,7 +4,7 @@ A plan of an operation that is slower by itself may share more, so others than t
 """
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import product as grid
 
@@ -38,8 +38,11 @@ class JointTask(Task):
     @classmethod
     def together(cls, name: str, parts: Sequence[Candidate]) -> "JointTask":
         """The task of candidates that were compiled by the same options."""
-        task = {each.name: getattr(parts[0].task, each.name) for each in fields(Task)}
-        return cls(**task, name=name, parts=tuple(parts))
+        task, asked = (
+            parts[0].task,
+            ("planner", "backend", "hints", "device", "objective", "accuracy", "passes"),
+        )
+        return cls(task.network, *[getattr(task, each) for each in asked], name, tuple(parts))
 
     @cached_property
     def sizes(self) -> dict[str, int]:
