@@ -5,12 +5,18 @@
 The factors of ResNet-50: each rank's networks are planned as `tnconv.distributed.shard` plans them, as the first of so
 many ranks of PyTorch's `fake` process group; their predicted times, and the bytes and messages of collectives, are
 those that `explain` has. An amplitude of 53 qubits: the slices of a tree of cotengra's, shared out as
-`tnconv.distributed.run` shares out jobs. The tables of the page are read from scale.json.
+`tnconv.distributed.run` shares out jobs, each priced as a compiled plan of that tree. The tables of the page are read
+from scale.json.
+
+    python -m benchmarks.scale --read benchmarks/scale.json --amplitude --out benchmarks
+
+does the amplitude anew, with the rates of that file.
 """
 
 import argparse
 import json
 import os
+import random
 import re
 import tempfile
 import time
@@ -26,6 +32,7 @@ from unittest import mock
 
 import cotengra
 import matplotlib
+import msgspec
 import torch
 import torch.distributed as dist
 from matplotlib.figure import Figure
@@ -34,13 +41,16 @@ from torch.distributed.device_mesh import init_device_mesh
 import tnconv
 from benchmarks.distributed import overhead
 from benchmarks.machine import describe
+from tnconv import plugins
 from tnconv.backends import cache_files
 from tnconv.backends.torch.profile import FILE, MEASURED, Profile, calibrate, profile_of
 from tnconv.compiler.function import CompiledFunction
 from tnconv.distributed import Interconnect, Sharded, shard
+from tnconv.distributed.local_function import predicted_seconds
 from tnconv.distributed.placements import all_reduce
 from tnconv.distributed.sharded_explanation import JobsExplanation, ShardedExplanation
-from tnconv.ir import evaluate
+from tnconv.ir import Index, Network, Tensor, evaluate, group
+from tnconv.planner.search import Problem
 from tnconv.spec import ConvSpec, LinearSpec
 
 RANKS = (1, 4, 16, 64, 256, 1024, 4096)
@@ -56,12 +66,9 @@ WAYS = {
     "positions": "256 images, and rows of each image",
     "growing": "32 images a rank",
 }
-COMPLEX = 4  # real multiplications of a complex one
-CYCLES, TARGET, TRIALS = (
-    10,
-    2**27,
-    16,
-)  # of the circuit; elements of the largest intermediate; trees that are tried
+CYCLES, TARGET, TRIALS = 10, 2**27, 16  # of the circuit; elements of an intermediate; trees that are tried
+STEP = 2  # times as many slices as the tree before
+PLANNER = "tree_of_amplitude"
 
 Layer = ConvSpec | LinearSpec
 Row = dict[str, Any]
@@ -155,43 +162,93 @@ def circuit(cycles: int, rows: int = 6, columns: int = 9) -> list[tuple[str, ...
     return [tuple(leg for leg in gate if leg not in last) for gate in gates]
 
 
-def sliced_tree(cycles: int, target: int, trials: int) -> cotengra.ContractionTree:
-    """The best of some trees, sliced until no intermediate has more elements than `target`."""
+def sliced_trees(cycles: int, target: int, trials: int, slices: int) -> list[cotengra.ContractionTree]:
+    """The best of some trees, and the same with ever more slices.
+
+    Args:
+        cycles: of the circuit.
+        target: elements of the largest intermediate; the first tree has as few slices as keep to it.
+        trials: trees that are tried.
+        slices: of the last tree, at least.
+    """
     gates = circuit(cycles)
+    random.seed(0)
     search = cotengra.HyperOptimizer(
         methods=("greedy", "labels"), minimize="combo", max_repeats=trials, parallel=False, progbar=False,
         slicing_reconf_opts={"target_size": target}, seed=0,
     )  # fmt: skip
-    return search.search(gates, (), {leg: 2 for gate in gates for leg in gate})
+    found = [search.search(gates, (), {leg: 2 for gate in gates for leg in gate})]
+    while found[-1].nslices < slices:
+        tree = found[-1].slice(target_slices=STEP, minimize="combo", max_repeats=64, seed=0)
+        found.append(tree.subtree_reconfigure(minimize="combo"))
+    return found
 
 
 def seconds_of_slice(tree: cotengra.ContractionTree, rates: Profile) -> float:
-    """Predicted seconds of the products of one slice, of complex numbers, with operands copied into their layout."""
-    found = 0.0
-    for parent, left, right in tree.traverse():
-        sizes = [2.0 ** len(tree.get_legs(each)) for each in (parent, left, right)]
-        multiplications = COMPLEX * 2.0 ** len(tree.get_involved(parent))
-        narrow = min(2.0 ** len(set(tree.get_legs(parent)) & set(tree.get_legs(s))) for s in (left, right))
-        found += multiplications / rates.matmul * (1 + rates.narrow / narrow)
-        found += rates.copying(2 * (sizes[1] + sizes[2])) + rates.call
-    return 1e-6 * found
+    """Predicted seconds of one slice of complex numbers: those of the program of this tree, as kernels are priced."""
+    cut = set(tree.sliced_inds)
+    names = {leg: f"e{number}" for number, leg in enumerate(tree.size_dict)}
+    tensors = tuple(
+        Tensor(f"t{place}", "input", tuple(group(Index(names[leg], 2)) for leg in legs if leg not in cut))
+        for place, legs in enumerate(tree.inputs)
+    )
+
+    def proposed(problem: Problem) -> Any:
+        parts: list[Any] = [problem.names.index(f"t{place}") for place in range(tree.N)]
+        for left, right in tree.get_ssa_path():
+            parts.append((parts[left], parts[right]))
+        return parts[-1]
+
+    plugins.register(plugins.PLANNERS, PLANNER, proposed)
+    try:
+        with priced_by(of_complex(rates)):
+            return predicted_seconds(tnconv.compile(Network("amplitude", tensors, ()), planner=PLANNER))
+    finally:
+        plugins.unregister(plugins.PLANNERS, PLANNER)
+
+
+def of_complex(rates: Profile) -> Profile:
+    """The rates of complex numbers: four multiplications for one, two elements for one."""
+    fewer = dict.fromkeys(("matmul", "convolution", "depthwise", "reference"), 4)
+    fewer |= dict.fromkeys(("copy", "stream", "sum", "mirror", "mirror_far", "gather", "cache"), 2)
+    return msgspec.structs.replace(rates, **{name: getattr(rates, name) / by for name, by in fewer.items()})
 
 
 def amplitude(rates: Profile) -> dict[str, Any]:
-    """Predicted seconds of an amplitude over ranks, each with its share of the slices."""
+    """Predicted seconds of an amplitude over ranks, each with its share of the slices of the tree that is quickest."""
     begin = time.process_time()
-    tree = sliced_tree(CYCLES, TARGET, TRIALS)
+    found = sliced_trees(CYCLES, TARGET, TRIALS, RANKS[-1])
     planning = time.process_time() - begin
-    job, slices = seconds_of_slice(tree, rates), int(tree.nslices)
+    trees = [
+        {
+            "slices": int(tree.nslices),
+            "job": seconds_of_slice(tree, rates),
+            "multiplications": log10(tree.contraction_cost()),
+            "elements": int(tree.contraction_width()),
+        }
+        for tree in found
+    ]
+    return {
+        "tensors": found[0].N,
+        "cycles": CYCLES,
+        "planning": planning,
+        "trees": trees,
+        "rows": shares(trees),
+    }
+
+
+def shares(trees: Sequence[Row]) -> list[Row]:
+    """For each number of ranks the slices of each, of the tree that is quickest."""
     rows = []
     for ranks in RANKS:
-        found = JobsExplanation("amplitude", slices, ranks, job, all_reduce("result", 8, ranks))
-        sums = {name: sum(found.collectives(link).values()) for name, link in LINKS.items()}
-        rows.append({"ranks": ranks, "jobs": found.most, "compute": found.compute, "sums": sums})
-    return {
-        "tensors": tree.N, "cycles": CYCLES, "slices": slices, "planning": planning, "job": job,
-        "multiplications": log10(tree.contraction_cost()), "elements": int(tree.contraction_width()), "rows": rows,
-    }  # fmt: skip
+        added = all_reduce("result", 8, ranks)
+        every = [JobsExplanation("amplitude", t["slices"], ranks, t["job"], added) for t in trees]
+        best = min(every, key=lambda each: each.compute)
+        sums = {name: sum(best.collectives(link).values()) for name, link in LINKS.items()}
+        rows.append(
+            {"ranks": ranks, "slices": best.jobs, "jobs": best.most, "compute": best.compute, "sums": sums}
+        )
+    return rows
 
 
 # -- what grows how ----------------------------------------------------------------------------------------
@@ -328,21 +385,28 @@ def _resnet_limits(found: Mapping[str, Any]) -> str:
 
 def _amplitude(found: Mapping[str, Any]) -> str:
     rows = []
+    work = {tree["slices"]: 10 ** tree["multiplications"] for tree in found["trees"]}
     for row in found["rows"]:
         times = map(text_of, (row["compute"], *row["sums"].values()))
-        rows.append([f"{row['ranks']:,}", f"{row['jobs']:,}", *times])
-    links = found["rows"][0]["sums"]
-    return _table(["ranks", "slices a rank", "compute", *(f"adding up, {link}" for link in links)], rows)
+        more = f"{work[row['slices']] / min(work.values()):.2f}"
+        rows.append([f"{row['ranks']:,}", f"{row['slices']:,}", f"{row['jobs']:,}", more, *times])
+    links = [f"adding up, {link}" for link in found["rows"][0]["sums"]]
+    header = ["ranks", "slices", "slices a rank", "multiplications, times the fewest", "compute", *links]
+    return _table(header, rows)
 
 
 def _amplitude_limits(found: Mapping[str, Any]) -> str:
     alone, most = found["rows"][0], found["rows"][-1]
+    first, last = found["trees"][0], found["trees"][-1]
+    speedup = alone["compute"] / most["compute"]
     return (
-        f"{found['cycles']} cycles are {found['tensors']} gates on two qubits. The tree has {found['slices']:,} "
-        f"slices, of 10^{found['multiplications']:.1f} complex multiplications together and at most "
-        f"2^{found['elements']} elements in a tensor. A slice takes {text_of(found['job'])}; the search took "
-        f"{text_of(found['planning'])} of processor time. {most['ranks']:,} ranks are "
-        f"{alone['compute'] / most['compute']:.0f} times as fast as one."
+        f"{found['cycles']} cycles are {found['tensors']} gates on two qubits. The tree with fewest slices has "
+        f"{first['slices']:,}, of 10^{first['multiplications']:.1f} complex multiplications together and at most "
+        f"2^{first['elements']} elements in a tensor; one of them takes {text_of(first['job'])}. Cut into "
+        f"{last['slices']:,}, it multiplies {10 ** (last['multiplications'] - first['multiplications']):.2f} times as "
+        f"often, with at most 2^{last['elements']} elements, and one takes {text_of(last['job'])}. The search took "
+        f"{text_of(found['planning'])} of processor time. {most['ranks']:,} ranks are {speedup:,.0f} times as fast as "
+        f"one: {100 * speedup / most['ranks']:.0f}% of their number."
     )
 
 
@@ -414,14 +478,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--out", type=Path, help="a folder for scale.json")
     parser.add_argument("--read", type=Path, help="a scale.json to read in place of a simulation")
+    parser.add_argument("--amplitude", action="store_true", help="do the amplitude of --read anew")
     parser.add_argument("--plot", type=Path, help="where the picture goes")
     parser.add_argument("--page", type=Path, help="the page whose tables are written anew")
     options = parser.parse_args(argv)
     torch.set_num_threads(1)
     if options.read is not None:
         found = json.loads(options.read.read_text(encoding="utf-8"))
+        if options.amplitude:
+            found["amplitude"] = amplitude(msgspec.structs.replace(profile_of("cpu"), **found["rates"]))
     else:
-        with tempfile.TemporaryDirectory() as folder, rates_in(folder) as rates:
+        rates = measured()
+        with priced_by(rates):
             found = simulate(rates)
     if options.out is not None:
         (options.out / "scale.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
@@ -431,23 +499,22 @@ def main(argv: Sequence[str] | None = None) -> None:
         options.page.write_text(written(options.page.read_text(encoding="utf-8"), found), encoding="utf-8")
 
 
+def measured() -> Profile:
+    """The rates of one core; what else runs on the machine does not count."""
+    with mock.patch("time.perf_counter", time.process_time):
+        return calibrate("cpu")
+
+
 @contextmanager
-def rates_in(folder: str) -> Iterator[Profile]:
-    """The rates of one core, measured, which everything is priced with meanwhile; they are kept in a folder."""
-    before = os.environ.get("TNCONV_CACHE")
-    os.environ["TNCONV_CACHE"] = folder
-    profile_of.cache_clear()
-    with mock.patch("time.perf_counter", time.process_time):  # what else runs on the machine does not count
-        rates = calibrate("cpu")
-    cache_files.write(FILE, {"cpu": rates}, Profile)
-    profile_of.cache_clear()
-    try:
-        yield rates
-    finally:
-        os.environ.pop("TNCONV_CACHE")
-        if before is not None:
-            os.environ["TNCONV_CACHE"] = before
+def priced_by(rates: Profile) -> Iterator[None]:
+    """Everything is priced by these rates meanwhile."""
+    with tempfile.TemporaryDirectory() as folder, mock.patch.dict(os.environ, {"TNCONV_CACHE": folder}):
+        cache_files.write(FILE, {"cpu": rates}, Profile)
         profile_of.cache_clear()
+        try:
+            yield
+        finally:
+            profile_of.cache_clear()
 
 
 if __name__ == "__main__":

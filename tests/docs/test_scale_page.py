@@ -3,6 +3,7 @@
 import json
 from math import log2
 
+import msgspec
 import pytest
 import torch.distributed as dist
 
@@ -36,9 +37,13 @@ def test_figures_follow_from_each_other():
     for name, link in FOUND["links"].items():
         wanted = messages * link["latency"] + four["bytes"] / link["bandwidth"]
         assert four["sums"][name] == pytest.approx(wanted, rel=1e-6)
+    trees = FOUND["amplitude"]["trees"]
+    assert trees[-1]["slices"] >= scale.RANKS[-1]
+    assert scale.shares(trees) == FOUND["amplitude"]["rows"]
     for row in FOUND["amplitude"]["rows"]:
-        assert row["jobs"] == -(-FOUND["amplitude"]["slices"] // row["ranks"])
-        assert row["compute"] == pytest.approx(row["jobs"] * FOUND["amplitude"]["job"])
+        each = [-(-tree["slices"] // row["ranks"]) * tree["job"] for tree in trees]
+        assert row["compute"] == pytest.approx(min(each))
+        assert row["jobs"] == -(-row["slices"] // row["ranks"])
 
 
 def test_the_layers_of_resnet50():
@@ -67,6 +72,10 @@ def test_the_circuit():
     gates = scale.circuit(8)
     assert len({leg.split("_")[0] for gate in gates for leg in gate}) <= 53
     assert max(len(gate) for gate in gates) == 4
-    tree = scale.sliced_tree(2, 2**4, 1)
-    assert tree.contraction_width() <= 4
-    assert scale.seconds_of_slice(tree, scale.profile_of("cpu")) > 0
+    first, *_, last = scale.sliced_trees(2, 2**4, 1, 16)
+    assert first.contraction_width() <= 4
+    assert first.nslices < 16 <= last.nslices
+    rates = scale.profile_of("cpu")
+    job = scale.seconds_of_slice(first, rates)
+    double = msgspec.structs.replace(rates, call=2 * rates.call)
+    assert 0 < job < scale.seconds_of_slice(first, double) <= 2 * job
