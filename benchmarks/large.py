@@ -3,20 +3,27 @@
     python -m benchmarks.large --seconds 8 --out benchmarks
 
 Networks without patterns are planned by `tnconv.compile` with `search={"seconds": …}` and by
-`cotengra.HyperOptimizer(max_time=…)` alone, one after the other in one process; both trees are scored by cotengra. Of
-those with patterns cotengra is given the patterns as dense tensors, and what it would multiply is compared with what
-the plan multiplies. Writes LARGE.md and large.json.
+`cotengra.HyperOptimizer(max_time=…)` alone, one after the other in one process, both from the same seed; both trees are
+scored by cotengra. Of those with patterns cotengra is given the patterns as dense tensors, and what it would multiply
+is compared with what the plan multiplies. All times, those of searches too, are of the processor. Writes LARGE.md and
+large.json.
+
+    python -m benchmarks.large --network 500x10 --seconds 5 --out benchmarks
+
+measures the networks of that name anew and keeps the other rows.
 """
 
 import argparse
 import json
 import math
+import random
 import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import cotengra
 import torch
@@ -57,6 +64,8 @@ HUGE: dict[str, Callable[[], Example]] = {
 MOST = 2.0**32  # multiplications that are contracted here
 MOST_TENSORS = 1000  # that the hyper-optimiser tries in some seconds
 CLOSE = 1.01  # of the logarithms of cotengra alone
+SEED = 0
+clock = time.process_time  # what else runs on the machine does not count
 
 
 @dataclass(frozen=True)
@@ -85,6 +94,7 @@ def inputs_of(network: Network) -> tuple[list[list[str]], list[str], dict[str, i
 
 def alone(network: Network, seconds: float) -> tuple[float, float]:
     """The logarithms of multiplications and of the largest intermediate of cotengra's own tree."""
+    random.seed(SEED)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that kahypar is not installed
         search = cotengra.HyperOptimizer(
@@ -114,26 +124,31 @@ def tree_of(plan: Plan, network: Network) -> Any:
 
 def measure(name: str, example: Example, seconds: float) -> Row:
     """Plan, compile, contract and compare one network."""
+    with mock.patch("time.time", clock), mock.patch("tnconv.planner.large.perf_counter", clock):
+        return _measured(name, example, seconds)
+
+
+def _measured(name: str, example: Example, seconds: float) -> Row:
     network, few = example.network, len(example.tensors) <= MOST_TENSORS
-    search = {"seconds": seconds} if few else None
-    start = time.perf_counter()
+    search = {"seconds": seconds, "seed": SEED} if few else None
+    start = clock()
     plan = tnconv.planner.make_plan(
         network, search=None if search is None else tnconv.planner.Search.read(search)
     )
-    planning = time.perf_counter() - start
+    planning = clock() - start
     work, size = math.log2(plan.multiplications), math.log2(max(step.elements_at({}) for step in plan.steps))
     if not network.patterns:
         work, size = scores(tree_of(plan, network))
     peer = alone(network, seconds) if few else (None, None)
     compiling = contraction = error = None
     if work <= math.log2(MOST):
-        start = time.perf_counter()
+        start = clock()
         function = tnconv.compile(network, minimize="multiplications")
-        compiling = time.perf_counter() - start
+        compiling = clock() - start
         function(*example.arguments)
-        start = time.perf_counter()
+        start = clock()
         value = function(*example.arguments)
-        contraction = time.perf_counter() - start
+        contraction = clock() - start
         want = example.exact()
         error = ((value - want).abs().max() / want.abs().max()).item()
     numbers = (len(network.tensors), len(network.patterns), planning, work, size, *peer)
@@ -172,7 +187,7 @@ def report(results: dict[str, Any]) -> str:
     lines = [
         "# Large networks",
         "",
-        __doc__.split("\n\n")[2].replace("\n", " ").removesuffix(" Writes LARGE.md and large.json. "),
+        __doc__.split("\n\n")[2].replace("\n", " ").removesuffix(" Writes LARGE.md and large.json."),
         "",
     ]
     lines += [f"Searches of {results['seconds']:g} s.", ""]
@@ -212,16 +227,33 @@ def main(arguments: list[str] | None = None) -> int:
     wanted = parser.parse_args(arguments)
     torch.set_num_threads(1)
     console = Console(width=160)
-    rows = []
-    for name, make in (PLAIN | PATTERNS | HUGE).items():
+    every = PLAIN | PATTERNS | HUGE
+    rows = kept(wanted.out, wanted.seconds) if wanted.out is not None and wanted.network else {}
+    for name, make in every.items():
         if wanted.network in name:
-            rows.append(measure(name, make(), wanted.seconds))
-            console.print(rows[-1], highlight=False)
+            rows[name] = measure(name, make(), wanted.seconds)
+            console.print(rows[name], highlight=False)
             if wanted.out is not None:
-                save(wanted.out, wanted.seconds, rows)
-    for each in summary(rows):
+                save(wanted.out, wanted.seconds, [rows[each] for each in every if each in rows])
+    for each in summary([*rows.values()]):
         console.print(each)
     return 0
+
+
+def kept(folder: Path, seconds: float) -> dict[str, Row]:
+    """The rows that a folder has, by name.
+
+    Raises:
+        SystemExit: they were measured elsewhere, or with other searches.
+    """
+    found = json.loads((folder / "large.json").read_text(encoding="utf-8"))
+    here = {"machine": describe("cpu", torch.float64), "seconds": seconds}
+    for name, value in here.items():
+        if found[name] != value:
+            raise SystemExit(
+                f"{name} of {folder}/large.json is {found[name]}, here {value}; measure all anew"
+            )
+    return {row["network"]: Row(**row) for row in found["rows"]}
 
 
 def save(folder: Path, seconds: float, rows: Sequence[Row]) -> None:
