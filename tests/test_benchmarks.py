@@ -202,7 +202,7 @@ def test_errors_and_orders_of_predictions() -> None:
     assert prediction.rank_correlation(alike) is None
 
 
-def test_large_networks_are_measured_beside_cotengra() -> None:
+def test_large_networks_are_measured_beside_cotengra(tmp_path: Path) -> None:
     rows = [
         large.measure("graph", large_networks.even_subgraphs(12), 0.05),
         large.measure("chain", large_convolutions.convolutions(6, 2, 6), 0.05),
@@ -213,3 +213,7 @@ def test_large_networks_are_measured_beside_cotengra() -> None:
     text = large.report(machine)
     assert "| graph | 12 | 0 |" in text
     assert "With patterns, " in text
+    large.save(tmp_path, 0.05, rows)
+    assert large.kept(tmp_path, 0.05) == {row.network: row for row in rows}
+    with pytest.raises(SystemExit, match=r"seconds of .*large\.json is 0\.05, here 1\.0; measure all anew"):
+        large.kept(tmp_path, 1.0)

@@ -1,5 +1,6 @@
 """Large networks: sets of leaves made of their parts, proposals, chunks; values that are known otherwise."""
 
+import itertools
 import random
 
 import numpy as np
@@ -15,7 +16,7 @@ from benchmarks import large_networks as plain
 from tests.work import calls_of
 from tnconv.errors import NetworkError, PlanError
 from tnconv.ir import Index, Network, Tensor, group
-from tnconv.planner import Search, effort, make_plan
+from tnconv.planner import Search, effort, large, make_plan
 from tnconv.planner.chunk_plan import cuts_of
 from tnconv.planner.cost import Model, models_of
 from tnconv.planner.prepare import Preparation
@@ -123,6 +124,26 @@ def test_a_search_with_more_trials_is_no_worse_and_one_by_time_ends():
     assert make_plan(network, search=Search(trials=3)).multiplications <= least
     hurried = make_plan(network, search=Search(seconds=0.1))
     assert hurried.multiplications <= make_plan(network, planner="left-to-right").multiplications
+
+
+def test_others_are_searched_for_where_there_is_time_for_one(monkeypatch):
+    """What is quickly found is improved first; how long that takes says whether there is."""
+    network, asked = plain.even_subgraphs(50).network, []
+    searched = large._searched
+    monkeypatch.setattr(large, "_MORE", 1)
+    monkeypatch.setattr(large, "_TRIALS", 1)
+    quick = make_plan(network).multiplications
+    monkeypatch.setattr(
+        large, "_searched", lambda *given: asked.append(given[-1]) or searched(*given[:-1], 0.1)
+    )
+    for seconds, wanted in ((1.9, 0), (40.0, 1)):
+        asked.clear()
+        ticks = itertools.count(step=0.5)
+        monkeypatch.setattr(large, "perf_counter", lambda ticks=ticks: next(ticks))
+        plan = make_plan(network, search=Search(seconds=seconds))
+        assert len(asked) == wanted
+        assert all(0 < each < seconds for each in asked)
+    assert plan.multiplications <= quick
 
 
 def test_patterns_cost_less_than_dense_ones():
