@@ -11,6 +11,7 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.tensor import DTensor, Partial, Replicate, Shard
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import tnconv
 from tests.distributed.sharding_cases import (
     CIRCLES,
     DILATED,
@@ -24,6 +25,7 @@ from tnconv.distributed import Interconnect, shard
 from tnconv.distributed.collectives import Exchange
 from tnconv.distributed.index_ranges import chunks
 from tnconv.distributed.placements import Traffic
+from tnconv.errors import OperationError
 
 CASES = (
     (GROUPED, "forward", "i1", "all"),
@@ -187,3 +189,37 @@ def test_a_halo_of_many_ranks_is_two_messages():
         found = sharded.explain(*sharded.distribute(*(each.to("meta") for each in values_of(fn))))
     exchange = next(t for t in found.traffic if t.collective == "exchange")
     assert 1 <= exchange.messages <= 2
+
+
+def test_triangles_are_half_of_what_is_sent():
+    """Partial sums of two ranks, by what is summed and by groups: their lower triangles, which are all that is sent."""
+    for op, index in (("kfac_expand", "n"), ("kfac_reduce", "i1"), ("kfac_expand", "g")):
+        whole, packed = (tnconv.compile(GROUPED, op, packed=each) for each in (False, True))
+        given = values_of(whole)
+        want = tnconv.pack_triangle(whole(*given))
+        parts = []
+        for rank in range(2):
+            with as_rank(rank, 2) as mesh:
+                functions = [shard(each, mesh, {index: "data"}) for each in (whole, packed)]
+                lain_out = [lain(each, Replicate(), mesh) for each in given]
+                results = [function(*lain_out) for function in functions]
+                assert results[1].shape == want.shape
+                parts.append(results[1].to_local())
+                seen = []
+                for result in results:
+                    with Received(rank, 2) as received:
+                        result.redistribute(placements=[Replicate()])
+                    seen.append(sum(received.found.values()))
+                explained = [sum(t.bytes for t in each.explain(*lain_out).whole) for each in functions]
+                rows = whole(*given).shape[-1]
+                assert seen == explained and seen[1] * 2 * rows == seen[0] * (rows + 1)
+        total = torch.cat(parts) if index == "g" else parts[0] + parts[1]
+        torch.testing.assert_close(total, want)
+    packed = tnconv.compile(GROUPED, "kfac_expand", packed=True)
+    with as_rank(0, 2) as mesh:
+        for index, function in (("c", packed), ("n", tnconv.compile(GROUPED, "ntk", packed=True))):
+            with pytest.raises(
+                OperationError,
+                match=f"index '{index}' is to be sharded, but .* packed=True and it is on axis",
+            ):
+                shard(function, mesh, {index: "data"})

@@ -28,6 +28,7 @@ from tnconv.distributed.ring import Ring, Rotation, ring_of
 from tnconv.distributed.sharded_explanation import ShardedExplanation
 from tnconv.errors import ArgumentError, OperationError, PlanError, meant
 from tnconv.ir import Expression
+from tnconv.ir.symmetry import packed_sizes
 from tnconv.planner.memory_limit import parse_memory
 
 _GATHER = ("auto", "all", "ring")
@@ -47,7 +48,8 @@ def shard(
     Each rank computes the same network with a range of each index. An index of the result gives shards, one that is
     summed gives partial sums; so the placement of the result along a dimension of the mesh is `Shard(axis)`,
     `Partial()`, or `Replicate()` along one that no index is given to. Where an index of the result is not the first on
-    its axis, as `d` in `(g d)`, the ranks' parts do not lie side by side, and the result is `Partial()`, too.
+    its axis, as `d` in `(g d)`, the ranks' parts do not lie side by side, and the result is `Partial()`, too. Of a
+    function with `packed=True` ranks have, and send, lower triangles; an index of rows or columns is not shared out.
 
     Arguments are redistributed to what ranks need: `explain` says which bytes that moves. Of positions that a relation
     ties to those of a rank, it needs a halo. Sizes need not be multiples of the number of ranks.
@@ -124,6 +126,7 @@ class Sharded:
         self.fn, self.mesh, self._limit, self._gather = fn, mesh, memory_limit, gather
         self._network = derived_network(fn)
         found = chosen_indices(self._network, shards)
+        _check_packed(fn, self._network, found)
         self.shards = {name: found[name] for name in names if name in found}
         self._dims = {dim: found[name] for dim, name in enumerate(names) if name in found}
         self._signature = Signature.of(self._network)
@@ -288,14 +291,14 @@ class Sharded:
         dtype = self.fn.arithmetic.result_dtype(tensors, self.fn._arrays)
         whole, dims = networks.whole, self.mesh.ndim
         parts = networks.result()[:dims]
-        shape = tuple(axis.size for axis in whole.output)
+        packed = self.fn.plan.packed
+        shape = packed_sizes([axis.size for axis in whole.output], packed)
+        part = replace(networks, divisions=tuple(d for d in networks.divisions if d.dim < dims), dims=dims)
         return Ready(
             fetches,
             turns,
             idle,
-            replace(
-                networks, divisions=tuple(d for d in networks.divisions if d.dim < dims), dims=dims
-            ).shape(coordinate(self.mesh)),
+            packed_sizes(part.shape(coordinate(self.mesh)), packed),
             dtype.to_real() if whole.real else dtype,
             laid(shape, parts, self.mesh, tuple(self._dims)),
         )
@@ -335,3 +338,22 @@ class Sharded:
         for use, name in uses.items():
             names.setdefault(use.argument, []).append(name)
         return self._functions.get((local, limit), lambda: compiled_like(self.fn, local, names, limit))
+
+
+def _check_packed(fn: CompiledFunction, network: Expression, shards: Mapping[str, str]) -> None:
+    """Refuse to share out rows or columns of a triangle: a range of them alone has no lower triangle.
+
+    Raises:
+        OperationError: an index is one of them.
+    """
+    if fn.plan.packed is None:
+        return
+    for term in network.terms:
+        for axis in term.output[fn.plan.packed :]:
+            for index in axis.indices:
+                if index.name in shards.values():
+                    raise OperationError(
+                        f"index {index.name!r} is to be sharded, but {fn.op!r} was compiled with packed=True and it is "
+                        f"on axis {axis} of the rows or columns, of which a range has no lower triangle; shard another "
+                        "index, or compile it without packed=True"
+                    )
