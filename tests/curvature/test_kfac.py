@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -21,7 +22,7 @@ from tests.curvature.curvature_models import (
     state,
     target,
 )
-from tnconv.curvature import Block, kfac
+from tnconv.curvature import Block, KroneckerFactors, kfac
 from tnconv.curvature.losses import loss_of
 from tnconv.errors import ArgumentError, CaptureError, OperationError
 
@@ -517,3 +518,54 @@ def test_images_of_several_sizes_are_accumulated() -> None:
     other = nn.Sequential(nn.Conv2d(2, 3, 5, padding=2), nn.ReLU(), nn.Conv2d(3, 2, 1)).double()
     with pytest.raises(ArgumentError, match="into has no block"):
         kfac(other, loss, data[:1], into=found, **options)
+
+
+def test_packed_sums_give_the_same_factors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Joint and shared biases, groups, several calls, several batches; processes send lower triangles alone."""
+
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(2, 4, 2, groups=2)
+            self.again = nn.Linear(4, 4)
+            self.last = nn.Linear(4, CLASSES)
+
+        def forward(self, x: Tensor) -> Tensor:
+            flat = self.conv(x).flatten(2).mean(2)
+            return self.last(torch.tanh(self.again(torch.tanh(self.again(flat)))))
+
+    torch.manual_seed(0)
+    model = Twice().double()
+    data = [(torch.randn(n, 2, 3, 3, dtype=torch.float64), torch.randint(CLASSES, (n,))) for n in (3, 2)]
+    sent: list[int] = []
+    monkeypatch.setattr(dist, "all_reduce", lambda tensor, group: sent.append(tensor.numel()))
+    monkeypatch.setattr(dist, "get_rank", lambda group: 0)
+    plain = {"fisher_type": "empirical"}
+    for options in (
+        plain | {"separate_weight_and_bias": False, "kfac_approx": "reduce"},
+        {"fisher_type": "forward-only"},
+        plain | {"groups": "average", "kfac_approx": "reduce"},
+        plain | {"process_group": object()},
+    ):
+        found = [
+            kfac(model, nn.CrossEntropyLoss(), data, packed=each, **options)  # type: ignore[arg-type]
+            for each in (False, True)
+        ]
+        assert_same_factors(*found)
+    middle = len(sent) // 2
+    whole, lower = sent[: middle - 1], sent[middle:-1]  # then a few counts
+    assert [count * 2 for count in lower] == [
+        count + next(g * r for g in (1, 2) for r in range(1, 20) if g * r * r == count) for count in whole
+    ]
+    into = kfac(model, nn.CrossEntropyLoss(), data[:1], packed=True, **plain)  # type: ignore[arg-type]
+    again = kfac(model, nn.CrossEntropyLoss(), data[1:], packed=True, into=into, **plain)  # type: ignore[arg-type]
+    assert_same_factors(again, kfac(model, nn.CrossEntropyLoss(), data, **plain))  # type: ignore[arg-type]
+
+
+def assert_same_factors(got: KroneckerFactors, want: KroneckerFactors) -> None:
+    """All factors of all blocks."""
+    assert got.blocks.keys() == want.blocks.keys()
+    for key, block in want.blocks.items():
+        assert block.tensors.keys() == got.blocks[key].tensors.keys()
+        for name, tensor in block.tensors.items():
+            close(got.blocks[key].tensors[name], tensor)

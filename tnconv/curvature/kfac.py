@@ -41,6 +41,7 @@ def kfac(
     into: KroneckerFactors | None = None,
     decay: float | None = None,
     process_group: Any = None,
+    packed: bool = False,
     progress: bool | None = None,
 ) -> KroneckerFactors:
     """The Kronecker-factored curvature of a model (Martens & Grosse 2015; Eschenhagen et al. 2023, arXiv 2311.00636).
@@ -74,6 +75,8 @@ def kfac(
         decay: see `into`.
         process_group: of `torch.distributed`, whose processes each have a part of the data; of a model under
             `fully_shard`, whose parameters are gathered in each forward pass, as many batches each.
+        packed: whether factors are kept as their lower triangles while data are added up, and processes send these:
+            half of the memory and of the bytes. The factors that are returned are whole.
         progress: whether a bar is shown on stderr: True at once, False never, None on a terminal after two seconds.
 
     Returns:
@@ -95,10 +98,10 @@ def kfac(
     read = loss_of(loss, fisher.exact)
     tracked = Model.of(model, params)
     single = length(data) == 1
-    in_place = process_group is None and num_data is None and (decay is None or single)
+    in_place = process_group is None and not packed and num_data is None and (decay is None or single)
     begin = into if in_place else None
     reduce = kfac_approx == "reduce"
-    sums = Sums(tracked, separate_weight_and_bias, groups, reduce, unsupported, begin, decay)
+    sums = Sums(tracked, separate_weight_and_bias, groups, reduce, unsupported, begin, decay, packed)
     hidden = "raise" if unsupported == "diagonal" else unsupported  # of parameters that are not captured
     with closing(batches(data, progress)) as pairs:
         for x, y in pairs:

@@ -18,6 +18,7 @@ from tnconv.curvature.models import Model
 from tnconv.curvature.processes import add_up, totals
 from tnconv.curvature.run import Run
 from tnconv.errors import ArgumentError, CaptureError
+from tnconv.functional.packed import pack_triangle, unpack_triangle
 
 Blocks = Mapping[tuple[str, ...], tuple[int, ...]]  # the places of the calls of each block
 
@@ -34,6 +35,7 @@ class Sums:
         unsupported: see `kfac`.
         into: factors that input factors are written into.
         decay: of these, for a single batch; None where they count as the data that they are of.
+        packed: whether sums are lower triangles until the end.
 
     Attributes:
         units: by block, what its input factor is to be multiplied with, so that it is the sum over examples of the
@@ -50,6 +52,7 @@ class Sums:
     unsupported: str
     into: KroneckerFactors | None = None
     decay: float | None = None
+    packed: bool = False
     units: dict[tuple[str, ...], float] = field(default_factory=dict)
     output_units: dict[tuple[str, ...], float] = field(default_factory=dict)
     places: dict[tuple[str, ...], Place] = field(default_factory=dict)
@@ -237,7 +240,7 @@ class Sums:
         """What computes the input factor of a call."""
         op = "kfac_reduce" if self.reduce else "kfac_expand"
         bias = "joint" if len(key) == 2 else "separate"
-        return use.function(op, convention=convention, groups=self.groups, bias=bias)
+        return use.function(op, convention=convention, groups=self.groups, bias=bias, packed=self.packed)
 
     def _of_several(self, uses: list[Matrix], key: tuple[str, ...]) -> Tensor:
         """The input factor of several calls or images, which are positions of one layer."""
@@ -248,7 +251,11 @@ class Sums:
         sums = torch.stack([use.input_sums(self.groups == "average") for use in uses]).sum(0)
         if len(key) == 2:
             sums = torch.cat([sums, sums.new_full((*sums.shape[:2], 1), t)], 2)
-        return torch.einsum("nga,ngb->gab", sums, sums).mul_(1 / (n * t * t))
+        return self._kept(torch.einsum("nga,ngb->gab", sums, sums).mul_(1 / (n * t * t)))
+
+    def _kept(self, whole: Tensor) -> Tensor:
+        """A factor as it is kept until the end."""
+        return pack_triangle(whole) if self.packed else whole
 
     def _add_output(
         self, layers: Layers, key: tuple[str, ...], calls: tuple[int, ...], z: list[Tensor]
@@ -258,7 +265,8 @@ class Sums:
         n, unit = uses[0].n, self.output_units.get(key, 1.0)
         if n and len(uses) == 1 and uses[0].images == 1:
             op = "kfac_grad_reduce" if self.reduce else "kfac_grad_expand"
-            function = uses[0].function(op, convention="kfac", groups=self.groups)  # the sum over 1/n
+            options = {"convention": "kfac", "groups": self.groups, "packed": self.packed}  # the sum over 1/n
+            function = uses[0].function(op, **options)
             if there is None:
                 self.outputs[key] = function(z[calls[0]])
             else:
@@ -273,14 +281,16 @@ class Sums:
         """The raw sum of the gradient factor over a batch, of several calls or images."""
         if not self.reduce:
             parts = [
-                use.function("kfac_grad_expand", convention="sum", groups=self.groups)(z[p])
+                use.function("kfac_grad_expand", convention="sum", groups=self.groups, packed=self.packed)(
+                    z[p]
+                )
                 for use, p in zip(uses, calls, strict=True)
             ]
             return parts[0] if len(parts) == 1 else torch.stack(parts).sum(0)
         sums = torch.stack([use.bias_rows([z[p]])[0] for use, p in zip(uses, calls, strict=True)]).sum(0)
         blocks = 1 if self.groups == "average" else uses[0].groups
         sums = sums.reshape(len(sums), blocks, -1)
-        return torch.einsum("nga,ngb->gab", sums, sums)
+        return self._kept(torch.einsum("nga,ngb->gab", sums, sums))
 
     def _identities(self, layers: Layers, blocks: Mapping[tuple[str, ...], tuple[int, ...]]) -> None:
         for key, calls in blocks.items():
@@ -290,7 +300,7 @@ class Sums:
             rows = use.outs // place.groups
             like = self.model.parameters[key[0]]
             eye = torch.eye(rows, dtype=like.dtype, device=like.device)
-            self.outputs[key] = eye.expand(place.groups, -1, -1).clone()
+            self.outputs[key] = self._kept(eye.expand(place.groups, -1, -1).clone())
 
     # -- the end -----------------------------------------------------------------------------------------
 
@@ -316,10 +326,14 @@ class Sums:
             if self.output_units.get(key, 1.0) != over:
                 G.mul_(self.output_units.get(key, 1.0) / over)
         blocks: dict[tuple[str, ...], AnyBlock] = {}
+        if self.packed:
+            for key in self.outputs:
+                self.outputs[key] = unpack_triangle(self.outputs[key])
         for key, place in self.places.items():
-            A = self.inputs.get(key)
+            A = self.inputs.pop(key, None)
             if A is not None and self.units[key] != total:
                 A.mul_(self.units[key] / total)
+            A = unpack_triangle(A) if A is not None and self.packed else A
             blocks[key] = Block(place, A, self.outputs[self.shared.get(key, key)])
         for name, values in self.diagonals.items():
             place = Place((name,), (tuple(values.shape),))
