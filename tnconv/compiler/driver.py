@@ -30,10 +30,6 @@ from tnconv.passes import Stage, exact_check
 from tnconv.passes.sample import Sample
 
 
-class NotSymmetric(OperationError):
-    """The lower triangle is asked for of a result that is not known to be symmetric."""
-
-
 @dataclass(frozen=True, slots=True)
 class Job:
     """What is asked of a source, once all options are known to be right.
@@ -136,18 +132,23 @@ class Job:
             self._packed(derived, network) if options.packed else None,
         )
 
+    def packed(self, source: Source) -> bool:
+        """Whether the result is known to be symmetric, so that its lower triangle says all."""
+        plain = replace(self, options=replace(self.options, packed=False, verify=None))
+        made = plain.derived(plain.forward(source), source)
+        return _shared(made.before, made.network) is not None
+
     def _packed(self, derived: Expression, network: Expression) -> int:
-        """The axes in front of a symmetric result, before or after it was rewritten.
+        """The axes in front of a symmetric result.
 
         Raises:
-            NotSymmetric: it is not known to be symmetric.
+            OperationError: it is not known to be symmetric.
         """
-        for each in (derived, network):
-            shared = shared_axes(each)
-            if shared is not None:
-                return shared
+        shared = _shared(derived, network)
+        if shared is not None:
+            return shared
         both = " of two batches" if self.other else ""
-        raise NotSymmetric(
+        raise OperationError(
             f"packed=True is given, but {derived.name!r}{both} has a result of axes "
             f"[{', '.join(map(str, derived.output))}], whose halves cannot be exchanged: the network is another one "
             "then, so that the result is not known to be symmetric; leave packed=True out"
@@ -253,6 +254,12 @@ def _of_both(options: Options, network: Expression) -> Options:
         frozen=named(options.frozen),
         constant=named(options.constant),
     )
+
+
+def _shared(before: Expression, network: Expression) -> int | None:
+    """The axes in front of a symmetric result, as a network shows them before or after it was rewritten."""
+    found = shared_axes(before)
+    return shared_axes(network) if found is None else found
 
 
 def _of_packed(axes: BatchAxes | None, packed: int | None) -> BatchAxes | None:

@@ -19,7 +19,7 @@ from tnconv.compiler.batches import BatchAxes
 from tnconv.compiler.candidate import Candidate, Executable
 from tnconv.compiler.check_program import check_joint
 from tnconv.compiler.compile_cache import COMPILED
-from tnconv.compiler.driver import Job, NotSymmetric, check_hints, surroundings
+from tnconv.compiler.driver import Job, check_hints, surroundings
 from tnconv.compiler.dtypes import chosen
 from tnconv.compiler.function import CompiledFunction
 from tnconv.compiler.joint_candidates import JointTask, choose_joint
@@ -234,16 +234,12 @@ def _packed(source: Source, jobs: Sequence[Job]) -> Sequence[Job]:
     """
     if not jobs[0].options.packed:
         return jobs
-    found, refused = [], None
-    for job in jobs:
-        try:
-            replace(job, options=replace(job.options, verify=None)).derived(job.forward(source), source)
-            found.append(job)
-        except NotSymmetric as error:
-            refused = error
-            found.append(replace(job, options=replace(job.options, packed=False)))
-    if refused is not None and not any(job.options.packed for job in found):
-        raise refused
+    found = [replace(job, options=replace(job.options, packed=job.packed(source))) for job in jobs]
+    if not any(job.options.packed for job in found):
+        names = ", ".join(job.operation.name for job in jobs)
+        raise OperationError(
+            f"packed=True is given, but none of {names} has a result that is known to be symmetric; leave it out"
+        )
     return found
 
 
