@@ -38,11 +38,10 @@ class JointTask(Task):
     @classmethod
     def together(cls, name: str, parts: Sequence[Candidate]) -> "JointTask":
         """The task of candidates that were compiled by the same options."""
-        task, asked = (
-            parts[0].task,
-            ("planner", "backend", "hints", "device", "objective", "accuracy", "passes"),
-        )
-        return cls(task.network, *[getattr(task, each) for each in asked], name, tuple(parts))
+        task = parts[0].task
+        asked = ("planner", "backend", "hints", "device", "objective", "accuracy", "passes")
+        same = {each: getattr(task, each) for each in asked}
+        return cls(task.network, **same, name=name, parts=tuple(parts))
 
     @cached_property
     def sizes(self) -> dict[str, int]:
