@@ -162,6 +162,38 @@ def test_lags_are_placed_by_blocks_of_rows() -> None:
         torch.testing.assert_close(out, want + 2 * before)
 
 
+def test_a_joint_bias_is_the_last_row() -> None:
+    """Terms are written to their runs of cells, also where something records; none is computed above the diagonal."""
+    layer = ConvSpec(16, 4, 3, (4, 4), bias=True)
+    whole, packed = both(layer, "kfac_reduce", bias="joint")
+    assert packed.plan.results == ("result", "result_3", "result_4") and len(whole.plan.results) == 4
+    assert "new_zeros" not in packed.source and packed.source.count("packed=True") == 1
+    assert (packed.accumulating or whole.program).source.count("packed=True") == 1
+    triangle, block, x_sums = 145 * 146 // 2, 32 * 144, 2 * 144
+    assert tnconv.compile(
+        layer, "kfac_reduce", bias="joint", packed=True, batch_size=2
+    ).cost.peak_elements == (triangle + block + x_sums)
+    (x,) = arguments_of(whole, layer, torch.float64)
+    want = lower(whole(x), 1)
+    torch.testing.assert_close(packed(x), want)
+    torch.testing.assert_close(torch.func.vmap(packed)(x[None])[0], want)
+    x.requires_grad_()
+    cotangent = torch.randn_like(want)
+    (gradient,) = torch.autograd.grad(packed(x), x, cotangent)
+    torch.testing.assert_close(gradient, torch.autograd.grad(lower(whole(x), 1), x, cotangent)[0])
+    assert packed(x[:0]).isnan().all()
+    assert packed(x[:0].detach(), out=torch.zeros_like(want), beta=1.0).isnan().all()
+    row = ConvSpec(2, 3, 1, (2,), bias=True)
+    blocks = tnconv.compile(row, "ggn_mini_block", bias="joint", packed=True)
+    given = arguments_of(blocks, row, torch.float64)
+    want = lower(tnconv.compile(row, "ggn_mini_block", bias="joint")(*given), 1)
+    for place in range(2):
+        mapped = torch.func.vmap(blocks, in_dims=tuple(0 if place == n else None for n in range(2)))
+        torch.testing.assert_close(
+            mapped(*[g[None] if place == n else g for n, g in enumerate(given)])[0], want
+        )
+
+
 def test_chunks_are_of_what_is_no_row() -> None:
     layer = ConvSpec(8, 16, 3, (12, 12), padding=1, groups=4)
     whole, packed = both(layer, "kfac_grad_reduce", hints={"N": 64})

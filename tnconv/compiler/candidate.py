@@ -123,7 +123,7 @@ class Task:
 
     def returning(self, plan: Plan) -> Plan:
         """A plan of the network, which returns what is asked for of its value."""
-        return plan if self.packed is None else replace(plan, packed=self.packed)
+        return plan if self.packed is None else plan.lower_alone(self.packed)
 
     def __str__(self) -> str:
         """What is computed, as autotuning remembers it."""

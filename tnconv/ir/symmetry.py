@@ -39,6 +39,8 @@ def shared_axes(expression: Expression) -> int | None:
 
 def triangle(rows: Size) -> Size:
     """Cells on and below the diagonal of a matrix with so many rows."""
+    if isinstance(rows, int):
+        return rows * (rows + 1) // 2
     return quotient(normal(rows * (rows + 1)), 2)
 
 
@@ -52,6 +54,37 @@ def packed_sizes(sizes: Sequence[Size], shared: int | None) -> tuple[Size, ...]:
     if shared is None:
         return tuple(sizes)
     return (*sizes[:shared], triangle(product(sizes[shared : (shared + len(sizes)) // 2])))
+
+
+def span(axis: Axis) -> tuple[int, int] | None:
+    """The run of cells that the indices of an axis have, in row-major order, from the first to behind the last.
+
+    None where they leave cells out, or a size is no integer.
+    """
+    numbers = (axis.start, axis.size, *(i.size for i in axis.indices))
+    if not all(isinstance(each, int) for each in numbers) or axis.strides != Axis(axis.indices).strides:
+        return None
+    return axis.start, axis.start + int(product(i.size for i in axis.indices))
+
+
+def run_of_cells(output: Sequence[Axis], shared: int) -> tuple[int, int, bool] | None:
+    """Where a term of a sum lies in the packed triangle: its first cell, their number, and whether it is a square.
+
+    A square begins in the first cell, and its own lower triangle is the run; else it is a part of one row. No cell is
+    above the diagonal, `(0, 0, False)`. None where it is no run.
+    """
+    if len(output) != shared + 2 or not all(axis.is_group for axis in output[:shared]):
+        return None
+    rows, columns = map(span, output[shared:])
+    if rows is None or columns is None:
+        return None
+    if columns[0] >= rows[1]:
+        return 0, 0, False
+    if rows == columns and rows[0] == 0:
+        return 0, triangle(rows[1]), True
+    if rows[1] - rows[0] == 1 and columns[1] <= rows[1]:
+        return triangle(rows[0]) + columns[0], columns[1] - columns[0], False
+    return None
 
 
 def _mirrored(term: Network, shared: int, conjugated: bool) -> Network | None:

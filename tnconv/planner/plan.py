@@ -7,14 +7,14 @@ out only when somebody asks: sympy takes 100 microseconds for what a plan seldom
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from tnconv.errors import PlanError
 from tnconv.ir import Axis, Index, Network, Relational, Role, Scale, Size, Tensor, evaluate, product, symbol
 from tnconv.ir.monomial import ONE, Scalar, expanded
 from tnconv.ir.size import normal, symbol_names
-from tnconv.ir.symmetry import packed_sizes
+from tnconv.ir.symmetry import packed_sizes, run_of_cells
 from tnconv.planner.plan_printer import format_plan
 
 DEFAULT_HINT = 32  # what a size symbol counts as while planning, unless a hint says otherwise
@@ -207,11 +207,26 @@ class Plan:
         read = {operand.source for step in self.steps for operand in step.operands}
         returned = zip((self.results, *self.also), self.packs, strict=True)
         found = {names[0]: packed for names, packed in returned if packed is not None and len(names) == 1}
+        if self.packed is not None and len(self.results) > 1:  # the terms that are squares in its first cells
+            outputs = {step.result: step.output for step in self.steps if step.result in self.results}
+            runs = {name: run_of_cells(output, self.packed) for name, output in outputs.items()}
+            found |= {name: self.packed for name, run in runs.items() if run is not None and run[2]}
         return {
             name: packed
             for name, packed in found.items()
             if self.returned.count(name) == 1 and name not in read
         }
+
+    def lower_alone(self, packed: int) -> "Plan":
+        """The same, of which the lower triangle is returned; terms that lie above the diagonal are not computed.
+
+        Args:
+            packed: the axes in front of those of rows and columns.
+        """
+        outputs = {step.result: step.output for step in self.steps}
+        above = [name for name in self.results if run_of_cells(outputs[name], packed) == (0, 0, False)]
+        made = replace(self, packed=packed, results=tuple(name for name in self.results if name not in above))
+        return replace(made, steps=made.leading_to(made.returned)) if above else made
 
     @property
     def output_sizes(self) -> tuple[Size, ...]:

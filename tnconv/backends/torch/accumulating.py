@@ -18,6 +18,7 @@ from tnconv.backends.torch.padded_views import broadcast, window_view
 from tnconv.backends.torch.returned import cell_of
 from tnconv.errors import LoweringError
 from tnconv.ir import Axis, Index, Pattern, group, product
+from tnconv.ir.symmetry import triangle
 from tnconv.program import Call, Dims, Given, Let, Var
 from tnconv.program.statements import flatten
 
@@ -61,10 +62,7 @@ class Accumulating(Lowering):
         """Add the result as a whole, in the layout that it has where the target has that as a view."""
         names, em = self.plan.results, self.em
         if self.plan.packed is not None:
-            value = self.returns.mean(names, self.plan.packed)
-            shared = flatten(value.dims[:-1])
-            flat = em.arrange(value, (shared, value.dims[-1]))
-            self._into(self._viewed(Value(out, value.dims), flat.dims), flat, out, beta)
+            self._add_lower(out, beta, self.plan.packed)
             return
         target = Value(out, tuple(axis.indices for axis in self.values[names[0]][1]))
         if len(names) == 1 and not (
@@ -75,6 +73,22 @@ class Accumulating(Lowering):
                 self._into(self._viewed(target, value.dims), value, out, beta)
                 return
         self._into(target, self.returns.mean(names), out, beta)
+
+    def _add_lower(self, out: str, beta: str, packed: int) -> None:
+        """Add the lower triangle of the result, each term of a sum to its own cells where these are runs."""
+        names, em = self.plan.results, self.em
+        if not self.returns.runs(names, packed):
+            value = self.returns.mean(names, packed)
+            flat = em.arrange(value, (flatten(value.dims[:-1]), value.dims[-1]))
+            self._into(self._viewed(Value(out, value.dims), flat.dims), flat, out, beta)
+            return
+        axes = self.values[names[0]][1]
+        shared = tuple(axis.indices for axis in axes[:packed])
+        cells = (Index("triangle", triangle(axes[packed].size)),)
+        target = self._viewed(Value(out, (*shared, cells)), (flatten(shared), cells))
+        self.returns.add_runs(names, packed, target, Var(beta))
+        if sizes := self.returns.divided_by(names):
+            em.do(call("undefined_if_empty", Var(out), *sizes), [out])
 
     def _into(self, view: Value, value: Value, out: str, *beta: str) -> None:
         """Add a value to a part of the target, or to all of it."""

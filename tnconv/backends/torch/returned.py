@@ -8,8 +8,9 @@ from tnconv.backends.torch.numerics.huge_pages import LARGEST_REUSED
 from tnconv.backends.torch.padded_views import broadcast, window_view
 from tnconv.ir import Axis, Index, Pattern, Relational, Size, product, symbol
 from tnconv.ir.size import symbol_names
-from tnconv.ir.symmetry import triangle
+from tnconv.ir.symmetry import run_of_cells, triangle
 from tnconv.planner.plan import Plan, Step
+from tnconv.program import Var
 from tnconv.program.statements import flatten
 
 _LARGEST_ITEM = 16  # bytes
@@ -62,22 +63,80 @@ class Returned:
             results: names of steps.
             packed: of a sum whose lower triangle is returned, the axes in front.
         """
-        total, sizes = self.total(results), self.divided_by(results)
-        if packed is not None:
-            total = self._lower(total, packed)
+        total = self.total(results) if packed is None else self._lower(results, packed)
+        sizes = self.divided_by(results)
         if not sizes or (len(results) == 1 and self.divides_all(results[0])):
             return total
         made = call("unless_empty", total, *sizes)
         return self.em.derive(total, "result", made, total.dims, contiguous=total.contiguous)
 
-    def _lower(self, total: Value, packed: int) -> Value:
+    def _lower(self, results: Sequence[str], packed: int) -> Value:
         """The lower triangle of a symmetric sum, behind some axes."""
-        em, middle = self.em, (packed + len(total.dims)) // 2
+        em, axes = self.em, self.values[results[0]][1]
+        given = zip(self.plan.arguments, self.arguments, strict=True)
+        like = [Var(python) for name, python in given if name not in self.plan.tables]
+        if like and self.runs(results, packed):
+            shared = tuple(axis.indices for axis in axes[:packed])
+            cells = Index("triangle", triangle(axes[packed].size))
+            dims = (flatten(shared), (cells,))
+            empty = call("new_empty", like[0], em.sizes(dims))
+            if len(like) > 1:
+                empty = call("unfilled", em.sizes(dims), *like)
+            made = em.make("lower", empty, dims, memo=False, fresh=True)
+            self.add_runs(results, packed, made)
+            return em.arrange(made, (*shared, (cells,)))
+        total = self.total(results)
+        middle = (packed + len(total.dims)) // 2
         shared, rows, columns = total.dims[:packed], total.dims[packed:middle], total.dims[middle:]
         cells = Index("triangle", triangle(product(i.size for i in flatten(rows))))
         value = em.conj(em.arrange(total, (flatten(shared), flatten(rows), flatten(columns))))
         made = em.make("lower", call("pack_triangle", value), (flatten(shared), (cells,)), fresh=True)
         return em.arrange(made, (*shared, (cells,)))
+
+    def runs(self, results: Sequence[str], packed: int) -> bool:
+        """Whether the terms of a sum are runs of the cells of its lower triangle, which are all of them."""
+        if len(results) < 2 or self.plan.real:
+            return False
+        found = [run_of_cells(self.values[name][1], packed) for name in results]
+        end = 0
+        for start, count, _ in sorted(each for each in found if each is not None):
+            if start != end:
+                return False
+            end += count
+        return None not in found and end == triangle(self.values[results[0]][1][packed].size)
+
+    def add_runs(self, results: Sequence[str], packed: int, target: Value, beta: Var | int = 0) -> None:
+        """Write each term of a sum to its run of cells, `beta · target + …`; where `runs` says that they are all.
+
+        Args:
+            results: names of steps.
+            packed: the axes in front.
+            target: `[shared, cells]`.
+            beta: 0 where something may record what happens.
+        """
+        em = self.em
+        for name in results:
+            value, axes = self.values[name]
+            found = run_of_cells(axes, packed)
+            assert found is not None
+            start, count, square = found
+            shared, rows, columns = (
+                tuple(i for axis in part for i in axis.indices)
+                for part in (axes[:packed], axes[packed : packed + 1], axes[packed + 1 :])
+            )
+            value = broadcast(em, value, (*shared, *rows, *columns))
+            cells = Index("cells", count)
+            if square:
+                matrix = em.conj(em.arrange(value, (shared, rows, columns)))
+                value = em.make("part", call("pack_triangle", matrix), (shared, (cells,)), fresh=True)
+            else:
+                value = em.conj(em.arrange(value, (shared, (*rows, *columns))))
+            run = call("narrow", target, 1, start, count)
+            view = em.derive(target, "part", run, (target.dims[0], (cells,)), contiguous=False)
+            written = (
+                call("add_into", view, value, beta) if square or beta != 0 else call("copy_", view, value)
+            )
+            em.do(written, [target.name])
 
     def divided_by(self, results: Sequence[str]) -> list[Size]:
         """The size symbols that some scale on the way to results divides by."""

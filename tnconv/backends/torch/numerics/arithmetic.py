@@ -1,6 +1,6 @@
 """Arithmetic whose form depends on the dtype, or on what records it: sums, scales, zeros, complex values."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -41,6 +41,17 @@ def transposed(
     if image.dtype.itemsize <= HALF:
         return call(image, weight, bias, **options)
     return add(call(image, weight, **options), bias.view(-1, *(1,) * (weight.dim() - 2)))
+
+
+def unfilled(shape: Sequence[int], *like: Tensor) -> Tensor:
+    """A tensor to be filled in place with what is made of others, all of which `vmap` may map over."""
+    first, *others = like
+    if not any(torch._C._functorch.is_functorch_wrapped_tensor(each) for each in like):
+        return first.new_empty(shape)
+    zero = first.new_zeros(())
+    for each in others:
+        zero = zero + each.new_zeros(())
+    return zero.expand(shape).clone()
 
 
 def real(x: Tensor) -> Tensor:

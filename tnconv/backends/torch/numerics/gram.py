@@ -16,7 +16,7 @@ from torch import Tensor
 from tnconv.backends.torch.context import may_write
 from tnconv.backends.torch.numerics.huge_pages import HALF, new_empty
 from tnconv.backends.torch.numerics.into import add_into
-from tnconv.backends.torch.numerics.triangle import pack_rows, pack_triangle, triangle_cells
+from tnconv.backends.torch.numerics.triangle import MANY, pack_rows, pack_triangle, triangle_cells
 
 _ASIDE = 1 << 14  # cells of the whole results of several groups that are made before they are packed
 
@@ -150,16 +150,21 @@ def _multiply(block: Tensor, parts: Tensor, low: int, scale: float, beta: float)
 def _packed(x: Tensor, scale: float, out: Tensor | None, beta: float, block: int, apart: bool) -> Tensor:
     """`gram` of which there is the lower triangle alone; without `block` by whole results, of some groups at once."""
     groups, count, rows, _ = x.shape
-    if out is None and not (may_write(x) and x.numel()):
-        return pack_triangle(gram(x, scale, apart=apart))
+    if not (may_write(x) and x.numel()):
+        lower = pack_triangle(gram(x, scale, apart=apart))
+        return lower if out is None else add_into(out, lower, beta)
     few = max(1, _ASIDE // max(rows**2, 1))
     if out is None and not block and groups <= few:
         return pack_triangle(gram(x, scale, apart=apart))
     made = new_empty(x, (groups, triangle_cells(rows))) if out is None else out
-    if not block or not x.numel():
+    if not block:
         for start in range(0, groups, few):
-            whole = gram(x[start : start + few], scale, apart=apart)
-            add_into(made[start : start + few], pack_triangle(whole), beta)
+            whole, rest = gram(x[start : start + few], scale, apart=apart), made[start : start + few]
+            if len(whole) < MANY:
+                for matrix, cells in zip(whole.unbind(), rest.unbind(), strict=True):
+                    pack_rows(matrix, 0, cells, beta)
+            else:
+                add_into(rest, pack_triangle(whole), beta)
         return made
     parts = x if apart and count > 1 and x.dtype.itemsize > HALF else _merged(x)[:, None]
     aside = x.new_empty((min(block, rows) * rows,))

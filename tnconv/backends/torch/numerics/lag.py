@@ -125,6 +125,8 @@ def correlate(
     ):  # a product of nothing is zero whatever its scale, but a mean over nothing is no number
         undefined = correlate_axes(x, replace(scheme, scale=1.0), None, 0.0) * scale
         return undefined if out is None else add_into(out, undefined, beta)
+    if out is not None and not may_write(x):
+        return add_into(out, correlate_axes(x, scheme, None, 0.0), beta)
     return correlate_axes(x, scheme, out, beta)
 
 

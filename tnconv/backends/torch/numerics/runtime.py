@@ -13,6 +13,7 @@ from tnconv.backends.torch.numerics.arithmetic import (
     real,
     transposed,
     undefined,
+    unfilled,
     zeros,
 )
 from tnconv.backends.torch.numerics.gram import block_rows, gram
@@ -73,6 +74,7 @@ __all__ = [
     "table",
     "transposed",
     "undefined",
+    "unfilled",
     "unwrapped",
     "weight_gradient",
     "weight_gradients",

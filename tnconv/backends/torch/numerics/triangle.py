@@ -19,7 +19,7 @@ from tnconv.backends.torch.numerics.into import add_into
 from tnconv.errors import ArgumentError
 
 SHORT = 96  # rows up to which a matrix is no larger than a block of a larger one
-_MANY = 8  # short matrices whose cells are picked by their numbers, which take three times the cells of one
+MANY = 8  # short matrices whose cells are picked by their numbers, which take three times the cells of one
 _BLOCK = 128  # rows of a block that is mirrored at once
 _BITS = {torch.bfloat16: torch.int16, torch.complex32: torch.int32}  # in place of what NumPy does not have
 
@@ -74,7 +74,7 @@ def pack_triangle(x: Tensor) -> Tensor:
     rows = x.shape[-1]
     if not may_write(x):
         return x.flatten(-2).index_select(-1, _numbers(rows, x.device, torch.int64))
-    if rows <= SHORT and x.shape[:-2].numel() >= _MANY:
+    if rows <= SHORT and x.shape[:-2].numel() >= MANY:
         return x.flatten(-2).index_select(-1, _numbers(rows, x.device, torch.int32))
     made = new_empty(x, (*x.shape[:-2], triangle_cells(rows)))
     count = x.shape[:-2].numel()
@@ -97,7 +97,7 @@ def unpack_triangle(packed: Tensor, *, conj: bool = True) -> Tensor:
         ArgumentError: the last axis has no number of cells that a triangle has.
     """
     rows = triangle_rows(packed.shape)
-    if not may_write(packed) or (rows <= SHORT and packed.shape[:-1].numel() >= _MANY):
+    if not may_write(packed) or (rows <= SHORT and packed.shape[:-1].numel() >= MANY):
         return _picked(packed, rows, conj)
     made = new_empty(packed, (*packed.shape[:-1], rows, rows))
     count = packed.shape[:-1].numel()
