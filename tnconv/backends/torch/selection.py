@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Self
 from tnconv.backends.backend import Choice, Decomposed, Slower
 from tnconv.backends.torch.emit import Value
 from tnconv.backends.torch.kernels.kernel import Kernel, Problem
-from tnconv.backends.torch.kernels.kernel_table import cheapest, natives, priced
+from tnconv.backends.torch.kernels.kernel_table import cheapest, natives, packing, priced
 from tnconv.backends.torch.kernels.window_views import Cells
 from tnconv.backends.torch.profile import DEFAULT, Profile
 from tnconv.backends.torch.step_problems import After
@@ -244,7 +244,8 @@ class Selection:
         prices = priced(problem, table.kernels, self.only.get(step.result, ()))
         if step.scale != 1:
             prices = [(k, cost if k.applies_scale else cost + scaling(problem)) for k, cost in prices]
-        prefer = table.prefer or (natives(problem, prices) if len(self.plan.steps) == 1 else ())
+        prefer = table.prefer or packing(problem, prices)
+        prefer = prefer or (natives(problem, prices) if len(self.plan.steps) == 1 else ())
         made = Chosen(step, *cheapest(prices, prefer), loose)
         self.chosen.append(made)
         self._waiting[step.result] = _Waiting(problem, after, made)

@@ -145,6 +145,10 @@ class Kernel(ABC):
         """Whether what is written is the call that PyTorch has for the step; only asked where the kernel accepts."""
         return False
 
+    def packs(self, problem: Problem) -> bool:
+        """Whether it makes no more than the lower triangle where that is all that is read; asked where it accepts."""
+        return False
+
     @abstractmethod
     def emit(self, problem: Problem, em: Emitter) -> Value:
         """Write the statements; return the result with the output's indices in any order."""

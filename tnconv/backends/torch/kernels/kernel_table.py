@@ -94,6 +94,11 @@ def cheapest(
     return kernel, tuple((k.name, cost) for k, cost in costs)
 
 
+def packing(problem: Problem, costs: Sequence[tuple[Kernel, float]]) -> tuple[str, ...]:
+    """The kernels to prefer where the lower triangle alone is asked for, which is to take less memory."""
+    return () if problem.lower is None else tuple(k.name for k, _ in costs if k.packs(problem))
+
+
 def natives(problem: Problem, costs: Sequence[tuple[Kernel, float]]) -> tuple[str, ...]:
     """The kernels to prefer in a program of one step: PyTorch's own call where no other gains enough."""
     least = min(cost for _, cost in costs)

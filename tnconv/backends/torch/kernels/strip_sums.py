@@ -53,6 +53,11 @@ class LagCorrelation(Kernel):
         work = _work(problem)
         return lag_scheme.predicted(lag_scheme.choose(work, problem.profile), work, problem.profile)
 
+    def packs(self, problem: Problem) -> bool:
+        """Whether rows and columns are those of the triangle."""
+        found = _find_lag(problem)
+        return found is not None and _packs(problem, found)
+
     def multiplications(self, problem: Problem) -> Size | None:
         """Multiplications of the scheme, as it is at the representative sizes; linear in the number of examples."""
         found = _find_lag(problem)
@@ -103,8 +108,11 @@ def _work(problem: Problem) -> lag_scheme.Work:
     found = _find_lag(problem)
     assert found is not None
     channels, groups = problem.count((*found.groups, *found.channels)), problem.count(found.groups)
-    packed = problem.lower == (found.groups, found.rows, found.columns)
-    return lag_scheme.Work(problem.count(found.batch), channels, groups, found.axes, packed)
+    return lag_scheme.Work(problem.count(found.batch), channels, groups, found.axes, _packs(problem, found))
+
+
+def _packs(problem: Problem, found: _Lag) -> bool:
+    return problem.lower == (found.groups, found.rows, found.columns)
 
 
 def _find_lag(problem: Problem) -> _Lag | None:

@@ -55,7 +55,7 @@ class SymmetricProduct(Kernel):
         """The copy of the windows, or of an operand that lies otherwise, and the products of the lower half."""
         profile, found = problem.profile, _mirror(problem)
         groups, length, rows = _sizes(problem)
-        ways = gram_scheme.choose(groups, 1, rows, length, profile)
+        ways = gram_scheme.choose(groups, 1, rows, length, profile, found.packs(problem))
         if found.relations:
             copied = profile.copying(1.5 * groups * length * rows)
             return 4 * profile.call + copied + gram_scheme.predicted(groups, rows, length, ways, profile)
@@ -85,6 +85,10 @@ class SymmetricProduct(Kernel):
             return 0.0
         slow = slowness(value, parts, problem.count, profile)
         return profile.copying(problem.count(value.legs) * slow)
+
+    def packs(self, problem: Problem) -> bool:
+        """Whether rows and columns are those of the triangle."""
+        return _mirror(problem).packs(problem)
 
     def multiplications(self, problem: Problem) -> Size | None:
         """Multiplications of the blocks of the lower half, as they are at the representative sizes."""
