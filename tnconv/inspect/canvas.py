@@ -74,9 +74,9 @@ def paint(
 
 @contextmanager
 def _quiet(logger: logging.Logger) -> Iterator[None]:
-    """Only warnings: each table of each font in a PDF is worth a line to fontTools."""
+    """Only errors: each table of each font in a PDF is worth a line to fontTools, an old date in one a warning."""
     before = logger.level
-    logger.setLevel(max(logger.getEffectiveLevel(), logging.WARNING))
+    logger.setLevel(max(logger.getEffectiveLevel(), logging.ERROR))
     try:
         yield
     finally:
