@@ -13,11 +13,9 @@ import math
 from collections.abc import Sequence
 
 import torch
-from compressing import Data, Result, Way, compare, draw, options_of, show
+from compressing import Data, Result, Way, compare, finish, options_of
 from rich.console import Console
 from torch import Tensor, nn
-
-import tnconv
 
 LENGTH, CLASSES = 256, 6
 WAYS = (
@@ -68,11 +66,7 @@ def main(argv: Sequence[str] | None = None) -> list[Result]:
     results = compare(
         network(8 if options.quick else 32), data, WAYS[-2:] if options.quick else WAYS, steps, console
     )
-    show(results, console)
-    console.print("The first copy:")
-    console.print(tnconv.nn.tensorised_layers(results[1].model, data.test_x))
-    draw(results, options.out)
-    console.print(f"accuracies: {options.out}")
+    finish(results, 1, data.test_x, options.out, console)
     return results
 
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from compressing import Data, Result, Way, compare, draw, options_of, show
+from compressing import Data, Result, Way, compare, finish, options_of
 from rich.console import Console
 from torch import nn
 
@@ -54,11 +54,7 @@ def main(argv: Sequence[str] | None = None) -> list[Result]:
     ways = [Way(kind, kind, common | ({"blocks": 2} if kind == "bt" else {})) for kind in tnconv.nn.KINDS]
     steps = (2, 1) if options.quick else (250, 100)
     results = compare(network(8 if options.quick else 32), data, ways, steps, console)
-    show(results, console)
-    console.print("The copy with Tucker decompositions:")
-    console.print(tnconv.nn.tensorised_layers(results[2].model, data.test_x))
-    draw(results, options.out)
-    console.print(f"accuracies: {options.out}")
+    finish(results, 2, data.test_x, options.out, console)
     return results
 
 

@@ -176,8 +176,26 @@ def draw(results: Sequence[Result], path: Path) -> None:
     axes.set(xlabel="test accuracy: ring before tuning, disc after")
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(left=False)
-    figure.savefig(path)
+    with plt.rc_context({"svg.hashsalt": "tnconv"}):  # the same bytes for the same accuracies
+        figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
     plt.close(figure)
+
+
+def finish(results: Sequence[Result], shown: int, example: Tensor, path: Path, console: Console) -> None:
+    """Print the table and the layers of one of the models, draw the picture.
+
+    Args:
+        results: of all models.
+        shown: the number of the model whose layers are printed.
+        example: an input of the models.
+        path: of the picture.
+        console: where it is printed.
+    """
+    show(results, console)
+    console.print(f"layers of {results[shown].name}:")
+    console.print(tnconv.nn.tensorised_layers(results[shown].model, example))
+    draw(results, path)
+    console.print(f"accuracies: {path}")
 
 
 def options_of(text: str, picture: str, argv: Sequence[str] | None) -> argparse.Namespace:

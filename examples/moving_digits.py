@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from compressing import Data, Result, Way, compare, draw, options_of, show
+from compressing import Data, Result, Way, compare, finish, options_of
 from rich.console import Console
 from torch import Tensor, nn
 
@@ -72,13 +72,10 @@ def main(argv: Sequence[str] | None = None) -> list[Result]:
     ]
     steps = (2, 1) if options.quick else (120, 40)
     results = compare(network(4 if options.quick else 12), data, ways, steps, console)
-    show(results, console)
-    console.print(tnconv.nn.tensorised_layers(results[1].model, example))
+    finish(results, 1, example, options.out, console)
     dense = tnconv.nn.untensorize(copy.deepcopy(results[1].model))
     off = (dense(data.test_x) - results[1].model(data.test_x)).abs().max().item()
     console.print(f"back to {type(dense[3]).__name__}: outputs differ by {off:.1e}")
-    draw(results, options.out)
-    console.print(f"accuracies: {options.out}")
     return results
 
 
