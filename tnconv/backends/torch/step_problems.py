@@ -15,7 +15,7 @@ After = tuple[Relational, tuple[Index, ...]]
 
 
 def problem_of(
-    step: Step, operands: Sequence[Value], em: Emitter, profile: Profile
+    step: Step, operands: Sequence[Value], em: Emitter, profile: Profile, ties: Sequence[Relational] = ()
 ) -> tuple[Problem, list[After]]:
     """A step as kernels see it, and what is done behind it.
 
@@ -26,16 +26,19 @@ def problem_of(
         operands: its operands, any index on any number of dimensions.
         em: the statements, to which views are written.
         profile: rates of the machine.
+        ties: of the cells of axes of the one operand to indices that are summed, which are left to kernels.
 
     Returns:
         The problem, and relations with the legs that the result has then, in the order in which they are written.
     """
     operands = [match_diagonals(em, value) for value in operands]
-    on_values = {i for v in operands for i in v.legs} | {i for r in step.relations for i in r.indices}
+    on_values = {i for v in operands for i in v.legs} | {
+        i for r in (*step.relations, *ties) for i in r.indices
+    }
     output = tuple(i for axis in step.output for i in axis.indices if i in on_values)
-    relations = list(step.relations)
+    relations = [*step.relations, *ties]
     after: list[After] = []
-    for relation in [r for r in relations if len(r.indices) <= 2]:
+    for relation in [r for r in step.relations if len(r.indices) <= 2]:
         rest = [r for r in relations if r is not relation]
         solved = _readable(relation, rest, operands, output)
         if solved is not None:

@@ -10,7 +10,7 @@ from tnconv.backends.torch.returned import divisors
 from tnconv.backends.torch.step_problems import After, applied, problem_of
 from tnconv.backends.torch.windows import gather
 from tnconv.errors import LoweringError
-from tnconv.ir import Axis
+from tnconv.ir import Axis, Pattern
 from tnconv.ir.monomial import Scalar, polynomial_text
 from tnconv.ir.size import normal, symbol_names
 from tnconv.planner.plan import Operand, Step
@@ -42,8 +42,9 @@ class WrittenSteps:
 
     def problem(self, step: Step, *, loose: bool) -> tuple[Problem, list[After]]:
         """A step as kernels see it, and what is done behind it; see `Problem` and `problem_of`."""
-        operands = list(map(self._operand, step.operands)) or [self._one()]
-        problem, after = problem_of(step, operands, self.em, self.em.profile)
+        ties: list[Pattern] = []
+        operands = [self._operand(operand, step, ties) for operand in step.operands] or [self._one()]
+        problem, after = problem_of(step, operands, self.em, self.em.profile, ties)
         if step.result in self._lower and not after:
             shared = self._lower[step.result]
             middle = (shared + len(step.output)) // 2
@@ -87,13 +88,20 @@ class WrittenSteps:
             return self.em.make("one", call("ones", ()), ())
         return self.em.make("one", call("new_ones", Var(like), ()), ())
 
-    def _operand(self, operand: Operand) -> Value:
+    def _operand(self, operand: Operand, step: Step, ties: list[Pattern]) -> Value:
+        """The variable of an operand; patterns of cells that are only summed are left to kernels, in `ties`."""
         if operand.source in self.values:
             value, axes = self.values[operand.source]
             mapping = renaming(axes, operand.axes)
             return replace(value.rename(mapping), fresh=False, conj=operand.conj)
         dims, reads = untied(operand.axes, {i.name for i in operand.indices})
         value = Value(self._python[operand.source], tuple(dims), conj=operand.conj)
+        if reads and len(step.operands) == 1 and not step.relations:
+            alone = [axis for axis in operand.axes if axis.is_group]
+            others = {i for axis in (*alone, *step.output) for i in axis.indices}
+            if others.isdisjoint(i for read in reads for i in read.indices):
+                ties += reads
+                return value
         return gather(self.em, value, reads) if reads else value
 
 
