@@ -59,6 +59,7 @@ BUILTINS: Mapping[str, Mapping[str, str]] = {
         "depthwise": "tnconv.backends.torch.kernels.depthwise_call:Depthwise",
         "merged_groups": "tnconv.backends.torch.kernels.call_kernel:Merged",
         "fourier": "tnconv.backends.torch.kernels.fourier_call:Fourier",
+        "window_table": "tnconv.backends.torch.kernels.window_table:WindowTable",
         "window_sum": "tnconv.backends.torch.kernels.window_sum:WindowSum",
         "lag_correlation": "tnconv.backends.torch.kernels.strip_sums:LagCorrelation",
         "symmetric_product": "tnconv.backends.torch.kernels.symmetric:SymmetricProduct",

@@ -366,6 +366,13 @@ STEPS = {
       p2 = pattern [i2 = o2 + 2*k2 - 2]
       output       [n, c, i1, i2]
     }""",
+    "window table": """network t {
+      index [n=2, c=2, i1=6, i2=5, k1=3, k2=2, o1=4, o2=4]
+      x  = input   [n, c, i1, i2]
+      p1 = pattern [i1 = 2*o1 + k1 - 1]
+      p2 = pattern [i2 = 3*o2 - k2 + 1]
+      output       [n, (k2 c), k1, o2, o1]
+    }""",
     "window sum": """network t {
       index [n=2, c=2, i1=6, i2=5, k1=3, k2=2, o1=4, o2=4]
       x  = input   [n, c, i1, i2]
@@ -604,6 +611,20 @@ def test_kfac_reduce_needs_little_memory() -> None:
     cost = tnconv.compile(spec, "kfac_reduce").cost
     result, unfolded = 576**2, 4 * 576 * 56**2
     assert 0 < cost.peak_elements - result <= 0.05 * unfolded
+
+
+def test_windows_of_small_images_are_picked_by_a_table() -> None:
+    """Short rows alone: besides the result there are the images with a zero behind each, and the table if it is new."""
+    for size, kernel in ((4, "window table"), (7, "window table"), (8, "window view + matmul")):
+        spec = tnconv.ConvSpec(64, 1, 3, (size, size), padding=1, batch_size=2)
+        assert kernels(spec, "unfold") == [kernel]
+        function, x = tnconv.compile(spec, "unfold"), torch.randn(2, 64, size, size)
+        assert torch.equal(function(x), torch.nn.functional.unfold(x, 3, padding=1))
+        x[0, 0, 0, 0] = torch.inf  # copied, not multiplied
+        assert torch.equal(function(x), torch.nn.functional.unfold(x, 3, padding=1))
+        if size < 8:
+            table, result = 2 * 9 * size**2, 2 * 64 * 9 * size**2
+            assert 0 <= function.cost.peak_elements - result - 2 * 64 * (size**2 + 1) <= table
 
 
 def test_unfold_writes_its_result_once() -> None:

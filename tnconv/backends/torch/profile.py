@@ -125,6 +125,8 @@ class Profile(msgspec.Struct, frozen=True):
         picked: times as many cells may be read at computed places as would be written at such.
         wraps: runs of an axis of which circular or reflected padding is written, at most; it is picked cell by cell
             beyond that.
+        tabled: elements a microsecond that are picked from rows that a cache holds, by one table for all rows.
+        short_row: cells of a row of windows below which picking them may be quicker than copying rows.
         folded: times a copy of windows that it takes to add them up: each is read once and added to cells in a cache.
         interleaved: times a copy of windows that it takes to put them side by side.
         compared: of the time of a copy, that of comparing constants with those of the last call.
@@ -234,6 +236,8 @@ class Profile(msgspec.Struct, frozen=True):
     grown: Rate = 4.0
     picked: Rate = 2.0
     wraps: Rate = 16.0
+    tabled: Rate = 1_800.0
+    short_row: Rate = 8.0
     folded: Rate = 1.4
     interleaved: Rate = 1.5
     compared: Rate = 0.4

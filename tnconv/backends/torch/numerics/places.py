@@ -21,6 +21,19 @@ def picked(x: Tensor, places: Tensor) -> Tensor:
     return F.pad(x, (0, 0, 0, 1))[places]
 
 
+def picked_windows(x: Tensor, places: Tensor) -> Tensor:
+    """Cells of each row at the same places; the place behind the last has a zero.
+
+    Args:
+        x: `[b, i]`.
+        places: integers from 0 to i, `[w]`.
+
+    Returns:
+        `[b, w]`.
+    """
+    return F.pad(x, (0, 1)).index_select(1, places)
+
+
 def table(rows: Tensor, count: int, name: str) -> Tensor:
     """The rows of a selection, once they are known to be in range; on other devices the kernels check that.
 

@@ -23,6 +23,7 @@ from tnconv.backends.torch.numerics.places import (
     added,
     apart,
     picked,
+    picked_windows,
     rows_at,
     selected,
     spread_rows,
@@ -30,7 +31,7 @@ from tnconv.backends.torch.numerics.places import (
     unwrapped,
 )
 from tnconv.backends.torch.numerics.reductions import dot, run_sums, slice_sum, squares, window_sums
-from tnconv.backends.torch.numerics.strips import strip, strips
+from tnconv.backends.torch.numerics.strips import strip, strips, window_places
 from tnconv.backends.torch.numerics.triangle import pack_triangle
 from tnconv.backends.torch.numerics.weight_gradients import (
     depthwise_weight_gradient,
@@ -59,6 +60,7 @@ __all__ = [
     "merged_weight_gradient",
     "pack_triangle",
     "picked",
+    "picked_windows",
     "plain",
     "ratio",
     "real",
@@ -78,6 +80,7 @@ __all__ = [
     "unwrapped",
     "weight_gradient",
     "weight_gradients",
+    "window_places",
     "window_sums",
     "zeros",
 ]

@@ -7,6 +7,7 @@ nothing is copied to the device while one is recorded: it makes the matrix there
 
 from collections.abc import Iterator
 from functools import lru_cache
+from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -123,6 +124,35 @@ def strips(
     return _found((first, second), dtype, device)
 
 
+def window_places(axes: tuple[Axis, ...], device: torch.device) -> Tensor:
+    """The cells that windows read, as places of an image whose axes are one; that behind the last for what is outside.
+
+    Args:
+        axes: size, (coefficient, size, position in the result) of the terms, and offset of each.
+        device: of the result.
+
+    Returns:
+        Integers, of one dimension, row-major by position.
+    """
+    return _found(axes, torch.int64, device)
+
+
+def _places(axes: tuple[Axis, ...], where: torch.device) -> Tensor:
+    count = sum(len(terms) for _, terms, _ in axes)
+    places, inside = (
+        torch.zeros((), dtype=torch.int64, device=where),
+        torch.ones((), dtype=torch.bool, device=where),
+    )
+    for size, terms, offset in axes:
+        cell = torch.full((), offset, device=where)
+        for coefficient, steps, position in terms:
+            shape = [steps if place == position else 1 for place in range(count)]
+            cell = cell + (coefficient * torch.arange(steps, device=where)).view(shape)
+        inside = inside & (cell >= 0) & (cell < size)
+        places = places * size + cell
+    return torch.where(inside, places, prod(size for size, _, _ in axes)).flatten()
+
+
 def _found(axes: tuple[Axis, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
     if torch.compiler.is_dynamo_compiling() or is_captured(device):
         return _made(axes, dtype, device, device if device.type == "cuda" else _HOST)
@@ -146,8 +176,11 @@ def _made(
 ) -> Tensor:
     """Counted on one device, and copied to another when it is complete: all streams find it there.
 
-    Its factors are brought to the dtype, for they are small; the product would take three times its memory.
+    Of integers, it is a table of cells. Factors of strips are brought to the dtype, for they are small; the product
+    would take three times its memory.
     """
+    if dtype == torch.int64:
+        return _places(axes, where).to(device)
     first, *others = [_counts(where, *axis).to(dtype) for axis in axes]
     for other in others:
         first = torch.kron(first, other)
