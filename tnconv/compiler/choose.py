@@ -4,6 +4,7 @@ Strategies yield candidates; what one costs in inference, in training and with c
 """
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from itertools import chain
 from math import inf
 
@@ -20,6 +21,10 @@ from tnconv.ir.size import symbol_names
 from tnconv.planner import candidate_plans
 from tnconv.planner.large import MANY
 from tnconv.planner.memory_limit import does_not_fit
+from tnconv.planner.widen import ROW, widened
+
+_ENOUGH = 0.97  # of the time of a plan, what one with whole rows may take
+_COPY = 15.0  # microseconds that it takes besides to begin the copy of each tensor that gets zeros
 
 
 def choose(task: Task, memory_limit: int | None = None, autotune: bool = False) -> Candidate:
@@ -36,7 +41,7 @@ def choose(task: Task, memory_limit: int | None = None, autotune: bool = False) 
     """
     if memory_limit is not None:
         return _within(task, memory_limit)
-    return _tuned(task) if autotune else fastest(task.candidates())
+    return _tuned(task) if autotune else _filled(fastest(task.candidates()))
 
 
 def fastest(candidates: Iterable[Candidate]) -> Candidate:
@@ -51,6 +56,19 @@ def fastest(candidates: Iterable[Candidate]) -> Candidate:
             least, best = time, each
     assert best is not None
     return best
+
+
+def _filled(best: Candidate) -> Candidate:
+    """The candidate, or the same with whole rows of bonds where that gains enough."""
+    plan = widened(best.plan, ROW)
+    if plan is None:
+        return best
+    made, copies = replace(best, plan=plan), len(plan.steps) - len(best.plan.steps)
+    try:
+        made.predicted(_ENOUGH * best.predicted() - _COPY * copies)
+    except Slower:
+        return best
+    return made
 
 
 def _tuned(task: Task) -> Candidate:
