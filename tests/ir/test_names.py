@@ -44,6 +44,17 @@ def test_a_network_under_other_names(network, seed):
 
 
 @settings(max_examples=25)
+@given(LAYERS, st.data())
+def test_some_indices_come_in_the_order_of_all(layer, data):
+    network = layer.network()
+    some = data.draw(st.lists(st.sampled_from(network.terms[0].indices), unique=True))
+    for term in network.terms:
+        assert list(term.in_order(term.indices)) == list(term.ordered.indices)
+        kept = [index for index in some if index in term.indices]
+        assert list(term.in_order(kept)) == [index for index in term.ordered.indices if index in kept]
+
+
+@settings(max_examples=25)
 @given(sums(), seeds())
 def test_a_sum_under_other_names(total, seed):
     assert_names_mean_nothing(total, seed)
