@@ -31,7 +31,7 @@ from benchmarks.gpu_values import (
 )
 from benchmarks.report import overview
 from benchmarks.results import save
-from tnconv.backends.torch import profile
+from tnconv.backends.torch import calibration, profile
 
 RESERVE = 15.0  # seconds for a row that is begun at the end, and for writing
 VALUES = 0.4  # share of the time, at most
@@ -141,7 +141,7 @@ def speed(device: str, console: Console, end: float) -> dict[str, Any]:
             lambda: gpu_speed.calibrated(device, lambda step: status.update(f"calibrating: {step}")),
         )
     results["profile"] = msgspec.structs.asdict(profile.profile_of(device))
-    results["profile_before"] = {name: getattr(before, name) for name in profile.MEASURED}
+    results["profile_before"] = {name: getattr(before, name) for name in calibration.MEASURED}
     examples = {"kfac_reduce of ConvNeXt": partial(gpu_speed.kfac_of_convnext, device)}
     examples |= {kind: partial(gpu_speed.orders, device, kind) for kind in gpu_speed.EQUATIONS}
     for name, example in examples.items():

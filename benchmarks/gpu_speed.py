@@ -18,7 +18,7 @@ from benchmarks.memory import peak_bytes
 from benchmarks.peers import available
 from benchmarks.timing import Clock, race
 from tnconv.backends import cache_files
-from tnconv.backends.torch import profile
+from tnconv.backends.torch import calibration, profile
 
 SCALE = 8  # times the batches of the CPU
 PRECISIONS = {
@@ -49,7 +49,7 @@ def rounded(tf32: bool) -> Iterator[None]:
 def calibrated(device: str, tell: Callable[[str], None]) -> profile.Profile:
     """The rates of a device, measured and kept as `tnconv calibrate` does, so that the rows are chosen by them."""
     with rounded(False):
-        rates = profile.calibrate(device, tell)
+        rates = calibration.calibrate(device, tell)
     cache_files.remember(profile.FILE, {device: rates}, profile.Profile)
     profile.profile_of.cache_clear()
     return rates

@@ -43,7 +43,8 @@ from benchmarks.distributed import overhead
 from benchmarks.machine import describe
 from tnconv import plugins
 from tnconv.backends import cache_files
-from tnconv.backends.torch.profile import FILE, MEASURED, Profile, calibrate, profile_of
+from tnconv.backends.torch.calibration import MEASURED, calibrate
+from tnconv.backends.torch.profile import FILE, Profile, profile_of
 from tnconv.compiler.function import CompiledFunction
 from tnconv.distributed import Interconnect, Sharded, shard
 from tnconv.distributed.local_function import predicted_seconds

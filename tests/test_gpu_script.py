@@ -17,7 +17,7 @@ from benchmarks.cases import OPERATIONS, SETS, Case
 from benchmarks.gpu_values import CHOSEN, GRAPH, LAYERS, Check, Subject, checks, kernel_names, subjects
 from tnconv import ops
 from tnconv.backends import cache_files, reference
-from tnconv.backends.torch import profile
+from tnconv.backends.torch import calibration, profile
 
 RATES = {"multiplications": 1e11, "bytes": 1e10}
 SMALL = Case("heldout", "small", 2, 3, (2, 2), (1, 1), (0, 0), (2, 3))
@@ -218,7 +218,7 @@ def test_files_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     """All parts behind the values, on the CPU and on tiny layers, and in what order time runs out."""
     monkeypatch.setenv("TNCONV_CACHE", str(tmp_path / "cache"))
     rates = msgspec.structs.replace(profile.DEFAULT, matmul=1234.0)
-    monkeypatch.setattr(profile, "calibrate", lambda device, tell: tell("matrix product") or rates)
+    monkeypatch.setattr(calibration, "calibrate", lambda device, tell: tell("matrix product") or rates)
     monkeypatch.setattr(gpu_speed.machine, "rates", lambda *given: RATES)
     monkeypatch.setattr(gpu_speed, "available", lambda: ["pytorch"])
     monkeypatch.setattr(gpu_speed, "todo", lambda: [(SMALL, "forward"), (SMALL, "kfac_reduce")])
@@ -259,7 +259,7 @@ def test_files_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     ):
         assert part in text
     assert "- tf32: 1 rows were not run" in text
-    monkeypatch.setattr(profile, "calibrate", lambda device, tell: 1 // 0)
+    monkeypatch.setattr(calibration, "calibrate", lambda device, tell: 1 // 0)
     late = speed("cpu", gpu_run.Console(quiet=True), 0.0)
     assert "calibration: ZeroDivisionError" in late["failed"][0]
     assert not late["rows"] and not late["papers"] and len(late["not_run"]) == 3 + 2 + 2

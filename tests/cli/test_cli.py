@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 import tnconv
 from tnconv import ops, passes
 from tnconv.backends import cache_files
-from tnconv.backends.torch import profile
+from tnconv.backends.torch import calibration, profile
 from tnconv.cli import app, cli_page, common, measure
 from tnconv.inspect import snapshot, tikz, to_svg
 from tnconv.spec import ConvSpec, ConvTransposeSpec, LinearSpec
@@ -593,7 +593,7 @@ def test_a_device_that_is_not_there(layer, command):
 @pytest.fixture
 def calibrated(monkeypatch, tmp_path):
     monkeypatch.setenv("TNCONV_CACHE", str(tmp_path))
-    monkeypatch.setattr(profile, "calibrate", lambda device, progress: profile.Profile(matmul=123.0))
+    monkeypatch.setattr(calibration, "calibrate", lambda device, progress: profile.Profile(matmul=123.0))
     profile.profile_of.cache_clear()
     yield tmp_path / "profiles.json"
     profile.profile_of.cache_clear()

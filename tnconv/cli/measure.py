@@ -13,7 +13,7 @@ from torch import nn
 import tnconv
 from tnconv.backends import cache_files
 from tnconv.backends.available import memory_of
-from tnconv.backends.torch import profile
+from tnconv.backends.torch import calibration, profile
 from tnconv.backends.tuning import interleaved, random_argument
 from tnconv.cli.common import app, print_json, print_table, read_source, sizes_of, working
 from tnconv.cli.compile import AsJson, Autotune, Device, Op, Sizes, Source, compiled
@@ -174,8 +174,8 @@ def calibrate(
     check_device(device)
     kind = device.partition(":")[0]
     old = _known(kind)
-    with working("calibrating", profile.STEPS) as following:
-        new = profile.calibrate(device, following)
+    with working("calibrating", calibration.STEPS) as following:
+        new = calibration.calibrate(device, following)
     path = _keep(kind, new)
     before, after = msgspec.structs.asdict(old), msgspec.structs.asdict(new)
     if as_json:
@@ -183,7 +183,7 @@ def calibrate(
         return
     rows = (
         (name, format_number(before[name]), format_number(after[name]), f"{after[name] / before[name]:.2f}")
-        for name in profile.MEASURED
+        for name in calibration.MEASURED
     )
     print_table(("rate", "before", "now", "ratio"), rows, title=f"rates of {kind}, a microsecond")
     typer.echo(f"wrote {path}")

@@ -4,25 +4,16 @@ A kernel's predicted time is its exact counts over these rates. What matters is 
 a copy that makes a product wider, or a native call that multiplies more, is worth it.
 """
 
-from collections.abc import Callable
 from functools import lru_cache
 from math import inf
 from pathlib import Path
 from typing import Annotated
 
 import msgspec
-import torch
 
 from tnconv.backends import cache_files
-from tnconv.backends.tuning import interleaved
 from tnconv.errors import LoweringError
 
-_ROUNDS = 7  # of a measurement
-STEPS = 9  # of `calibrate`
-MEASURED = (
-    "matmul", "convolution", "depthwise", "reference", "copy", "stream", "sum", "mirror", "mirror_far", "gather",
-    "call",
-)  # fmt: skip
 FILE = "profiles.json"  # of `tnconv calibrate`, in the cache folder
 _DEFAULTS = Path(__file__).with_name("profiles.json")
 
@@ -34,7 +25,7 @@ Rate = Annotated[float, msgspec.Meta(ge=1e-6, le=1e18)]
 class Profile(msgspec.Struct, frozen=True):
     """How fast one device is in float32, and where one way to compute becomes faster than another.
 
-    All that prices and choices depend on besides exact counts stands here. The rates are measured by `calibrate`; the
+    All that prices and choices depend on besides exact counts stands here. The rates are measured by `calibration`; the
     others are shares, thresholds and sizes that were fitted to one and two cores of a CPU.
 
     Args:
@@ -327,82 +318,15 @@ def profile_of(device: "str | Profile" = "cpu") -> Profile:
     if isinstance(device, Profile):
         return device
     kind = device.partition(":")[0]
-    found, shipped = cache_files.read(FILE, Profile), _shipped()
-    if kind not in found and kind not in shipped:
+    found, ours = cache_files.read(FILE, Profile), shipped()
+    if kind not in found and kind not in ours:
         raise LoweringError(
-            f"there is no profile of device {device!r}, only of {', '.join(sorted(shipped | found))}; "
+            f"there is no profile of device {device!r}, only of {', '.join(sorted(ours | found))}; "
             f"run `tnconv calibrate --device {kind}` on it"
         )
-    return found.get(kind) or shipped[kind]
+    return found.get(kind) or ours[kind]
 
 
-def _shipped() -> dict[str, Profile]:
+def shipped() -> dict[str, Profile]:
+    """The profiles by kind of device that come with the package."""
     return msgspec.json.decode(_DEFAULTS.read_bytes(), type=dict[str, Profile])
-
-
-def calibrate(device: str = "cpu", progress: Callable[[str], None] = lambda _: None) -> Profile:
-    """Measure the rates of a device; takes a few seconds.
-
-    Args:
-        device: a torch device.
-        progress: is told what is measured next.
-    """
-
-    def clock(call: Callable[[], object]) -> float:
-        # The best of some: what else runs makes a call slower, never faster.
-        return 1e6 * min(interleaved([call], device, 1)[0] for _ in range(_ROUNDS))
-
-    def rand(*shape: int) -> torch.Tensor:
-        return torch.rand(shape, device=device)
-
-    # A GPU is as quick as it gets only where there is more to do than starting a kernel, and no cache holds it all.
-    times, side = (1, 768) if device.startswith("cpu") else (16, 4096)
-    progress("matrix product")
-    a, b = rand(side, side), rand(side, side)
-    matmul = side**3 / clock(lambda: torch.mm(a, b))
-    progress("convolution")
-    batch = 4 * times
-    x, w = rand(batch, 64, 56, 56), rand(64, 64, 3, 3)
-    convolution = batch * 64 * 64 * 9 * 56 * 56 / clock(lambda: torch.conv2d(x, w, padding=1))
-    progress("depthwise convolution")
-    w1 = rand(64, 1, 3, 3)
-    depthwise = batch * 64 * 9 * 56 * 56 / clock(lambda: torch.conv2d(x, w1, padding=1, groups=64))
-    y, w5 = rand(batch, 64, 28, 28), rand(64, 1, 5, 5)
-    backward = torch.ops.aten.convolution_backward.default
-    rest = (None, [1, 1], [2, 2], [1, 1], False, [0, 0], 64, [False, True, False])
-    reference = batch * 64 * 25 * 28 * 28 / clock(lambda: backward(y, y, w5, *rest))
-    progress("copy")
-    big = rand(16 * times, 256, 32, 32)
-    copy = big.numel() / clock(lambda: big.transpose(1, 2).contiguous())
-    progress("passes in order")
-    flat, other = big.flatten(), torch.empty_like(big.flatten())
-    stream = big.numel() / clock(lambda: other.copy_(flat))
-    parts = rand(64 * times, 64, 32, 32)
-    total = parts.numel() / clock(lambda: parts.sum((2, 3)))
-    progress("mirror images")
-    mirrors = [_mirrored(rand(rows, rows), clock) for rows in (576, 2304)]
-    progress("gather")
-    cells = torch.randint(0, big.numel(), (2**18,), device=device)
-    gather = len(cells) / clock(lambda: flat[cells])
-    progress("call")
-    one = rand(4)
-    call = clock(lambda: one + one)
-    rates = (matmul, convolution, depthwise, reference, copy, stream, total, *mirrors, gather, call)
-    shipped = _shipped().get(device.partition(":")[0], DEFAULT)  # for what is not measured
-    return msgspec.structs.replace(shipped, **dict(zip(MEASURED, map(_rounded, rates), strict=True)))
-
-
-def _mirrored(square: torch.Tensor, clock: Callable[[Callable[[], object]], float]) -> float:
-    """Elements a microsecond of a matrix whose upper triangle becomes the mirror image of the lower, in blocks."""
-    rows, block = len(square), len(square) // 8
-    cuts = range(block, rows, block)
-
-    def mirror() -> None:
-        for low in cuts:
-            square[:low, low : low + block].copy_(square[low : low + block, :low].mT)
-
-    return rows * rows / clock(mirror)
-
-
-def _rounded(rate: float) -> float:
-    return float(f"{rate:.3g}")

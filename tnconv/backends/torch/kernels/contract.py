@@ -85,7 +85,7 @@ def _in_turn(em: Emitter, value: Value, runs: Sequence[tuple[int, ...]]) -> int 
     """
     profile, sizes = em.profile, [em.count(dim) for dim in value.dims]
     behind = runs[-1][-1] + 1 < len(sizes)
-    at_once = prod(sizes) * profile.at_once_apart / profile.sum
+    at_once = prod(sizes) * profile.at_once_apart / profile.added
     if not behind:
         at_once = profile.at_once * _one_run(sizes, runs[-1], profile)
     taken = {}
@@ -102,8 +102,8 @@ def _one_run(sizes: Sequence[int], run: tuple[int, ...], profile: Profile) -> fl
     """Predicted microseconds of a sum over some dimensions in a row."""
     cells, outer, inner = prod(sizes), prod(sizes[: run[0]]), prod(sizes[run[-1] + 1 :])
     if inner == 1:
-        return (cells + outer * profile.begun_row) / profile.sum
-    return (2 * cells + outer * profile.begun) / profile.sum
+        return (cells + outer * profile.begun_row) / profile.added
+    return (2 * cells + outer * profile.begun) / profile.added
 
 
 def _axis_sums(em: Emitter, value: Value, places: Sequence[int]) -> Call:
@@ -176,8 +176,11 @@ class Contract(Kernel):
         a, b = problem.operands
         every = problem.count(dict.fromkeys((*a.legs, *b.legs)))
         split = split_legs(a, b, problem.open)
-        if not split.summed:
-            return profile.call + profile.copying(every)
+        if (
+            not split.summed
+        ):  # in the order of the operands, and copied once more where that is not the output's
+            ordered = all(v.legs == tuple(i for i in problem.output if i in v.legs) for v in (a, b))
+            return profile.call + profile.copying(every if ordered or problem.loose else 2 * every)
         alone = [i for i in (*split.left, *split.right) if i in problem.open]
         if not alone:  # one pass over both, another where their layouts differ
             passed = profile.copying(every / 2 if a.legs == b.legs else every)

@@ -197,4 +197,4 @@ def _priced(problem: Problem, legs: Sequence[Index], axes: Sequence[_Axis], last
 def _product(problem: Problem, cells: float, kept: float) -> float:
     """Predicted microseconds of a product that makes so many columns of so many cells."""
     profile = problem.profile
-    return cells / profile.sum if kept == 1 else cells * (kept + profile.narrow) / profile.matmul
+    return cells / profile.added if kept == 1 else cells * (kept + profile.narrow) / profile.matmul
