@@ -132,6 +132,7 @@ peak memory over that of the most frugal of them; `32x32` is 32 images of 32x32 
 
 ## More
 
+[How good predictions are](concepts/prediction.md) compares the times by which plans are chosen with measured ones.
 `benchmarks/RESULTS.md` in the repository has every layer, the kernels taken, the spread, the roofline and peak memory.
 `make bench` measures all of it anew; `make bench-quick` takes a minute.
 `make bench-compare REV=HEAD~3` compiles each row by this tree and by another commit, times both in turn in one process,

@@ -110,8 +110,8 @@ A price is what a kernel reads, writes and multiplies, over rates of the machine
 compare them with each other rather than with a clock. Times of an operation whose scale is not that of the others
 compare with each other still.
 
-What no price knows: what other processes do to the caches, and whether the system hands out the memory of a large
-result anew. Programs that differ in these alone may be measured far apart.
+No price knows what other processes do to the caches, nor what memory a process holds already. Programs that differ in
+these alone may be measured far apart.
 
 Where a choice matters to you, `autotune=True` [measures instead](kernels.md#measured-times); `tnconv calibrate`
 measures the rates of your machine. `make bench-prediction` measures every sixth layer, and this page anew.

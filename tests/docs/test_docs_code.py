@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 import tnconv
 from benchmarks import page as benchmarks
+from benchmarks import prediction_page
 from tests.docs import docs_code
 from tests.docs.docs_code import DOCS, labels, matches, missing, run_page, updated
 from tnconv import cli, plugins
@@ -22,7 +23,7 @@ from tnconv.backends.torch import profile
 
 PAGES = sorted(DOCS.rglob("*.md"))
 README = DOCS.parent / "README.md"
-GENERATED = {"operations.md", "benchmarks.md", "cli.md", "registry.md"}
+GENERATED = {"operations.md", "benchmarks.md", "cli.md", "registry.md", "prediction.md"}
 ELSEWHERE = {"distributed.md"}  # in two processes, by tests/distributed/test_shard.py
 PICTURES = DOCS / "pictures"
 
@@ -167,6 +168,15 @@ def test_the_page_of_benchmarks_is_written_by_its_generator(tmp_path: Path) -> N
     assert (DOCS / "benchmarks.md").read_text(encoding="utf-8") == (tmp_path / "page.md").read_text(
         encoding="utf-8"
     ), "docs/benchmarks.md is not what benchmarks/results.json says; run `make pages`"
+
+
+def test_the_page_of_predictions_is_written_by_its_generator(tmp_path: Path) -> None:
+    prediction_page.main([str(tmp_path / "page.md")])
+    assert (DOCS / "concepts" / "prediction.md").read_text(encoding="utf-8") == (
+        tmp_path / "page.md"
+    ).read_text(encoding="utf-8"), (
+        "docs/concepts/prediction.md is not what benchmarks/prediction.json says; run `make pages`"
+    )
 
 
 def test_public_names_are_in_the_reference() -> None:
