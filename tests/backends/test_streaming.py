@@ -3,6 +3,7 @@
 import pytest
 import torch
 from hypothesis import given, settings
+from msgspec import structs
 from torch import Tensor
 
 import tnconv
@@ -144,3 +145,37 @@ def test_what_is_streamed_is_not_priced_as_written(spec: ConvSpec, op: str, hint
     (merged,) = function.program.decomposed
     assert dict(merged.candidates).keys() == {"streamed squares", "one step after the other"}
     assert function.plan.steps == merged.steps
+
+
+STACKS = """plan stacks {
+  argument x [N, 3, 4]
+  argument z [V, N, 5, 4]
+  index [v=V, n=N, c=3, d=5, o=4]
+  t1[v, n, d, c] = x[n, c, o] * conj(z)[v, n, d, o]
+  %s
+}"""
+STACKED = {
+  "stacked_product": "return t1",
+  "rt.squares": "result[d, c] = t1[v, n, d, c] * conj(t1)[v, n, d, c]\n  return result",
+  "expand(V, -1, -1, -1)": "result[n, d, c] = t1[v, n, d, c] * conj(t1)[v, n, d, c]\n  return result",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("written", STACKED)
+@pytest.mark.parametrize("sizes", [(3, 2), (1, 1), (0, 2), (2, 0)])
+def test_stacks_of_an_operand_are_gone_through(written: str, sizes: tuple[int, int]) -> None:
+    """Where an operand has legs in front of the batch they are left there: nothing is copied."""
+    plan = parse_plan(STACKS % STACKED[written])
+    profile = structs.replace(FREE_CALLS, unseen=1e-6)
+    program = lower_with(plan, kernel_table(), {}, profile=profile, rules=(streamed_squares,))
+    assert written in program.source
+    assert ".permute(1, 0" not in program.source
+    v, n = sizes
+    x = torch.randn(n, 3, 4, dtype=torch.complex128, requires_grad=True)
+    z = torch.randn(v, n, 5, 4, dtype=torch.complex128)
+    rows = z.conj() @ x.mT
+    want = {"stacked_product": rows, "rt.squares": rows.abs().square().sum((0, 1))}
+    for argument in (x, x.detach()):
+        found = program.function(argument, z)
+        torch.testing.assert_close(found, want.get(written, rows.abs().square().sum(0)), check_dtype=False)
+        assert found.requires_grad == argument.requires_grad

@@ -54,6 +54,10 @@ class Profile(msgspec.Struct, frozen=True):
         row: cells that take as long to be copied as it takes to begin a row of such runs.
         overlapping: of the time of another copy, that of windows: they overlap, so that most of what is read is in a
             cache.
+        ordered: of the time of another copy, that of long runs of neighbours.
+        ordered_run: cells of such a run.
+        unseen: of what it takes more that a product is narrow, what it takes besides where nothing has copied its
+            operands before, and so brought them into a cache.
         packed: of the time of a copy, that of bringing an expanded operand into the library's own layout, once a batch.
         narrow: columns of a product at which it runs at half of the rate.
         slower: the power by which products get slower still that are narrower than that.
@@ -172,6 +176,9 @@ class Profile(msgspec.Struct, frozen=True):
     run: Rate = 2.4
     row: Rate = 14.0
     overlapping: Rate = 0.6
+    ordered: Rate = 0.35
+    ordered_run: Rate = 256.0
+    unseen: Rate = 0.7
     packed: Rate = 0.35
     narrow: Rate = 16.0
     slower: Rate = 1.3

@@ -8,7 +8,7 @@ convolved one is folded into it, which multiplies dilation and padding by its si
 from dataclasses import dataclass, replace
 
 from tnconv.backends.torch.emit import Value
-from tnconv.backends.torch.kernels.contract import Split
+from tnconv.backends.torch.kernels.contract import Split, copies_in_order
 from tnconv.backends.torch.kernels.kernel import Problem
 from tnconv.backends.torch.kernels.link import OUTPUT, ConvRole, Link, Roles, integer, split_without
 from tnconv.ir import Index
@@ -79,7 +79,7 @@ class Arranged:
     axes: tuple[SpatialAxis, ...]
     split: Split
     channels_last: bool = False
-    copied: int = 0
+    copied: float = 0.0
 
     def dims(self, place: int) -> Dims:
         """The spatial dimensions at a place."""
@@ -161,13 +161,21 @@ def _laid_out(problem: Problem, made: Arranged) -> Arranged:
     lead, inner = (s.summed, (*s.batch, *s.left)) if gradient else (s.left, (*s.batch, *s.summed))
     axes = tuple(i for legs in made.dims(made.roles.first) for i in legs)
     last = len(made.axes) > 1 and bool(inner) and _lies(first, (*lead, *axes, *inner))
-    copied = 0 if last or _lies(first, (*lead, *inner, *axes)) else problem.count(first.legs)
+    copied = 0.0 if last else _copied(problem, first, (*lead, *inner, *axes))
     if gradient:
         outer = (*s.batch, *s.right)
         positions = tuple(i for legs in made.dims(1 - made.roles.first) for i in legs)
         wanted = (*lead, *positions, *outer) if last else (*lead, *outer, *positions)
-        copied += 0 if _lies(second, wanted) else problem.count(second.legs)
+        copied += _copied(problem, second, wanted)
     return replace(made, channels_last=last, copied=copied)
+
+
+def _copied(problem: Problem, value: Value, legs: Legs) -> float:
+    """Cells that it takes as long to copy as to bring a value into an order of legs."""
+    if _lies(value, legs):
+        return 0.0
+    ordered = copies_in_order(value, legs, problem.count, problem.profile)
+    return problem.count(legs) * (problem.profile.ordered if ordered else 1)
 
 
 def _lies(value: Value, legs: Legs) -> bool:

@@ -210,8 +210,15 @@ def best_layout(problem: Problem) -> "Candidate | None":
         return None
     found, profile = _candidates(problem), problem.profile
     alike = profile.alike * problem.count(dict.fromkeys((*a.legs, *b.legs))) / profile.matmul * profile.copy
-    most = min(c.copied for c in found) + alike
-    return min((c for c in found if c.copied <= most), key=lambda c: (c.disorder(problem.output), c.copied))
+    # Squares are summed in any order, but not as quickly.
+    costs = [c.copied - problem.loose * c.turned / 2 for c in found]
+    least = min(costs)
+    near = [
+        (c.disorder(problem.output), cost, place)
+        for place, (c, cost) in enumerate(zip(found, costs, strict=True))
+        if cost <= least + (0 if c.stacks else alike)
+    ]
+    return found[min(near)[2]]
 
 
 def contract(problem: Problem, em: Emitter) -> Value:
@@ -282,6 +289,7 @@ class Candidate:
     left: Legs
     right: Legs
     expand: str  # "", "a" or "b": the operand that is expanded over the batch legs it lacks
+    stacks: int  # so many batch legs, which it lacks, are gone through, with one product of batches for each
     sum_batch: int  # so many batch legs are summed behind the product
     copied: float
     turned: float  # cells of these that are copied because the result is in another order than the output
@@ -293,6 +301,8 @@ class Candidate:
 
     def emit(self, em: Emitter) -> Value:
         """Write the product."""
+        if self.stacks:
+            return self._stacked(em)
         dims_a, dims_b = (self.batch, self.left, self.summed), (self.batch, self.summed, self.right)
         x, y = em.conj(self._operand(em, self.a, dims_a)), em.conj(self._operand(em, self.b, dims_b))
         one, other = self._expanded(em, x, dims_a), self._expanded(em, y, dims_b)
@@ -303,10 +313,21 @@ class Candidate:
             return out
         return em.make("product", call("sum", out, 0), (self.left, self.right))
 
+    def _stacked(self, em: Emitter) -> Value:
+        """Write a product of batches for each of the stacks of one operand."""
+        front, batch = self.batch[: self.stacks], self.batch[self.stacks :]
+        pairs = (self.a, (batch, self.left, self.summed)), (self.b, (batch, self.summed, self.right))
+        x, y = (
+            em.conj(transposed(em, value, (front, *dims) if front[0] in value.legs else dims))
+            for value, dims in pairs
+        )
+        out = (front, batch, self.left, self.right)
+        return em.make("product", call("stacked_product", x, y), out, fresh=True)
+
     def _operand(self, em: Emitter, value: Value, dims: tuple[Legs, ...]) -> Value:
         if any(i not in value.legs for i in dims[0]):
-            return _transposed(em, value, dims[1:])
-        return _transposed(em, value, dims if self.batch else dims[1:])
+            return transposed(em, value, dims[1:])
+        return transposed(em, value, dims if self.batch else dims[1:])
 
     def _expanded(self, em: Emitter, value: Value, dims: tuple[Legs, ...]) -> Var | Call:
         if not self.batch or len(value.dims) == 3:
@@ -314,7 +335,7 @@ class Candidate:
         return call("expand", value, (product(i.size for i in dims[0]), -1, -1))
 
 
-def _transposed(em: Emitter, value: Value, dims: tuple[Legs, ...]) -> Value:
+def transposed(em: Emitter, value: Value, dims: tuple[Legs, ...]) -> Value:
     """Arrange for a matrix product: a transposition of the last two dimensions stays a view.
 
     What has to be copied is copied with the last two dimensions in the order of longer runs.
@@ -344,7 +365,7 @@ def _layouts(problem: Problem, a: Value, b: Value, copies: Copies) -> list[Candi
     make = partial(_make, problem, copies, a, b)
     found = [make(batch, summed, split.left, split.right, "", 0)]
     if batch:
-        return found
+        return found + _stacks(make, a, b, split, batch, summed)
     for value, own, tag in ((a, split.left, "b"), (b, split.right, "a")):
         front = _front(value, own, summed)
         if len(front) == len(own):  # the first of them alone, so that the result may have the others last
@@ -357,6 +378,20 @@ def _layouts(problem: Problem, a: Value, b: Value, copies: Copies) -> list[Candi
     if front and len(front) < len(summed):
         rest = tuple(i for i in summed if i not in front)
         found.append(make(front, rest, split.left, split.right, "", len(front)))
+    return found
+
+
+def _stacks(
+    make: Callable[..., Candidate], a: Value, b: Value, split: Split, batch: Legs, summed: Legs
+) -> list[Candidate]:
+    """The layouts in which legs in front of an operand's batch are gone through, so that it is not copied."""
+    found: list[Candidate] = []
+    for value, own, tag in ((a, split.left, "b"), (b, split.right, "a")):
+        front = _front(value, own, (*batch, *summed))
+        if front and len(front) < len(own) and not adjacent(value, own):
+            rest = tuple(i for i in own if i not in front)
+            legs = (rest, split.right) if tag == "b" else (split.left, rest)
+            found.append(make((*front, *batch), summed, *legs, tag, 0, len(front)))
     return found
 
 
@@ -378,16 +413,18 @@ def _make(
     right: Legs,
     expand: str,
     extra: int,
+    stacks: int = 0,
 ) -> Candidate:
     profile = problem.profile
-    copied = 0.0
+    every = problem.count((*batch, *summed, *left, *right)) / profile.matmul * profile.copy
+    copied = problem.count(batch[:stacks]) * profile.call * profile.copy if stacks else 0.0
     for value, other in ((a, left), (b, right)):
         own = tuple([i for i in batch if i in value.legs]), summed, other
         dims = id(value), *own
         if dims not in copies:
             copies[dims] = _copied(problem, value, own)
         copied += copies[dims]
-    if expand:
+    if expand and not stacks:
         copied += _packed(problem, a if expand == "a" else b, batch, left if expand == "a" else summed)
     result = (*batch, *left, *right)
     wanted = tuple([i for i in problem.output if i in result])
@@ -397,8 +434,9 @@ def _make(
     narrow = profile.narrow / problem.count(right) + profile.narrow / (4 * problem.count(left))
     narrow = min(profile.narrowest_slower, max(narrow, narrow**profile.slower))
     copied += profile.batched * profile.copy * problem.count(batch) if batch else 0.0
-    copied += narrow * problem.count((*batch, *summed, *left, *right)) / profile.matmul * profile.copy
-    return Candidate(a, b, batch, summed, left, right, expand, extra, copied, turned)
+    # A copy brings operands into a cache: narrow products, which wait for memory, are slower without it.
+    copied += narrow * every * (1 + profile.unseen if stacks else 1)
+    return Candidate(a, b, batch, summed, left, right, expand, stacks, extra, copied, turned)
 
 
 def _copied(problem: Problem, value: Value, dims: tuple[Legs, Legs, Legs]) -> float:
@@ -423,16 +461,32 @@ def _packed(problem: Problem, value: Value, batch: Legs, rows: Legs) -> float:
 def slowness(
     value: Value, dims: Sequence[Legs], count: Callable[[Iterable[Index]], int], profile: Profile
 ) -> float:
-    """How long it takes to copy a cell of a value into a layout, against a copy in long runs."""
-    wanted = [i for i in flatten(tuple(dims)) if count((i,)) > 1]
+    """How long it takes to copy a cell of a value into a layout, against a copy in runs of some cells."""
+    legs = flatten(tuple(dims))
+    if copies_in_order(value, legs, count, profile):
+        return profile.ordered
+    run, rows = _neighbours(value, legs, count)
+    return (1.0 if value.contiguous else profile.overlapping) + profile.beginnings(run, rows)
+
+
+def copies_in_order(
+    value: Value, legs: Legs, count: Callable[[Iterable[Index]], int], profile: Profile
+) -> bool:
+    """Whether a copy of a value into an order of legs is one of long runs of neighbours."""
+    inner, other = (next((i for i in reversed(each) if count((i,)) > 1), None) for each in (value.legs, legs))
+    return value.contiguous and inner == other and _neighbours(value, legs, count)[0] >= profile.ordered_run
+
+
+def _neighbours(value: Value, legs: Legs, count: Callable[[Iterable[Index]], int]) -> tuple[int, int]:
+    """Cells at one distance both in a value and in an order of legs, and how many such runs are at one distance."""
     runs: list[list[Index]] = []
-    for index in reversed(wanted):
+    for index in reversed([i for i in legs if count((i,)) > 1]):
         if runs and adjacent(value, (index, runs[-1][0])):
             runs[-1].insert(0, index)
         else:
             runs.append([index])
-    run, rows = (count(legs) for legs in (*runs, (), ())[:2])
-    return (1.0 if value.contiguous else profile.overlapping) + profile.beginnings(run, rows)
+    run, rows = (count(each) for each in (*runs, (), ())[:2])
+    return run, rows
 
 
 def adjacent(value: Value, legs: Legs) -> bool:

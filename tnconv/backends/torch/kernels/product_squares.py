@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from tnconv.backends.torch.emit import Emitter, Value, call
-from tnconv.backends.torch.kernels.contract import Candidate, best_layout, contract, dot_options
+from tnconv.backends.torch.kernels.contract import Candidate, best_layout, contract, dot_options, transposed
 from tnconv.backends.torch.kernels.kernel import Kernel, Problem
 from tnconv.backends.torch.kernels.window_views import Windows
 from tnconv.ir import Index, product
 from tnconv.ir.size import normal
-from tnconv.program import Dims
+from tnconv.program import Call, Dims
 
 _OPERANDS = 4  # those of a product, and once more
 
@@ -67,11 +67,13 @@ def squares(problem: Problem, opened: frozenset[Index]) -> _Squares | None:
         opened: indices of the result.
     """
     layout = best_layout(problem)
-    if layout is None or not layout.batch or layout.sum_batch or layout.expand:
+    if layout is None or not layout.batch or layout.sum_batch or (layout.expand and not layout.stacks):
         return None
     keep = layout.batch[0] in opened
     front = next((p for p, i in enumerate(layout.batch) if (i in opened) != keep), len(layout.batch))
     examples, rest = layout.batch[:front], layout.batch[front:]
+    if front < layout.stacks:
+        return None
     if rest and any(i not in opened for i in rest):
         return None
     groups = (rest, layout.left, layout.right)
@@ -127,19 +129,31 @@ class StreamedSquares(Kernel):
             em.allocated("product", product(i.size for i in whole.legs))
             pair = whole, replace(whole, conj=whole.conj if plain else not whole.conj)
             return contract(replace(factor, operands=pair, relations=(), output=problem.output), em)
-        layout = found.layout
-        front = (found.examples, found.rest) if found.rest else (found.examples,)
-        a = em.conj(em.arrange(layout.a, (*front, layout.left, layout.summed)))
-        b = em.conj(em.arrange(layout.b, (*front, layout.summed, layout.right)))
+        a, b, lead = _operands(found, em)
         places = tuple(p for p, dim in enumerate(found.dims) if set(dim) & found.summed)
         kept = tuple(dim for p, dim in enumerate(found.dims) if p not in places)
         dims = ((found.examples,) if found.keep else ()) + kept
         # Where examples are summed, rows that stand in front are added one by one in any case.
         options = dot_options(em, found.dims, places) if places and (found.keep or places != (0,)) else {}
         options |= {"plain": True} if plain else {}
-        made = call("squares", a, b, em.sizes(found.dims), places, found.keep, **options)
+        dimensions = {"lead": lead} if lead > 1 else {}
+        made = call("squares", a, b, em.sizes(found.dims), places, found.keep, **options, **dimensions)
         em.allocated("one example of the product", normal(product(i.size for dim in found.dims for i in dim)))
         return em.make("squares", made, dims, fresh=True)
+
+
+def _operands(found: _Squares, em: Emitter) -> tuple[Value | Call, Value | Call, int]:
+    """What is multiplied, example by example, and how many dimensions the examples have: two if they have stacks."""
+    layout, stacks = found.layout, found.layout.stacks
+    front = [legs for legs in (found.examples[stacks:], found.rest) if legs]
+    every = (found.examples[:stacks], *front) if stacks else (*front,)
+    made: list[Value | Call] = []
+    for value, rest in ((layout.a, (layout.left, layout.summed)), (layout.b, (layout.summed, layout.right))):
+        lacks = any(i not in value.legs for i in found.examples)
+        each = em.conj(transposed(em, value, (*(front if lacks else every), *rest)))
+        size = product(i.size for i in found.examples[:stacks])
+        made.append(call("expand", each, (size, *(-1 for _ in each.dims))) if lacks else each)
+    return made[0], made[1], 2 if stacks and len(found.examples) > stacks else 1
 
 
 def _price(problem: Problem) -> float | None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from tnconv.backends.torch import gram_scheme
 from tnconv.backends.torch.emit import Emitter, Value, call, singles
-from tnconv.backends.torch.kernels.contract import Contract, adjacent, slowness
+from tnconv.backends.torch.kernels.contract import Contract, adjacent, slowness, transposed
 from tnconv.backends.torch.kernels.kernel import Kernel, Problem
 from tnconv.backends.torch.kernels.window_views import window_relations
 from tnconv.backends.torch.windows import gather
@@ -105,9 +105,13 @@ class SymmetricProduct(Kernel):
         value = gather(em, problem.operands[0], found.relations) if found.relations else problem.operands[0]
         front = tuple(i for i in value.legs[: _first(value, found.rows)] if i in found.summed)
         rest = tuple(i for i in value.legs if i in found.summed and i not in front)
-        copied = bool(found.relations) or not value.contiguous
+        # Windows without overlap lie so in a group: what is summed is on both sides of the rows, and these are apart.
+        apart = bool(found.groups and front and rest) and not adjacent(value, found.rows)
+        copied = bool(found.relations) or not value.contiguous or apart
         if copied and em.count(found.rows) > em.count(rest):  # into the layout of one product
             front, rest = (), (*front, *rest)
+            if apart and not found.relations:
+                value = transposed(em, value, (found.groups, found.rows, rest))
         value = em.conj(em.arrange(value, (found.groups, front, found.rows, rest)))
         given = () if problem.scale is None else (problem.scale,)
         options = _options(problem, front, rest)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from tnconv.backends.torch.context import is_recorded, may_write
-from tnconv.backends.torch.numerics.huge_pages import HALF, new_zeros
+from tnconv.backends.torch.numerics.huge_pages import HALF, new_empty, new_zeros
 
 
 def add(total: Tensor, value: Tensor) -> Tensor:
@@ -32,6 +32,25 @@ def batched_product(a: Tensor, b: Tensor, bias: Tensor) -> Tensor:
     if a.dtype.itemsize <= HALF:
         return torch.baddbmm(bias, a, b)
     return add(torch.bmm(a, b), bias)
+
+
+def stacked_product(a: Tensor, b: Tensor) -> Tensor:
+    """`a @ b` of batches of matrices of which one is stacked: batch by batch, so that the other is not copied for each.
+
+    Args:
+        a: `[n, l, t]`, or `[v, n, l, t]` if b has no stacks.
+        b: `[n, t, r]` or `[v, n, t, r]`.
+
+    Returns:
+        `[v, n, l, r]`.
+    """
+    if not (may_write(a) and may_write(b)):
+        return torch.matmul(a, b)
+    stacked = a.dim() > b.dim()
+    made = new_empty(a, (*(a if stacked else b).shape[:2], a.shape[-2], b.shape[-1]))
+    for out, part in zip(made, a if stacked else b, strict=True):
+        torch.bmm(part if stacked else a, b if stacked else part, out=out)
+    return made
 
 
 def transposed(

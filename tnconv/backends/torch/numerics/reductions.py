@@ -1,6 +1,8 @@
 """Sums of cells, of windows, of products and of squares of products, in the order that memory likes."""
 
 import itertools
+import math
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -83,28 +85,30 @@ def squares(
     *,
     plain: bool = False,
     slices: bool = False,
+    lead: int = 1,
 ) -> Tensor:
     """`Σ |a @ b|²`, one example after another, so that one product is in memory at a time.
 
     Args:
         a: `[n, …, l, t]`.
-        b: `[n, …, t, r]`.
+        b: `[n, …, t, r]`, of the same number of dimensions.
         shape: of the product of one example.
         places: dimensions of it that are summed.
         keep: whether the examples stay apart, in front of the result; they are summed otherwise.
         plain: whether complex values are multiplied with themselves, not with their conjugates.
         slices: as for `dot`, of one example.
+        lead: number of dimensions of the examples; they are one of the result.
 
     Returns:
         The kept dimensions of the shape, behind n if it is kept.
     """
     kept = [size for place, size in enumerate(shape) if place not in places]
-    if not len(a) or not b.numel():
-        return of_nothing((*([len(a)] if keep else []), *kept), a, b)
+    if not a.numel() or not b.numel():
+        return of_nothing((*([math.prod(a.shape[:lead])] if keep else []), *kept), a, b)
     write = may_write(a) and may_write(b)
-    buffer = a.new_empty((*a.shape[1:-1], b.shape[-1])) if write else None
+    buffer = a.new_empty((*a.shape[lead:-1], b.shape[-1])) if write else None
     parts, total = [], None
-    for x, y in zip(a, b, strict=True):
+    for x, y in _examples(a, b, lead):
         made = torch.matmul(x, y, out=buffer).view(shape)
         other = made if plain else made.conj()
         if keep:
@@ -112,6 +116,12 @@ def squares(
             continue
         total = _with_squares(total, made, other, places, slices)
     return torch.stack(parts) if total is None else total
+
+
+def _examples(a: Tensor, b: Tensor, lead: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """The pairs of cells of the leading dimensions: an expanded operand is not copied."""
+    pairs = zip(a, b, strict=True)
+    return pairs if lead == 1 else itertools.chain.from_iterable(_examples(x, y, lead - 1) for x, y in pairs)
 
 
 def _with_squares(
