@@ -38,7 +38,7 @@ SMALL = {
 }
 LARGE = {
     "graph": lambda: plain.even_subgraphs(52),
-    "lattice": lambda: plain.lattice(10, 7),
+    "lattice": lambda: plain.lattice(8, 7),
     "circuit": lambda: plain.circuit(2, 4, 10),
     "chain": lambda: layered.convolutions(50, 2, 12, batch=1),
 }

@@ -26,6 +26,7 @@ _LOOKS = 16_000  # tensors that all greedy trees together may have, above two of
 _FEW, _DIFFUSIONS = 8, 400
 _MORE = 1000  # rounds of random pieces while there is time
 _SHARE = 0.7  # of the time for the search; the rest improves what is found
+_PLAIN_SHARE = 0.4  # the same without relations, of the time that is left
 _UNLIMITED = 1 << 30
 _ROUNDS = 4
 
@@ -71,18 +72,20 @@ def _plain_trees(models: Sequence[Model], graph: Graph, search: Search | None, e
     """Trees of many tensors without relations.
 
     What is quickly found is improved first: for hundreds of tensors the hyper-optimiser makes a tree or two in seconds,
-    and one that is swept through and improved is often better. So it has what time that leaves, less a share in which
-    the best of both is improved further.
+    and one that is swept through and improved is often better. So it has a share of the time that leaves; in the rest
+    the swept one and the best of all are improved by larger pieces, which gains most.
     """
     model = models[0]
     reworked = _Reworked(model, graph)
     best = reworked.improved(_quick(model, [graph], end), end)
     if search is None:
         return [best]
-    found, seconds = [best], (end - perf_counter()) * _SHARE
+    found, seconds = [best], (end - perf_counter()) * _PLAIN_SHARE
     if seconds > reworked.slowest:  # it improves each of its trees as well
         found.append(reworked.improved([_searched(models, graph, search, seconds)], end))
     if search.seconds is not None:
+        half = (perf_counter() + end) / 2
+        found.append(reworked.improved([_swept(model, graph)], half, _wider(search)))
         found.append(reworked.improved(found, end, _wider(search)))
     return found
 
