@@ -57,8 +57,11 @@ class SymmetricProduct(Kernel):
         groups, length, rows = _sizes(problem)
         ways = gram_scheme.choose(groups, 1, rows, length, profile, found.packs(problem))
         if found.relations:
-            copied = profile.copying(1.5 * groups * length * rows)
-            return 4 * profile.call + copied + gram_scheme.predicted(groups, rows, length, ways, profile)
+            made, every = gram_scheme.computed(rows, ways.block), rows * rows
+            copied = profile.copying(groups * (1.5 * length * rows + (every / 4 if made < every else 0)))
+            narrow = rows < profile.half_rows
+            rate = profile.matmul * (gram_scheme.efficiency(rows, length, profile=profile) if narrow else 1)
+            return profile.searched * (4 * profile.call + copied + groups * length * made / rate)
         copied = 2 * profile.call + self._copied(problem, found)
         if 0 < ways.block < rows or ways.strip:
             return copied + gram_scheme.predicted(groups, rows, length, ways, profile)
