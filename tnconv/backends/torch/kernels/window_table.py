@@ -38,7 +38,7 @@ class WindowTable(Kernel):
         """The cell of zeros behind each image, and what is picked."""
         profile = problem.profile
         cells, made = problem.count(problem.operands[0].legs), problem.count(problem.output)
-        return 4 * profile.call + profile.copying(cells) + made / profile.tabled
+        return 3 * profile.call + profile.copying(cells / 2) + made / profile.tabled
 
     def emit(self, problem: Problem, em: Emitter) -> Value:
         """Write the table, the zeros, and the selection."""
