@@ -20,7 +20,9 @@ from tnconv.planner.decompose import streamed_squares
 from tnconv.testing import conv_specs
 
 # What is small is worth streaming, and calls of its own.
-FREE_CALLS = Profile(call=1e-3, streamed=1, gradient_work=1, gradients_large=1, slice_cells=1, sum=100)
+FREE_CALLS = Profile(
+    call=1e-3, batched=1e-6, streamed=1, gradient_work=1, gradients_large=1, slice_cells=1, sum=100
+)
 KERNELS = ("matmul", "window_matmul", "streamed_squares", "gather_scatter")
 
 
@@ -68,7 +70,8 @@ def test_streams_squares_with_and_without_conjugates(second: str, output: str) -
       result[{output}] = t1[n, c, d] * {"conj(t1)" if second else "t1"}[n, c, d]
       return result
     }}""")
-    program = lower_with(plan, kernel_table(), {}, profile=FREE_CALLS, rules=(streamed_squares,))
+    prefer = ("streamed squares",)
+    program = lower_with(plan, kernel_table(), {}, prefer, profile=FREE_CALLS, rules=(streamed_squares,))
     assert "rt.squares(" in program.source
     assert len(program.lowered(plan).steps) == 1
     x, y = torch.randn(2, 3, 4, dtype=torch.complex128), torch.randn(2, 4, 5, dtype=torch.complex128)
@@ -166,8 +169,9 @@ STACKED = {
 def test_stacks_of_an_operand_are_gone_through(written: str, sizes: tuple[int, int]) -> None:
     """Where an operand has legs in front of the batch they are left there: nothing is copied."""
     plan = parse_plan(STACKS % STACKED[written])
-    profile = structs.replace(FREE_CALLS, unseen=1e-6)
-    program = lower_with(plan, kernel_table(), {}, profile=profile, rules=(streamed_squares,))
+    profile = structs.replace(FREE_CALLS, narrow=1e-6)
+    prefer = ("streamed squares",)
+    program = lower_with(plan, kernel_table(), {}, prefer, profile=profile, rules=(streamed_squares,))
     assert written in program.source
     assert ".permute(1, 0" not in program.source
     v, n = sizes
