@@ -13,7 +13,7 @@ from torch import Tensor
 import tnconv
 from tests.layer_strategies import conv_transpose_specs, linear_specs
 from tests.ops.layer_values import values_of
-from tnconv import ConvSpec, ConvTransposeSpec, LinearSpec
+from tnconv import ConvSpec, LinearSpec
 from tnconv.backends import reference
 from tnconv.backends.torch.numerics.lag import correlate
 from tnconv.compiler.check_program import check_value
@@ -274,13 +274,11 @@ def test_it_is_read_off_the_network() -> None:
     torch.testing.assert_close(packed(x), lower(whole(x), 1))
     assert shared_axes(parse(OWN.replace("{of=x}", ""))) is None
     for op in tnconv.ops.list():
-        for layer in (ConvTransposeSpec(4, 6, 3, (4,), groups=2), LinearSpec(3, 3)):
-            try:
-                whole = tnconv.compile(layer, op.name, batch_size=2 if op.name == "input_jacobian" else None)
-            except TnconvError:
-                continue
-            shared = shared_axes(whole.network)
-            assert shared is None or op.name in SYMMETRIC, op.name
+        try:
+            whole = tnconv.compile(LinearSpec(3, 3), op.name, batch_size=2)
+        except TnconvError:
+            continue
+        assert (shared_axes(whole.network) is not None) == (op.name in SYMMETRIC), op.name
 
 
 @pytest.mark.parametrize("op", ["forward", "weight_vjp", "gradient_norm", "ggn_diagonal", "toeplitz"])

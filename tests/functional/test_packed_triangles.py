@@ -86,3 +86,9 @@ def test_refusals() -> None:
     for wrong in (torch.zeros(2, 3), torch.zeros(3), np.zeros((2, 3))):
         with pytest.raises(ArgumentError, match="has no square matrices"):
             tnconv.pack_triangle(wrong)
+
+
+def test_it_is_compiled() -> None:
+    packed = torch.randn(2, 6)
+    compiled = torch.compile(tnconv.unpack_triangle, backend="eager", fullgraph=True)
+    assert compiled(packed).equal(tnconv.unpack_triangle(packed))

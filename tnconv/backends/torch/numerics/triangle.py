@@ -6,7 +6,6 @@ memory that is saved.
 """
 
 from collections.abc import Iterator, Sequence
-from math import isqrt
 from typing import Any
 
 import numpy as np
@@ -38,7 +37,8 @@ def triangle_rows(shape: Sequence[int]) -> int:
     if not shape:
         raise ArgumentError("an array without axes is no packed triangle; give [..., r*(r + 1)/2]")
     cells = shape[-1]
-    rows = (isqrt(8 * cells + 1) - 1) // 2
+    rows = int((2 * cells) ** 0.5)  # or one too many
+    rows -= triangle_cells(rows) > cells
     if triangle_cells(rows) != cells:
         below, above = triangle_cells(rows), triangle_cells(rows + 1)
         raise ArgumentError(
