@@ -7,8 +7,9 @@ import msgspec
 import pytest
 import torch.distributed as dist
 
-from benchmarks import scale
+from benchmarks import scale, scale_amplitude
 from tests.docs.docs_code import DOCS
+from tnconv.backends.torch.profile import profile_of
 from tnconv.spec import ConvSpec
 
 FOUND = json.loads((DOCS.parent / "benchmarks" / "scale.json").read_text(encoding="utf-8"))
@@ -38,8 +39,8 @@ def test_figures_follow_from_each_other():
         wanted = messages * link["latency"] + four["bytes"] / link["bandwidth"]
         assert four["sums"][name] == pytest.approx(wanted, rel=1e-6)
     trees = FOUND["amplitude"]["trees"]
-    assert trees[-1]["slices"] >= scale.RANKS[-1]
-    assert scale.shares(trees) == FOUND["amplitude"]["rows"]
+    assert trees[-1]["slices"] >= scale_amplitude.RANKS[-1]
+    assert scale_amplitude.shares(trees) == FOUND["amplitude"]["rows"]
     for row in FOUND["amplitude"]["rows"]:
         each = [-(-tree["slices"] // row["ranks"]) * tree["job"] for tree in trees]
         assert row["compute"] == pytest.approx(min(each))
@@ -69,13 +70,13 @@ def test_a_layer_over_ranks():
 
 
 def test_the_circuit():
-    gates = scale.circuit(8)
+    gates = scale_amplitude.circuit(8)
     assert len({leg.split("_")[0] for gate in gates for leg in gate}) <= 53
     assert max(len(gate) for gate in gates) == 4
-    first, *_, last = scale.sliced_trees(2, 2**4, 1, 16)
+    first, *_, last = scale_amplitude.sliced_trees(2, 2**4, 1, 16)
     assert first.contraction_width() <= 4
     assert first.nslices < 16 <= last.nslices
-    rates = scale.profile_of("cpu")
-    job = scale.seconds_of_slice(first, rates)
+    rates = profile_of("cpu")
+    job = scale_amplitude.seconds_of_slice(first, rates)
     double = msgspec.structs.replace(rates, call=2 * rates.call)
-    assert 0 < job < scale.seconds_of_slice(first, double) <= 2 * job
+    assert 0 < job < scale_amplitude.seconds_of_slice(first, double) <= 2 * job
