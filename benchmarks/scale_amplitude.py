@@ -17,6 +17,7 @@ import msgspec
 import tnconv
 from tnconv import plugins
 from tnconv.backends import cache_files
+from tnconv.backends.torch.calibration import MEASURED
 from tnconv.backends.torch.profile import FILE, Profile, profile_of
 from tnconv.distributed import Interconnect
 from tnconv.distributed.local_function import predicted_seconds
@@ -33,6 +34,12 @@ LINKS = {
 CYCLES, TARGET, TRIALS = 10, 2**27, 16  # of the circuit; elements of an intermediate; trees that are tried
 STEP = 2  # times as many slices as the tree before
 PLANNER = "tree_of_amplitude"
+PRODUCTS = (
+    "matmul",
+    "convolution",
+    "depthwise",
+    "reference",
+)  # rates of multiplications; others are of elements
 
 Row = dict[str, Any]
 
@@ -107,8 +114,7 @@ def seconds_of_slice(tree: cotengra.ContractionTree, rates: Profile) -> float:
 
 def of_complex(rates: Profile) -> Profile:
     """The rates of complex numbers: four multiplications for one, two elements for one."""
-    fewer = dict.fromkeys(("matmul", "convolution", "depthwise", "reference"), 4)
-    fewer |= dict.fromkeys(("copy", "stream", "sum", "mirror", "mirror_far", "gather", "cache"), 2)
+    fewer = dict.fromkeys((*MEASURED, "cache"), 2) | dict.fromkeys(PRODUCTS, 4) | {"call": 1}
     return msgspec.structs.replace(rates, **{name: getattr(rates, name) / by for name, by in fewer.items()})
 
 
