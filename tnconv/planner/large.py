@@ -12,25 +12,21 @@ from math import inf, log2
 from time import perf_counter
 from typing import Any
 
-import numpy as np
-
 from tnconv.planner.cost import Model
 from tnconv.planner.effort import Search
 from tnconv.planner.states import bits
+from tnconv.planner.sweep import Graph, swept
 from tnconv.planner.table import Nested
 from tnconv.planner.trees import left_to_right, nodes, optimal, price
 
 MANY = 48  # leaves above which a network is swept through, and the exact programme is too slow for its pieces
 _TRIALS = 32
 _LOOKS = 16_000  # tensors that all greedy trees together may have, above two of them
-_FEW, _DIFFUSIONS = 8, 400
 _MORE = 1000  # rounds of random pieces while there is time
 _SHARE = 0.7  # of the time for the search; the rest improves what is found
 _PLAIN_SHARE = 0.4  # the same without relations, of the time that is left
 _UNLIMITED = 1 << 30
 _ROUNDS = 4
-
-Graph = tuple[list[list[str]], list[str], dict[str, int]]  # indices of the tensors, of the output, and sizes
 
 
 def large_trees(models: Sequence[Model], search: Search | None) -> list[Nested]:
@@ -62,7 +58,7 @@ def large_trees(models: Sequence[Model], search: Search | None) -> list[Nested]:
 
 def _quick(model: Model, graphs: Sequence[Graph], end: float) -> list[Nested]:
     """Trees that take little time."""
-    found = [_swept(model, graphs[-1])] if model.count_leaves > MANY else []
+    found = [swept(graphs[-1], model.count_leaves)] if model.count_leaves > MANY else []
     if perf_counter() < end:
         found = [_greedy(model, graph) for graph in graphs] + found
     return [*found, left_to_right(model)]
@@ -85,7 +81,7 @@ def _plain_trees(models: Sequence[Model], graph: Graph, search: Search | None, e
         found.append(reworked.improved([_searched(models, graph, search, seconds)], end))
     if search.seconds is not None:
         half = (perf_counter() + end) / 2
-        found.append(reworked.improved([_swept(model, graph)], half, _wider(search)))
+        found.append(reworked.improved([swept(graph, model.count_leaves)], half, _wider(search)))
         found.append(reworked.improved(found, end, _wider(search)))
     return found
 
@@ -215,59 +211,6 @@ def _greedy(model: Model, graph: Graph) -> Nested:
     trials = min(_TRIALS, max(_LOOKS // len(graph[0]), 2))
     search = cotengra.RandomGreedyOptimizer(max_repeats=trials, seed=0, parallel=False)
     return _tree_of_path(search.ssa_path(*graph), model.count_leaves, len(graph[0]))
-
-
-def _swept(model: Model, graph: Graph) -> Nested:
-    """The tree that goes through the network from one end to the other."""
-    inputs = graph[0]
-    holders: dict[str, list[int]] = {}
-    for place, legs in enumerate(inputs):
-        for edge in legs:
-            holders.setdefault(edge, []).append(place)
-    order: dict[int, None] = {}
-    for place in range(len(inputs)):
-        if place not in order:
-            near = _distances(inputs, holders, place)
-            order |= dict.fromkeys(
-                _from_end_to_end(inputs, _distances(inputs, holders, next(reversed(near))))
-            )
-    first, *rest = [place for place in order if place < model.count_leaves]
-    tree: Nested = first
-    for place in rest:
-        tree = (tree, place)
-    return tree
-
-
-def _distances(
-    inputs: Sequence[Sequence[str]], holders: Mapping[str, Sequence[int]], start: int
-) -> dict[int, int]:
-    """Steps from a tensor to all that it is connected to, the nearest first."""
-    found, now, steps = {start: 0}, [start], 0
-    while now:
-        steps += 1
-        reached = dict.fromkeys(p for place in now for edge in inputs[place] for p in holders[edge])
-        now = [place for place in reached if place not in found]
-        found |= dict.fromkeys(now, steps)
-    return found
-
-
-def _from_end_to_end(inputs: Sequence[Sequence[str]], distances: Mapping[int, int]) -> list[int]:
-    """Connected tensors along the slowest mode of diffusion (Fiedler 1973), found from distances to one end."""
-    places = list(distances)
-    if len(places) <= _FEW:
-        return places
-    pairs = [(number, edge) for number, place in enumerate(places) for edge in inputs[place]]
-    numbers = {edge: number for number, edge in enumerate(dict.fromkeys(edge for _, edge in pairs))}
-    tensors = np.array([tensor for tensor, _ in pairs])
-    edges = np.array([numbers[edge] for _, edge in pairs])
-    on_tensor, on_edge = np.bincount(tensors), np.bincount(edges)
-    x = np.array([float(distances[place]) for place in places])
-    for _ in range(_DIFFUSIONS):
-        mean = np.bincount(edges, x[tensors]) / on_edge
-        x += np.bincount(tensors, mean[edges]) / on_tensor
-        x -= (x @ on_tensor) / on_tensor.sum()
-        x /= np.abs(x).max()
-    return [places[number] for number in np.argsort(x, kind="stable")]
 
 
 def _searched(models: Sequence[Model], graph: Graph, search: Search, seconds: float) -> Nested:
