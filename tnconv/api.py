@@ -47,9 +47,9 @@ def compile(
     """Compile an operation of a layer, or a network, to a function on tensors.
 
     Compiling the same once more, however it is written, is a look-up that takes some 0.1 ms; the programs are shared
-    and the functions are not. `tnconv.compiler.compile_cache.COMPILED.clear()` forgets them. On Linux, memory of results
-    above 32 MiB that are gone is kept for later ones, up to 256 MiB; `tnconv.backends.torch.numerics.huge_pages.empty()`
-    gives it back.
+    and the functions are not. `tnconv.compiler.compile_cache.COMPILED.clear()` forgets them. On Linux, memory of
+    results above 32 MiB that are gone is kept for later ones, up to 256 MiB;
+    `tnconv.backends.torch.numerics.huge_pages.empty()` gives it back.
 
     Args:
         source: a spec such as `ConvSpec`, a module of torch or of `tnconv.nn` that one represents, a factorised

@@ -178,7 +178,9 @@ def _priced(problem: Problem, legs: Sequence[Index], axes: Sequence[_Axis], last
         if run is not None:
             neighbours = place + 1 == len(legs) and run.period == 1
             begun = profile.begun_row if neighbours else profile.begun
-            taken = (cells + outer * begun) / profile.added + profile.run_calls * profile.call
+            beside = cells * (run.cells(size) - run.used) / size  # are put behind the sums
+            taken = (cells + outer * begun) / profile.added + profile.copying(beside / 2)
+            taken += profile.run_calls * profile.call
             saved = (1 - run.cells(size) / size) * _product(problem, cells, kept)
             if taken < saved:
                 total, sizes[axis.index] = total + taken, run.cells(size)
