@@ -211,7 +211,7 @@ class Lowering:
         self.selection.run()
         for chosen in self.selection.chosen:
             step = chosen.step
-            problem, after = self._steps.problem(step, loose=chosen.loose)
+            problem, after = self._steps.problem(step, loose=chosen.loose, swapped=chosen.swapped)
             problem.recall(self.selection.table.known)
             self.choices.append(chosen.choice(problem))
             self.values[step.result] = self._steps.write(step, problem, after, chosen.kernel), step.output

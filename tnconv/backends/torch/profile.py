@@ -5,7 +5,7 @@ a copy that makes a product wider, or a native call that multiplies more, is wor
 """
 
 from functools import lru_cache
-from math import inf
+from math import ceil, inf
 from pathlib import Path
 from typing import Annotated
 
@@ -61,6 +61,8 @@ class Profile(msgspec.Struct, frozen=True):
         packed: of the time of a copy, that of bringing an expanded operand into the library's own layout, once a batch.
         narrow: columns of a product at which it runs at half of the rate.
         slower: the power by which products get slower still that are narrower than that.
+        ragged: columns that a product computes besides, where they are not whole halves of `lanes`.
+        ragged_rows: times a copy of its result that such a product takes longer in one piece, if no cache holds that.
         narrowest_slower: times that the narrowest products take at most.
         alike: share of the time of a product without copies by which layouts differ that are about as good.
 
@@ -95,6 +97,7 @@ class Profile(msgspec.Struct, frozen=True):
         inner: times the rate of a convolution, without what it takes to bring images into the library's own layout
             and back.
         images: times a copy of these images that it takes; half of that where channels are last.
+        images_ragged: the same where their channels are no multiple of `lanes`, and not last.
         gradient_work: multiplications of the weight gradient of one example that are worth a call of their own.
         gradients_large: cells of the weight gradients of all examples that are worth a call for each.
         few_channels: channels of a group that are slow where the examples are groups of one call.
@@ -131,6 +134,8 @@ class Profile(msgspec.Struct, frozen=True):
         transformed: times the rate of a copy at which Fourier transforms go through their cells, for each of the
             logarithm of these.
         frequencies: of the rate of a product, that of small complex ones for each frequency, which lie apart.
+        depthwise_last: of the time of a depthwise convolution, that with channels last, which brings no image into
+            another layout.
         swapped: of the rate of a depthwise convolution, that of its transpose with the kernel in reverse order.
         spread: of that rate, that of PyTorch's own transpose with more than `taps`.
         quickest: times the rate of a depthwise convolution with many taps, that of one with many channels.
@@ -180,8 +185,10 @@ class Profile(msgspec.Struct, frozen=True):
     ordered_run: Rate = 256.0
     unseen: Rate = 0.7
     packed: Rate = 0.35
-    narrow: Rate = 16.0
+    narrow: Rate = 8.0
     slower: Rate = 1.3
+    ragged: Rate = 12.0
+    ragged_rows: Rate = 2.5
     narrowest_slower: Rate = 6.5
     alike: Rate = 0.1
 
@@ -214,6 +221,7 @@ class Profile(msgspec.Struct, frozen=True):
     gradient_calls: Rate = 12.0
     inner: Rate = 1.2
     images: Rate = 0.8
+    images_ragged: Rate = 1.4
     gradient_work: Rate = 1_000_000.0
     gradients_large: Rate = 2**22
     few_channels: Rate = 8.0
@@ -244,6 +252,7 @@ class Profile(msgspec.Struct, frozen=True):
     merged_groups: Rate = 4.0
     transformed: Rate = 2.0
     frequencies: Rate = 0.006
+    depthwise_last: Rate = 0.9
     swapped: Rate = 0.95
     spread: Rate = 0.8
     quickest: Rate = 2.4
@@ -271,6 +280,42 @@ class Profile(msgspec.Struct, frozen=True):
     def streaming(self, *cells: float) -> float:
         """Predicted microseconds to read or write operands of so many cells each, those that no cache holds."""
         return sum(count for count in cells if count > self.far * self.cache) / self.stream
+
+    def filled(self, channels: float) -> float:
+        """Share of the lanes that so many channels fill, `lanes` at once."""
+        return channels / (self.lanes * ceil(channels / self.lanes))
+
+    def reordered(self, cells: float, channels: float, *, last: bool = False) -> float:
+        """Cells that take as long to be copied as to bring an image into the layout of native convolutions and back.
+
+        Args:
+            cells: of the image.
+            channels: of a group of it.
+            last: whether these are behind the positions.
+        """
+        ragged = channels >= self.lanes / 2 and channels % self.lanes != 0
+        times = self.images / 2 if last else self.images_ragged if ragged else self.images
+        return times * cells
+
+    def is_whole(self, columns: float) -> bool:
+        """Whether rows of so many cells are as quick as any: they are whole halves of `lanes`."""
+        return columns % (self.lanes / 2) == 0
+
+    def narrowness(self, rows: float, columns: float) -> float:
+        """How much longer a product takes because its result has few rows or columns, against its multiplications.
+
+        By a quarter at 32 columns; less so with few rows. Columns are computed `lanes` at once, and those that are not
+        whole halves of these take as long as some more.
+
+        Args:
+            rows: of the result.
+            columns: of the result: the cells of a row lie side by side.
+        """
+        wide = self.lanes * ceil(columns / self.lanes)
+        narrow = self.narrow / wide + self.narrow / (4 * rows)
+        more: float = max(narrow, narrow**self.slower)
+        ragged = 0.0 if self.is_whole(columns) else self.ragged
+        return min(self.narrowest_slower, ((1 + more) * wide + ragged) / columns - 1)
 
     def writing(self, cells: float, run: float = inf, runs: float = 1.0, *, gaps: bool = False) -> float:
         """Predicted microseconds to write a result whose cells are read elsewhere.

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Self
 
 from tnconv.backends.backend import Choice, Decomposed, Slower
 from tnconv.backends.torch.emit import Value
+from tnconv.backends.torch.kernels.contract import Contract, product_layouts
 from tnconv.backends.torch.kernels.kernel import Kernel, Problem
 from tnconv.backends.torch.kernels.kernel_table import cheapest, natives, packing, priced
 from tnconv.backends.torch.kernels.window_views import Cells
@@ -23,6 +24,9 @@ from tnconv.backends.torch.written_steps import Laid, WrittenSteps, scaling
 from tnconv.planner.decompose import Decomposition, Reading, Setting
 from tnconv.planner.plan import Plan, Step
 
+_WORTH = (
+    20.0  # calls of a product, from which on it is seen to that its reader gets the result as it wants it
+)
 APART = "one step after the other"  # what stands beside a rule that merges steps
 Prices = tuple[tuple[str, float], ...]
 
@@ -56,12 +60,14 @@ class Chosen(NamedTuple):
         kernel: that was chosen.
         prices: predicted microseconds of each that was asked.
         loose: whether the order of the result's indices was free; see `Problem`.
+        swapped: whether the result has another leg last than what is best for the product alone; see `Problem`.
     """
 
     step: Step
     kernel: Kernel
     prices: Prices
     loose: bool
+    swapped: bool = False
 
     @property
     def predicted(self) -> float:
@@ -71,6 +77,11 @@ class Chosen(NamedTuple):
     def beside(self, others: Iterable[tuple[str, float]]) -> "Chosen":
         """The same with the prices of other ways to compute the step."""
         return self._replace(prices=(*self.prices, *others))
+
+    def by(self, kernel: Kernel, time: float, *, swapped: bool) -> "Chosen":
+        """The same by a kernel that takes some microseconds for it."""
+        prices = tuple((name, time if name == kernel.name else price) for name, price in self.prices)
+        return self._replace(kernel=kernel, prices=prices, swapped=swapped)
 
     def choice(self, problem: Problem) -> Choice:
         """What is told of it."""
@@ -235,21 +246,55 @@ class Selection:
     def _add(self, step: Step, *, loose: bool = False) -> Problem:
         """Choose a kernel for a step as it is."""
         table = self.table
-        for operand in step.operands:
-            if operand.source in self._waiting:
-                self.layout(operand.source)
+        waiting = [each for each in (self._waiting.get(o.source) for o in step.operands) if each]
+        for each in waiting:
+            self.layout(each.chosen.step.result)
+        for each in waiting if step.relations else ():
+            self._swap(each, step)
         loose = loose or step.result not in self.plan.results  # what reads it has what is copied in its price
-        problem, after = self._sketch.problem(step, loose=loose)
-        problem.recall(table.known)
-        prices = priced(problem, table.kernels, self.only.get(step.result, ()))
-        if step.scale != 1:
-            prices = [(k, cost if k.applies_scale else cost + scaling(problem)) for k, cost in prices]
+        problem, after, prices = self._priced(step, loose=loose)
         prefer = table.prefer or packing(problem, prices)
         prefer = prefer or (natives(problem, prices) if len(self.plan.steps) == 1 else ())
         made = Chosen(step, *cheapest(prices, prefer), loose)
         self.chosen.append(made)
         self._waiting[step.result] = _Waiting(problem, after, made)
         return problem
+
+    def _priced(self, step: Step, *, loose: bool) -> tuple[Problem, list[After], list[tuple[Kernel, float]]]:
+        """A step as kernels see it, what is done behind it, and what each kernel takes."""
+        problem, after = self._sketch.problem(step, loose=loose)
+        problem.recall(self.table.known)
+        prices = priced(problem, self.table.kernels, self.only.get(step.result, ()))
+        if step.scale != 1:
+            prices = [(k, cost if k.applies_scale else cost + scaling(problem)) for k, cost in prices]
+        return problem, after, prices
+
+    def _swap(self, waiting: _Waiting, reader: Step) -> None:
+        """Let a product have another leg last in its result, if the convolution that reads it gains more by that."""
+        chosen, values = waiting.chosen, self._sketch.values
+        source, kernel = chosen.step.result, self.table.kernels.get(Contract.name)
+        asked = Contract.name in dict(chosen.prices) and Contract.name not in self.table.prefer
+        if kernel is None or not asked or chosen.predicted < _WORTH * self.table.profile.call:
+            return
+        plain, layouts = values[source], product_layouts(waiting.problem)
+        now = next((t for _, last, t in layouts if isinstance(chosen.kernel, Contract)), chosen.predicted)
+        least = now + self._least(reader)
+        for problem, last, time in layouts:
+            if last == plain[0].legs[-1:]:
+                continue
+            problem.recall(self.table.known)
+            made = chosen.by(kernel, time, swapped=problem.swapped)
+            values[source] = self._laid(problem, waiting.after, made), plain[1]
+            if time + self._least(reader) < least:
+                place = max(place for place, each in enumerate(self.chosen) if each.step.result == source)
+                self.chosen[place] = self.chosen[place].by(kernel, time, swapped=problem.swapped)
+                return
+        values[source] = plain
+
+    def _least(self, step: Step) -> float:
+        """Microseconds of a step by the quickest kernel, with its operands as they lie."""
+        loose = step.result not in self.plan.results
+        return min(price for _, price in self._priced(step, loose=loose)[2])
 
     def _laid(self, problem: Problem, after: list[After], made: Chosen) -> Value:
         """How a result lies, found out once for problems that differ in the names of variables only."""

@@ -40,7 +40,7 @@ class WrittenSteps:
         self.em, self._python, self.values, self._lower = em, python, dict(values), lower or {}
         self.divided: set[str] = set()  # results that were multiplied by their scale as a whole
 
-    def problem(self, step: Step, *, loose: bool) -> tuple[Problem, list[After]]:
+    def problem(self, step: Step, *, loose: bool, swapped: bool = False) -> tuple[Problem, list[After]]:
         """A step as kernels see it, and what is done behind it; see `Problem` and `problem_of`."""
         ties: list[Pattern] = []
         operands = [self._operand(operand, step, ties) for operand in step.operands] or [self._one()]
@@ -51,7 +51,7 @@ class WrittenSteps:
             parts = step.output[:shared], step.output[shared:middle], step.output[middle:]
             front, rows, columns = (tuple(i for axis in part for i in axis.indices) for part in parts)
             problem = replace(problem, lower=(front, rows, columns))
-        return replace(problem, loose=True) if loose else problem, after
+        return replace(problem, loose=loose, swapped=swapped) if loose or swapped else problem, after
 
     def write(self, step: Step, problem: Problem, after: Sequence[After], kernel: Kernel) -> Value:
         """The result of a step by a kernel."""

@@ -185,13 +185,7 @@ class Contract(Kernel):
         if not alone:  # one pass over both, another where their layouts differ
             passed = profile.copying(every / 2 if a.legs == b.legs else every)
             return 2 * profile.call + (_sliced(problem, split.summed) or passed)
-        sizes = [problem.count(legs) for legs in (a.legs, b.legs, problem.output)]
-        return (
-            profile.call
-            + every / profile.matmul
-            + profile.copying(min(c.copied - problem.loose * c.turned for c in _candidates(problem)))
-            + profile.streaming(*sizes)
-        )
+        return _predicted(problem, min(c.copied - problem.loose * c.turned for c in _candidates(problem)))
 
     def emit(self, problem: Problem, em: Emitter) -> Value:
         """Write the product in the layout that copies least."""
@@ -208,7 +202,14 @@ def best_layout(problem: Problem) -> "Candidate | None":
     reduced = [i for i in (*split.left, *split.right) if i not in problem.open]
     if reduced or not split.summed or not (split.left or split.right):
         return None
-    found, profile = _candidates(problem), problem.profile
+    found = _candidates(problem)
+    best = _nearest(problem, found)
+    others = [c for c in found if c.last != best.last] if problem.swapped else []
+    return _nearest(problem, others) if others else best
+
+
+def _nearest(problem: Problem, found: Sequence["Candidate"]) -> "Candidate":
+    profile, (a, b) = problem.profile, problem.operands
     alike = profile.alike * problem.count(dict.fromkeys((*a.legs, *b.legs))) / profile.matmul * profile.copy
     # Squares are summed in any order, but not as quickly.
     costs = [c.copied - problem.loose * c.turned / 2 for c in found]
@@ -219,6 +220,28 @@ def best_layout(problem: Problem) -> "Candidate | None":
         if cost <= least + (0 if c.stacks else alike)
     ]
     return found[min(near)[2]]
+
+
+def _predicted(problem: Problem, copied: float) -> float:
+    """Microseconds of a product in a layout for which so many cells are copied."""
+    profile, (a, b) = problem.profile, problem.operands
+    every = problem.count(dict.fromkeys((*a.legs, *b.legs)))
+    sizes = [problem.count(legs) for legs in (a.legs, b.legs, problem.output)]
+    return profile.call + every / profile.matmul + profile.copying(copied) + profile.streaming(*sizes)
+
+
+def product_layouts(problem: Problem) -> list[tuple[Problem, Legs, float]]:
+    """The product as it is best by itself, and with another leg last in its result, if there is such a layout.
+
+    Returns:
+        For each the problem that asks for it, that leg, and the microseconds that it takes. In which order the result
+        has its legs costs nothing here: what reads it knows.
+    """
+    if problem.relations or len(problem.operands) == 1:
+        return []
+    asked = [replace(problem, swapped=swapped) for swapped in (False, True)]
+    found = [(each, best) for each in asked if (best := best_layout(each))]
+    return [(each, c.last, _predicted(problem, c.copied - c.turned)) for each, c in found]
 
 
 def contract(problem: Problem, em: Emitter) -> Value:
@@ -293,6 +316,11 @@ class Candidate:
     sum_batch: int  # so many batch legs are summed behind the product
     copied: float
     turned: float  # cells of these that are copied because the result is in another order than the output
+
+    @property
+    def last(self) -> Legs:
+        """The last leg of the result, if it has one."""
+        return (*self.batch[self.sum_batch :], *self.left, *self.right)[-1:]
 
     def disorder(self, output: Legs) -> int:
         """Number of pairs of legs of the result that stand in another order than in the output."""
@@ -430,10 +458,11 @@ def _make(
     wanted = tuple([i for i in problem.output if i in result])
     turned = problem.count(result) if wanted != result and not extra else 0
     copied += 2 * problem.count(result) if extra else turned
-    # Products of narrow matrices run slower: by a third at 48 columns, which is worth a copy; less so with few rows.
-    narrow = profile.narrow / problem.count(right) + profile.narrow / (4 * problem.count(left))
-    narrow = min(profile.narrowest_slower, max(narrow, narrow**profile.slower))
+    rows, columns = problem.count(left), problem.count(right)
+    narrow = profile.narrowness(rows, columns)
     copied += profile.batched * profile.copy * problem.count(batch) if batch else 0.0
+    if not batch and not profile.is_whole(columns) and rows * columns > profile.cache:
+        copied += profile.ragged_rows * problem.count(result)
     # A copy brings operands into a cache: narrow products, which wait for memory, are slower without it.
     copied += narrow * every * (1 + profile.unseen if stacks else 1)
     return Candidate(a, b, batch, summed, left, right, expand, stacks, extra, copied, turned)

@@ -39,7 +39,8 @@ def rate(problem: Problem, roles: Roles) -> float:
         spread = profile.spread if large else 1.0
         return spread * quick_rate(problem, roles) if _is_quick(problem, roles) else profile.reference
     s = plain_split(problem, roles)
-    full = min(1.0, problem.count(s.right) / profile.lanes)
+    right = problem.count(s.right)
+    full = min(1.0, right / profile.lanes) if roles.role == ConvRole.GRADIENT else profile.filled(right)
     apart = s.batch[:1] if examples_apart(problem, roles) else ()
     if roles.role == ConvRole.GRADIENT and len(s.batch) > len(apart):
         # Groups of less than half a register are left to slow code; it gains with the channels nevertheless.
@@ -84,6 +85,12 @@ def quick_rate(problem: Problem, roles: Roles) -> float:
     return min(profile.convolution / profile.quickest, profile.depthwise * max(1.0, taps / profile.taps))
 
 
+def reordered(problem: Problem, roles: Roles) -> float:
+    """Cells that a depthwise call with channels first takes as long to bring into a layout of its own as to copy."""
+    profile, channels = problem.profile, problem.count(plain_split(problem, roles).batch)
+    return problem.count(problem.output) / 2 * profile.reordered(1.0, channels) / profile.images
+
+
 def _is_quick(problem: Problem, roles: Roles) -> bool:
     """Whether PyTorch has fast code for a depthwise call, as far as measurements show."""
     links, far = roles.links, 1 - roles.first
@@ -123,10 +130,14 @@ class Convolution(Kernel):
         made, result = arranged(problem, roles), problem.count(problem.output)
         every = multiplications(problem, roles) / rate(problem, roles)
         if is_depthwise(problem, roles):
-            return 2 * profile.call + every + profile.copying(result / 2 + made.copied)
+            if made.channels_last:
+                passed = max(profile.depthwise_last * every, profile.copying(result / 2))
+                return 2 * profile.call + passed + profile.copying(made.copied)
+            return 2 * profile.call + every + profile.copying(reordered(problem, roles) + made.copied)
         image = problem.count(problem.operands[roles.first].legs)
+        s = plain_split(problem, roles)
         if roles.role == ConvRole.GRADIENT:
-            s, kernel = plain_split(problem, roles), [found.at(OUTPUT)[1] for found in roles.links]
+            kernel = [found.at(OUTPUT)[1] for found in roles.links]
             calls = profile.gradient_calls * (
                 problem.count(s.batch[:1]) if examples_apart(problem, roles) else 1
             )
@@ -136,12 +147,9 @@ class Convolution(Kernel):
             if _cells(problem, roles, 1 - roles.first) < profile.dense_image:
                 every *= profile.small_images
             return calls * profile.call + every + profile.copying(copied)
-        turned = profile.images / (2 if made.channels_last else 1)
-        return (
-            2 * profile.call
-            + every / profile.inner
-            + profile.copying(turned * (image + result) + made.copied)
-        )
+        moved = profile.reordered(image, problem.count(s.summed), last=made.channels_last)
+        moved += profile.reordered(result, problem.count(s.right), last=made.channels_last)
+        return 2 * profile.call + every / profile.inner + profile.copying(moved + made.copied)
 
     def is_native(self, problem: Problem) -> bool:
         """Unless examples are groups, or there are more axes than PyTorch takes."""

@@ -135,6 +135,9 @@ class DenseConvolution(Kernel):
         narrow = layer.role == ConvRole.TRANSPOSED
         wide = channels[0] if narrow else min(channels) if layer.groups else max(channels)
         rate = profile.dense_rate * profile.convolution * min(1.0, wide / profile.lanes)
+        if layer.role == ConvRole.GRADIENT and not layer.groups:
+            columns = channels[0] * problem.count(k for k in layer.kernel if k is not None)
+            rate = profile.dense_rate * profile.convolution / (1 + profile.narrowness(channels[1], columns))
         if narrow:
             rate *= profile.dense_transposed / (
                 1 + profile.narrow / min(problem.count(layer.positions), wide)

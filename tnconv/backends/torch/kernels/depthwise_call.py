@@ -2,7 +2,7 @@
 
 from tnconv.backends.torch.emit import Emitter, Value
 from tnconv.backends.torch.kernels.call_axes import as_linked
-from tnconv.backends.torch.kernels.convolution import is_depthwise, quick_rate
+from tnconv.backends.torch.kernels.convolution import is_depthwise, quick_rate, reordered
 from tnconv.backends.torch.kernels.kernel import Kernel, Problem
 from tnconv.backends.torch.kernels.link import (
     NATIVE_DIMENSIONS,
@@ -62,7 +62,7 @@ class Depthwise(Kernel):
         return (
             6 * profile.call * max(1, several)
             + multiplications(problem, roles) / (swapped * quick_rate(problem, roles))
-            + profile.copying(problem.count(problem.output) / 2 + as_linked(problem, roles).copied)
+            + profile.copying(reordered(problem, roles) + as_linked(problem, roles).copied)
         )
 
     def emit(self, problem: Problem, em: Emitter) -> Value:

@@ -33,6 +33,7 @@ class Problem:
         scale: an argument of a call, a number by which the kernel multiplies its result, if it says that it can.
         loose: whether the result may have its indices in any order for nothing, as where it is only squared.
         lower: where the lower triangle of the result is all that is read: the indices in front, of rows, of columns.
+        swapped: whether a product has another leg last in its result than what is best for it alone, for its reader.
     """
 
     operands: tuple[Value, ...]
@@ -43,6 +44,7 @@ class Problem:
     scale: Argument | None = None
     loose: bool = False
     lower: tuple[tuple[Index, ...], tuple[Index, ...], tuple[Index, ...]] | None = None
+    swapped: bool = False
 
     def count(self, indices: Iterable[Index]) -> int:
         """Cells that the indices span, at the representative sizes."""
@@ -80,6 +82,7 @@ class Problem:
             tuple(self.hints.items()),
             self.loose,
             self.lower,
+            self.swapped,
         )
         self.__dict__["memo"] = known.setdefault(key, {})
 
