@@ -15,16 +15,16 @@ from tnconv.planner.hints import hint_values
 from tnconv.planner.plan import Operand, Plan, Step
 
 ROW = 8  # cells of a vector, of which a row should be full
-_MOST = 0.25  # of the cells of a bond, those that are added at most
 _FACTORS = 4  # times the largest intermediate with a bond, the cells of the arguments that are copied for it
 
 
-def widened(plan: Plan, multiple: int) -> Plan | None:
+def widened(plan: Plan, multiple: int, most: float = 0.25) -> Plan | None:
     """The plan with bonds of so many cells as a multiple has; None where there are none to widen.
 
     Args:
         plan: of one value.
         multiple: of which the size of a bond shall be one.
+        most: of the cells of a bond, those that are added at most.
 
     Returns:
         A plan for the same value: `t[c, r_wide] = a[c, r] * [r_wide = r]` is a step of its own for each argument.
@@ -35,7 +35,7 @@ def widened(plan: Plan, multiple: int) -> Plan | None:
     names = {i.name for i in plan.indices}
     wide: dict[Index, Index] = {}
     for index, size in sizes.items():
-        if index.size < size <= (1 + _MOST) * index.size and _is_bond(plan, index):
+        if index.size < size <= (1 + most) * index.size and _is_bond(plan, index):
             name = fresh(f"{index.name}_wide", names)
             names.add(name)
             wide[index] = Index(name, size, index.kind)
