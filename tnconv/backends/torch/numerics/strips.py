@@ -176,10 +176,10 @@ def _made(
 ) -> Tensor:
     """Counted on one device, and copied to another when it is complete: all streams find it there.
 
-    Of integers, it is a table of cells. Factors of strips are brought to the dtype, for they are small; the product
-    would take three times its memory.
+    Of axes with a size, terms and an offset alone, it is a table of cells. Factors of strips are brought to the dtype,
+    for they are small; the product would take three times its memory.
     """
-    if dtype == torch.int64:
+    if len(axes[0]) == 3:  # those of `window_places`; integers have strips, too
         return _places(axes, where).to(device)
     first, *others = [_counts(where, *axis).to(dtype) for axis in axes]
     for other in others:
