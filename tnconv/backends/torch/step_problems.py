@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from tnconv.backends.torch.emit import Emitter, Value
-from tnconv.backends.torch.kernels.contract import presum
 from tnconv.backends.torch.kernels.kernel import Problem
+from tnconv.backends.torch.kernels.summed_axes import presum
 from tnconv.backends.torch.padded_views import diagonal, match_diagonals
 from tnconv.backends.torch.profile import Profile
 from tnconv.backends.torch.windows import gather, scatter

@@ -8,9 +8,9 @@ convolved one is folded into it, which multiplies dilation and padding by its si
 from dataclasses import dataclass, replace
 
 from tnconv.backends.torch.emit import Value
-from tnconv.backends.torch.kernels.contract import Split, copies_in_order
 from tnconv.backends.torch.kernels.kernel import Problem
 from tnconv.backends.torch.kernels.link import OUTPUT, ConvRole, Link, Roles, integer, split_without
+from tnconv.backends.torch.kernels.operand_copies import Split, copies_in_order
 from tnconv.ir import Index
 from tnconv.ir.shapes import ConvAxis
 from tnconv.program import Dims

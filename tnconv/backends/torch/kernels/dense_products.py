@@ -8,9 +8,9 @@ import re
 from dataclasses import dataclass
 
 from tnconv.backends.torch.emit import Emitter, Value, call, singles
-from tnconv.backends.torch.kernels.contract import Split, split_legs
 from tnconv.backends.torch.kernels.kernel import Kernel, Problem
 from tnconv.backends.torch.kernels.link import ConvRole
+from tnconv.backends.torch.kernels.operand_copies import Split, split_legs
 from tnconv.ir import Index, product
 from tnconv.program import Dims
 from tnconv.program.statements import flatten

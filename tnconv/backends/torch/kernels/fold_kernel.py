@@ -3,9 +3,9 @@
 from dataclasses import dataclass, replace
 
 from tnconv.backends.torch.emit import Emitter, Value, call, singles
-from tnconv.backends.torch.kernels.contract import presum
 from tnconv.backends.torch.kernels.kernel import Kernel, Problem
 from tnconv.backends.torch.kernels.link import integer
+from tnconv.backends.torch.kernels.summed_axes import presum
 from tnconv.backends.torch.padded_views import pad, resized
 from tnconv.ir import Index, Relational
 from tnconv.ir.affine import reach_of_sizes

@@ -9,8 +9,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from enum import StrEnum
 
-from tnconv.backends.torch.kernels.contract import Split, split_legs
 from tnconv.backends.torch.kernels.kernel import Problem
+from tnconv.backends.torch.kernels.operand_copies import Split, split_legs
 from tnconv.ir import Index, Relational, Size, reach
 from tnconv.ir.affine import reverse
 from tnconv.ir.shapes import ConvAxis

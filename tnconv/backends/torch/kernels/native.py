@@ -5,9 +5,10 @@ from typing import Any
 
 from tnconv.backends.torch.emit import Emitter, Value, call
 from tnconv.backends.torch.kernels.call_axes import Arranged, arranged, as_linked
-from tnconv.backends.torch.kernels.contract import Split, presum
 from tnconv.backends.torch.kernels.kernel import Problem
 from tnconv.backends.torch.kernels.link import OUTPUT, ConvRole, Roles
+from tnconv.backends.torch.kernels.operand_copies import Split
+from tnconv.backends.torch.kernels.summed_axes import presum
 from tnconv.backends.torch.padded_views import pad, resized
 from tnconv.ir import Index, Size, product
 from tnconv.ir.shapes import covered

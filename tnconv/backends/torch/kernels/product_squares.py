@@ -8,8 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from tnconv.backends.torch.emit import Emitter, Value, call
-from tnconv.backends.torch.kernels.contract import Candidate, best_layout, contract, dot_options, transposed
+from tnconv.backends.torch.kernels.contract import best_layout, contract, dot_options
 from tnconv.backends.torch.kernels.kernel import Kernel, Problem
+from tnconv.backends.torch.kernels.layout_candidates import Candidate
+from tnconv.backends.torch.kernels.operand_copies import transposed
 from tnconv.backends.torch.kernels.window_views import Windows
 from tnconv.ir import Index, product
 from tnconv.ir.size import normal

@@ -4,8 +4,8 @@ from typing import NamedTuple
 
 from tnconv.backends.torch.emit import Emitter, Value, call, singles
 from tnconv.backends.torch.index_arithmetic import affine, along, both, inside, linear, ramp
-from tnconv.backends.torch.kernels.contract import presum
 from tnconv.backends.torch.kernels.kernel import Kernel, Problem
+from tnconv.backends.torch.kernels.summed_axes import presum
 from tnconv.backends.torch.runs_and_rows import selected
 from tnconv.ir import Index, Relational, Select, product
 from tnconv.program import Var

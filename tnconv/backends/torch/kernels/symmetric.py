@@ -5,8 +5,9 @@ from dataclasses import dataclass, replace
 
 from tnconv.backends.torch import gram_scheme
 from tnconv.backends.torch.emit import Emitter, Value, call, singles
-from tnconv.backends.torch.kernels.contract import Contract, adjacent, slowness, transposed
+from tnconv.backends.torch.kernels.contract import Contract
 from tnconv.backends.torch.kernels.kernel import Kernel, Problem
+from tnconv.backends.torch.kernels.operand_copies import adjacent, slowness, transposed
 from tnconv.backends.torch.kernels.window_views import window_relations
 from tnconv.backends.torch.windows import gather
 from tnconv.ir import Index, Relational, Size, product

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from math import prod
 
 from tnconv.backends.torch.emit import Emitter, Value, call
-from tnconv.backends.torch.kernels.contract import presum
 from tnconv.backends.torch.kernels.kernel import Kernel, Problem
 from tnconv.backends.torch.kernels.link import integer
+from tnconv.backends.torch.kernels.summed_axes import presum
 from tnconv.backends.torch.numerics.strips import Run, Terms, run_of
 from tnconv.ir import Index, Relational, product, solve
 

@@ -7,8 +7,9 @@ from itertools import combinations, takewhile
 
 from tnconv.backends.torch.emit import Emitter, Value, call, singles
 from tnconv.backends.torch.index_arithmetic import cells, inside, ramp
-from tnconv.backends.torch.kernels.contract import Contract, contract, slice_sum
+from tnconv.backends.torch.kernels.contract import Contract, contract
 from tnconv.backends.torch.kernels.kernel import Kernel, Problem
+from tnconv.backends.torch.kernels.summed_axes import slice_sum
 from tnconv.backends.torch.padded_views import broadcast, has_views
 from tnconv.backends.torch.windows import gather, scatter
 from tnconv.errors import LoweringError
