@@ -16,6 +16,7 @@ from torch import Tensor
 from tnconv.backends.torch.context import is_traced, takes_over
 from tnconv.compiler.any_size.traced_sizes import TRACED, placed
 from tnconv.errors import ArgumentError, SpecError
+from tnconv.functional.visible import call_layer
 from tnconv.ir import as_integer
 from tnconv.spec.fields import shown, typed
 
@@ -95,7 +96,7 @@ def with_weight(
             layer = build(dims, sizes, weight.shape, added, *options)
         except OpenSizes:
             return by_torch(dims, input, weight, bias, options)
-        return layer(input, weight) if bias is None else layer(input, weight, bias)
+        return call_layer(layer, input, weight, bias)
 
     return call
 

@@ -7,6 +7,7 @@ from tnconv.api import compile
 from tnconv.compiler.function import CompiledFunction
 from tnconv.errors import ArgumentError
 from tnconv.functional.compiled_calls import OpenSizes, Shape, cached, no_tensors, shape
+from tnconv.functional.visible import call_layer
 from tnconv.spec import LinearSpec
 
 
@@ -33,7 +34,7 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     except OpenSizes:
         return F.linear(input, weight, bias)
     x = input if len(sizes) <= 2 else input.flatten(0, -2)
-    y = layer(x, weight) if bias is None else layer(x, weight, bias)
+    y = call_layer(layer, x, weight, bias)
     return y if len(sizes) <= 2 else y.view(*sizes[:-1], rows[0])
 
 

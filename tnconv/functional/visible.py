@@ -4,8 +4,9 @@ A layer of tnconv is a program: a mode sees its steps, which tell little of the 
 as torch's own functions do, and may compute the call by calling the function again.
 """
 
-from collections.abc import Hashable
-from typing import Protocol
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -60,3 +61,37 @@ class VisibleLayer:
             result: Tensor = handle_torch_function(self, (input,), input, *parameters)
             return result
         return self.compute(input, *parameters)
+
+
+@dataclass(frozen=True, slots=True)
+class CompiledLayer(VisibleLayer):
+    """A compiled layer as a function of its input, its weight and its bias.
+
+    Args:
+        function: of the input, the weight and, where there is one, the bias.
+        layer: what it computes.
+    """
+
+    function: Callable[..., Tensor]
+    layer: LayerSpec
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The weight and the bias."""
+        return ("weight", "bias")
+
+    def spec(self, input: Tensor) -> LayerSpec:
+        """The layer."""
+        return self.layer
+
+    def compute(self, input: Tensor, *parameters: Tensor | None) -> Tensor:
+        """The value."""
+        return self.function(input, *[each for each in parameters if each is not None])
+
+
+def call_layer(function: Callable[..., Tensor], input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """The value of a layer that `compile` made, or that has no `spec`; modes of torch see the first as one call."""
+    layer: Any = getattr(function, "spec", None) if seen() else None
+    if layer is not None:
+        return CompiledLayer(function, layer)(input, weight, bias)
+    return function(input, weight) if bias is None else function(input, weight, bias)

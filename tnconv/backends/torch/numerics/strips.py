@@ -138,7 +138,7 @@ def window_places(axes: tuple[Axis, ...], device: torch.device) -> Tensor:
 
 
 def _places(axes: tuple[Axis, ...], where: torch.device) -> Tensor:
-    count = sum(len(terms) for _, terms, _ in axes)
+    count = sum([len(terms) for _, terms, _ in axes])
     places, inside = (
         torch.zeros((), dtype=torch.int64, device=where),
         torch.ones((), dtype=torch.bool, device=where),
@@ -150,7 +150,7 @@ def _places(axes: tuple[Axis, ...], where: torch.device) -> Tensor:
             cell = cell + (coefficient * torch.arange(steps, device=where)).view(shape)
         inside = inside & (cell >= 0) & (cell < size)
         places = places * size + cell
-    return torch.where(inside, places, prod(size for size, _, _ in axes)).flatten()
+    return torch.where(inside, places, prod([size for size, _, _ in axes])).flatten()
 
 
 def _found(axes: tuple[Axis, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
