@@ -126,6 +126,7 @@ def test_each_kernel_is_compared_with_the_reference() -> None:
         ("2d", "kfac_expand"),
         ("2d", "kfac_reduce"),
         ("2d", "fold"),
+        ("2d", "unfold"),
     ]
     used: set[str] = set()
     todo = [Subject(*pair) for pair in pairs] + [

@@ -19,6 +19,7 @@ from tnconv.backends.torch.context import aside, is_captured, under_mode
 Terms = tuple[tuple[int, int], ...]
 Axis = tuple[Any, ...]  # size, kept, summed and offset, and maybe a run: as `strip` takes them
 _KEPT = 512  # matrices
+_COUNTED = 1 << 24  # cells of windows, at most, that are counted to find a run
 _HOST = torch.device("cpu")
 _constant: Any = torch.ops.aten.lift_fresh.default
 
@@ -50,7 +51,7 @@ class Run(NamedTuple):
 
 @lru_cache(maxsize=_KEPT)
 def run_of(size: int, kept: Terms, summed: Terms, offset: int) -> Run | None:
-    """The run that leaves the fewest cells of an axis; None where none saves any.
+    """The run that leaves the fewest cells of an axis; None where none saves any, or windows are too many to count.
 
     Args:
         size: as for `strip`.
@@ -58,6 +59,9 @@ def run_of(size: int, kept: Terms, summed: Terms, offset: int) -> Run | None:
         summed: as for `strip`.
         offset: as for `strip`.
     """
+    windows = prod([n for _, n in (*kept, *summed)])
+    if max(windows, size * prod([n for _, n in kept])) > _COUNTED:
+        return None
     columns = _values(kept)
     counts = np.zeros((size, len(columns)), dtype=np.int64)
     cells = columns[:, None] + _values(summed)[None, :] + offset
