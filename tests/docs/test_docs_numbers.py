@@ -20,7 +20,13 @@ ROOT = DOCS.parent
 BENCHMARKS = ROOT / "benchmarks"
 PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-GENERATED = {"operations.md", "registry.md", "cli.md", "benchmarks.md", "prediction.md"}  # compared as a whole by other tests
+GENERATED = {
+    "operations.md",
+    "registry.md",
+    "cli.md",
+    "benchmarks.md",
+    "prediction.md",
+}  # compared as a whole by other tests
 WORDS = {6: "six", 7: "seven", 11: "eleven"}
 
 
