@@ -52,7 +52,8 @@ def unpack_triangle(packed: Array, *, conj: bool = True) -> Array:
     array: Any = packed
     rows = triangle.triangle_rows(array.shape)
     row, column = np.indices((rows, rows), sparse=True)
-    whole = array[..., np.maximum(row, column) * (np.maximum(row, column) + 1) // 2 + np.minimum(row, column)]
+    high, low = np.maximum(row, column), np.minimum(row, column)
+    whole = array[..., high * (high + 1) // 2 + low]
     if conj and array.dtype.kind == "c":
         whole = array.__array_namespace__().where(row < column, whole.conj(), whole)
     return whole  # type: ignore[no-any-return]

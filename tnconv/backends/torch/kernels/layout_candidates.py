@@ -42,13 +42,18 @@ class Candidate:
     turned: float  # cells of these that are copied because the result is in another order than the output
 
     @property
+    def result(self) -> Legs:
+        """The legs of the result."""
+        return (*self.batch[self.sum_batch :], *self.left, *self.right)
+
+    @property
     def last(self) -> Legs:
         """The last leg of the result, if it has one."""
-        return (*self.batch[self.sum_batch :], *self.left, *self.right)[-1:]
+        return self.result[-1:]
 
     def disorder(self, output: Legs) -> int:
         """Number of pairs of legs of the result that stand in another order than in the output."""
-        places = [output.index(i) for i in (*self.batch[self.sum_batch :], *self.left, *self.right)]
+        places = [output.index(i) for i in self.result]
         return sum(a > b for n, a in enumerate(places) for b in places[n + 1 :])
 
     def emit(self, em: Emitter) -> Value:
@@ -108,9 +113,7 @@ def _layouts(problem: Problem, a: Value, b: Value, copies: Copies) -> list[Candi
         if len(front) == len(own):  # the first of them alone, so that the result may have the others last
             front = front[:1]
         if front and len(front) < len(own):
-            rest = tuple(i for i in own if i not in front)
-            legs = (rest, split.right) if tag == "b" else (split.left, rest)
-            found.append(make(front, summed, *legs, tag, 0))
+            found.append(make(front, summed, *_without(split, front), tag, 0))
     front = _front(lead, summed, (*split.left, *split.right))
     if front and len(front) < len(summed):
         rest = tuple(i for i in summed if i not in front)
@@ -126,10 +129,13 @@ def _stacks(
     for value, own, tag in ((a, split.left, "b"), (b, split.right, "a")):
         front = _front(value, own, (*batch, *summed))
         if front and len(front) < len(own) and not adjacent(value, own):
-            rest = tuple(i for i in own if i not in front)
-            legs = (rest, split.right) if tag == "b" else (split.left, rest)
-            found.append(make((*front, *batch), summed, *legs, tag, 0, len(front)))
+            found.append(make((*front, *batch), summed, *_without(split, front), tag, 0, len(front)))
     return found
+
+
+def _without(split: Split, front: Legs) -> tuple[Legs, Legs]:
+    """The legs of the left and of the right operand that are not in front."""
+    return tuple(i for i in split.left if i not in front), tuple(i for i in split.right if i not in front)
 
 
 def _front(value: Value, legs: Sequence[Index], before: Sequence[Index]) -> Legs:

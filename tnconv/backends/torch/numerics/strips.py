@@ -62,11 +62,8 @@ def run_of(size: int, kept: Terms, summed: Terms, offset: int) -> Run | None:
     windows = prod([n for _, n in (*kept, *summed)])
     if max(windows, size * prod([n for _, n in kept])) > _COUNTED:
         return None
-    columns = _values(kept)
-    counts = np.zeros((size, len(columns)), dtype=np.int64)
-    cells = columns[:, None] + _values(summed)[None, :] + offset
-    inside = (cells >= 0) & (cells < size)
-    np.add.at(counts, (cells[inside], np.nonzero(inside)[0]), 1)
+    with aside():
+        counts = _counts(_HOST, size, kept, summed, offset).numpy()
     found = [run for coefficient, _ in summed for run in _runs(counts, abs(coefficient))]
     best = min(found, key=lambda run: run.cells(size), default=None)
     return best if best is not None and best.cells(size) < size else None
@@ -80,14 +77,6 @@ def _runs(counts: np.ndarray[Any, Any], period: int) -> Iterator[Run]:
         used = np.flatnonzero(counts[low : low + period].any(1)).tolist() or [0]
         high = low + (last + period - low) // period * period
         yield Run(low, high, period, used[0], used[-1] + 1 - used[0])
-
-
-def _values(terms: Terms) -> np.ndarray[Any, Any]:
-    """All values of `Σ coefficient·x`, row-major."""
-    values = np.zeros(1, dtype=np.int64)
-    for coefficient, size in terms:
-        values = (values[:, None] + coefficient * np.arange(size)[None, :]).ravel()
-    return values
 
 
 def strip(
