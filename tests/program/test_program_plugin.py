@@ -51,7 +51,7 @@ EVERY_FORM = ProgramText(
         ),
         Let("positions", Call("add", (Call("mul", (2, Call("view", (Y, (-1, 1))))), -3))),
         Let("mask", Call("and", (Call("ge", (Y, 0)), Call("lt", (Y, SIZE + 1))))),
-        Let("e", Call("every", (X, 1, 3)), ((n,), ()), Memory.OVERLAPPING),
+        Let("e", Call("every", (X, ((0, None, 1), (1, -2, 3), (0, 5, 1)))), ((n,), ()), Memory.OVERLAPPING),
         Let("i", Call("insert", (X, (":", "None", "...")))),
         Let("s", Call("reshape", (X, ())), ()),
         Let("t", template("x.cumsum(0) + N * {'a': 1}['a']", ["x"], {"N": SIZE})),

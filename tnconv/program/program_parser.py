@@ -193,12 +193,20 @@ class _Reader:
         return Call(name, (self.read(left), self.read(right)))
 
     def subscript(self, first: ast.expr, key: ast.expr) -> Call:
-        """`x[:, ::2]`, or `x[:, None, ...]`."""
+        """`x[:, 1:8:2]`, or `x[:, None, ...]`."""
         keys = key.elts if isinstance(key, ast.Tuple) else [key]
-        last = keys[-1] if keys else None
-        if isinstance(last, ast.Slice) and isinstance(last.step, ast.Constant):
-            return Call(EVERY, (self.read(first), len(keys) - 1, last.step.value))
+        if any(isinstance(each, ast.Slice) and each.step is not None for each in keys):
+            return Call(EVERY, (self.read(first), tuple([self.sliced(each) for each in keys])))
         return Call(INSERT, (self.read(first), tuple(ast.unparse(each) for each in keys)))
+
+    def sliced(self, key: ast.expr) -> tuple[int, int | None, int]:
+        """Where a slice begins, where it ends if not with the dimension, and its step."""
+        if not isinstance(key, ast.Slice):
+            raise self.error(f"{ast.unparse(key)!r} is no slice")
+        start, stop, step = [
+            None if each is None else self.read(each) for each in (key.lower, key.upper, key.step)
+        ]
+        return start or 0, stop, step or 1
 
     def is_size(self, node: ast.expr) -> bool:
         """Whether an expression is made of numbers and size symbols alone."""

@@ -103,7 +103,7 @@ class Notation:
             if op in PROPERTIES:
                 return f"{first}.{op}"
             if op == EVERY:
-                return f"{first}[{':, ' * args[1]}::{args[2]}]"
+                return f"{first}[{', '.join([_sliced(*each) for each in args[1]])}]"
             if op == INSERT:
                 return f"{first}[{', '.join(args[1])}]"
             head, args = f"{first}.{self.methods.get(op) or f'{op}('}", args[1:]
@@ -118,6 +118,12 @@ class Notation:
         given = [self.argument(each) for each in args]
         given += [f"{name}={self.argument(value)}" for name, value in call.options]
         return f"{head}{', '.join(given)})"
+
+
+def _sliced(start: int, stop: int | None, step: int) -> str:
+    """`1:8:2`: the cells of a dimension that are taken."""
+    text = f"{start or ''}:{'' if stop is None else stop}"
+    return text if step == 1 else f"{text}:{step}"
 
 
 PLAIN = Notation()

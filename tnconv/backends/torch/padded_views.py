@@ -14,6 +14,9 @@ from tnconv.ir.size import normal
 from tnconv.program import Call, Var
 from tnconv.program.program_text import EVERY
 
+# A slice that takes a whole dimension.
+_ALL: tuple[int, int | None, int] = (0, None, 1)
+
 
 def resized(index: Index, size: Size) -> Index:
     """The index of a dimension that was padded or cropped to `size`."""
@@ -105,15 +108,18 @@ def window_view(
         places = [value.position(i) for i in turned]
         value = em.derive(value, "flip", call("flip", value, tuple(places)), value.dims, copied=True)
         relations = [reverse(r, r.left) if r.left in turned else r for r in relations]
-    amounts: dict[Index, tuple[int, int]] = {}
-    for relation in relations:
-        amounts[relation.left] = _around(relation)
-    value = pad(em, value, amounts)
+    amounts = {relation.left: _around(relation) for relation in relations}
+    spaced = [r for r in relations if _is_spaced(r) and max(amounts[r.left]) <= 0]
+    if spaced:
+        value = _every(em, value, {r.left: (*r.terms[0], *amounts[r.left]) for r in spaced})
+    value = pad(em, value, {i: around for i, around in amounts.items() if i in value.legs})
     flips: list[Index] = []
     for relation in relations:
+        flips += [x for a, x in relation.terms if a < 0 and x not in anyhow]
+        if relation in spaced:
+            continue
         left, right = amounts[relation.left]
         value = _one_window(em, value, relation, resized(relation.left, relation.left.size + left + right))
-        flips += [x for a, x in relation.terms if a < 0 and x not in anyhow]
     if not flips:
         return value
     places = [value.position(i) for i in flips]
@@ -134,6 +140,29 @@ def _around(relation: Relational) -> tuple[int, int]:
             "on symbols; give integer sizes"
         )
     return before, behind
+
+
+def _is_spaced(relation: Relational) -> bool:
+    """Whether a relation takes cells some steps apart."""
+    return len(relation.terms) == 1 and abs(relation.terms[0][0]) > 1 and relation.terms[0][1].size != 0
+
+
+def _every(em: Emitter, value: Value, taken: dict[Index, tuple[int, Index, int, int]]) -> Value:
+    """The view of cells some steps apart, on all dimensions at once.
+
+    Args:
+        em: the statements.
+        value: each index of `taken` is alone on its dimension.
+        taken: the step, the index of the cells, and what is reached before the first and behind the last, both negative
+            or zero.
+    """
+    slices, made = [_ALL] * len(value.dims), list(value.dims)
+    for left, (step, index, before, behind) in taken.items():
+        place = value.position(left)
+        slices[place] = (-before, behind if -behind >= abs(step) else None, abs(step))
+        made[place] = (index,)
+    last = max(value.position(left) for left in taken)
+    return _diagonals(em, value, "windows", call(EVERY, value, tuple(slices[: last + 1])), made)
 
 
 def _is_turned(relation: Relational, anyhow: Collection[Index]) -> bool:
@@ -161,7 +190,7 @@ def _one_window(em: Emitter, value: Value, relation: Relational, padded: Index) 
         if number < len(terms) - 1:
             source = call("unfold", source, dim, rest, abs(coefficient))
         elif abs(coefficient) > 1:
-            source = call(EVERY, source, dim, abs(coefficient))
+            source = call(EVERY, source, (*[_ALL] * dim, (0, None, abs(coefficient))))
         if number == 0:
             made[place] = (index,)
         else:
