@@ -114,7 +114,7 @@ class Profile(msgspec.Struct, frozen=True):
         begun: cells that take as long to be summed as it takes to begin a sum over an axis with others behind it, and
             to put the few cells beside it that are not in the sum.
         begun_row: the same of a sum over neighbours.
-        at_once: times as long takes a sum over several axes with others between them as one over the last of them.
+        begun_between: the same of a run of neighbours, in a sum over several axes with others between them.
         at_once_apart: times as long takes a cell of such a sum where the last axis stays.
         run_calls: plain calls that take as long as those of a sum that is begun apart.
         padded: times as many cells as an axis has may its windows reach, to be padded for a view; they are picked one
@@ -235,7 +235,7 @@ class Profile(msgspec.Struct, frozen=True):
     short_axes: Rate = 8.0
     begun: Rate = 600.0
     begun_row: Rate = 130.0
-    at_once: Rate = 1.2
+    begun_between: Rate = 140.0
     at_once_apart: Rate = 12.0
     run_calls: Rate = 4.0
     padded: Rate = 16.0

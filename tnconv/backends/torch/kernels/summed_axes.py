@@ -54,7 +54,8 @@ def _in_turn(em: Emitter, value: Value, runs: Sequence[tuple[int, ...]]) -> int 
     behind = runs[-1][-1] + 1 < len(sizes)
     at_once = prod(sizes) * profile.at_once_apart / profile.added
     if not behind:
-        at_once = profile.at_once * _one_run(sizes, runs[-1], profile)
+        rows = prod(sizes[: runs[-1][0]])
+        at_once = (prod(sizes) + rows * profile.begun_between) / profile.sum
     taken = {}
     for which, order in ((0, runs), (-1, runs[::-1])):
         left, taken[which] = list(sizes), (len(runs) - 1) * profile.call
@@ -69,7 +70,7 @@ def _one_run(sizes: Sequence[int], run: tuple[int, ...], profile: Profile) -> fl
     """Predicted microseconds of a sum over some dimensions in a row."""
     cells, outer, inner = prod(sizes), prod(sizes[: run[0]]), prod(sizes[run[-1] + 1 :])
     if inner == 1:
-        return (cells + outer * profile.begun_row) / profile.added
+        return profile.summing(cells, cells / outer)
     return (2 * cells + outer * profile.begun) / profile.added
 
 
