@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import permutations
 
 from tnconv.backends.torch import gram_scheme
 from tnconv.backends.torch.emit import Emitter, Value, call, singles
@@ -80,14 +81,16 @@ class SymmetricProduct(Kernel):
     def _copied(problem: Problem, found: Mirror) -> float:
         """Microseconds to bring the operand into the layout of the products."""
         value, profile = problem.operands[0], problem.profile
-        front = tuple(i for i in value.legs[: _first(value, found.rows)] if i in found.summed)
-        rest = tuple(i for i in found.summed if i not in front)
-        apart = bool(front) and bool(rest or found.groups)
+        front, rest = _around(value, found)
         parts = (found.groups, front, found.rows, rest)
         matrices = not found.groups or value.legs[-1] not in found.groups
-        if matrices and not apart and all(adjacent(value, part) for part in parts):
+        if _apart(value, found):
+            orders = [(found.groups, *way) for way in permutations((found.rows, found.summed))]
+        elif matrices and not (front and (rest or found.groups)) and all(adjacent(value, p) for p in parts):
             return 0.0
-        slow = slowness(value, parts, problem.count, profile)
+        else:
+            orders = [parts]
+        slow = min(slowness(value, order, problem.count, profile) for order in orders)
         return profile.copying(problem.count(value.legs) * slow)
 
     def packs(self, problem: Problem) -> bool:
@@ -107,10 +110,8 @@ class SymmetricProduct(Kernel):
         found = find_mirror(problem)
         assert found is not None
         value = gather(em, problem.operands[0], found.relations) if found.relations else problem.operands[0]
-        front = tuple(i for i in value.legs[: _first(value, found.rows)] if i in found.summed)
-        rest = tuple(i for i in value.legs if i in found.summed and i not in front)
-        # Windows without overlap lie so in a group: what is summed is on both sides of the rows, and these are apart.
-        apart = bool(found.groups and front and rest) and not adjacent(value, found.rows)
+        front, rest = _around(value, found)
+        apart = _apart(value, found)
         copied = bool(found.relations) or not value.contiguous or apart
         if copied and em.count(found.rows) > em.count(rest):  # into the layout of one product
             front, rest = (), (*front, *rest)
@@ -160,6 +161,17 @@ def _options(problem: Problem, front: Legs, rest: Legs) -> dict[str, Argument | 
         return options
     sizes = (first, int(profile.block_least), int(profile.block_most))
     return options | {"block": call("block_rows", product(i.size for i in of_rows), *sizes)}
+
+
+def _around(value: Value, found: Mirror) -> tuple[Legs, Legs]:
+    """The summed legs in front of the rows, and the others, in order."""
+    front = tuple(i for i in value.legs[: _first(value, found.rows)] if i in found.summed)
+    return front, tuple(i for i in value.legs if i in found.summed and i not in front)
+
+
+def _apart(value: Value, found: Mirror) -> bool:
+    """Whether rows are apart, and what is summed is on both sides: windows without overlap lie so in a group."""
+    return bool(found.groups and all(_around(value, found))) and not adjacent(value, found.rows)
 
 
 def _first(value: Value, legs: Sequence[Index]) -> int:
