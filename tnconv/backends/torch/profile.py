@@ -88,11 +88,13 @@ class Profile(msgspec.Struct, frozen=True):
         dense_rate: of the rate of a convolution with a large kernel, that of one without overlapping windows.
         dense_transposed: of the rate of such a forward call, that of its transpose.
         dense_image: positions from which on an image is worth a native call in place of a product.
+        images_together: small images whose positions a transposed call of that kind works on side by side.
         narrow_groups: of the rate of a weight gradient, that with groups of few channels.
         inverted: of the rate of a convolution, that whose kernel is larger than its result.
         again: of the time of a copy, that of an image which is read once more.
         turned: times a copy of a weight gradient that its result is copied: it is computed in another layout.
-        small_images: times as long takes a weight gradient of images with fewer positions than `dense_image`.
+        small_images: times as long takes a weight gradient of images with fewer positions than `small_image`.
+        small_image: positions, below which an image is one of these.
         gradient_calls: plain calls that take as long as one of a weight gradient, with its copies of both operands.
         inner: times the rate of a convolution, without what it takes to bring images into the library's own layout
             and back.
@@ -211,13 +213,15 @@ class Profile(msgspec.Struct, frozen=True):
     searched: Rate = 0.9
 
     dense_rate: Rate = 0.83
-    dense_transposed: Rate = 0.75
+    dense_transposed: Rate = 0.86
     dense_image: Rate = 100.0
+    images_together: Rate = 8.0
     narrow_groups: Rate = 0.4
     inverted: Rate = 0.4
     again: Rate = 0.35
     turned: Rate = 1.2
     small_images: Rate = 1.6
+    small_image: Rate = 64.0
     gradient_calls: Rate = 12.0
     inner: Rate = 1.2
     images: Rate = 0.8

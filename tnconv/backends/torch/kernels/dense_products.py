@@ -139,11 +139,12 @@ class DenseConvolution(Kernel):
             columns = channels[0] * problem.count(k for k in layer.kernel if k is not None)
             rate = profile.dense_rate * profile.convolution / (1 + profile.narrowness(channels[1], columns))
         if narrow:
-            rate *= profile.dense_transposed / (
-                1 + profile.narrow / min(problem.count(layer.positions), wide)
-            )
+            together = profile.images_together * problem.count(layer.positions)
+            rate *= profile.dense_transposed / (1 + profile.narrow / min(together, *channels))
         every = problem.count(dict.fromkeys((*problem.operands[0].legs, *problem.operands[1].legs)))
-        copied = problem.count(flatten(layer.weight)) / 2
+        copied = problem.count(flatten(layer.weight)) * (
+            profile.turned if layer.role == ConvRole.GRADIENT else 1 / 2
+        )
         copied += sum(problem.count(v.legs) for v in problem.operands if not v.contiguous)
         sizes = [problem.count(legs) for legs in (*(v.legs for v in problem.operands), problem.output)]
         return 2 * profile.call + every / rate + profile.copying(copied) + profile.streaming(*sizes)
