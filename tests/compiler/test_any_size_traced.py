@@ -2,12 +2,13 @@
 
 import pytest
 import torch
+import torch._dynamo.exc
 import torch._dynamo.testing
 from torch import Tensor, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
 import tnconv
-from tnconv.errors import LoweringError
+from tnconv.errors import ArgumentError, LoweringError
 
 CONV = nn.Conv2d(4, 6, 3, stride=2, padding=1)
 IMAGES = [torch.randn(2, 4, *size) for size in ((9, 8), (10, 12), (33, 7), (3, 5))]
@@ -75,3 +76,43 @@ def test_what_no_shape_tells_is_refused_by_name() -> None:
 
     with pytest.raises(LoweringError, match="leaves L of 'input_vjp' open, but the shapes of its arguments"):
         make_fx(Back(), tracing_mode="symbolic")(torch.randn(2, 2, 5))
+
+
+def _by_dynamo(function: object, *given: Tensor) -> object:
+    return torch.compile(function.__call__, backend="eager", fullgraph=True, dynamic=True)(*given)  # type: ignore[operator]
+
+
+def _by_export(function: object, *given: Tensor) -> object:
+    class Module(nn.Module):
+        def forward(self, *a: Tensor) -> object:
+            return function(*a)  # type: ignore[operator]
+
+    return torch.export.export(Module(), given, strict=False).module()(*given)
+
+
+def _by_make_fx(function: object, *given: Tensor) -> object:
+    return make_fx(function, tracing_mode="symbolic", _allow_non_fake_inputs=True)(*given)(*given)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("trace", "op", "shapes", "message"),
+    [
+        (
+            _by_dynamo,
+            "kfac_expand",
+            [(2, 4, 10, 9)],
+            r"'x' has size 10 on axis 2 \(index i1\) but 9 is needed",
+        ),
+        (_by_export, "kfac_expand", [(4, 9, 10)], r"'x' has size 10 on axis 3 \(index i2\) but 9 is needed"),
+        (_by_make_fx, "weight_vjp", [(2, 4, 9, 9), (3, 6, 5, 5)], r"'grad_output' has size 3 on axis 0"),
+        (_by_export, ("unfold", "kfac_reduce"), [(2, 4, 9, 8)], r"'x' has size 8 on axis 3"),
+    ],
+)
+def test_other_sizes_are_refused_while_a_tracer_looks_on(
+    trace, op: str | tuple[str, ...], shapes: list[tuple[int, ...]], message: str
+) -> None:
+    """Where they are not, a strided layer computes something else in silence."""
+    torch._dynamo.reset()
+    function = tnconv.compile(CONV, op, input_size=(9, 9))
+    with pytest.raises((ArgumentError, torch._dynamo.exc.Unsupported), match=message):
+        trace(function, *map(torch.randn, shapes))

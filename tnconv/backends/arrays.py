@@ -101,8 +101,16 @@ class Arrays(ABC):
         """What takes the call over where an argument is none of the library but stands for one; None elsewhere."""
         return None
 
-    def is_open(self, arrays: Sequence[Any], check: Callable[[], object]) -> bool:
-        """Whether somebody leaves sizes open, so that nothing of a call is kept; `check` is called if it can be."""
+    def is_open(
+        self, arrays: Sequence[Any], check: Callable[[], object], check_open: Callable[[], object]
+    ) -> bool:
+        """Whether somebody leaves sizes open, so that nothing of a call is kept; one of the checks is called then.
+
+        Args:
+            arrays: of the call.
+            check: of sizes that are numbers.
+            check_open: of sizes that may be symbols.
+        """
         return False
 
     def check_memory(self, plan: Plan, program: Any, values: Mapping[str, int], array: Any) -> None:

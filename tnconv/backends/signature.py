@@ -1,8 +1,9 @@
 """What a compiled function accepts: shapes, one dtype, one device. Errors name the argument and the index."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
+from operator import index
 from typing import Any
 
 import torch
@@ -16,6 +17,26 @@ from tnconv.program import SizeOf
 from tnconv.program.size_symbols import bindings
 
 _FLOATING = "float32, float64, float16, bfloat16 or a complex dtype"
+# Place of an argument, axis, its size or the place and axis that have the same; name, axis and axes in words.
+EqualSize = tuple[int, int, int | tuple[int, int], str, str, str]
+
+
+def check_traced(equal: Sequence[EqualSize], given: Sequence[Any]) -> None:
+    """Refuse sizes that a program is not written for, while a tracer looks on: `torch.compile` reads this, too.
+
+    Args:
+        equal: `Signature.equal_sizes`.
+        given: in order; of sizes that are left open it is traced what they have to be.
+
+    Raises:
+        ArgumentError: a size is another one.
+    """
+    for place, axis, wanted, name, where, axes in equal:
+        size = given[place].shape[axis]
+        needed = wanted if isinstance(wanted, int) else given[wanted[0]].shape[wanted[1]]
+        if size != needed:
+            size, needed = index(size), index(needed)
+            raise ArgumentError(f"argument {name!r} has size {size} {where} but {needed} is needed; {axes}")
 
 
 @dataclass(frozen=True)
@@ -26,11 +47,19 @@ class Signature:
         axes: by argument name.
         real_only: what is defined for real values only, so that complex tensors are refused; empty where both are.
         tables: those that are tables of integers.
+
+    Attributes:
+        equal_sizes: what `check_traced` compares: each size that is a number, and each that is that of an axis before.
     """
 
     axes: Mapping[str, tuple[Axis, ...]]
     real_only: str = ""
     tables: frozenset[str] = frozenset()
+    equal_sizes: tuple[EqualSize, ...] = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Find what `torch.compile` would have to look for."""
+        object.__setattr__(self, "equal_sizes", tuple(_equal_sizes(self.axes)))
 
     @classmethod
     def of(cls, expression: Expression, real_only: str = "") -> "Signature":
@@ -168,3 +197,13 @@ class Signature:
                 f"argument {name!r} has dtype {array.dtype}, but {self.real_only!r} is defined for real values "
                 "only; convert the arguments, or give their real parts"
             )
+
+
+def _equal_sizes(arguments: Mapping[str, tuple[Axis, ...]]) -> Iterator[EqualSize]:
+    first: dict[Any, tuple[int, int]] = {}
+    for place, (name, axes) in enumerate(arguments.items()):
+        texts = f"its axes are {format_axes(axes)}"
+        for n, axis in enumerate(axes):
+            known = axis.size if isinstance(axis.size, int) else first.setdefault(axis.size, (place, n))
+            if known != (place, n):
+                yield place, n, known, name, f"on axis {n} (index {axis})", texts

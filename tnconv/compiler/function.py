@@ -9,7 +9,7 @@ from torch import Tensor
 
 from tnconv import ops
 from tnconv.backends.backend import Capability, Program
-from tnconv.backends.signature import Signature
+from tnconv.backends.signature import Signature, check_traced
 from tnconv.compiler.accumulate import Added, Target, accumulating_peak, check_beta, check_context, target_of
 from tnconv.compiler.batches import BatchAxes, of_two_batches
 from tnconv.compiler.candidate import Candidate, Executable
@@ -151,6 +151,7 @@ class CompiledFunction(Inspected):
                 return self._of_two_batches(tensors, named)
             tensors = tuple(self._signature.collect(tensors, named))
         if _is_compiling():  # shapes are guarded there
+            self._check_traced(tensors)
             return self._chosen(tensors)(*tensors)
         key: Any
         try:
@@ -311,7 +312,7 @@ class CompiledFunction(Inspected):
                 return self._known[key]
         if taken := arrays.taken_over(self, tensors):
             return taken
-        if arrays.is_open(tensors, lambda: self._checked(tensors)):
+        if arrays.is_open(tensors, lambda: self._checked(tensors), lambda: self._check_traced(tensors)):
             return self._chosen(tensors)
         values = self._checked(tensors)
         if tensors:
@@ -325,6 +326,10 @@ class CompiledFunction(Inspected):
         """The values of the size symbols, once the tensors are known to fit."""
         whole = tensors if self._way(tensors) is self._function else self._batched(tensors)
         return self._signature.check(whole, self._arrays, self.arithmetic.takes_mixed(tensors, self._arrays))
+
+    def _check_traced(self, tensors: tuple[Any, ...]) -> None:
+        whole = tensors if self._way(tensors) is self._function else self._batched(tensors)
+        check_traced(self._signature.equal_sizes, whole)
 
     def _chosen(self, tensors: tuple[Any, ...]) -> Callable[..., Tensor]:
         """What computes tensors like these, in the dtype that they are computed in."""

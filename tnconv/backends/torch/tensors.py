@@ -92,13 +92,14 @@ class TorchArrays(Arrays):
             return None
         return partial(torch.overrides.handle_torch_function, function, given)
 
-    def is_open(self, arrays: Sequence[Any], check: Callable[[], object]) -> bool:
+    def is_open(
+        self, arrays: Sequence[Any], check: Callable[[], object], check_open: Callable[[], object]
+    ) -> bool:
         """Whether `torch.export` or `torch.jit.trace` leaves sizes open."""
         if not all(isinstance(each, Tensor) for each in arrays) or not _any_open(arrays):
             return False
         with untraced():
-            if not _any_open(arrays):
-                check()
+            (check_open if _any_open(arrays) else check)()
         return True
 
     def check_memory(self, plan: Plan, program: Any, values: Mapping[str, int], array: Tensor) -> None:
