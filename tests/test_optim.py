@@ -306,7 +306,10 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
         backward(model, pre, x, y)
         pre.step()
     want = [p.grad for p in model.parameters()]
-    for wrapped, fully in in_two(tmp_path, work):
+    processes = in_two(tmp_path, work)
+    for wrapped, fully in processes:
         for got, other, expected in zip(wrapped, fully, want, strict=True):
             close(got, expected, 1e-9)
             close(other, expected, 1e-9)
+    for one, other in zip(*(wrapped for wrapped, _ in processes), strict=True):
+        assert torch.equal(one, other)  # nothing brings parameters together again that drift apart

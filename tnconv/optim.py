@@ -209,13 +209,12 @@ class KFACPreconditioner:
         group = self.process_group
         rank, owners = dist.get_rank(group), shared_out(blocks, dist.get_world_size(group))
         made: dict[Key, AnyBlock] = {}
-        for key, block in blocks.items():
-            own = owners[key] == rank
-            made[key] = (
-                self._inverted(block)
-                if own
-                else block.of({name: torch.empty_like(t) for name, t in block.tensors.items()})
-            )
+        for key, block in blocks.items():  # with one layout in all processes, or products are rounded differently
+            if owners[key] == rank:
+                own = self._inverted(block)
+                made[key] = own.of({name: t.contiguous() for name, t in own.tensors.items()})
+            else:
+                made[key] = block.of({name: t.new_empty(t.shape) for name, t in block.tensors.items()})
         for key, block in made.items():
             for tensor in block.tensors.values():
                 dist.broadcast(tensor, dist.get_global_rank(group, owners[key]), group=group)
