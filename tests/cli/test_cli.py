@@ -365,6 +365,7 @@ def test_every_command_takes_a_typed_layer(command, monkeypatch):
     "name", ["ConvNd(2, 4, 6, 3)", "SampledConv2d(4, 6, 3)", "CPConv2d(4, 6, 3, rank=2)"]
 )
 def test_layers_of_tnconv_nn_are_typed(name):
+    assert run("compile", "CPLinear(4, 6, rank=2)", "--show", "network").output.startswith("sum cp_linear {")
     kind, _, rest = name.partition("(")
     text = f"tnconv.nn.{name[:-1]}, input_size=(9, 8))"
     result = run("compile", text, "--show", "network")
@@ -378,6 +379,10 @@ def test_layers_of_tnconv_nn_are_typed(name):
         (["Conv2d(4, 6, 3, paddin=1)"], "character 17: Conv2d has no argument 'paddin' (did you mean 'padding'?); it has"),
         (["CPConv2d(4, 6, 3)"], "character 17: CPConv2d needs rank; write rank="),
         (["CPConv2d(4, 6, 3, rank=2)"], "is a network of its own, which is for one size; add input_size=(56, 56)"),
+        (["CPConv1d(4, 6, 3, rank=2)"], "is a network of its own, which is for one size; add input_size=(56,) to it"),
+        (["TensorisedConv(2, 4, 6, 3, rank=2)"], "'TensorisedConv' is no layer (did you mean 'TRConv'?)"),
+        (["Conv2d(4, 6, 3)", "--dtype", "bf16"], "--dtype 'bf16' is not known"),
+        (["Conv2d(4, 6, 3)", "--dtype", "int64"], "--dtype 'int64' is not known"),
         (["FoldNd(3, 3)"], "a module of type FoldNd is not represented; give an nn.Conv1d"),
         ([LAYER, "--op", "kfac_redcue"], "operation 'kfac_redcue' is not known (did you mean 'kfac_reduce'?); the op"),
         ([LAYER, "--passes", "defualt"], "there is no pass 'defualt' (did you mean 'default'?); the passes are"),

@@ -176,6 +176,7 @@ WRONG: list[tuple[str, Any, type[TnconvError], str]] = [
         "search has methods='gready', which is not known; use one",
     ),
     ("search", {"progress": 1}, PlanError, "search has progress=1, a int; give True or False"),
+    ("backend", "cuda", PlanError, "backend='cuda' is a device and no backend; give device='cuda'"),
     ("dtype", torch.int64, OperationError, "dtype=torch.int64 is no floating-point or complex dtype; give"),
     ("frozen", [1], PlanError, r"frozen=\[1\] are no names; give"),
     ("frozen", {"weight": 1}, PlanError, "are no names; give"),

@@ -204,6 +204,7 @@ NESTED = """network rows {
     ("network", "shards", "message"),
     [
         (GROUPED, {"q": "data"}, "'q' is no index of 'conv1d.forward' and no kind of one; its indices are n, g, d"),
+        (GROUPED, {"bacth": "data"}, "no kind of one (did you mean 'batch'?); its indices are n, g, d"),
         (GROUPED, {"vector": "data"}, "their kinds batch, group, channel, position, kernel"),
         (GROUPED, {"n": "data", "c": "data"}, "'c' and 'n' are both sharded along 'data'"),
         (GROUPED, {"i1": "data", "o1": "model"}, "'o1' stands for index 'o1', which is sharded along another"),

@@ -288,7 +288,7 @@ def test_a_process_outside_the_mesh(found):
         (7, "sizes H, W of 'forward' are open; shard the function of a size, at(H=56, W=56)"),
         (8, "no argument of 'conv1d.forward' is read with an index of ['n'] and with its copy"),
         (9, "shards='batch' is no mapping; give dimensions of the mesh by names of indices"),
-        (10, "is no compiled function; give one of tnconv.compile"),
+        (10, "is no compiled function; give one of tnconv.compile(layer, …)"),
         (11, "2 arguments are given but 'forward' takes 3: x, weight, bias"),
     ],
 )

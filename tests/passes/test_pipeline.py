@@ -168,7 +168,10 @@ def test_any_exception_is_located():
     [
         (lambda network: network, r"apply returned Network; return PassResult\(network, changed, notes\)"),
         (lambda network: PassResult(None, True), r"apply returned PassResult"),
-        (lambda network: PassResult(network, True), "apply says changed=True but the network is the same"),
+        (
+            lambda network: PassResult(network, True),
+            r"apply says changed=True but the network is the same \('",
+        ),
         (
             lambda network: PassResult(network.rename("b"), False),
             "apply says changed=False but the network differs",

@@ -479,6 +479,10 @@ class Renamed(nn.AvgPool1d):
         ),
         (nn.Bilinear(2, 2, 2), "type Bilinear is not represented; give an nn.Conv1d, "),
         (nn.Fold(4, 2), "type Fold is not represented; give an nn.Conv1d, "),
+        (
+            nn.Sequential(nn.ReLU(), nn.Conv2d(3, 4, 3)),
+            "or nn.Unfold, such as '1' of this one; tnconv.curvature is for whole models",
+        ),
         (nn.AdaptiveAvgPool2d(2), "type AdaptiveAvgPool2d is not represented; give an nn.Conv1d, "),
         (
             nn.LazyConvTranspose2d(2, 3),

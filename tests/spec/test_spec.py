@@ -271,7 +271,11 @@ def test_as_spec():
         as_spec(made, 8)
     with pytest.raises(SpecError, match="Conv2d does not know its input's size; give input_size"):
         as_spec(nn.Conv2d(2, 2, 3))
-    with pytest.raises(SpecError, match="'str' is not a layer; give a ConvSpec"):
+    with pytest.raises(SpecError, match="class 'Conv2d' is not a layer; give a ConvSpec"):
+        as_spec(nn.Conv2d)
+    with pytest.raises(
+        SpecError, match=r"'str' is not a layer; give a ConvSpec.*; tnconv\.spec.parse_layer reads a text"
+    ):
         as_spec("conv")
 
 

@@ -25,13 +25,13 @@ from tnconv.ir import Expression, parse
 from tnconv.spec import load_spec, spec_from_module
 from tnconv.spec.fields import MAX_SIZE, shown
 from tnconv.spec.layer_text import CLASSES, is_layer_text, read_layer
-from tnconv.spec.load import LayerSpec
+from tnconv.spec.load import LayerSpec, an_input
 
 DIFFERENT, ERROR = 1, 2
 LAYERS: Mapping[str, type[Any]] = {
     name: kind
     for name, kind in vars(tnconv.nn).items()
-    if isinstance(kind, type) and issubclass(kind, nn.Module)
+    if isinstance(kind, type) and issubclass(kind, nn.Module) and not name.startswith("Tensorised")  # bases
 } | dict(CLASSES)
 _DIGITS = 19  # of 2**62
 _WIDTH_WITHOUT_TERMINAL = 160
@@ -142,9 +142,11 @@ def _forward(module: nn.Module, input_size: Any, batch_size: Any) -> LayerSpec |
     """The layer of a module, or the network of a factorised one."""
     if not isinstance(module, KnowsNetwork):
         return spec_from_module(module, input_size, batch_size)
+    if input_size is None and isinstance(module, tnconv.nn.TensorisedLinear):
+        input_size = ()  # as nn.Linear
     if input_size is None or any(isinstance(size, str) for size in input_size):
         raise SpecError(
-            f"{type(module).__name__} is a network of its own, which is for one size; add input_size=(56, 56) to it"
+            f"{type(module).__name__} is a network of its own, which is for one size; add {an_input(module)} to it"
         )
     return module.network(input_size, batch_size)
 

@@ -55,6 +55,7 @@ Wrt = Annotated[
 Device = Annotated[str, typer.Option(help="The device that kernels are chosen for: cpu or cuda.")]
 
 
+DTYPES = ("float32", "float64", "bfloat16", "float16", "complex64", "complex128")
 SHOWN = ("network", "plan", "source", "explain")
 
 
@@ -68,8 +69,13 @@ def compiled(
     """
     if isinstance(source, str):
         source = read_source(source, any_size=True)
+    sizes = sizes_of(size or ())
     with working("compiling"):
-        return tnconv.compile(source, op, hints=sizes_of(size or ()), **options)
+        function = tnconv.compile(source, op, hints=sizes, **options)
+    if function.sizes and not set(function.sizes) <= set(sizes):
+        one = " ".join(f"--size {name}=56" for name in function.sizes)
+        typer.echo(f"for any {', '.join(function.sizes)}; {one} shows what runs for one size", err=True)
+    return function
 
 
 @app.command(
@@ -177,7 +183,7 @@ def compile_spec(
         constant=constant or (),
         wrt=wrt,
         batch_size=batch_size,
-        dtype=None if dtype is None else getattr(torch, dtype, dtype),
+        dtype=None if dtype is None else _dtype(dtype),
         accuracy=accuracy,
         sample=dict(map(_sampled, sample)) if sample else None,
         sampling=sampling,
@@ -197,6 +203,18 @@ def compile_spec(
     for path in filter(None, (draw, report)):
         typer.echo(f"wrote {path}")
     _print(function, show or ("" if draw or report else "explain"))
+
+
+def _dtype(text: str) -> torch.dtype:
+    """A dtype by its name, `float64` or `torch.float64`.
+
+    Raises:
+        ArgumentError: it is none that can be computed in.
+    """
+    found = getattr(torch, text.removeprefix("torch."), None)
+    if not isinstance(found, torch.dtype) or str(found).removeprefix("torch.") not in DTYPES:
+        raise ArgumentError(f"--dtype {text!r} is not known{meant(text, DTYPES)}; use {', '.join(DTYPES)}")
+    return found
 
 
 def _sampled(text: str) -> tuple[str, tuple[str, ...]]:

@@ -78,6 +78,8 @@ def _backend(name: str, value: object) -> str:
     if not isinstance(value, str):
         known = ", ".join(map(repr, plugins.names(plugins.BACKENDS)))
         raise PlanError(f"{name}={value!r} is a {type(value).__name__}; give the name of a backend: {known}")
+    if value.partition(":")[0] in ("cpu", "cuda", "mps"):
+        raise PlanError(f"{name}={value!r} is a device and no backend; give device={value!r}")
     backend_of(value)
     return value
 
@@ -85,7 +87,8 @@ def _backend(name: str, value: object) -> str:
 def _dtype(name: str, value: object) -> torch.dtype:
     if not isinstance(value, torch.dtype) or not (value.is_floating_point or value.is_complex):
         raise OperationError(
-            f"{name}={value!r} is no floating-point or complex dtype; give one such as torch.float32, or leave it out"
+            f"{name}={value!r} is no floating-point or complex dtype; give one such as torch.float32 or "
+            "torch.bfloat16, or leave it out"
         )
     return value
 

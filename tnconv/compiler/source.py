@@ -8,6 +8,7 @@ from tnconv.ir import Expression, Network, Scale, Sum
 from tnconv.ops.parts import batch_of
 from tnconv.spec import Layer, as_spec
 from tnconv.spec.fields import Symbolic
+from tnconv.spec.load import an_input
 
 LETTER = "N"  # the symbol that is the batch size where nobody says another
 
@@ -77,7 +78,7 @@ def source_of(
     if isinstance(source, KnowsNetwork):
         if input_size is None:
             raise SpecError(
-                f"{type(source).__name__} does not know its input's size; give input_size, such as input_size=(56, 56)"
+                f"{type(source).__name__} does not know its input's size; give input_size, such as {an_input(source)}"
             )
         return Source(None, source.network(input_size, LETTER if batch_size is None else batch_size), True)
     spec = as_spec(source, input_size)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from tnconv.distributed.index_ranges import selected, unrolled
-from tnconv.errors import OperationError
+from tnconv.errors import OperationError, meant
 from tnconv.ir import Expression, Index, Kind, Network, Tensor
 from tnconv.ir.nodes import Delta, Pattern
 
@@ -52,10 +52,11 @@ def _named(expression: Expression, name: str) -> Index:
     for index in every:
         if index.kind is kind and index.name not in selected(expression):
             return index
-    names = ", ".join(dict.fromkeys(i.name for i in every))
-    kinds = ", ".join(dict.fromkeys(i.kind.name.lower() for i in every if i.kind in KINDS.values()))
+    names = list(dict.fromkeys(i.name for i in every))
+    kinds = list(dict.fromkeys(i.kind.name.lower() for i in every if i.kind in KINDS.values()))
     raise OperationError(
-        f"{name!r} is no index of {expression.name!r} and no kind of one; its indices are {names}; their kinds {kinds}"
+        f"{name!r} is no index of {expression.name!r} and no kind of one{meant(name, kinds + names)}; its indices are "
+        f"{', '.join(names)}; their kinds {', '.join(kinds)}"
     )
 
 

@@ -112,8 +112,8 @@ def refuse_several(fn: CompiledFunction) -> None:
     """
     if not isinstance(fn, CompiledFunction | JointFunction):
         raise OperationError(
-            f"{type(fn).__name__} is no compiled function; give one of tnconv.compile, or layer.compiled(56, 56) of a "
-            "layer of tnconv.nn"
+            f"{type(fn).__name__} is no compiled function; give one of tnconv.compile(layer, …), or "
+            "layer.compiled(56, 56) of a factorised layer"
         )
     if isinstance(fn, JointFunction):
         raise OperationError(

@@ -201,7 +201,8 @@ def _run_term(each: Pass, network: Any) -> PassResult:
     if result.changed != (result.network != network):
         state = "differs" if not result.changed else "is the same"
         raise PassError(
-            f"apply says changed={result.changed} but the network {state}; set changed to what happened"
+            f"apply says changed={result.changed} but the network {state} ({network.name!r}; "
+            "each term of a sum comes by itself); set changed to what happened"
         )
     each.ensures(network, result.network)
     return result

@@ -16,7 +16,7 @@ from tnconv.spec.conv_spec import ConvSpec
 from tnconv.spec.conv_transpose_spec import ConvTransposeSpec
 from tnconv.spec.fields import Extents, Symbolic, shown, size_names, spread, typed
 from tnconv.spec.layer_spec import Layer, field_types
-from tnconv.spec.load import LAYERS, LayerSpec, spec_from_module
+from tnconv.spec.load import LAYERS, LayerSpec, dims_of, spec_from_module
 
 T = TypeVar("T")
 
@@ -82,8 +82,8 @@ def read_layer(
     size, batch = values.pop("input_size", None), values.pop("batch_size", "N")
     call.said(lambda: _check_fields(kind, values))
     module = call.said(lambda: _without_memory(kind, values))
-    if any_size and size is None and not isinstance(module, nn.Linear):
-        size = size_names(_dims(module))
+    if any_size and size is None and not hasattr(module, "in_features"):
+        size = size_names(dims_of(module))
     return call.said(lambda: of_module(module, size, batch))
 
 
@@ -111,14 +111,6 @@ def _without_memory(kind: type[nn.Module], values: Mapping[str, Any]) -> nn.Modu
 
 def _length(value: object) -> int:
     return len(value) if isinstance(value, tuple) else 1
-
-
-def _dims(module: nn.Module) -> int:
-    """The number of spatial dimensions of a module: as its name says, else that of its kernel."""
-    if isinstance(module, nn.Unfold):
-        return 2
-    named = re.search(r"(\d)d\Z", type(module).__name__)
-    return int(named[1]) if named else _length(getattr(module, "kernel_size", 1))
 
 
 # -- the call -----------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """Where specs come from: a file, or whatever a user hands over as a layer."""
 
+import re
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,7 +19,8 @@ from tnconv.spec.unfold_spec import UnfoldSpec
 LayerSpec = ConvSpec | ConvTransposeSpec | LinearSpec | PoolSpec | UnfoldSpec
 LAYERS: tuple[type[LayerSpec], ...] = (ConvSpec, ConvTransposeSpec, LinearSpec, PoolSpec, UnfoldSpec)
 _BY_KIND = {layer.kind: layer for layer in LAYERS}
-_MODULES = module_names([module for layer in LAYERS for module in layer.modules])
+_KNOWN = [module for layer in LAYERS for module in layer.modules]
+_MODULES = module_names(_KNOWN)
 
 
 def load_spec(path: str | Path, *, any_size: bool = False) -> LayerSpec:
@@ -66,11 +68,11 @@ def spec_from_module(
     own = isinstance(module, KnowsSpec)
     layer = next((layer for layer in LAYERS if isinstance(module, layer.modules)), None)
     if layer is None and not own:
-        raise SpecError(f"a module of type {name} is not represented; give {_MODULES}")
+        raise SpecError(f"a module of type {name} is not represented; give {_MODULES}{_of_model(module)}")
     if input_size is None:
         if layer is not LinearSpec:
             raise SpecError(
-                f"{name} does not know its input's size; give input_size, such as input_size=(56, 56)"
+                f"{name} does not know its input's size; give input_size, such as {an_input(module)}"
             )
         input_size = ()
     if isinstance(module, KnowsSpec):
@@ -79,6 +81,28 @@ def spec_from_module(
         return cast(LayerSpec, made)
     assert layer is not None
     return layer.from_module(module, input_size, batch_size)
+
+
+def dims_of(module: object) -> int:
+    """The number of spatial dimensions of a module: as its name says, else that of its kernel."""
+    if isinstance(module, nn.Unfold):
+        return 2
+    named = re.search(r"(\d)d\Z", type(module).__name__)
+    if named is not None:
+        return int(named[1])
+    kernel = getattr(module, "kernel_size", 1)
+    return len(kernel) if isinstance(kernel, tuple) else 1
+
+
+def an_input(module: object) -> str:
+    """An input size that a module may have, as it is written: `input_size=(56, 56)`."""
+    return f"input_size={(56,) * dims_of(module)}"
+
+
+def _of_model(module: nn.Module) -> str:
+    """Where to go with a model: it is no layer."""
+    inside = next((name for name, each in module.named_modules() if name and type(each) in _KNOWN), None)
+    return "" if inside is None else f", such as {inside!r} of this one; tnconv.curvature is for whole models"
 
 
 def _check_forward(module: KnowsSpec) -> None:
@@ -109,7 +133,9 @@ def as_spec(source: object, input_size: Extents | None = None) -> Layer:
         return spec_from_module(source, input_size)
     if not isinstance(source, Layer):
         specs = ", ".join(layer.__name__ for layer in LAYERS)
-        raise SpecError(f"{type(source).__name__!r} is not a layer; give a {specs}, or {_MODULES}")
+        also = "; tnconv.spec.parse_layer reads a text" if isinstance(source, str) else ""
+        what = f"class {source.__name__!r}" if isinstance(source, type) else repr(type(source).__name__)
+        raise SpecError(f"{what} is not a layer; give a {specs}, or {_MODULES}{also}")
     if input_size is not None:
         sizes = source.sizes_of(typed("input_size", input_size, Extents, source.advice))
         if sizes != source.input_sizes:
