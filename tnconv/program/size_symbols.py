@@ -71,6 +71,6 @@ def readable(
     if missing:
         raise LoweringError(
             f"size symbol {missing[0]!r} cannot be read off the shape of an argument "
-            f"({', '.join(arguments)}); give it an integer value, as by batch_size=8 in the layer's spec"
+            f"({', '.join(arguments)}); give it an integer in the layer's spec, as out_channels=8 or batch_size=8"
         )
     return found
