@@ -92,7 +92,10 @@ SAID = {
         f"PyTorch {'.'.join(map(str, gpu.LEAST_TORCH))} or newer and no network",
         f"It ends within {gpu.MINUTES} minutes",
     ],
-    "howto/compare.md": [f"Rows above {compare.SLOWER} are measured twice more"],
+    "howto/compare.md": [
+        f"every row: {sum(map(len, cases.SETS.values())) * len(cases.OPERATIONS):,}, about",
+        f"Rows above {compare.SLOWER} are measured twice more",
+    ],
     "concepts/kernels.md": [
         f"`block=rt.block_rows(N*V, 112, 48, 256)`: an eighth of the rows, from {block_rows(112, 112, 48, 256)} to "
         f"{block_rows(10**6, 112, 48, 256)}, once there are 112."

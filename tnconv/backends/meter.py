@@ -67,6 +67,11 @@ class MemoryMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._new = 0  # bytes that the last operator made
         self.memory = Memory()
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Nothing is compiled while memory is measured; a guard against it would import torch._dynamo, a second."""
+        return False
+
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
