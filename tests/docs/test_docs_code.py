@@ -179,6 +179,17 @@ def test_the_page_of_predictions_is_written_by_its_generator(tmp_path: Path) -> 
     )
 
 
+def test_links_of_the_readme_are_in_the_source_distribution() -> None:
+    """They are relative: an index of packages has no page that they could lead to."""
+    taken = (DOCS.parent / "MANIFEST.in").read_text(encoding="utf-8").split()
+    links = set(re.findall(r"\]\(([^)#:]+)\)", README.read_text(encoding="utf-8")))
+    assert "docs/tour.md" in links
+    for link in links:
+        place = Path(link)
+        assert (DOCS.parent / place).exists(), link
+        assert {place.parts[0], str(place.parent / f"*{place.suffix}")} & set(taken), link
+
+
 def test_public_names_are_in_the_reference() -> None:
     text = "".join(p.read_text(encoding="utf-8") for p in (DOCS / "reference").glob("*.md"))
     named = set(re.findall(r"^::: tnconv\.([\w.]+)$", text, re.MULTILINE))
