@@ -16,8 +16,8 @@ import tnconv
 from benchmarks.peers import tolerance
 from tnconv import ConvSpec, ConvTransposeSpec, LinearSpec, PoolSpec, UnfoldSpec
 from tnconv.backends import reference
+from tnconv.backends.backend import How, backend_of
 from tnconv.backends.torch.kernels.kernel_table import kernel_table
-from tnconv.backends.torch.lower import lower
 from tnconv.backends.torch.profile import DEFAULT
 from tnconv.errors import TnconvError
 from tnconv.spec.layer_spec import Layer
@@ -198,7 +198,7 @@ def by_kernel(function: tnconv.CompiledFunction) -> Iterator[Way]:
     plan = function.built.candidate.plan
     seen = {function.program.source}
     for name in kernel_names():
-        program = lower(plan, function.network, {}, (name,), DEFAULT, "norm")
+        program = backend_of("torch").lower(plan, function.network, How({}, (name,), DEFAULT, "norm"))
         if program.source not in seen and name in program.kernels:
             seen.add(program.source)
             yield Way(name, program.function, tuple(sorted(program.kernels)))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import tnconv
-from tnconv.backends.torch.lower import lower
+from tnconv.backends.backend import How, backend_of
 from tnconv.backends.torch.numerics import depthwise, runtime
 from tnconv.planner import make_plan
 
@@ -91,7 +91,7 @@ def depthwise_gradient(gradient: Tensor, image: Tensor) -> Tensor:
 def apart(rule: str, op: str, *layer: Any, **options: Any) -> Callable[..., Tensor]:
     """The program of an operation with each step taken apart by a rule."""
     network = tnconv.compile(tnconv.ConvSpec(*layer, **options), op, backend="reference").network
-    program = lower(make_plan(network), network, {"N": 2}, prefer=(rule,))
+    program = backend_of("torch").lower(make_plan(network), network, How({"N": 2}, prefer=(rule,)))
     assert [each.rule for each in program.decomposed] == [rule]
     return program.function
 

@@ -13,9 +13,10 @@ from hypothesis import given, settings
 from test_kernels import LAST_RESORT, RESNET, Forced, assert_program
 
 import tnconv
+from tnconv.backends.backend import How, backend_of
 from tnconv.backends.torch.kernels import Kernel
 from tnconv.backends.torch.kernels.kernel_table import kernel_table
-from tnconv.backends.torch.lower import lower, lower_with
+from tnconv.backends.torch.lower import lower_with
 from tnconv.backends.torch.numerics import runtime
 from tnconv.errors import LoweringError, PluginError
 from tnconv.ir import Expression, Index, Network, Sum, Tensor, group, parse, parse_network, pattern, symbol
@@ -358,11 +359,8 @@ def test_entry_that_is_no_kernel() -> None:
     register(KERNELS, "nonsense", "not a kernel".upper)
     try:
         with pytest.raises(PluginError, match=r"kernel 'nonsense' is .* which is not a Kernel"):
-            lower(
-                make_plan(tnconv.ConvSpec(2, 2, 3, (5, 5)).network()),
-                tnconv.ConvSpec(2, 2, 3, (5, 5)).network(),
-                {},
-            )
+            network = tnconv.ConvSpec(2, 2, 3, (5, 5)).network()
+            backend_of("torch").lower(make_plan(network), network, How())
     finally:
         unregister(KERNELS, "nonsense")
 
@@ -373,7 +371,7 @@ def test_kernels_of_every_pipeline() -> None:
     plain = make_plan(network)
     rewritten, _ = Pipeline.parse("default").run(network)
     for plan in (plain, make_plan(rewritten)):
-        assert_program(lower(plan, network, {}), network)
+        assert_program(backend_of("torch").lower(plan, network, How()), network)
 
 
 def test_an_outer_product_is_in_the_order_of_the_output() -> None:

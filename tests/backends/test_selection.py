@@ -7,7 +7,7 @@ from hypothesis import given, settings
 
 import tnconv
 from tnconv import ConvSpec
-from tnconv.backends.backend import Slower
+from tnconv.backends.backend import How, Slower
 from tnconv.backends.torch import lowering
 from tnconv.backends.torch.lower import table_of
 from tnconv.backends.torch.lowering import Lowering
@@ -31,11 +31,11 @@ def assert_as_chosen(network: Any) -> None:
     """Of each plan: results lie as they were thought to, whether found out anew or known from another plan."""
     known: dict[Any, Any] = {}
     for plan in fast_plans(network):
-        written = Lowering(plan, table_of({}, known=known))
+        written = Lowering(plan, table_of(How(known=known)))
         price = written.predicted()
         assert not written.em.statements
         program = written.program()
-        assert program.predicted == price == Lowering(plan, table_of({})).predicted()
+        assert program.predicted == price == Lowering(plan, table_of(How())).predicted()
         for name, (value, axes) in written.values.items():
             thought, same = written.selection.layout(name)
             assert (thought.dims, thought.contiguous, same) == (value.dims, value.contiguous, axes)
@@ -69,6 +69,6 @@ def test_what_is_not_chosen_is_not_written(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_a_price_that_is_too_high_is_given_up() -> None:
     plan = next(iter(fast_plans(tnconv.compile(LAYER, "ggn_diagonal", backend="reference").network)))
-    price = Lowering(plan, table_of({})).predicted()
+    price = Lowering(plan, table_of(How())).predicted()
     with pytest.raises(Slower):
-        Lowering(plan, table_of({})).predicted(price)
+        Lowering(plan, table_of(How())).predicted(price)

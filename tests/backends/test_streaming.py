@@ -10,7 +10,7 @@ import tnconv
 from tests.ops.layer_values import values_of, wanted
 from tests.ops.test_operations import assert_close, called
 from tnconv import ConvSpec
-from tnconv.backends.torch import torch_backend
+from tnconv.backends.torch import lower, torch_backend
 from tnconv.backends.torch.kernels.kernel_table import kernel_table
 from tnconv.backends.torch.lower import lower_with
 from tnconv.backends.torch.numerics import runtime
@@ -29,7 +29,8 @@ KERNELS = ("matmul", "window_matmul", "streamed_squares", "gather_scatter")
 @pytest.fixture
 def everything(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small products are streamed too, and small slices added one by one."""
-    monkeypatch.setattr(torch_backend, "profile_of", lambda _: FREE_CALLS)
+    for module in (torch_backend, lower):
+        monkeypatch.setattr(module, "profile_of", lambda _: FREE_CALLS)
 
 
 @pytest.mark.usefixtures("everything")
@@ -117,7 +118,8 @@ def test_dot_and_slice_sum(places: tuple[int, ...], dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("groups", [1, 2])
 def test_gradients_of_examples_one_by_one(groups: int, monkeypatch: pytest.MonkeyPatch) -> None:
     slow_products = Profile(matmul=1, gradient_work=1, gradients_large=1)
-    monkeypatch.setattr(torch_backend, "profile_of", lambda _: slow_products)
+    for module in (torch_backend, lower):
+        monkeypatch.setattr(module, "profile_of", lambda _: slow_products)
     layer = ConvSpec(4, 6, 3, (9, 8), padding=1, stride=2, groups=groups)
     values = values_of(layer, 3)
     function = tnconv.compile(layer, "per_example_weight_vjp")

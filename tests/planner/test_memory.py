@@ -10,7 +10,7 @@ from test_plan import assert_right
 from test_search import conv_chain
 
 from tests.work import calls_of
-from tnconv.backends.torch.lower import lower
+from tnconv.backends.backend import How, backend_of
 from tnconv.errors import NetworkError, PlanError
 from tnconv.ir import Sum, evaluate
 from tnconv.ir.quantities import format_memory
@@ -168,7 +168,7 @@ def compile_within(network, limit, hints, itemsize=4):
 
     allowed, peaks = parse_memory(limit), []
     for plan in candidate_plans(network, hints=hints):
-        program = lower(plan, network, values)
+        program = backend_of("torch").lower(plan, network, How(values))
         peaks.append(evaluate(program_peak(plan, program.workspace), values))
         if peaks[-1] * itemsize <= allowed:
             return plan, program
@@ -209,7 +209,7 @@ def test_every_route_has_the_value_that_torch_computes_an_example_at_a_time(chan
         (gradient,) = torch.autograd.grad(layer(one), layer.weight, cotangent)
         want.append(gradient.square().sum())
     for plan in candidate_plans(network):
-        got = lower(plan, network, {"N": 4}).function(x, grad_output)
+        got = backend_of("torch").lower(plan, network, How({"N": 4})).function(x, grad_output)
         torch.testing.assert_close(got, torch.stack(want))
 
 

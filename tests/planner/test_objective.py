@@ -8,6 +8,7 @@ from random_networks import all_trees, plan_with_tree
 from test_search import conv_chain, random_problem
 
 import tnconv
+from tnconv.backends.backend import How
 from tnconv.backends.torch.training import TrainedProgram
 from tnconv.compiler.candidate import Task
 from tnconv.compiler.choose import choose
@@ -192,7 +193,7 @@ def test_compile_takes_an_objective_and_training():
 def test_training_takes_the_plan_whose_passes_together_are_predicted_to_be_fastest():
     task = Task(LAYERS["tt"], objective=Objective.of("time", training=True))
     chosen = choose(task)
-    both = [TrainedProgram(each.plan, each.plan.arguments, {}).predicted for each in task.candidates()]
+    both = [TrainedProgram(each.plan, each.plan.arguments, How()).predicted for each in task.candidates()]
     assert chosen.executable.backward.made.predicted == min(both)
     assert chosen.program.predicted < min(both)
 

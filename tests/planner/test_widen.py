@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tnconv.backends.backend import How
 from tnconv.backends.reference import evaluate_plan
 from tnconv.backends.torch.training import TrainedProgram
 from tnconv.nn.tensorised import KINDS
@@ -73,13 +74,13 @@ def test_values_and_gradients_stay(data: st.DataObject) -> None:
     made = widened(plan, data.draw(st.integers(2, 8)))
     if made is None:
         return
-    given = {name: tensor.detach() for name, tensor in layer.named_parameters()}
+    given: dict[str, Any] = dict(layer.named_parameters())
     given["x"] = torch.randn(2, 4 * groups, *size, dtype=torch.float64)
     tensors = [given[name].requires_grad_() for name in plan.arguments]
     arrays = {name: given[name].detach().numpy() for name in plan.arguments}
     want = evaluate_plan(plan, arrays)
     np.testing.assert_allclose(evaluate_plan(made, arrays), want, atol=1e-12)
-    program = TrainedProgram(made, list(plan.arguments), {"N": 2})
+    program = TrainedProgram(made, list(plan.arguments), How({"N": 2}))
     value, saved = program.run(*(tensor.detach() for tensor in tensors))
     cotangent = torch.randn_like(value)
     got = program.gradients([t.detach() for t in tensors], saved, cotangent, tuple(plan.arguments))

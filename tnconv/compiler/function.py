@@ -153,13 +153,7 @@ class CompiledFunction(Inspected):
         if _is_compiling():  # shapes are guarded there
             self._check_traced(tensors)
             return self._chosen(tensors)(*tensors)
-        key: Any
-        try:
-            key = self._key(tensors)
-            known = None if _any_autocast() else self._known.get(key)
-        except (AttributeError, TypeError):  # no tensor, or sizes that are symbols
-            key = known = None
-        return (known or self._admitted(key, tensors))(*tensors)
+        return self._admitted(tensors)(*tensors)
 
     def _with_keywords(self, tensors: tuple[Any, ...], out: Any, beta: Any, named: dict[str, Any]) -> Tensor:
         """A call with `out=` or `beta=`, which are arguments of the network where these are called so."""
@@ -303,13 +297,16 @@ class CompiledFunction(Inspected):
     def _of_two_batches(self, tensors: tuple[Any, ...], named: Mapping[str, Any]) -> Tensor:
         return self.pairs(**of_two_batches(self.arguments, self.pairs.arguments, tensors, named))
 
-    def _admitted(self, key: Any, tensors: tuple[Any, ...]) -> Callable[..., Tensor]:
+    def _admitted(self, tensors: tuple[Any, ...]) -> Callable[..., Tensor]:
         """What computes tensors of these shapes, once they are checked."""
         arrays = self._arrays
-        if _any_autocast() and key is not None:
-            key = (arrays.autocast(tensors), key) if tensors else None
-            if key in self._known:
-                return self._known[key]
+        try:
+            key: Any = self._key(tensors)
+            key = (arrays.autocast(tensors), key) if _any_autocast() else key
+            if known := self._known.get(key):
+                return known
+        except (AttributeError, TypeError):  # no tensor, or sizes that are symbols
+            key = None
         if taken := arrays.taken_over(self, tensors):
             return taken
         if arrays.is_open(tensors, lambda: self._checked(tensors), lambda: self._check_traced(tensors)):

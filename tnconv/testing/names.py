@@ -8,9 +8,8 @@ from typing import TypeVar
 
 import numpy as np
 
-from tnconv.backends.backend import Program
+from tnconv.backends.backend import How, Program, backend_of
 from tnconv.backends.reference import evaluate
-from tnconv.backends.torch.lower import lower
 from tnconv.errors import LoweringError
 from tnconv.ir import Expression, Network, Node, Select, Sum, Tensor
 from tnconv.planner import Plan, make_plan
@@ -108,7 +107,7 @@ def assert_names_mean_nothing(expression: Expression, seed: int = 0) -> None:
 def _lowered(plan: Plan, expression: Expression) -> Program | None:
     """The program; None where a size cannot be read off an argument."""
     try:
-        return lower(plan, expression, {})
+        return backend_of("torch").lower(plan, expression, How({}))
     except LoweringError:
         return None
 

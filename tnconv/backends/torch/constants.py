@@ -5,18 +5,18 @@ cell, with a copy. That is exact whoever changed them and how, and takes one pas
 other devices that would wait for the device: there, places in memory and PyTorch's counts of writes are compared.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from copy import copy
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from tnconv.backends.backend import COMPONENTWISE, Choice, Program
+from tnconv.backends.backend import Choice, How, Program
 from tnconv.backends.torch.context import are_plain, aside, is_captured
 from tnconv.backends.torch.lower import table_of
 from tnconv.backends.torch.lowering import Lowering
 from tnconv.backends.torch.numerics.huge_pages import HOST
-from tnconv.backends.torch.profile import Profile
 from tnconv.ir import evaluate, product
 from tnconv.planner.plan import Plan
 
@@ -27,31 +27,20 @@ class KeptProgram:
     Args:
         plan: the whole.
         constant: names of the arguments that seldom change.
-        hints: integers that size symbols count as.
-        prefer: kernels that are taken wherever they accept.
-        device: whose rates decide between kernels; or these.
-        accuracy: the least that kernels promise.
+        how: it is to be lowered.
 
     Raises:
         LoweringError: nothing can be kept.
     """
 
-    def __init__(
-        self,
-        plan: Plan,
-        constant: Collection[str],
-        hints: Mapping[str, int],
-        prefer: Collection[str] = (),
-        device: str | Profile = "cpu",
-        accuracy: str = COMPONENTWISE,
-    ) -> None:
-        table = table_of(hints, prefer, device, accuracy)
+    def __init__(self, plan: Plan, constant: Collection[str], how: How) -> None:
+        table = table_of(replace(how, known={}))  # whose steps have other prices
         lowering = Lowering(plan, table, constant=constant)
         self.head, self.body = lowering.in_two_parts(constant)
         self.arguments = tuple(plan.arguments)
         self._places = [self.arguments.index(name) for name in self.head.arguments]
         self._kept: tuple[ByCells | ByWrites, list[Tensor]] | None = None
-        cells = sum(evaluate(product(plan.arguments[name]), hints) for name in self.head.arguments)
+        cells = sum(evaluate(product(plan.arguments[name]), how.hints) for name in self.head.arguments)
         self._compared = table.profile.copying(table.profile.compared * cells)
 
     def apart(self) -> "KeptProgram":
@@ -146,10 +135,6 @@ class WithConstants:
 
     def __init__(self, program: Program, kept: KeptProgram) -> None:
         self.program, self.kept = program, kept
-
-    def apart(self) -> "WithConstants":
-        """The same with nothing kept, for another caller."""
-        return WithConstants(self.program, self.kept.apart())
 
     def __call__(self, *tensors: Tensor) -> Tensor:
         """The value."""

@@ -1,33 +1,15 @@
 """Plan → program by the kernels that are there."""
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
 
-from tnconv.backends.backend import COMPONENTWISE, Program
+from tnconv.backends.backend import How, Program
 from tnconv.backends.torch.kernels.kernel import Kernel
 from tnconv.backends.torch.kernels.kernel_table import decompositions, known_kernels
 from tnconv.backends.torch.lowering import Lowering
 from tnconv.backends.torch.profile import DEFAULT, Profile, profile_of
 from tnconv.backends.torch.selection import Table
-from tnconv.ir import Expression
 from tnconv.planner.decompose import Decomposition
 from tnconv.planner.plan import Plan
-
-
-def lower(
-    plan: Plan,
-    _network: Expression,
-    hints: Mapping[str, int],
-    prefer: Collection[str] = (),
-    device: str | Profile = "cpu",
-    accuracy: str = COMPONENTWISE,
-) -> Program:
-    """Write the program of a plan with the kernels of the group `tnconv.kernels`: the `torch` backend.
-
-    Raises:
-        LoweringError: a size symbol is on no argument, or a size is not a polynomial.
-    """
-    return Lowering(plan, table_of(hints, prefer, device, accuracy)).program()
 
 
 def lower_with(
@@ -54,22 +36,7 @@ def lower_with(
     return Lowering(plan, Table(kernels, hints, prefer, profile, rules)).program()
 
 
-def table_of(
-    hints: Mapping[str, int],
-    prefer: Collection[str] = (),
-    device: str | Profile = "cpu",
-    accuracy: str = COMPONENTWISE,
-    known: dict[Any, Any] | None = None,
-) -> Table:
-    """The kernels and rules that there are, and the rates of a device.
-
-    Args:
-        hints: as for `Table`.
-        prefer: as for `Table`.
-        device: whose rates decide; or these.
-        accuracy: the least that kernels and rules promise.
-        known: as `How` says.
-    """
-    known = {} if known is None else known
-    kernels, rules = known_kernels(known, accuracy), decompositions(accuracy)
-    return Table(kernels, hints, prefer, profile_of(device), rules, known)
+def table_of(how: How) -> Table:
+    """The kernels and rules that promise enough, and the rates of a device."""
+    kernels, rules = known_kernels(how.known, how.accuracy), decompositions(how.accuracy)
+    return Table(kernels, how.hints, how.prefer, profile_of(how.device), rules, how.known)

@@ -9,7 +9,6 @@ from tnconv.backends.torch.constants import KeptProgram
 from tnconv.backends.torch.lower import table_of
 from tnconv.backends.torch.lowering import Lowering
 from tnconv.backends.torch.profile import Profile, profile_of
-from tnconv.backends.torch.selection import Table
 from tnconv.backends.torch.sliced import loop_over_chunks
 from tnconv.backends.torch.tensors import TENSORS
 from tnconv.backends.torch.training import TrainedProgram
@@ -48,13 +47,11 @@ class TorchBackend(Backend):
         self, plan: Plan, needed: Collection[str], how: How, recomputed: Collection[str] = ()
     ) -> TrainedProgram:
         """The programs of both passes."""
-        return TrainedProgram(
-            plan, needed, how.hints, how.prefer, how.device, recomputed, how.accuracy, how.below, how.known
-        )
+        return TrainedProgram(plan, needed, how, recomputed)
 
     def kept(self, plan: Plan, constant: Collection[str], how: How) -> KeptProgram:
         """The program in two parts."""
-        return KeptProgram(plan, constant, how.hints, how.prefer, how.device, how.accuracy)
+        return KeptProgram(plan, constant, how)
 
     def looped(self, inner: Program, plan: Plan, arguments: Sequence[str]) -> Program:
         """The loop over chunks."""
@@ -62,13 +59,9 @@ class TorchBackend(Backend):
 
     def accumulating(self, plan: Plan, how: How) -> Program:
         """The program that adds in its last calls, where these can."""
-        return Accumulating(plan, _table(how)).accumulating()
+        return Accumulating(plan, table_of(how)).accumulating()
 
 
 def _lowering(plan: Plan, how: How) -> Lowering:
     """What writes the program of a plan."""
-    return Lowering(plan, _table(how), only=how.only, sizes=how.sizes)
-
-
-def _table(how: How) -> Table:
-    return table_of(how.hints, how.prefer, profile_of(how.device), how.accuracy, how.known)
+    return Lowering(plan, table_of(how), only=how.only, sizes=how.sizes)

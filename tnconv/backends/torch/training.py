@@ -7,20 +7,18 @@ other tracers, and derivatives of derivatives.
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property
-from math import inf
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from tnconv.backends.backend import COMPONENTWISE, Choice, Program
+from tnconv.backends.backend import Choice, How, Program
 from tnconv.backends.bound_symbols import solve_symbols
 from tnconv.backends.meter import in_elements, measured_at
 from tnconv.backends.torch.context import are_plain, autocast_dtype
 from tnconv.backends.torch.lower import table_of
 from tnconv.backends.torch.lowering import Lowering
 from tnconv.backends.torch.numerics.triangle import spread_triangle
-from tnconv.backends.torch.profile import Profile
 from tnconv.errors import LoweringError
 from tnconv.ir import Size, evaluate
 from tnconv.ir.size import normal, symbol_names
@@ -37,13 +35,8 @@ class TrainedProgram:
     Args:
         plan: of the forward pass.
         needed: arguments that need a gradient.
-        hints: integers that size symbols count as.
-        prefer: kernels that are taken wherever they accept.
-        device: whose rates decide between kernels; or these.
+        how: they are to be lowered; both are given up, with `Slower`, where they are predicted to take `how.below`.
         recomputed: intermediates that are computed again instead of being saved.
-        accuracy: the least that kernels promise.
-        below: microseconds: both passes are given up, with `Slower`, where they are predicted to take as long.
-        known: as `How` says.
 
     Attributes:
         predicted: microseconds that both passes are predicted to take.
@@ -56,22 +49,17 @@ class TrainedProgram:
         self,
         plan: Plan,
         needed: Collection[str],
-        hints: Mapping[str, int],
-        prefer: Collection[str] = (),
-        device: str | Profile = "cpu",
+        how: How,
         recomputed: Collection[str] = (),
-        accuracy: str = COMPONENTWISE,
-        below: float = inf,
-        known: dict[Any, Any] | None = None,
     ) -> None:
         self.plan, self.recomputed = plan, tuple(recomputed)
-        self._table = table_of(hints, prefer, device, accuracy, known)
+        self._table = table_of(how)
         self.trained = self._with_backward(needed)
         self._forward = Lowering(self.trained.forward, self._table)
-        forward = self._forward.predicted(below)
+        forward = self._forward.predicted(how.below)
         self._given = self._forward.handed_over(self.trained.saved)
         self._backward = self._lowering(self.trained)
-        self.predicted = forward + self._backward.predicted(below - forward)
+        self.predicted = forward + self._backward.predicted(how.below - forward)
         self._backwards: dict[tuple[str, ...], Program | None] = {}
 
     @cached_property

@@ -36,12 +36,6 @@ class Known:
     def __init__(self) -> None:
         self._names: dict[Call, str] = {}
 
-    def copied(self) -> "Known":
-        """The same calls, to which others may be added."""
-        made = Known()
-        made._names = dict(self._names)
-        return made
-
     def find(self, value: Call) -> str | None:
         """The variable that has the value of a call; None if there is none."""
         return self._names.get(value)
