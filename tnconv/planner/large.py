@@ -297,12 +297,8 @@ def reconfigure(model: Model, tree: Nested, width: int) -> Nested:
 
 
 def _reconfigure_once(model: Model, tree: Nested, width: int, widest_first: bool) -> Nested:
-    children: dict[int, tuple[int, int]] = {}
-    order: list[int] = []
-    for _, both, left, right in nodes(tree):
-        children[both] = (left, right)
-        order.append(both)
-    whole = order[-1]
+    children = {both: (left, right) for _, both, left, right in nodes(tree)}
+    whole = model.everything
     seen: set[frozenset[int]] = set()
     waiting = [whole]
     while waiting:
@@ -334,32 +330,16 @@ def _frontier(children: dict[int, tuple[int, int]], top: int, width: int, widest
 
 
 def _graft(children: dict[int, tuple[int, int]], frontier: Sequence[int], tree: Nested) -> None:
-    masks: list[int] = []
-    stack: list[tuple[Nested, bool]] = [(tree, False)]
-    while stack:
-        node, visited = stack.pop()
-        if isinstance(node, int):
-            masks.append(frontier[node])
-        elif not visited:
-            stack += [(node, True), (node[1], False), (node[0], False)]
-        else:
-            right, left = masks.pop(), masks.pop()
-            children[left | right] = (left, right)
-            masks.append(left | right)
+    """Let a tree over positions in the frontier be what joins these subtrees."""
+    masks = {1 << place: part for place, part in enumerate(frontier)}
+    for _, both, left, right in nodes(tree):
+        masks[both] = masks[left] | masks[right]
+        children[masks[both]] = masks[left], masks[right]
 
 
 def _rebuild(children: dict[int, tuple[int, int]], whole: int) -> Nested:
-    built: dict[int, Nested] = {}
-    stack = [whole]
-    while stack:
-        mask = stack[-1]
-        if mask not in children:
-            built[mask] = bits(mask)[0]
-        elif any(part not in built for part in children[mask]):
-            stack += [part for part in children[mask] if part not in built]
-            continue
-        else:
-            left, right = children[mask]
-            built[mask] = (built[left], built[right])
-        stack.pop()
+    built: dict[int, Nested] = {1 << place: place for place in bits(whole)}
+    for both in sorted(children, key=int.bit_count):
+        left, right = children[both]
+        built[both] = built[left], built[right]
     return built[whole]

@@ -4,7 +4,7 @@ Multiplications mislead: three small convolutions in a row may multiply less tha
 twice as long. So trees are ranked by an objective that counts what passes through memory too, and by multiplications.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from heapq import heappop, heappush
 
 from tnconv.planner.cost import Model
@@ -79,37 +79,25 @@ class Near:
 
     def _others(self, cost: float, tree: Nested) -> Iterator[tuple[float, Nested]]:
         """The trees with another split of one set that is put together in the best way; each with its cost."""
-        for chosen, rebuilt in _sets(tree):
-            if chosen.bit_count() < 3 or self.table.tree(chosen) != rebuilt[0]:
+        for chosen, subtree, rebuilt in _sets(tree):
+            if chosen.bit_count() < 3 or self.table.tree(chosen) != subtree:
                 continue
             best = self.table.costs[chosen]
             for price, left in self.ways(chosen):
                 if left != self.table.lefts[chosen]:
                     part = (self.table.tree(left), self.table.tree(chosen ^ left))
-                    yield cost - best + price, rebuilt[1](part)
+                    yield cost - best + price, rebuilt(part)
 
 
-def _sets(tree: Nested) -> Iterator[tuple[int, tuple[Nested, "_Place"]]]:
+def _sets(
+    tree: Nested, place: Callable[[Nested], Nested] = lambda part: part
+) -> Iterator[tuple[int, Nested, Callable[[Nested], Nested]]]:
     """The sets of leaves of a tree, each with its subtree and what puts another in its place."""
-    waiting: list[tuple[Nested, _Place]] = [(tree, _Place(None, None, left=True))]
-    while waiting:
-        part, place = waiting.pop()
-        if not isinstance(part, int):
-            yield _leaves(part), (part, place)
-            waiting += [(part[0], _Place(place, part, left=True)), (part[1], _Place(place, part, left=False))]
-
-
-class _Place:
-    """Where a subtree is: in a half of a pair that has a place itself."""
-
-    def __init__(self, above: "_Place | None", pair: tuple[Nested, Nested] | None, *, left: bool) -> None:
-        self._above, self._pair, self._left = above, pair, left
-
-    def __call__(self, part: Nested) -> Nested:
-        """The whole tree with another subtree here."""
-        if self._above is None or self._pair is None:
-            return part
-        return self._above((part, self._pair[1]) if self._left else (self._pair[0], part))
+    if not isinstance(tree, int):
+        left, right = tree
+        yield _leaves(tree), tree, place
+        yield from _sets(right, lambda part: place((left, part)))
+        yield from _sets(left, lambda part: place((part, right)))
 
 
 def _leaves(tree: Nested) -> int:

@@ -20,7 +20,7 @@ channels are so few that a product of matrices is slow, rows are written into ze
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from math import prod
 
@@ -223,6 +223,14 @@ class Preparation:
                 self.number[index] = kept
         return True
 
+    def _related(self, *but: Linear | Wrap) -> list[Collection[int]]:
+        """The indices of each relation, wrap and selection but for some."""
+        found: list[Collection[int]] = [
+            r.coefficients for r in self.relations if all(r is not other for other in but)
+        ]
+        wraps = (w for w in (*self.wraps, *self.selects) if all(w is not other for other in but))
+        return [*found, *((w.narrow, w.wide) for w in wraps)]
+
     # -- wraps -----------------------------------------------------------------------------------
 
     def _place_wraps(self) -> list[Wrap]:
@@ -240,11 +248,9 @@ class Preparation:
 
     def _place(self, wrap: Wrap, finish: list[Wrap]) -> bool:
         i, j = wrap.narrow, wrap.wide
-        others = [r.coefficients for r in self.relations]
-        others += [{w.narrow: 0, w.wide: 0} for w in self.wraps if w is not wrap]
-        holders = [leaf for leaf in self.leaves if i in leaf.legs]
-        if any(i in other for other in others):
+        if any(i in other for other in self._related(wrap, *self.selects)):
             return False
+        holders = [leaf for leaf in self.leaves if i in leaf.legs]
         if not holders and i in self.output and j not in self.output:
             self.output = [j if v == i else v for v in self.output]
             finish.insert(0, wrap)
@@ -266,9 +272,7 @@ class Preparation:
                 continue
             self._select_leaves(select)
             self._select_windows(select)
-            others = [r.coefficients for r in self.relations]
-            others += [{w.narrow: 0, w.wide: 0} for w in (*self.wraps, *self.selects) if w is not select]
-            still = any(select.narrow in other for other in others)
+            still = any(select.narrow in other for other in self._related(select))
             held = any(select.narrow in leaf.legs for leaf in self.leaves)
             if select.narrow in self.output and not (still or held or select.wide in self.output):
                 self.output = [select.wide if v == select.narrow else v for v in self.output]
@@ -302,9 +306,7 @@ class Preparation:
     def _holder(self, select: Wrap) -> Leaf | None:
         """The leaf that alone holds the index or its rows, if no other has the rows and only relations the index."""
         both = {select.narrow, select.wide}
-        tied = {v for r in self.relations for v in r.coefficients}
-        tied |= {v for w in (*self.wraps, *self.selects) if w is not select for v in (w.narrow, w.wide)}
-        if select.wide in tied:
+        if any(select.wide in other for other in self._related(select)):
             return None
         holders = [leaf for leaf in self.leaves if both & set(leaf.legs)]
         alone = len(holders) == 1 and not both & set(self.output) and len(both & set(holders[0].legs)) == 1
@@ -343,11 +345,9 @@ class Preparation:
 
     def _reader(self, relation: Linear, select: Wrap, read: int) -> tuple[Leaf, int] | None:
         """The one leaf with an index of a relation that is nowhere else, so that its cells can be read at rows."""
-        tables = [s for s in self.selects if s is not select]
-        elsewhere = [r.coefficients for r in self.relations if r is not relation]
-        elsewhere += [{w.narrow: 0, w.wide: 0} for w in (*self.wraps, *tables)]
+        elsewhere = any(read in other for other in self._related(relation, select))
         holders = [leaf for leaf in self.leaves if read in leaf.legs]
-        if len(holders) != 1 or read in self.output or any(read in other for other in elsewhere):
+        if len(holders) != 1 or read in self.output or elsewhere:
             return None
         if read in (select.narrow, select.wide):
             return None

@@ -5,7 +5,7 @@ the number of multiplications unless it says otherwise, then by the number of el
 left of a tie goes to the tree that is met first. Under a cap, trees without intermediates above it come first.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -111,8 +111,8 @@ def _from_plugin(models: Sequence[Model], planner: str) -> Nested:
     return _placed(tree, models[0].problem.places)
 
 
-def _placed(tree: Nested, places: Sequence[int]) -> Nested:
-    """A tree over leaves, from one over their places in the text."""
+def _placed(tree: Nested, places: Sequence[int] | Mapping[int, int]) -> Nested:
+    """A tree over other leaves: each is exchanged for that in its place."""
     if isinstance(tree, int):
         return places[tree]
     return (_placed(tree[0], places), _placed(tree[1], places))
@@ -189,13 +189,7 @@ def _twins(model: Model, table: Table) -> Nested | None:
         for place in bits(first)
     }
     tree = table.tree(first)
-    return (tree, _mirrored(tree, mirror))
-
-
-def _mirrored(tree: Nested, mirror: dict[int, int]) -> Nested:
-    if isinstance(tree, int):
-        return mirror[tree]
-    return (_mirrored(tree[0], mirror), _mirrored(tree[1], mirror))
+    return (tree, _placed(tree, mirror))
 
 
 def _of_all(models: Sequence[Model], _: Search | None) -> list[Nested]:
