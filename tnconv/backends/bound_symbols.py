@@ -7,14 +7,7 @@ from typing import Any
 import numpy.typing as npt
 
 from tnconv.errors import ArgumentError
-from tnconv.ir import (
-    Expression,
-    Size,
-    symbol,
-)
-from tnconv.ir import (
-    evaluate as evaluate_size,
-)
+from tnconv.ir import Expression, Size, evaluate, symbol
 from tnconv.ir.monomial import sympy
 from tnconv.ir.size import symbol_names
 
@@ -104,7 +97,7 @@ def _equations(
 
 
 def _check(equation: _Equation, values: Mapping[str, int], origin: Mapping[str, str]) -> None:
-    wanted = evaluate_size(equation.size, values)
+    wanted = evaluate(equation.size, values)
     if wanted == equation.extent:
         return
     names = symbol_names(equation.size)

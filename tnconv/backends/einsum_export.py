@@ -30,7 +30,7 @@ from tnconv.backends.bound_symbols import bind_symbols
 from tnconv.backends.operand_axes import untied
 from tnconv.backends.reference import Array, expand_pattern
 from tnconv.backends.signature import Signature
-from tnconv.backends.torch.numerics.runtime import table
+from tnconv.backends.torch.numerics.places import table
 from tnconv.backends.torch.tensors import TENSORS
 from tnconv.errors import ArgumentError, LoweringError, NetworkError
 from tnconv.ir import Axis, Delta, Index, Network, Pattern, Scale, Select, Sum, Tensor, as_integer

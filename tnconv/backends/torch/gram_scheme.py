@@ -79,18 +79,21 @@ def predicted(groups: int, rows: int, length: int, ways: Ways, profile: Profile 
         ways: how `gram` goes about it.
         profile: rates of the machine.
     """
-    result, halved = rows * rows, 0 < ways.block < rows
-    width = ways.block if halved else rows
-    total = (
-        length * computed(rows, ways.block) / (profile.matmul * efficiency(width, length, profile=profile))
-    )
-    if halved:
-        total += profile.block_calls * profile.call * (-(-rows // width) + 1)
-        total += result / (
-            profile.mirror if result < profile.mirror_near * profile.cache else profile.mirror_far
-        )
+    total = _product(rows, length, ways.block, profile)
     calls = profile.batched if groups > 1 and not ways.block else profile.call
-    return profile.call + groups * (total + calls) + profile.streaming(groups * result)
+    return profile.call + groups * (total + calls) + profile.streaming(groups * rows * rows)
+
+
+def _product(rows: int, length: int, block: int, profile: Profile) -> float:
+    """Microseconds of one result, all at once or by blocks of which the upper half is a copy."""
+    halved = 0 < block < rows
+    width = block if halved else rows
+    total = length * computed(rows, block) / (profile.matmul * efficiency(width, length, profile=profile))
+    if not halved:
+        return total
+    near = rows * rows < profile.mirror_near * profile.cache
+    calls = profile.block_calls * profile.call * (-(-rows // width) + 1)
+    return total + calls + rows * rows / (profile.mirror if near else profile.mirror_far)
 
 
 def row_width(rows: int, length: int, profile: Profile = DEFAULT) -> int:
@@ -104,14 +107,8 @@ def row_width(rows: int, length: int, profile: Profile = DEFAULT) -> int:
     if rows < profile.half_rows or length < profile.half_sum:
         return rows
     width = block_rows(rows, 0, int(profile.block_least), int(profile.block_most))
-    whole = length * rows * rows / (profile.matmul * efficiency(rows, length, profile=profile))
-    calls = profile.block_calls * profile.call * (-(-rows // width) + 1)
-    halves = (
-        length * computed(rows, width) / (profile.matmul * efficiency(width, length, profile=profile)) + calls
-    )
-    near = rows * rows < profile.mirror_near * profile.cache
-    mirrored = rows * rows / (profile.mirror if near else profile.mirror_far)
-    return width if halves + mirrored < profile.half_worth * whole else rows
+    halves, whole = (_product(rows, length, block, profile) for block in (width, rows))
+    return width if halves < profile.half_worth * whole else rows
 
 
 @lru_cache(maxsize=64)
