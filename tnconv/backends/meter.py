@@ -92,7 +92,6 @@ class MemoryMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return made
 
     def _still_live(self) -> int:
-        """The bytes that are live now."""
         self._live = {key: entry for key, entry in self._live.items() if not entry[0].expired()}
         self._bound = sum(size for _, size in self._live.values())
         return self._bound

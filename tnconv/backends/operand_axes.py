@@ -10,6 +10,11 @@ def renaming(made: Sequence[Axis], read: Sequence[Axis]) -> dict[Index, Index]:
     return {i: j for a, b in zip(made, read, strict=True) for i, j in zip(a.indices, b.indices, strict=True)}
 
 
+def tie(cell: Index, axis: Axis) -> Pattern:
+    """The pattern of an index that counts the cells of an affine axis, such as `2*o + k`."""
+    return Pattern("axis", cell, tuple(zip(axis.strides, axis.indices, strict=True)), axis.start)
+
+
 def untied(axes: Sequence[Axis], taken: set[str]) -> tuple[list[tuple[Index, ...]], list[Pattern]]:
     """The indices of each dimension, and the patterns of those that are made for it.
 
@@ -30,5 +35,5 @@ def untied(axes: Sequence[Axis], taken: set[str]) -> tuple[list[tuple[Index, ...
         cell = Index(fresh("cell", taken), axis.size)
         taken.add(cell.name)
         dims.append((cell,))
-        ties.append(Pattern("axis", cell, tuple(zip(axis.strides, axis.indices, strict=True)), axis.start))
+        ties.append(tie(cell, axis))
     return dims, ties

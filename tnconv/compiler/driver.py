@@ -79,7 +79,6 @@ class Job:
         return made
 
     def _function(self, source: Source) -> CompiledFunction:
-        """The function of one batch, or of two."""
         forward, layer = self.forward(source), self._is_of_layer(source)
         make = partial(_made, self, forward, source)
         asked = (self.operation, self.chosen, self.wrt, self.options.key)
@@ -208,7 +207,6 @@ def read_options(given: Mapping[str, Any]) -> Options:
 
 
 def _made(job: Job, forward: Expression, source: Source) -> Compiled:
-    """Compile."""
     derived = job.derived(forward, source)
     network, options = derived.network, derived.options
     try:

@@ -95,7 +95,6 @@ def _with_batch(spec: Any, batch_size: int) -> Layer:
 
 
 def _of_batch(network: Expression, batch_size: int | None) -> Expression:
-    """The network with a number of examples."""
     if batch_size is None:
         return network
     found = batch_of(network.terms, network.terms[0])

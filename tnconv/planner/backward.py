@@ -59,8 +59,6 @@ def with_backward(plan: Plan, needed: Collection[str], recomputed: Collection[st
 
 
 class _Backward:
-    """Writes the steps of a backward pass."""
-
     def __init__(self, plan: Plan, needed: tuple[str, ...], recomputed: frozenset[str]) -> None:
         self.plan, self.needed, self.recomputed = plan, needed, recomputed
         self.steps: list[Step] = []
@@ -132,7 +130,6 @@ class _Backward:
         return name
 
     def trained(self) -> Trained:
-        """Both plans."""
         output = self.forward[self.plan.results[0]].output
         shapes: dict[str, tuple[Size, ...]] = {self.cotangent: tuple(axis.size for axis in output)}
         shapes |= {name: sizes for name, sizes in self.plan.arguments.items() if name in self.read}

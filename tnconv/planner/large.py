@@ -57,7 +57,6 @@ def large_trees(models: Sequence[Model], search: Search | None) -> list[Nested]:
 
 
 def _quick(model: Model, graphs: Sequence[Graph], end: float) -> list[Nested]:
-    """Trees that take little time."""
     found = [swept(graphs[-1], model.count_leaves)] if model.count_leaves > MANY else []
     if perf_counter() < end:
         found = [_greedy(model, graph) for graph in graphs] + found

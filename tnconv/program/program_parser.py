@@ -219,7 +219,6 @@ class _Reader:
         )
 
     def next(self) -> str:
-        """The next line that holds something."""
         return self.lines.next()
 
     def error(self, message: str) -> ParseError:

@@ -13,9 +13,9 @@ from tnconv.backends.jax import numerics
 from tnconv.backends.jax.exchange import matched, read, write
 from tnconv.backends.jax.steps import StepWriter
 from tnconv.backends.jax.writer import RESERVED, Value, Writer
-from tnconv.backends.operand_axes import renaming, untied
+from tnconv.backends.operand_axes import renaming, tie, untied
 from tnconv.ir import Axis as Layout
-from tnconv.ir import Index, Pattern, fresh
+from tnconv.ir import Index, fresh
 from tnconv.ir.size import symbol_names
 from tnconv.planner.plan import DEFAULT_HINT, Operand, Plan, Step
 from tnconv.program import SizeOf
@@ -36,13 +36,6 @@ def lower(plan: Plan, hints: Mapping[str, int]) -> Program:
 
 
 class _Lowering:
-    """Writes the program of a plan.
-
-    Args:
-        plan: as for `lower`.
-        hints: as for `lower`.
-    """
-
     def __init__(self, plan: Plan, hints: Mapping[str, int]) -> None:
         self.plan, self.bindings = plan, readable(plan.arguments, symbols_used(plan))
         taken: set[str] = set()
@@ -60,7 +53,6 @@ class _Lowering:
         self.values: dict[str, tuple[Value, tuple[Layout, ...]]] = {}
 
     def program(self) -> Program:
-        """The program."""
         choices, workspace = [], []
         for step in self.plan.steps:
             value, kernel = self._step(step)
@@ -147,8 +139,7 @@ class _Lowering:
                 groups.append(list(axis.indices))
                 continue
             cell = Index(fresh(f"cell{place}", {i.name for i in value.legs}), axis.size)
-            terms = tuple(zip(axis.strides, axis.indices, strict=True))
-            value = write(w, value, Pattern("axis", cell, terms, axis.start))
+            value = write(w, value, tie(cell, axis))
             groups.append([cell])
         return w.reshape(value, groups, [axis.size for axis in axes], "result")
 

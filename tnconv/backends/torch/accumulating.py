@@ -12,12 +12,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from tnconv.backends.backend import Program
+from tnconv.backends.operand_axes import tie
 from tnconv.backends.torch.emit import Value, call
 from tnconv.backends.torch.lowering import Lowering
 from tnconv.backends.torch.padded_views import broadcast, window_view
 from tnconv.backends.torch.returned import cell_of
 from tnconv.errors import LoweringError
-from tnconv.ir import Axis, Index, Pattern, group, product
+from tnconv.ir import Axis, Index, group, product
 from tnconv.ir.symmetry import triangle
 from tnconv.program import Call, Dims, Given, Let, Var
 from tnconv.program.statements import flatten
@@ -138,8 +139,7 @@ class Accumulating(Lowering):
                 dims.append(axis.indices)
             else:
                 cell = cell_of(place, axis)
-                terms = tuple(zip(axis.strides, axis.indices, strict=True))
-                relations.append(Pattern("axis", cell, terms, axis.start))
+                relations.append(tie(cell, axis))
                 dims.append((cell,))
         view = Value(out, tuple(dims))
         if isinstance(source, Call):

@@ -20,15 +20,7 @@ def lower_with(
     profile: Profile = DEFAULT,
     rules: Sequence[Decomposition] = (),
 ) -> Program:
-    """Write the program of a plan.
-
-    Args:
-        plan: what to compute, in which order.
-        kernels: as for `Table`.
-        hints: as for `Table`.
-        prefer: as for `Table`.
-        profile: as for `Table`.
-        rules: as for `Table`.
+    """Write the program of a plan; the arguments behind it are as for `Table`.
 
     Raises:
         LoweringError: a size symbol is on no argument, or a size is not a polynomial.

@@ -47,12 +47,10 @@ class _Python(Notation):
         self.used: set[str] = set()
 
     def size(self, size: Size, tight: int = 0) -> str:
-        """A size as text."""
         self.used.update(symbol_names(size))
         return super().size(size, tight)
 
     def call(self, call: Call, tight: int = 0) -> str:
-        """A call as text."""
         if call.op in _CHUNKS:
             return _CHUNKS[call.op].format(*map(self.argument, call.args))
         if call.op not in _EMPTY:

@@ -3,10 +3,11 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
+from tnconv.backends.operand_axes import tie
 from tnconv.backends.torch.emit import Emitter, Value, call, singles
 from tnconv.backends.torch.numerics.huge_pages import LARGEST_REUSED
 from tnconv.backends.torch.padded_views import broadcast, window_view
-from tnconv.ir import Axis, Index, Pattern, Relational, Size, product, symbol
+from tnconv.ir import Axis, Index, Relational, Size, product, symbol
 from tnconv.ir.size import symbol_names
 from tnconv.ir.symmetry import run_of_cells, triangle
 from tnconv.planner.plan import Plan, Step
@@ -193,9 +194,7 @@ class Returned:
                 continue
             cell = cell_of(place, axis)
             dims.append((cell,))
-            writes.append(
-                Pattern("axis", cell, tuple(zip(axis.strides, axis.indices, strict=True)), axis.start)
-            )
+            writes.append(tie(cell, axis))
         large = em.count(flatten(tuple(dims))) > LARGEST_REUSED // _LARGEST_ITEM
         made = call("zeros" if large else "new_zeros", value, em.sizes(tuple(dims)))
         target = em.make("result", made, tuple(dims), memo=False, fresh=True)

@@ -63,5 +63,4 @@ class TorchBackend(Backend):
 
 
 def _lowering(plan: Plan, how: How) -> Lowering:
-    """What writes the program of a plan."""
     return Lowering(plan, table_of(how), only=how.only, sizes=how.sizes)

@@ -121,7 +121,6 @@ class _Reader:
         return found == list(readers) and not returned
 
     def put(self, old: Statement, *new: Statement) -> None:
-        """Exchange a statement."""
         place = self.statements.index(old)
         self.statements[place : place + 1] = new
 

@@ -53,11 +53,7 @@ class Run(NamedTuple):
 def run_of(size: int, kept: Terms, summed: Terms, offset: int) -> Run | None:
     """The run that leaves the fewest cells of an axis; None where none saves any, or windows are too many to count.
 
-    Args:
-        size: as for `strip`.
-        kept: as for `strip`.
-        summed: as for `strip`.
-        offset: as for `strip`.
+    Arguments as for `strip`.
     """
     windows = prod([n for _, n in (*kept, *summed)])
     if max(windows, size * prod([n for _, n in kept])) > _COUNTED:
