@@ -200,7 +200,6 @@ class KFACPreconditioner:
         self.factors = new if self.factors is None else merged(self.factors, new, self.decay)
 
     def _invert(self) -> None:
-        """The inverses of all blocks; each process makes its share, by the cubes of sizes."""
         assert self.factors is not None
         blocks = self.factors.blocks
         if self.process_group is None:
@@ -227,7 +226,6 @@ class KFACPreconditioner:
         return block.inverse(self.damping, heuristic=True)
 
     def _replace(self) -> None:
-        """Precondition the gradients."""
         parameters = self._tracked.parameters
         made: list[tuple[Tensor, Tensor, Tensor]] = []
         for key, inverse in self._inverses.items():
@@ -305,11 +303,7 @@ class _Pass(Capture):
 
     @property
     def output(self) -> Tensor:
-        """What the loss is of.
-
-        Raises:
-            ArgumentError: there is not one loss.
-        """
+        """What the loss is of."""
         if len(self.losses) != 1:
             raise ArgumentError(
                 f"{len(self.losses)} losses were computed inside `with preconditioner:` but the curvature is of one; "

@@ -6,11 +6,22 @@ from hypothesis import strategies as st
 
 from tnconv.errors import NetworkError
 from tnconv.ir import as_size, evaluate, parse_expression, symbol
-from tnconv.ir.guards import Guard, Guards, assuming, at_most, below, check, equal, impossible, size_guards
+from tnconv.ir.guards import Guard, Guards, assuming, at_most, below, check, equal, impossible, refuted, whole
+from tnconv.ir.monomial import Monomial
 from tnconv.ir.provable import bounds_of, never_negative
 from tnconv.ir.size import normal
 
 C, G, H, K, N = map(symbol, "CGHKN")
+
+
+def size_guards(sizes):
+    """What has to hold for sizes to be integers of at least 1."""
+    with assuming() as found:
+        for size in sizes:
+            whole(size)
+            if not isinstance(size, Monomial):  # an integer above zero
+                refuted(1, size)
+    return found.guards
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,6 @@ from tnconv.errors import PassError
 from tnconv.ir import Sum, parse, parse_network
 from tnconv.passes import Pipeline, exact_check, parse_pass, run_pass
 from tnconv.passes.differentiate import Differentiate
-from tnconv.passes.tools import nodes_reading
 from tnconv.testing import assert_roundtrip, assert_valid, networks, sums
 
 CONV = """network conv1d.forward {
@@ -51,7 +50,7 @@ def tensors_of(expression):
 @given(NETWORKS, st.data())
 def test_differentiate_is_the_difference_quotient(network, data):
     argument = data.draw(st.sampled_from(tensors_of(network)))
-    jacobian = [] if any(t.conj for t in nodes_reading(network, argument)) else [{}]
+    jacobian = [] if any(t.conj for t in network.reading(argument)) else [{}]
     options = data.draw(st.sampled_from([{"cotangent": "seed"}, {"tangent": "seed"}, *jacobian]))
     checked(Differentiate(argument, **options), network)
 

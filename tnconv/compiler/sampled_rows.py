@@ -15,7 +15,6 @@ from tnconv.ir import Expression, Index, evaluate
 from tnconv.ir.size import symbol_names
 from tnconv.passes import Stage
 from tnconv.passes.sample import Preselect, Sample, kept_of
-from tnconv.passes.tools import nodes_reading
 
 Rows = dict[str, Tensor]
 
@@ -136,7 +135,7 @@ def cuts_of(stages: Sequence[Stage]) -> tuple[Cut, ...] | None:
     for stage in stages:
         if isinstance(stage.pass_, Preselect):
             argument = stage.pass_.argument
-            term, node = next((t, n) for t in stage.before.terms for n in nodes_reading(t, argument))
+            term, node = next((t, n) for t in stage.before.terms for n in t.reading(argument))
             tables = {s.left: s.table for s in term.selects if s.left in node.indices}
             return tuple(
                 Cut(place, inner, tuple(i.size for i in axis.indices), tables[index])

@@ -231,8 +231,37 @@ class Block(AnyBlock):
         return Block(self.place, tensors.get("A"), tensors["G"])
 
 
+class DiagonalisedBlock(AnyBlock):
+    """A block in its eigenbasis, with its eigenvalues as `values`."""
+
+    values: Tensor
+
+    def _with(self, values: Tensor) -> Self:
+        return self.of({**self.tensors, "values": values})
+
+    def eigh(self) -> Self:
+        """The block in its eigenbasis."""
+        return self
+
+    def power(self, exponent: float) -> Self:
+        """The block to a power."""
+        return self._with(self.values.pow(exponent))
+
+    def trace(self) -> Tensor:
+        """The sum of the diagonal."""
+        return self.values.sum()
+
+    def logdet(self) -> Tensor:
+        """The logarithm of the determinant."""
+        return self.values.log().sum()
+
+    def squared_norm(self) -> Tensor:
+        """The sum of squares of all cells."""
+        return self.values.square().sum()
+
+
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
-class EigenBlock(AnyBlock):
+class EigenBlock(DiagonalisedBlock):
     """`(Q_G ⊗ Q_A) diag(values) (Q_G ⊗ Q_A)ᵀ` for each group.
 
     Args:
@@ -260,9 +289,6 @@ class EigenBlock(AnyBlock):
         found = torch.einsum("ged,geak->gdak", self.Q_G, matrix)
         return found if self.Q_A is None else torch.einsum("gdak,gab->gdbk", found, self.Q_A)
 
-    def _with(self, values: Tensor) -> "EigenBlock":
-        return EigenBlock(self.place, self.Q_A, self.Q_G, values)
-
     def inverse(
         self, damping: Damping, heuristic: bool = False, least: float = 1e-8, exact: bool = False
     ) -> AnyBlock:
@@ -273,26 +299,6 @@ class EigenBlock(AnyBlock):
                 "to share it; give one number, which is added to the eigenvalues"
             )
         return self._with(1 / (self.values + damping))
-
-    def eigh(self) -> "EigenBlock":
-        """The block in its eigenbasis."""
-        return self
-
-    def power(self, exponent: float) -> "EigenBlock":
-        """The block to a power."""
-        return self._with(self.values.pow(exponent))
-
-    def trace(self) -> Tensor:
-        """The sum of the diagonal."""
-        return self.values.sum()
-
-    def logdet(self) -> Tensor:
-        """The logarithm of the determinant."""
-        return self.values.log().sum()
-
-    def squared_norm(self) -> Tensor:
-        """The sum of squares of all cells."""
-        return self.values.square().sum()
 
     def diagonal(self) -> list[Tensor]:
         """The diagonal, in the shapes of the parameters."""
@@ -313,7 +319,7 @@ class EigenBlock(AnyBlock):
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
-class DiagonalBlock(AnyBlock):
+class DiagonalBlock(DiagonalisedBlock):
     """A diagonal, for a parameter that no Kronecker product is made for.
 
     Args:
@@ -333,27 +339,7 @@ class DiagonalBlock(AnyBlock):
     ) -> AnyBlock:
         """The inverse of the damped block."""
         number = prod(damping) if isinstance(damping, tuple) else damping
-        return DiagonalBlock(self.place, 1 / (self.values + number))
-
-    def eigh(self) -> "DiagonalBlock":
-        """The block in its eigenbasis."""
-        return self
-
-    def power(self, exponent: float) -> "DiagonalBlock":
-        """The block to a power."""
-        return DiagonalBlock(self.place, self.values.pow(exponent))
-
-    def trace(self) -> Tensor:
-        """The sum of the diagonal."""
-        return self.values.sum()
-
-    def logdet(self) -> Tensor:
-        """The logarithm of the determinant."""
-        return self.values.log().sum()
-
-    def squared_norm(self) -> Tensor:
-        """The sum of squares of all cells."""
-        return self.values.square().sum()
+        return self._with(1 / (self.values + number))
 
     def diagonal(self) -> list[Tensor]:
         """The diagonal, in the shapes of the parameters."""

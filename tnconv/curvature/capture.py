@@ -197,7 +197,6 @@ class Capture(TorchFunctionMode):
             self._told += 1
 
     def _read(self) -> None:
-        """Read the calls that were noted."""
         noted, self._noted = self._noted, []
         for call, weight, bias, x, version, of_result in noted:
             if isinstance(call, Read):
@@ -223,7 +222,6 @@ class Capture(TorchFunctionMode):
         shape: torch.Size,
         is_complex: bool,
     ) -> None:
-        """Record a call of a layer with tracked parameters."""
         names = [name for name in (weight, bias) if name is not None]
         if edge is None:
             for name in names:

@@ -108,7 +108,6 @@ def located(
 
 
 def _alone(where: Examples, grad: Tensor, n: int, example: int) -> bool:
-    """Whether only the cells of one example are not zero."""
     rows = where.first(grad, n)
     return not (rows[:example].any() or rows[example + 1 :].any())
 

@@ -134,9 +134,11 @@ class KroneckerFactors:
 
     def dense(self) -> Tensor:
         """The matrix `[p, p]`; for small models."""
-        first = next(iter(self.blocks.values()))
-        like = next(iter(first.tensors.values()))
-        return self @ torch.eye(self.shape[0], dtype=like.dtype, device=like.device)
+        return self @ torch.eye(self.shape[0], dtype=self._like.dtype, device=self._like.device)
+
+    @property
+    def _like(self) -> Tensor:
+        return next(iter(next(iter(self.blocks.values())).tensors.values()))
 
     # -- functions of the matrix -------------------------------------------------------------------------
 
@@ -232,7 +234,7 @@ class KroneckerFactors:
 
     def to_scipy(self) -> Any:
         """A `scipy.sparse.linalg.LinearOperator` on NumPy arrays; scipy has to be installed."""
-        like = next(iter(next(iter(self.blocks.values())).tensors.values()))
+        like = self._like
 
         def product(array: Any) -> Any:
             flat = torch.as_tensor(array, dtype=like.dtype, device=like.device)
@@ -259,8 +261,7 @@ class KroneckerFactors:
         """
         if any(isinstance(block, EigenBlock) for block in self.blocks.values()):
             raise ArgumentError("factors in eigenbases have no sum over processes; reduce before eigh()")
-        like = next(iter(next(iter(self.blocks.values())).tensors.values()))
-        counts = torch.tensor([self.num_data, self.loss_terms], dtype=torch.float64, device=like.device)
+        counts = torch.tensor([self.num_data, self.loss_terms], dtype=torch.float64, device=self._like.device)
         total = counts.clone()
         dist.all_reduce(total, group=group)
         shares = (counts / total).tolist()
@@ -322,7 +323,6 @@ class KroneckerFactors:
 
 
 def _saved(spec: MatrixSpec | Split | None) -> dict[str, Any] | None:
-    """The fields of a layer, as plain values."""
     return None if spec is None else {"kind": spec.kind, "fields": asdict(spec)}
 
 

@@ -46,17 +46,17 @@ class Loss(ABC):
     def empirical(self, output: Tensor, y: Any) -> Tensor:
         """The gradient of the sum over all loss terms, times `1/√C` for a mean over C, of the output's shape."""
 
-    @abstractmethod
     def sample(self, output: Tensor, y: Any, generator: Generator) -> Tensor:
         """A random cotangent whose second moment is the Hessian: the gradient at a label drawn from the model."""
+        raise NotImplementedError
 
-    @abstractmethod
     def columns(self, output: Tensor) -> int:
         """The number of columns of the Hessian's root for one example."""
+        return output.shape[1:].numel()
 
-    @abstractmethod
     def root(self, output: Tensor, y: Any, column: int) -> Tensor:
         """A column of the root of the Hessian, for all examples, of the output's shape."""
+        raise NotImplementedError
 
     def _outcomes(self, output: Tensor) -> int:
         """C."""
@@ -103,7 +103,6 @@ def _hashable(value: object) -> bool:
 
 
 def _gradient(function: Callable[[Tensor], Tensor], output: Tensor) -> Tensor:
-    """The gradient of a function of the output."""
     with torch.enable_grad():
         leaf = output.detach().requires_grad_()
         found: Tensor = torch.autograd.grad(function(leaf), leaf)[0]
@@ -137,7 +136,6 @@ class _Known(Loss):
         return 1 / math.sqrt(self._outcomes(output)) if self._averages else 1.0
 
     def per_example(self, output: Tensor, y: Any) -> Tensor:
-        """The gradient of the sum of the losses of single examples."""
         found = _gradient(lambda out: self._sum(out, y), output)
         if self.reduction == "sum":
             return found
@@ -146,7 +144,6 @@ class _Known(Loss):
         return found / weights.to(found.dtype).view(-1, *[1] * (found.dim() - 1))
 
     def empirical(self, output: Tensor, y: Any) -> Tensor:
-        """The gradient of the sum over all loss terms."""
         found = _gradient(lambda out: self._sum(out, y), output)
         return found * self._root_scale(output)
 
@@ -168,10 +165,6 @@ class SquaredLoss(_Known):
         """A random cotangent whose second moment is the Hessian."""
         noise = torch.randn(output.shape, generator=generator, dtype=output.dtype, device=output.device)
         return noise * (-2 * math.sqrt(0.5) * self._root_scale(output))
-
-    def columns(self, output: Tensor) -> int:
-        """The number of columns of the root."""
-        return output.shape[1:].numel()
 
     def root(self, output: Tensor, y: Any, column: int) -> Tensor:
         """A column of the root of the Hessian."""
@@ -203,10 +196,6 @@ class BinaryLoss(_Known):
         """A random cotangent whose second moment is the Hessian."""
         p = output.sigmoid()
         return (p - p.bernoulli(generator=generator)) * self._deviation(output, y)
-
-    def columns(self, output: Tensor) -> int:
-        """The number of columns of the root."""
-        return output.shape[1:].numel()
 
     def root(self, output: Tensor, y: Any, column: int) -> Tensor:
         """A column of the root of the Hessian."""
@@ -337,18 +326,6 @@ class AnyLoss(Loss):
     def empirical(self, output: Tensor, y: Any) -> Tensor:
         """The gradient of the sum over all loss terms."""
         return self.per_example(output, y)
-
-    def sample(self, output: Tensor, y: Any, generator: Generator) -> Tensor:
-        """A random cotangent whose second moment is the Hessian."""
-        raise NotImplementedError
-
-    def columns(self, output: Tensor) -> int:
-        """The number of columns of the root."""
-        raise NotImplementedError
-
-    def root(self, output: Tensor, y: Any, column: int) -> Tensor:
-        """A column of the root of the Hessian."""
-        raise NotImplementedError
 
 
 _KNOWN: dict[type[nn.Module], type[Loss]] = {

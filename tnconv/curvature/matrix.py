@@ -219,7 +219,6 @@ def _images(examples: Examples, tensor: Tensor, n: int) -> Tensor:
 
 
 def _single(spec: MatrixSpec) -> MatrixSpec:
-    """The layer with one output channel a group."""
     if isinstance(spec, LinearSpec):
         return replace(spec, out_features=1)
     return replace(spec, out_channels=spec.groups)

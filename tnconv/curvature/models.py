@@ -51,7 +51,6 @@ def tracked_of(model: ModelLike, params: Names | None) -> dict[str, Tensor]:
 
 
 def _chosen(model: nn.Module, params: tuple[str | Tensor, ...]) -> dict[str, Tensor]:
-    """Parameters of a module by names or by themselves, in the order given."""
     known = named(model)
     names = {id(tensor): name for name, tensor in known.items()}
     found = {}

@@ -172,16 +172,11 @@ def _total(squared: Mapping[str, Tensor], made: Passed) -> Tensor:
 
 
 def _factor(norms: Tensor, limit: float) -> Tensor:
-    """`min(1, limit / norm)`."""
     return (limit / norms).clamp_max(1.0)
 
 
 def _limits(max_norm: float | Mapping[str, float], clip: Clip, names: Mapping[str, Any]) -> dict[str, float]:
-    """The largest norm of each parameter, and of all under `""`.
-
-    Raises:
-        ArgumentError: one is missing or not positive.
-    """
+    """The largest norm of each parameter, and of all under `""`."""
     if isinstance(max_norm, Mapping):
         if clip != "per_layer":
             raise ArgumentError(

@@ -29,10 +29,10 @@ def _conv(dims: int) -> Callable[..., Read | None]:
             return None
         x = input if input.dim() == dims + 2 else input.unsqueeze(0)
         try:
-            spec = _conv_spec(dims, x.shape, weight.shape, stride, padding, dilation, groups)
+            spec = _spec(ConvSpec, dims, x.shape, weight.shape, groups, stride, padding, dilation)
         except TypeError:  # a list
             values = (_hashable(value) for value in (stride, padding, dilation))
-            spec = _conv_spec(dims, x.shape, weight.shape, *values, groups)
+            spec = _spec(ConvSpec, dims, x.shape, weight.shape, groups, *values)
         return Read("conv", x, weight, bias, spec)
 
     return read
@@ -52,8 +52,8 @@ def _conv_transpose(dims: int) -> Callable[..., Read | None]:
         if not weight.numel():
             return None
         x = input if input.dim() == dims + 2 else input.unsqueeze(0)
-        steps = [_hashable(value) for value in (stride, padding, output_padding, dilation)]
-        spec = _conv_transpose_spec(dims, x.shape, weight.shape, *steps, groups)
+        steps = [_hashable(value) for value in (stride, padding, dilation, output_padding)]
+        spec = _spec(ConvTransposeSpec, dims, x.shape, weight.shape, groups, *steps)
         return Read("conv_transpose", x, weight, bias, spec)
 
     return read
@@ -62,44 +62,16 @@ def _conv_transpose(dims: int) -> Callable[..., Read | None]:
 # A spec is checked field by field, which takes longer than looking it up.
 
 
-@lru_cache(maxsize=1024)
-def _conv_spec(
-    dims: int, x: torch.Size, weight: torch.Size, stride: Any, padding: Any, dilation: Any, groups: int
-) -> ConvSpec:
-    return ConvSpec(
-        x[1],
-        weight[0],
-        tuple(weight[2:]),
-        tuple(x[2:]),
-        stride=_plain(stride, dims),
-        padding=padding if isinstance(padding, str) else _plain(padding, dims),
-        dilation=_plain(dilation, dims),
-        groups=groups,
-    )
-
-
-@lru_cache(maxsize=1024)
-def _conv_transpose_spec(
-    dims: int,
-    x: torch.Size,
-    weight: torch.Size,
-    stride: Any,
-    padding: Any,
-    output_padding: Any,
-    dilation: Any,
-    groups: int,
-) -> ConvTransposeSpec:
-    return ConvTransposeSpec(
-        x[1],
-        weight[1] * groups,
-        tuple(weight[2:]),
-        tuple(x[2:]),
-        stride=_plain(stride, dims),
-        padding=_plain(padding, dims),
-        output_padding=_plain(output_padding, dims),
-        dilation=_plain(dilation, dims),
-        groups=groups,
-    )
+@lru_cache(maxsize=2048)
+def _spec(kind: Any, dims: int, x: torch.Size, weight: torch.Size, groups: int, *steps: Any) -> Any:
+    """The spec of a kind; steps are stride, padding, dilation and, of a transposed convolution, output padding."""
+    names = ("stride", "padding", "dilation", "output_padding")
+    fields = {
+        name: step if isinstance(step, str) else _plain(step, dims)
+        for name, step in zip(names, steps, strict=False)
+    }
+    outside = weight[0] if kind is ConvSpec else weight[1] * groups
+    return kind(x[1], outside, tuple(weight[2:]), tuple(x[2:]), groups=groups, **fields)
 
 
 def _hashable(value: Any) -> Any:
@@ -180,14 +152,7 @@ def _group_norm(
     eps: float = 1e-5,
     cudnn_enabled: bool = True,
 ) -> Read:
-    return Read(
-        "scale",
-        input,
-        weight,
-        bias,
-        view=_channels(input),
-        normalise=lambda x: F.group_norm(x, num_groups, None, None, eps),
-    )
+    return _norm(input, weight, bias, lambda x: F.group_norm(x, num_groups, None, None, eps))
 
 
 def _batch_norm(
@@ -202,14 +167,8 @@ def _batch_norm(
 ) -> Read | None:
     if training or running_mean is None or running_var is None:  # examples depend on each other
         return None
-    return Read(
-        "scale",
-        input,
-        weight,
-        bias,
-        view=_channels(input),
-        normalise=lambda x: F.batch_norm(x, running_mean, running_var, None, None, False, 0.0, eps),
-    )
+    statistics = (running_mean, running_var)
+    return _norm(input, weight, bias, lambda x: F.batch_norm(x, *statistics, None, None, False, 0.0, eps))
 
 
 def _instance_norm(
@@ -224,14 +183,14 @@ def _instance_norm(
 ) -> Read:
     # The statistics of the input are of each example alone.
     mean, var = (None, None) if use_input_stats else (running_mean, running_var)
-    return Read(
-        "scale",
-        input,
-        weight,
-        bias,
-        view=_channels(input),
-        normalise=lambda x: F.instance_norm(x, mean, var, None, None, use_input_stats, 0.0, eps),
-    )
+    options = (use_input_stats, 0.0, eps)
+    return _norm(input, weight, bias, lambda x: F.instance_norm(x, mean, var, None, None, *options))
+
+
+def _norm(
+    input: Tensor, weight: Tensor | None, bias: Tensor | None, normalise: Callable[[Tensor], Tensor]
+) -> Read:
+    return Read("scale", input, weight, bias, view=_channels(input), normalise=normalise)
 
 
 def _prelu(input: Tensor, weight: Tensor) -> Read:

@@ -131,11 +131,7 @@ def run(
 
 
 def _check_random(before: Tensor) -> None:
-    """Refuse a forward pass that is another one every time.
-
-    Raises:
-        CaptureError: it draws random numbers.
-    """
+    """Refuse a forward pass that is another one every time."""
     advice = "call model.eval(), or give check_deterministic=False"
     if not torch.equal(before, torch.get_rng_state()):
         torch.set_rng_state(before)
@@ -145,7 +141,6 @@ def _check_random(before: Tensor) -> None:
 
 
 def _not_captured(left: Mapping[str, str], model: Model) -> str:
-    """The message about parameters that are not captured."""
     lines = "".join(f"\n  {name}: {reason}{_owner(name, model)}" for name, reason in left.items())
     advice = "leave them out of params, or give unsupported='skip'"
     return f"{len(left)} of the parameters cannot be captured; {advice}:{lines}"

@@ -197,7 +197,6 @@ class Sums:
             self.left |= refused
 
     def _cellwise(self, layers: Layers) -> list[str]:
-        """The parameters that have a diagonal."""
         if self.unsupported != "diagonal":
             return []
         covered = {name for key in self.places for name in key}
@@ -344,7 +343,6 @@ class Sums:
         return KroneckerFactors(blocks, names, n, terms, reduction, self.left)
 
     def _reduce(self, fisher: Fisher, group: Any) -> None:
-        """Sum over processes."""
         for tensors, units in ((self.inputs, self.units), (self.outputs, self.output_units)):
             for key, tensor in tensors.items():
                 tensor.mul_(units.get(key, 1.0))

@@ -322,7 +322,6 @@ class Sharded:
                 )
 
     def _networks(self, values: Mapping[str, int]) -> LocalNetworks:
-        """The networks of all ranks, for values of the size symbols."""
         empty = [name for name, value in values.items() if value == 0]
         if empty:
             raise ArgumentError(
@@ -341,11 +340,7 @@ class Sharded:
 
 
 def _check_packed(fn: CompiledFunction, network: Expression, shards: Mapping[str, str]) -> None:
-    """Refuse to share out rows or columns of a triangle: a range of them alone has no lower triangle.
-
-    Raises:
-        OperationError: an index is one of them.
-    """
+    """Refuse to share out rows or columns of a triangle: a range of them alone has no lower triangle."""
     if fn.plan.packed is None:
         return
     for term in network.terms:

@@ -97,7 +97,6 @@ class SharedJobs:
         return JobsExplanation(fn.network.name, len(jobs), self.ranks, 1e-6 * fn.program.predicted, traffic)
 
     def _function(self, tensors: tuple[Any, ...]) -> CompiledFunction:
-        """The function of the sizes of a call."""
         fn = self.fn._of_call(tensors, {}) if isinstance(self.fn, AnySizeFunction) else self.fn
         assert isinstance(fn, CompiledFunction)
         return fn
@@ -147,7 +146,6 @@ class SharedJobs:
             mine.save(self._folder)
 
     def _added(self, total: Tensor) -> Tensor:
-        """The sum over all ranks."""
         if self.group is None:
             return total
         with _Others(self):
@@ -189,7 +187,6 @@ class _Mine:
         self._instead.append(other.path)
 
     def add(self, job: ChunkJob, part: Tensor) -> None:
-        """Add what a job returned."""
         job.add(part, self.total)
         self._jobs[job.number] = True
 

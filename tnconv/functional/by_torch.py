@@ -135,7 +135,6 @@ def _padded(x: Tensor, around: Pairs, dims: int, mode: str = "zeros") -> Tensor:
 
 
 def _sides(around: Pairs) -> list[int]:
-    """Pairs as `F.pad` takes them."""
     return [side for pair in reversed(around) for side in pair]
 
 

@@ -119,11 +119,7 @@ def _fixed(value: Any) -> Any:
 
 
 def _frozen(value: Any) -> Any:
-    """A part of a key with lists as tuples and integers of other packages as int.
-
-    Raises:
-        SpecError: it is none of these, and not hashable.
-    """
+    """A part of a key with lists as tuples and integers of other packages as int."""
     kind = type(value)
     if kind is int or kind is str or kind is torch.Size:  # most parts; the checks below take longer
         return value

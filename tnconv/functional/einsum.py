@@ -184,7 +184,6 @@ def conv_einsum_expression(
 def _expression(
     equation: str, make: Callable[[Sequence[Any]], Network], shapes: Sequence[Any], options: dict[str, Any]
 ) -> CompiledFunction:
-    """The function of an equation, for any size where names are open."""
     found = opened(equation, make, shapes)
     if isinstance(found, OpenEquation):
         return compile(found, **options)
@@ -198,11 +197,7 @@ def _parted(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _mode_of(options: Mapping[str, Any], mode: Any) -> Any:
-    """The mode, which other code may give as `padding_mode`, once the names of all options are known.
-
-    Raises:
-        ArgumentError: one is not, or the padding mode has no mode in its place.
-    """
+    """The mode, which other code may give as `padding_mode`, once the names of all options are known."""
     for name in options:
         if name not in _OPTIONS and name != "padding_mode":
             known = ("mode", "stride", "padding", "dilation", *sorted(_OPTIONS))

@@ -75,7 +75,6 @@ def _sizes(network: Expression) -> tuple[int, int]:
 
 
 def _planned(title: str, plan: Plan, program: Program) -> "list[Table]":
-    """A plan as the program computes it, and how."""
     lowered = _plan(title, program.lowered(plan), program)
     return [lowered, *_decomposed(plan, program), _kernels(program), *_passes(program)]
 
@@ -121,7 +120,6 @@ def _kernels(program: Program) -> "Table":
 
 
 def _passes(program: Program) -> "list[Table]":
-    """What each pass on the statements did; nothing where the backend has no statements."""
     if not program.stages:
         return []
     columns = ("pass", "statements", "what it did")
@@ -133,7 +131,6 @@ def _passes(program: Program) -> "list[Table]":
 
 
 def _did(stage: ProgramStage) -> list[str]:
-    """The statements that went and came; of variables that are freed, the names."""
     gone, new = ([each for each in parts if not isinstance(each, Free)] for parts in (stage.gone, stage.new))
     freed = ", ".join(name for each in stage.new if isinstance(each, Free) for name in each.names)
     lines = [f"{mark} {line}" for mark, parts in (("-", gone), ("+", new)) for line in map(_line, parts)]

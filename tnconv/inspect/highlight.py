@@ -26,7 +26,6 @@ def highlighted(source: str) -> str:
 
 
 def _spans(source: str) -> Iterator[tuple[str, str]]:
-    """The class of each token, and its text."""
     tokens = list(PythonLexer(stripnl=False, ensurenl=False).get_tokens(source))
     for (kind, text), (_, following) in zip(tokens, [*tokens[1:], (None, "")], strict=True):
         other = "call" if kind in Name and following.startswith("(") else ""

@@ -64,7 +64,6 @@ def _at_most(parts: tuple[tuple[str, int], ...], peak: int) -> tuple[tuple[str, 
 
 
 def _filled(moment: Moment, peak: int) -> Moment:
-    """A moment with temporaries up to a peak."""
     missing = peak - moment.elements
     return Moment(moment.step, (*moment.parts, ("temporaries", missing))) if missing else moment
 

@@ -60,7 +60,6 @@ def picture_of(
 def _check(
     networks: Sequence[Expression], pos: Mapping[str, Point] | None, highlight: Collection[str], look: Look
 ) -> None:
-    """Refuse names that are in no network."""
     if not isinstance(pos or {}, Mapping):
         raise TnconvError(
             f"pos={pos!r} are no positions; give names with two numbers, as in {{'x': (0, 40)}}"
@@ -75,7 +74,6 @@ def _check(
 
 
 def _check_places(pos: Mapping[str, Point]) -> None:
-    """Refuse places that are on no page."""
     for name, place in pos.items():
         try:
             x, y = place

@@ -254,7 +254,6 @@ def _kernels(function: Compiled) -> str:
 
 
 def _decomposed(function: Compiled) -> str:
-    """The steps that were taken apart."""
     parts = function.program.taken_apart(function.plan)
     rows = ((format_step(step), how, "; ".join(map(format_step, made))) for step, how, made in parts)
     if not parts:

@@ -36,7 +36,6 @@ class Router:
         return not any(owner not in aside and room.meets(start, end) for owner, room in self._rooms(margin))
 
     def _rooms(self, margin: float) -> list[tuple[str, Rectangle]]:
-        """All rectangles with a margin around them."""
         if margin not in self._grown:
             self._grown[margin] = [(o, r.grown(margin)) for o, found in self.obstacles.items() for r in found]
         return self._grown[margin]
@@ -104,7 +103,6 @@ class Router:
 
 
 def _back(before: dict[Point, Point], end: Point) -> list[Point]:
-    """The way that leads to a point."""
     way = [end]
     while before[way[-1]] != way[-1]:
         way.append(before[way[-1]])

@@ -96,7 +96,6 @@ def _axis(axis: Axis) -> list[str]:
 
 
 def _positions(scene: Scene) -> dict[str, tuple[float, float]]:
-    """Where nodes, dots and names of lines are."""
     found = {
         p.text: (p.at[0], p.at[1] - 4.5) for p in scene.parts if isinstance(p, Text) and p.kind == "index"
     }

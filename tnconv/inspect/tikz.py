@@ -133,7 +133,6 @@ class _Writer:
     _sizes: dict[str, Point] = field(default_factory=dict)
 
     def lines(self) -> Iterator[str]:
-        """A line of TikZ for each part."""
         shapes = [part for part in self.scene.parts if isinstance(part, Shape)]
         for shape in sorted(shapes, key=lambda s: (s.at[0], s.at[1])):
             yield self._shape(shape)

@@ -38,11 +38,7 @@ class KFACLinearOperator(curvlinops.KFACLinearOperator):  # type: ignore[misc]
     def _hook_accumulate_input_covariance(
         self, module: nn.Module, inputs: tuple[Tensor, ...], module_name: str
     ) -> None:
-        """Add `S_A/(N T)`, or `R_A/(N T²)` for reduce, of a batch; `N` is the number of all examples.
-
-        Raises:
-            ValueError: the module is called with several inputs.
-        """
+        """Add `S_A/(N T)`, or `R_A/(N T²)` for reduce, of a batch; `N` is the number of all examples."""
         if len(inputs) != 1:
             raise ValueError(
                 f"module {module_name!r} is called with {len(inputs)} inputs; a layer with one is supported"

@@ -184,7 +184,6 @@ class TnconvGGN(GGNInterface):  # type: ignore[misc]
 
 
 def _named(model: nn.Module, parameters: list[nn.Parameter]) -> list[tuple[str, nn.Parameter]]:
-    """Parameters with the names that a model has for them."""
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     return [(names[id(parameter)], parameter) for parameter in parameters]
 
@@ -198,11 +197,7 @@ def _units(output: Tensor) -> Iterator[Tensor]:
 
 
 def _checked(output: Tensor) -> Tensor:
-    """An output `[n, C]`.
-
-    Raises:
-        ArgumentError: it has other axes.
-    """
+    """An output `[n, C]`."""
     if output.ndim != 2:
         raise ArgumentError(
             f"the model returns a tensor of shape {tuple(output.shape)}; let it return [n, C], one row for each example"

@@ -227,16 +227,6 @@ def whole(value: Size) -> None:
         scope.needed[Guard(_broken_part(value), WHOLE)] = None
 
 
-def size_guards(sizes: Iterable[Size]) -> Guards:
-    """What has to hold for sizes to be integers of at least 1."""
-    with assuming() as found:
-        for size in sizes:
-            whole(size)
-            if not isinstance(size, Monomial):  # an integer above zero
-                refuted(1, size)
-    return found.guards
-
-
 def _without_bottoms(one: Size, other: Size) -> tuple[Size, Size]:
     """Both times what a product of symbols, or two, are over, so that `C/G == 1` is `C == G`."""
     for size in (one, other):

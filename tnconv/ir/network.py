@@ -4,12 +4,12 @@ A `Network` is verified and brought into canonical order when it is built, so tw
 content are equal, print the same text, and do not remember how they were made.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby
 from math import prod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from tnconv.errors import NetworkError, meant
 from tnconv.ir.drawn import Drawn
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     import networkx as nx
 
     from tnconv.ir.network_sum import Sum
+
+Part = TypeVar("Part", Node, Index)
 
 
 @dataclass(frozen=True)
@@ -163,13 +165,7 @@ class Network(Drawn):
         Raises:
             NetworkError: there is none.
         """
-        for node in self.nodes:
-            if node.name == name:
-                return node
-        known = [node.name for node in self.nodes]
-        raise NetworkError(
-            f"network {self.name!r} has no node {name!r}{meant(name, known)}; it has {', '.join(known)}"
-        )
+        return self._called("node", name, self.nodes)
 
     def index(self, name: str) -> Index:
         """The index called `name`.
@@ -177,12 +173,15 @@ class Network(Drawn):
         Raises:
             NetworkError: there is none.
         """
-        for index in self.indices:
-            if index.name == name:
-                return index
-        known = [index.name for index in self.indices]
+        return self._called("index", name, self.indices)
+
+    def _called(self, what: str, name: str, parts: Sequence[Part]) -> Part:
+        for part in parts:
+            if part.name == name:
+                return part
+        known = [part.name for part in parts]
         raise NetworkError(
-            f"network {self.name!r} has no index {name!r}{meant(name, known)}; it has {', '.join(known)}"
+            f"network {self.name!r} has no {what} {name!r}{meant(name, known)}; it has {', '.join(known)}"
         )
 
     @cached_property
@@ -286,10 +285,6 @@ class Network(Drawn):
     def fresh_name(self, base: str) -> str:
         """`base`, or `base_2`, `base_3`, …: a name that no node and no index has."""
         return fresh(base, {n.name for n in self.nodes} | {i.name for i in self.indices})
-
-    def fresh_index(self, base: str, size: Size) -> Index:
-        """A new index whose name starts with `base`."""
-        return Index(self.fresh_name(base), size)
 
 
 def _canonical(node: Node) -> Node:

@@ -169,12 +169,10 @@ class _Pair:
 
     @property
     def terms(self) -> Terms:
-        """The right side as the terms of a pattern."""
         return ((1, self.right),)
 
     @property
     def indices(self) -> tuple[Index, ...]:
-        """Both indices, the left one first."""
         return (self.left, self.right)
 
     @property

@@ -71,7 +71,6 @@ def as_size(value: object) -> Size:
 
 
 def _checked(size: Size) -> Size:
-    """An expression that is a size."""
     if size.is_nonpositive:
         raise NetworkError(f"size {size} is never positive; every index needs at least one value")
     if size.is_integer is False or not all(map(_is_own, size.free_symbols)):
@@ -199,7 +198,6 @@ def _compiled(size: Size) -> Callable[[Mapping[str, int]], int]:
 
 
 def _source(size: Size, names: Mapping[str, str]) -> str:
-    """Python text of a size in exact arithmetic."""
     if isinstance(size, Monomial):
         number = f"Fraction({size.p}, {size.q})" if size.q != 1 else f"({size.p})"
         over = [f"{names[name]}**{power}" for name, power in size.powers if power > 0]

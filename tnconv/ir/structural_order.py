@@ -78,7 +78,6 @@ class _Refinement:
         self.arguments = set(self.readers)
 
     def run(self) -> Ordered:
-        """Tell all apart."""
         self.refine()
         if not self.done:
             sizes = [_comparable(i.size) for i in self.indices]
@@ -99,7 +98,6 @@ class _Refinement:
 
     @property
     def done(self) -> bool:
-        """Whether all are told apart."""
         return self.of_nodes.done and self.of_indices.done
 
     def refine(self) -> None:
@@ -185,7 +183,6 @@ class _Cells:
 
     @property
     def done(self) -> bool:
-        """Whether each has a cell of its own."""
         return len(self.start) == len(self.row)
 
     def rank(self, item: int) -> int:

@@ -109,7 +109,6 @@ def _are_same(terms: Sequence[Network], others: Sequence[Network | None]) -> boo
 
 
 def _is_same(term: Network, other: Network) -> bool:
-    """Whether two networks differ in names alone."""
     if term.real != other.real or not len(term.nodes) == len(other.nodes) <= _MOST_NODES:
         return False
     known = _extended({}, _pairs_of_axes(term.output, other.output))

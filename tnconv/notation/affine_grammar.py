@@ -170,11 +170,7 @@ class _Sum:
         self.coefficients: dict[str, int] = {}
 
     def read(self) -> Affine:
-        """The sum.
-
-        Raises:
-            ParseError: it is none, or no index is left of it.
-        """
+        """The sum."""
         text = self.part.text
         if text.startswith("+"):
             raise self._fault("an axis begins with '+'; write sums without spaces, as 2*h+r")

@@ -129,7 +129,6 @@ class _Builder(Names):
         self.extents = self.sizes.solve()
 
     def shape(self) -> tuple[Size, ...]:
-        """The shape of the result."""
         return tuple(
             self._length(item)
             if isinstance(item, Affine) and item.plain is None
@@ -138,7 +137,6 @@ class _Builder(Names):
         )
 
     def network(self) -> Network:
-        """The network."""
         self.indices = {name: Index(name, size) for name, size in self.extents.items()}
         tensors = [
             Tensor(
@@ -255,7 +253,6 @@ class _Builder(Names):
 
 
 def _plain_sizes(row: Sequence[Slot]) -> dict[str, set[Size]]:
-    """The sizes of the axes that are one name, by that."""
     found: dict[str, set[Size]] = {}
     for slot in row:
         if isinstance(slot.item, Affine) and slot.item.plain is not None:

@@ -123,7 +123,6 @@ def convolution_shape(equation: str, shapes: Sequence[Sequence[int]], **options:
 
 
 def _options(letters: Sequence[str], given: Mapping[str, object]) -> dict[str, Options]:
-    """The options of every convolved letter."""
     for option, value in given.items():
         if isinstance(value, Mapping):
             for letter in value:
@@ -147,7 +146,6 @@ def _options(letters: Sequence[str], given: Mapping[str, object]) -> dict[str, O
 
 
 def _checked(letter: str, options: Options) -> Options:
-    """The options of a letter with plain ints."""
     if not isinstance(options.mode, str) or options.mode not in MODES:
         raise ArgumentError(
             f"mode={options.mode!r} of {letter!r} is not known{meant(options.mode, MODES)}; use {', '.join(MODES)}"
@@ -202,7 +200,6 @@ class _Builder(Names):
             self._add(name)
 
     def network(self) -> Network:
-        """The network."""
         tensors = [
             Tensor(
                 operand_name(number),

@@ -24,7 +24,6 @@ from tnconv.ops.restore import (
     restored_tensor,
     with_unit_batch,
 )
-from tnconv.passes.tools import nodes_reading
 
 
 class Part(StrEnum):
@@ -129,11 +128,7 @@ def parts_of(forward: Expression, need: Need, op: str, wrt: str | None = None) -
 
 
 def _chosen(forward: Expression, part: Part, op: str, wrt: str | None) -> str:
-    """The argument that is a part.
-
-    Raises:
-        OperationError: there is none, or there are several and none is named.
-    """
+    """The argument that is a part."""
     given = candidates(forward, part)
     if wrt is not None:
         allowed = [*given, *candidates(forward, Part.BIAS)] if part == Part.WEIGHT else list(given)
@@ -188,9 +183,8 @@ class _Finder:
             self.input, self.weight = about, weights[0] if len(weights) == 1 else None
 
     def parts(self) -> Parts:
-        """The parts, and the network named by them."""
         terms = _with_unit_batch(self.forward.terms)
-        reading = [term for term in terms if nodes_reading(term, self.about)]
+        reading = [term for term in terms if term.reading(self.about)]
         main = reading[0]
         batch = batch_of(terms, main)
         weight = _single(main, self.weight)
@@ -198,7 +192,7 @@ class _Finder:
         if self.need.single and len(reading) > 1:
             self._refuse(f"{self.about!r} is in {len(reading)} terms of {self.forward.name!r}, not in one")
         if self.need.layout:
-            if weight is None or len(nodes_reading(main, self.about)) > 1 or len(reading) > 1:
+            if weight is None or len(main.reading(self.about)) > 1 or len(reading) > 1:
                 self._refuse(f"{self.about!r} is on several nodes of {self.forward.name!r}, not on one")
             main, weight = _restored(main, weight, len(batch))
             layout = self._layout(main, weight, batch)
@@ -309,8 +303,7 @@ def _with_unit_batch(terms: tuple[Network, ...]) -> list[Network]:
 
 
 def _single(term: Network, argument: str | None) -> Tensor | None:
-    """The one node that reads an argument; None where there is none or several."""
-    nodes = () if argument is None else nodes_reading(term, argument)
+    nodes = () if argument is None else term.reading(argument)
     return nodes[0] if len(nodes) == 1 else None
 
 

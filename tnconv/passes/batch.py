@@ -15,7 +15,7 @@ from tnconv.errors import PassError, meant
 from tnconv.ir import Expression, Index, Kind, Network, Role, as_integer, as_size, evaluate, group
 from tnconv.ir.size import symbol_names
 from tnconv.passes.network_pass import Array, Evaluate, Pass, PassResult
-from tnconv.passes.tools import nodes_reading, taken_names
+from tnconv.passes.tools import taken_names
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class Batch(Pass):
             for node in network.nodes
         )
         after = network.with_nodes(nodes, (leg, *network.output))
-        reading = [t.name for name in over for t in nodes_reading(network, name)]
+        reading = [t.name for name in over for t in network.reading(name)]
         return PassResult(after, True, (f"{self.index} on {', '.join(reading) or 'the output only'}",))
 
     def expected(self, before: Expression, arguments: dict[str, Array], evaluate: Evaluate) -> Array:

@@ -23,7 +23,7 @@ import numpy as np
 from tnconv.errors import PassError
 from tnconv.ir import Axis, Delta, Expression, Index, Network, Role, Tensor, conjugate, fresh, make_sum
 from tnconv.passes.network_pass import Array, Evaluate, Pass, PassResult
-from tnconv.passes.tools import check_free, nodes_reading, taken_names
+from tnconv.passes.tools import check_free, taken_names
 
 
 @dataclass(frozen=True)
@@ -65,25 +65,22 @@ class Differentiate(Pass):
                 f"argument {self.wrt!r} is a table of integers, by which there is no derivative; the others are "
                 f"{', '.join(n for n in expression.arguments if n not in expression.tables) or 'none'}"
             )
-        return self, tuple(term for term in expression.terms if nodes_reading(term, self.wrt))
+        return self, tuple(term for term in expression.terms if term.reading(self.wrt))
 
     def requires(self, network: Network) -> None:
         """The new argument's name must be free, and the value have a derivative."""
-        for node in nodes_reading(network, self.wrt):
+        for node in network.reading(self.wrt):
             if node.conj and self.cotangent is None and self.tangent is None:
                 raise PassError(
                     f"node {node.name!r} reads {self.wrt!r} conjugated, so that complex values have no Jacobian by "
                     f"{self.wrt!r}; give cotangent= for the gradient or tangent= for the derivative in a direction"
                 )
         for new in (self.cotangent, self.tangent):
-            if new is not None and new in (*network.arguments, *taken_names(network)):
-                raise PassError(
-                    f"the name {new!r} is taken in the network; choose another for the new argument"
-                )
+            check_free(network, new)
 
     def apply(self, network: Network) -> PassResult:
         """One network for each node that reads the argument."""
-        reading = nodes_reading(network, self.wrt)
+        reading = network.reading(self.wrt)
         if not reading:
             raise PassError(f"no node reads {self.wrt!r}; the arguments are {', '.join(network.arguments)}")
         after = make_sum(network.name, (self._by(network, node) for node in reading))
@@ -106,7 +103,7 @@ class Differentiate(Pass):
 
         A complex gradient has the derivatives of `Re Σ conj(ȳ) y` along 1 and along i as its real and imaginary part.
         """
-        degree = max(len(nodes_reading(term, self.wrt)) for term in before.terms)
+        degree = max(len(term.reading(self.wrt)) for term in before.terms)
         point = arguments[self.wrt]
 
         def along(direction: Array) -> Array:

@@ -65,11 +65,7 @@ class Join(Pass):
         return PassResult(after, True, (f"{' and '.join(self.arguments)} as {self.into}",))
 
     def _blocks(self, expression: Expression) -> dict[str, tuple[tuple[Index, ...], tuple[Index, ...], int]]:
-        """Rows, columns and number of columns of each argument.
-
-        Raises:
-            PassError: an argument is missing, occurs twice, lacks a row, or has an affine axis.
-        """
+        """Rows, columns and number of columns of each argument."""
         used = {name for term in expression.terms for name in taken_names(term)} | set(expression.arguments)
         if self.into in used:
             raise PassError(f"the name {self.into!r} is taken; choose another for the new argument")

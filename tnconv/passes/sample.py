@@ -37,7 +37,7 @@ from tnconv.ir import (
 from tnconv.ir.monomial import as_scalar
 from tnconv.ir.size import symbol_names
 from tnconv.passes.network_pass import Array, Evaluate, Pass, PassResult
-from tnconv.passes.tools import nodes_reading, taken_names
+from tnconv.passes.tools import taken_names
 
 METHODS = ("crs", "bernoulli", "weights")
 
@@ -221,7 +221,7 @@ class Preselect(Pass):
 
     def requires(self, network: Network) -> None:
         """A selection that the argument has must be no larger than what it selects from."""
-        for node in nodes_reading(network, self.argument):
+        for node in network.reading(self.argument):
             for select in self._of(network, node):
                 sizes = select.right.size, select.left.size
                 if all(isinstance(size, int) for size in sizes) and sizes[0] > sizes[1]:
@@ -238,7 +238,7 @@ class Preselect(Pass):
     def apply(self, network: Network) -> PassResult:
         """Put the rows in place of the indices on the nodes that read the argument; drop what nothing else needs."""
         nodes, gone = list(network.nodes), dict.fromkeys(network.selects, False)
-        for node in nodes_reading(network, self.argument):
+        for node in network.reading(self.argument):
             rows = {s.left: s.right for s in self._of(network, node)}
             axes = tuple(axis.substitute(rows) for axis in node.axes)
             nodes[nodes.index(node)] = replace(node, axes=axes, of=self.into)
@@ -254,7 +254,7 @@ class Preselect(Pass):
         whole = np.zeros(
             [int(size) for size in before.shapes[self.argument]], dtype=arguments[self.into].dtype
         )
-        node = next(n for term in before.terms for n in nodes_reading(term, self.argument))
+        node = next(n for term in before.terms for n in term.reading(self.argument))
         term = next(term for term in before.terms if node in term.nodes)
         rows = {s.left: arguments[s.table] for s in self._of(term, node)}
         if any(len(set(map(int, table))) < len(table) for table in rows.values()):

@@ -131,11 +131,7 @@ class Square(Pass):
         return PassResult(after, after != expression, (f"joined on {joined}",))
 
     def _fates(self, expression: Expression) -> list[dict[str, str] | str]:
-        """What becomes of each axis: by name of its indices, or as a whole where a term has it otherwise.
-
-        Raises:
-            PassError: a name is not that of an open index, is named twice, or lies on an affine axis.
-        """
+        """What becomes of each axis: by name of its indices, or as a whole where a term has it otherwise."""
         named = dict.fromkeys(self.keep, "keep") | dict.fromkeys(self.over, "sum")
         named |= dict.fromkeys(self.copy, "copy")
         fates: list[dict[str, str] | str] = []
@@ -278,11 +274,7 @@ class _Product:
 
 
 def _pairs(axis: Axis, other: Axis, fate: Mapping[str, str]) -> list[tuple[Index, Index]]:
-    """The shared indices of two axes: by name, or in their order where the terms call them differently.
-
-    Raises:
-        PassError: they do not fit together.
-    """
+    """The shared indices of two axes: by name, or in their order where the terms call them differently."""
     mine, its = ([i for i in a.indices if fate[i.name] != "copy"] for a in (axis, other))
     if {i.name for i in mine} == {i.name for i in its}:
         named = {i.name: i for i in mine}

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from tnconv.errors import NetworkError, PassError
-from tnconv.ir import Axis, Index, Network, Node, Scale, Tensor, fresh, group, product
+from tnconv.ir import Axis, Index, Network, Node, Scale, fresh, group, product
 from tnconv.ir.network_parser import parse_axes
 
 
@@ -91,11 +91,6 @@ def open_named(network: Network, wanted: Sequence[str], what: str) -> tuple[Inde
         if name in wanted[:place]:
             raise PassError(f"{what} names index {name!r} twice; name it once")
     return tuple(known[name] for name in wanted)
-
-
-def nodes_reading(network: Network, argument: str) -> tuple[Tensor, ...]:
-    """The nodes that read an argument, in canonical order."""
-    return tuple(t for t in network.tensors if t.argument == argument)
 
 
 def names(indices: Iterable[Index]) -> str:

@@ -137,11 +137,7 @@ def spatial_dims(kernel_size: Extents, input_size: Extents) -> int:
 
 
 def _refuse_whole_shape(kernel_size: Extents, input_size: Extents) -> None:
-    """Say so where the input size has the axes of examples and channels too.
-
-    Raises:
-        SpecError: it has one or two sizes more than the kernel.
-    """
+    """Say so where the input size has the axes of examples and channels too."""
     if not isinstance(kernel_size, tuple) or not isinstance(input_size, tuple):
         return
     dims, extra = len(kernel_size), len(input_size) - len(kernel_size)

@@ -125,22 +125,14 @@ class _Call:
 
     @classmethod
     def read(cls, text: str) -> "_Call":
-        """Read a call.
-
-        Raises:
-            SpecError: it is none.
-        """
+        """Read a call."""
         node = _parsed(text)
         if not isinstance(node, ast.Call):
             raise _error(text, 0, f"it is no call; {_EXAMPLE}")
         return cls(text, node)
 
     def said(self, make: Callable[[], T]) -> T:
-        """What is made, with errors about the whole call.
-
-        Raises:
-            SpecError: it cannot be made.
-        """
+        """What is made, with errors about the whole call."""
         try:
             return make()
         except SpecError as error:
@@ -153,11 +145,7 @@ class _Call:
         return _error(self.text, sum(len(line) + 1 for line in lines[:-1]) + column, message)
 
     def class_of(self, classes: Mapping[str, type[Any]]) -> type[Any]:
-        """The class that is called.
-
-        Raises:
-            SpecError: it is no layer.
-        """
+        """The class that is called."""
         written = ast.unparse(self.node.func)
         name = re.sub(r"\A(torch\.|tnconv\.)?(nn\.)?", "", written)
         kind = classes.get(name)
@@ -169,11 +157,7 @@ class _Call:
         return kind
 
     def values(self, kind: type[Any]) -> dict[str, Any]:
-        """The arguments by name, with the types that the fields of layers have.
-
-        Raises:
-            SpecError: the class has no such argument, it is given twice, or its value is of another type.
-        """
+        """The arguments by name, with the types that the fields of layers have."""
         known = _parameters(kind)
         ordered = [p.name for p in known.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
         for node in self.node.args[len(ordered) :]:
@@ -230,11 +214,7 @@ class _Call:
         raise self.error(node, f"{shown(written)} is no literal; write {wanted}")
 
     def check_complete(self, kind: type[Any], values: Mapping[str, Any]) -> None:
-        """Refuse a call that leaves out what has no default.
-
-        Raises:
-            SpecError: it does.
-        """
+        """Refuse a call that leaves out what has no default."""
         for name, parameter in _parameters(kind).items():
             if parameter.default is parameter.empty and name not in values:
                 advice = next((each.advice[name] for each in LAYERS if name in each.advice), f"write {name}=")
@@ -247,11 +227,7 @@ def _error(text: str, place: int, message: str) -> SpecError:
 
 
 def _parsed(text: str) -> ast.expr:
-    """The expression that a text is.
-
-    Raises:
-        SpecError: it is none.
-    """
+    """The expression that a text is."""
     if len(text) > _LONGEST:
         raise SpecError(f"a layer of {len(text)} characters is given; write one of at most {_LONGEST}")
     try:

@@ -53,7 +53,6 @@ def renamed(expression: Expression, seed: int) -> Renamed:
 
 
 def _other(rng: random.Random, names: Iterable[str]) -> dict[str, str]:
-    """A new name for each."""
     found = list(dict.fromkeys(names))
     pool = [f"{stem}{tail}" for stem in _STEMS for tail in ("", "1", "2", "10", "_2", "_3")]
     pool += [f"u{number}" for number in range(max(0, len(found) - len(pool) // 2))]

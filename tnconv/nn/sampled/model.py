@@ -163,7 +163,6 @@ def _sampled(module: Any, kept: Kept, seeds: Seeds) -> nn.Module:
 
 
 def _build(module: Any, kept: Kept) -> Any:
-    """The layer in place of a plain one, without parameters yet."""
     kind = _CLASSES[type(module)]
     check_copied(module, ("forward", "_conv_forward"), ("weight", "bias"))
     return kind.like(module, 1.0, kept.given)

@@ -264,7 +264,6 @@ class TensorisedLayer(nn.Module, KnowsNetwork):
     # -- the value -----------------------------------------------------------------------------------
 
     def _value(self, input: Tensor, description: Description) -> Tensor:
-        """The value of a call."""
         # Read as attributes: a parametrised factor (weight_norm, prune, parametrize) is no entry of the registry.
         given: dict[str, Tensor] = dict(self.factors)
         if self.bias is not None:

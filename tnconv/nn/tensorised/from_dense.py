@@ -90,7 +90,6 @@ def check_dtype(weight: Tensor) -> None:
 
 
 def _finite(weight: Tensor) -> Tensor:
-    """The weight in float64 or complex128 on the CPU."""
     dense = weight.to("cpu", torch.complex128 if weight.is_complex() else torch.float64)
     bad = (~dense.isfinite()).nonzero()
     if len(bad):

@@ -80,7 +80,6 @@ def _refusal(arguments: Sequence[Any], reached: Sequence[tuple[nn.Module, Tensor
 
 
 def _taken(layer: Any) -> str:
-    """The shape that a layer takes."""
     if hasattr(layer, "kernel_size"):
         return f"[n, {layer.in_channels}, {', '.join(f'i{k}' for k in range(1, len(layer.kernel_size) + 1))}]"
     return f"[..., {layer.in_features}]"

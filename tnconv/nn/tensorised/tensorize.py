@@ -167,15 +167,7 @@ class _Taken:
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """Layers to be made.
-
-    Args:
-        model: it.
-        kind: of factorisation.
-        options: of `from_dense`.
-        deadline: of `time.monotonic()`.
-        progress: whether to show a bar.
-    """
+    """Layers to be made."""
 
     model: nn.Module
     kind: str
@@ -210,11 +202,7 @@ class _Job:
     def shared(
         self, layers: Mapping[nn.Module, str], allowed: Allowance, calls: Calls
     ) -> dict[nn.Module, Any]:
-        """The ranks of each layer under a budget; None for one that stays dense.
-
-        Raises:
-            SpecError: the budget is too small, or multiplications are to be counted without an example.
-        """
+        """The ranks of each layer under a budget; None for one that stays dense."""
         whole, fixed = self._counts(layers, allowed.unit, calls)
         limit = allowed.limit(whole)
         curves = [
@@ -235,7 +223,6 @@ class _Job:
         }
 
     def _counts(self, layers: Mapping[nn.Module, str], unit: str, calls: Calls) -> tuple[int, int]:
-        """Of the dense model, and of what stays."""
         if unit == "parameters":
             replaced = {module.weight for module in layers}  # one weight may be tied to several layers
             sizes = {parameter: parameter.numel() for parameter in self.model.parameters()}
@@ -291,7 +278,6 @@ def _dense_count(module: nn.Module, calls: Calls) -> int:
 
 
 def _cells(module: Any) -> int:
-    """Of a layer's weight."""
     return max(1, int(module.weight.numel()))
 
 
