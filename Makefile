@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PEERS := $(VENV)/.peers
 DOCS := $(VENV)/.docs
-CHECKED := tnconv tests benchmarks examples
+CHECKED := tnconv tests benchmarks examples docs/pages
 
 .PHONY: help setup demo test suites fuzz distributed plugin pages docs release-check lint format types bench bench-quick bench-compare bench-tensorised bench-models bench-sampled bench-large bench-any-size bench-prediction gpu clean
 .DEFAULT_GOAL := help
@@ -43,9 +43,9 @@ plugin: $(STAMP) ## install examples/plugin into a folder of its own, as a distr
 	cd examples/plugin && PYTHONPATH=$(CURDIR)/build/plugin $(CURDIR)/$(BIN)/python -m pytest -p no:cacheprovider
 
 pages: $(STAMP) ## write what docs/ takes from tables and results, its pictures, and what its code prints
-	$(BIN)/python -m tnconv.ops.operations_page docs/operations.md
-	$(BIN)/python -m tnconv.inspect.registry_page docs/reference/registry.md
-	$(BIN)/python -m tnconv.cli.cli_page docs/reference/cli.md
+	$(BIN)/python -m docs.pages.operations_page docs/operations.md
+	$(BIN)/python -m docs.pages.registry_page docs/reference/registry.md
+	$(BIN)/python -m docs.pages.cli_page docs/reference/cli.md
 	$(BIN)/python -m benchmarks.page docs/benchmarks.md
 	$(BIN)/python -m benchmarks.prediction_page docs/concepts/prediction.md
 	$(BIN)/python examples/pictures.py docs

@@ -19,10 +19,11 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 import tnconv
+from docs.pages import cli_page
 from tnconv import ops, passes
 from tnconv.backends import cache_files
 from tnconv.backends.torch import calibration, profile
-from tnconv.cli import app, cli_page, common, measure
+from tnconv.cli import app, common, measure
 from tnconv.inspect import snapshot, tikz, to_svg
 from tnconv.spec import ConvSpec, ConvTransposeSpec, LinearSpec
 

@@ -10,9 +10,9 @@ import pytest
 from torch import nn
 
 import tnconv
+from docs.pages import operations_page as page
 from tnconv import ConvSpec, ConvTransposeSpec, PoolSpec, ops, spec_from_module
 from tnconv.errors import OperationError, PlanError, SpecError, TnconvError
-from tnconv.ops import operations_page as page
 
 FILE = Path(__file__).parent.parent.parent / "docs" / "operations.md"
 TEXT = FILE.read_text(encoding="utf-8")

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 import tnconv
+from docs.pages import registry_page as page
 from tnconv import passes, plugins
 from tnconv.errors import PlanError
-from tnconv.inspect import registry_page as page
 from tnconv.inspect.docstrings import arguments, first_line
 
 FILE = Path(__file__).parent.parent.parent / "docs" / "reference" / "registry.md"
@@ -44,7 +44,7 @@ def test_every_pass_is_listed_with_its_options() -> None:
     for name, kind in KINDS.items():
         (row,) = re.findall(rf"^\| `{name}` \|.*$", TEXT, re.MULTILINE)
         assert first_line(kind) in row
-        for option, default, means in page.options(kind):
+        for option, default, means in page.pass_options(kind):
             shown = f"`{option}`{'' if default is None else f' (`{default}`)'}: {means}"
             assert means.endswith("."), f"{kind.__name__}: say in its docstring what {option} is"
             assert shown in row
@@ -52,7 +52,7 @@ def test_every_pass_is_listed_with_its_options() -> None:
 
 @pytest.mark.parametrize("name", KINDS)
 def test_a_default_is_written_as_a_pipeline_takes_it(name: str) -> None:
-    given = {option: default for option, default, _ in page.options(KINDS[name])}
+    given = {option: default for option, default, _ in page.pass_options(KINDS[name])}
     needed = {option: "x" for option, default in given.items() if default is None}
     needed = {option: _needed(KINDS[name], option) for option in needed}
     written = ", ".join(f"{option}={value}" for option, value in (given | needed).items())

@@ -92,11 +92,7 @@ app = typer.Typer(
 
 
 def _version(asked: bool) -> None:
-    """Print the version and stop.
-
-    Raises:
-        typer.Exit: it was asked for.
-    """
+    """Print the version and stop."""
     if asked:
         typer.echo(f"tnconv {tnconv.__version__}")
         raise typer.Exit

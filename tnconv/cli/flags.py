@@ -53,7 +53,6 @@ def _typed(flag: str, value: str | None, switch: bool) -> str | None:
 
 
 def _texts(value: Any) -> Iterable[str]:
-    """The values that are typed, one a flag."""
     if isinstance(value, Mapping):
         return [f"{name}={','.join(_texts(each))}" for name, each in value.items()]
     if isinstance(value, list | tuple):

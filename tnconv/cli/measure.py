@@ -81,11 +81,7 @@ def _timed(text: str, op: str, size: list[str], rounds: int, device: str, autotu
 def _tensors(
     function: tnconv.CompiledFunction, sizes: dict[str, int], device: str
 ) -> dict[str, torch.Tensor]:
-    """Random arguments.
-
-    Raises:
-        ArgumentError: the device cannot hold them.
-    """
+    """Random arguments."""
     values = {name: sizes.get(name, DEFAULT_HINT) for name in function.network.symbols}
     shapes = {n: [evaluate(s, values) for s in shape] for n, shape in function.plan.arguments.items()}
     needed = sum(map(math.prod, shapes.values())) * torch.get_default_dtype().itemsize
@@ -103,11 +99,7 @@ def _tensors(
 
 
 def _measured(calls: Sequence[Call], device: str, rounds: int) -> list[float]:
-    """Seconds of each call.
-
-    Raises:
-        LoweringError: PyTorch cannot run one of them, for there is not enough memory, say.
-    """
+    """Seconds of each call."""
     try:
         with working("timing"):
             return interleaved(calls, device, rounds)

@@ -4,24 +4,20 @@ Operations and conventions come from their tables; arguments, and which layers h
 its passes on a small layer of each kind.
 """
 
-import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
-from typing import Any
 
+from docs.pages.page_text import NONE, code, filled, table, write
+from tnconv.cli.lists import operation_options
 from tnconv.errors import OperationError, SpecError
 from tnconv.ir import Expression, Tensor
 from tnconv.ir.network_printer import format_axes
 from tnconv.ops.conventions import CONVENTIONS, DEFAULT, Over
 from tnconv.ops.derive import derive
-from tnconv.ops.registry import AVERAGE, JOINT, Operation, aliases, operations
+from tnconv.ops.registry import Operation, aliases, operations
 from tnconv.ops.sampled_indices import KINDS
 from tnconv.ops.subject import Options
 from tnconv.spec import ConvSpec, ConvTransposeSpec, Layer, LinearSpec, PoolSpec, UnfoldSpec
 
-NONE = "–"  # what a cell says where there is nothing
-OPTIONS = {JOINT: 'bias="joint"', AVERAGE: 'groups="average"'}
 LAYERS: tuple[Layer, ...] = (
     ConvSpec(4, 6, 2, 5, groups=2, bias=True),
     ConvTransposeSpec(4, 6, 2, 5, groups=2),
@@ -39,31 +35,6 @@ _RAW = {
 }
 
 
-def record(operation: Operation) -> dict[str, Any]:
-    """An operation as plain values: name, aliases, formula, legs, options, reference.
-
-    Args:
-        operation: a line of the table.
-
-    Returns:
-        Strings, and lists of strings; the options as they are written in a call of `tnconv.compile`.
-    """
-    return {
-        "name": operation.name,
-        "aliases": list(aliases(operation.name)),
-        "formula": operation.formula,
-        "legs": operation.legs,
-        "options": options(operation),
-        "reference": operation.reference,
-    }
-
-
-def options(operation: Operation) -> list[str]:
-    """What an operation takes besides the layer, as it is written: `bias="joint"`, `convention=`."""
-    found = [text for option, text in OPTIONS.items() if option in operation.options]
-    return [*found, "convention="] if operation.factor else found
-
-
 def page(text: str) -> str:
     """The Markdown of docs/operations.md with its tables written anew."""
     return filled(
@@ -77,39 +48,7 @@ def page(text: str) -> str:
     )
 
 
-def filled(text: str, **parts: str) -> str:
-    """Markdown with each part put between its comments, `<!-- name -->` and `<!-- /name -->`.
-
-    Raises:
-        ValueError: a part has no place.
-    """
-    for name, part in parts.items():
-        found = re.search(rf"(<!-- {name} -->\s*)(.*?)(\s*<!-- /{name} -->)", text, re.DOTALL)
-        if found is None:
-            raise ValueError(f"the page has no place for {name!r}; add <!-- {name} --><!-- /{name} -->")
-        text = text[: found.start(2)] + part + text[found.end(2) :]
-    return text
-
-
-def write(path: str, page: Callable[[str], str]) -> None:
-    """Write the parts of a page anew."""
-    file = Path(path)
-    file.write_text(page(file.read_text(encoding="utf-8")), encoding="utf-8")
-
-
 # -- tables ------------------------------------------------------------------------------------------
-
-
-def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table of Markdown; `|` in a cell is a letter."""
-    lines = (" | ".join(cell.replace("|", "\\|") for cell in line) for line in (header, *rows))
-    first, *others = (f"| {line} |" for line in lines)
-    return "\n".join([first, "|" + "---|" * len(header), *others])
-
-
-def code(texts: Iterable[str]) -> str:
-    """Names as code, separated by commas, or a dash."""
-    return ", ".join(f"`{text}`" for text in texts) or NONE
 
 
 def _operations() -> str:
@@ -127,7 +66,7 @@ def _operations() -> str:
             f"`{o.formula}`",
             code(_derived(o, LAYERS[0]).arguments),
             f"`{o.legs}`",
-            code(options(o)),
+            code(operation_options(o)),
             o.reference,
         )
         for o in operations()

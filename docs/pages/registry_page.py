@@ -6,51 +6,12 @@ Plug-ins that happen to be installed are left out, so that the page is the same 
 
 import sys
 from collections.abc import Iterable
-from dataclasses import MISSING, fields
-from typing import Any
 
+from docs.pages.page_text import NONE, code, filled, table, write
 from tnconv import passes, plugins
-from tnconv.inspect.docstrings import arguments, first_line
-from tnconv.ops.operations_page import NONE, code, filled, table, write
+from tnconv.cli.lists import pass_options, rules
+from tnconv.inspect.docstrings import first_line
 from tnconv.passes import Pass, Rule
-from tnconv.passes.pass_text import format_value
-
-
-def record(name: str, kind: type[Pass]) -> dict[str, Any]:
-    """A pass as plain values: name, options, what it does, its rules.
-
-    Args:
-        name: in the registry.
-        kind: the class.
-
-    Returns:
-        Strings and dicts; of each option its default as text, None where it must be given, and its meaning.
-    """
-    return {
-        "name": name,
-        "options": {option: {"default": default, "means": means} for option, default, means in options(kind)},
-        "does": first_line(kind),
-        "preserves_value": kind.preserves_value,
-        "rules": {each.name: each.sentence for each in rules(kind)},
-    }
-
-
-def options(kind: Any) -> list[tuple[str, str | None, str]]:
-    """The options of a pass: name, default as it is written in a pipeline (None where there is none), and meaning."""
-    meanings = arguments(kind)
-    return [
-        (
-            field.name,
-            None if field.default is MISSING else format_value(field.default),
-            meanings.get(field.name, ""),
-        )
-        for field in fields(kind)
-    ]
-
-
-def rules(kind: type[Pass]) -> tuple[Rule, ...]:
-    """The rules of a pass; none for one that is no rewriting."""
-    return getattr(kind, "rules", ())
 
 
 def page(text: str) -> str:
@@ -76,7 +37,7 @@ def _passes(kinds: dict[str, type[Pass]]) -> str:
 def _options(kind: type[Pass]) -> str:
     shown = (
         f"`{name}`{'' if default is None else f' (`{default}`)'}: {means}"
-        for name, default, means in options(kind)
+        for name, default, means in pass_options(kind)
     )
     return "<br>".join(shown) or NONE
 

@@ -5,8 +5,8 @@ from typing import Any
 
 from typer.main import get_command
 
+from docs.pages.page_text import NONE, filled, table, write
 from tnconv.cli import app
-from tnconv.ops.operations_page import NONE, filled, table, write
 
 
 def page(text: str) -> str:
