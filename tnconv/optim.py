@@ -245,7 +245,6 @@ class KFACPreconditioner:
             own.copy_(_shared_as(own, new if factor == 1 else new.mul_(factor)))
 
     def _clip(self, made: list[tuple[Tensor, Tensor, Tensor]]) -> float:
-        """What the preconditioned gradients are multiplied with."""
         if self.kl_clip is None or not made:
             return 1.0
         lr = self.lr() if callable(self.lr) else self.lr
@@ -367,7 +366,6 @@ def shared_out(blocks: Mapping[Key, AnyBlock], processes: int) -> dict[Key, int]
 
 
 def _whole(grad: Any) -> Tensor:
-    """All of a gradient, of which a process may have a share (FSDP)."""
     found: Tensor = grad.full_tensor() if hasattr(grad, "full_tensor") else grad
     return found
 

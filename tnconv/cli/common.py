@@ -62,7 +62,6 @@ class Commands(TyperGroup):
             raise typer.Exit(ERROR) from error
 
     def _flags(self, command: str | None) -> dict[str, bool]:
-        """The options of a command, and whether each is a switch."""
         chosen: Any = self.commands.get(command or "")
         options = chosen.params if chosen is not None else ()
         return {each.name: each.is_flag for each in options if each.param_type_name == "option"}
@@ -92,7 +91,6 @@ app = typer.Typer(
 
 
 def _version(asked: bool) -> None:
-    """Print the version and stop."""
     if asked:
         typer.echo(f"tnconv {tnconv.__version__}")
         raise typer.Exit

@@ -218,7 +218,6 @@ def _dtype(text: str) -> torch.dtype:
 
 
 def _sampled(text: str) -> tuple[str, tuple[str, ...]]:
-    """`space=0.5,0.25` as a name with fractions."""
     name, _, keep = text.partition("=")
     return name.strip(), tuple(keep.split(","))
 

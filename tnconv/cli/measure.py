@@ -182,7 +182,6 @@ def calibrate(
 
 
 def _known(kind: str) -> profile.Profile:
-    """The rates that count now; the default ones for a kind of device that nobody has measured."""
     try:
         return profile.profile_of(kind)
     except LoweringError:

@@ -117,7 +117,6 @@ class KroneckerFactors:
         return {name: found[name] for name in vectors}
 
     def _flat(self, vector: Tensor) -> Tensor:
-        """The product with a vector `[p]` or a matrix `[p, k]`."""
         sizes = {name: prod(shape) for name, shape in self.shapes.items()}
         if vector.dim() not in (1, 2) or len(vector) != sum(sizes.values()):
             raise ArgumentError(

@@ -129,7 +129,6 @@ class _Known(Loss):
 
     @property
     def _averages(self) -> bool:
-        """Whether the loss divides by C too."""
         return self.reduction == "mean"
 
     def _root_scale(self, output: Tensor) -> float:

@@ -199,7 +199,6 @@ def _is_linear(spec: MatrixSpec | Factor) -> bool:
 
 @lru_cache(maxsize=1024)
 def _of_sequence(spec: Any, sizes: torch.Size) -> Any:
-    """The layer, or the factor of one, with sequence axes."""
     if isinstance(spec, Factor):
         return replace(spec, spec=_of_sequence(spec.spec, sizes))
     return replace(spec, input_size=tuple(sizes))

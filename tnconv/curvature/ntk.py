@@ -67,7 +67,6 @@ def _kernel(tracked: Model, first: Run, one: tuple[Layers, Columns], second: Run
 
 
 def _of(made: Run) -> tuple[Layers, Columns]:
-    """The calls of a forward pass, and their gradients for each cell of the output."""
     layers = Layers.of(made)
     return layers, [layers.gradients(made.gradients(unit, retain=not last)) for unit, last in _units(made)]
 

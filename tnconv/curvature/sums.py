@@ -366,5 +366,4 @@ def _accumulate(sums: dict[Any, Tensor], key: Any, tensor: Tensor) -> None:
 
 
 def _matrices(layers: Layers, calls: tuple[int, ...]) -> list[Matrix]:
-    """The calls of a block, all of layers with a matrix."""
     return [use for use in (layers.uses[p] for p in calls) if isinstance(use, Matrix)]

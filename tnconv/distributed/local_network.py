@@ -217,7 +217,6 @@ class _Narrowed:
         return self.ranges.get(index.name, (0, index.size))
 
     def axes(self, axes: Sequence[Axis], parts: Collection[int]) -> tuple[Axis, ...]:
-        """Axes, some of them given as a part, with narrower indices."""
         return tuple(self._axis(axis, place in parts) for place, axis in enumerate(axes))
 
     def _axis(self, axis: Axis, is_part: bool) -> Axis:

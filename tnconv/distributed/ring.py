@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from tnconv.distributed.collectives import all_to_all
-from tnconv.distributed.index_ranges import Range, divide
+from tnconv.distributed.index_ranges import divide
 from tnconv.distributed.local_network import LocalNetworks, Slab, Use, outermost
 from tnconv.ir import Index, Network
 
@@ -164,9 +164,6 @@ def joined(blocks: Mapping[int, Tensor], slab: Slab | None, empty: Callable[[], 
         return sum(blocks.values(), start=empty()) if len(blocks) != 1 else next(iter(blocks.values()))
     if len(blocks) < len(slab.cells):
         zeros = empty()
-        blocks = {n: _zeros(zeros, slab, cells) for n, cells in enumerate(slab.cells)} | dict(blocks)
+        nothing = {n: zeros.narrow(slab.axis, low, high - low) for n, (low, high) in enumerate(slab.cells)}
+        blocks = nothing | dict(blocks)
     return torch.cat([blocks[n] for n in range(len(slab.cells))], slab.axis)
-
-
-def _zeros(empty: Tensor, slab: Slab, cells: Range) -> Tensor:
-    return empty.narrow(slab.axis, cells[0], cells[1] - cells[0])

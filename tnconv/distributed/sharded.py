@@ -332,7 +332,6 @@ class Sharded:
         return LocalNetworks.of(whole, self._dims, self.mesh.shape)
 
     def _function(self, local: Expression, uses: Mapping[Use, str], limit: int | None) -> CompiledFunction:
-        """What computes a part of the result."""
         names: dict[str, list[str]] = {}
         for use, name in uses.items():
             names.setdefault(use.argument, []).append(name)

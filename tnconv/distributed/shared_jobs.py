@@ -156,7 +156,6 @@ class SharedJobs:
 
 
 def _jobs(fn: CompiledFunction, tensors: tuple[Any, ...]) -> tuple[list[ChunkJob], torch.dtype]:
-    """The jobs of a call, and the dtype of its result."""
     arrays, arithmetic = fn._arrays, fn.arithmetic
     sizes = fn._signature.check(tensors, arrays, arithmetic.takes_mixed(tensors, arrays))
     dtype = arithmetic.result_dtype(tensors, arrays)

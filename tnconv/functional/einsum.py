@@ -191,7 +191,6 @@ def _expression(
 
 
 def _parted(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Sizes by name, and options of `tnconv.compile`."""
     options = {name: value for name, value in given.items() if name in _OPTIONS}
     return {name: value for name, value in given.items() if name not in _OPTIONS}, options
 

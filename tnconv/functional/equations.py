@@ -97,7 +97,6 @@ def new_function(
 
 
 def _named(size: Any) -> int | str:
-    """A size, or the name of its symbol."""
     text = str(size)
     return text if text.isidentifier() else int(size)
 

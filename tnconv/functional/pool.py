@@ -154,7 +154,6 @@ def _pool(
 
 
 def _differ(spec: PoolSpec, counted: bool) -> bool:
-    """Whether windows have different numbers of cells that count."""
     return spec.reaches_over or (not counted and any(map(any, spec.paddings)))
 
 

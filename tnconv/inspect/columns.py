@@ -128,7 +128,6 @@ def _spread(start: Node, among: Sequence[Node], found: dict[str, int], network: 
 
 
 def _adjacent(node: Node, network: Network) -> list[Node]:
-    """The nodes that an index joins with a node."""
     joined = {name for index in node.indices for name in network.graph[index]} - {node.name}
     return [n for n in network.nodes if n.name in joined]
 

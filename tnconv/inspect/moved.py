@@ -263,7 +263,6 @@ class _Page:
         return _curve(line, self._leaving(way, node), node, key, centres[node], centres[key])
 
     def _leaving(self, way: Sequence[Point], node: str) -> list[Point]:
-        """A way from where it leaves its node."""
         shape = self._shape(node)
         return list(way) if shape.kind == "dot" else cut(way[::-1], shape.extent)[0][::-1]
 

@@ -245,7 +245,6 @@ def _slide(box: Box, ports: Sequence[tuple[float, float, str]], free: float, off
 
 
 def _room(diagram: Diagram) -> tuple[dict[str, Box], dict[str, Box]]:
-    """The box right above and the one right below each box."""
     pairs = [pair for column in diagram.columns for pair in itertools.pairwise(column)]
     return {low.key: high for high, low in pairs}, {high.key: low for high, low in pairs}
 

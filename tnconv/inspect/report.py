@@ -100,7 +100,6 @@ def _figures(function: Compiled) -> str:
 
 
 def _peak(function: Compiled) -> str:
-    """The formula of the peak, or the number at the hints where there is none."""
     if function.cost.peak is None:
         return format_count(peak_at_hints(function)) + _at_hints(function)
     return format_count(function.cost.peak)

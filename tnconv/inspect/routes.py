@@ -79,13 +79,11 @@ class Router:
         return None
 
     def _from_corner(self, corner: Point, margin: float) -> list[Point]:
-        """The corners that one of them sees."""
         if (margin, corner) not in self._seen:
             self._seen[margin, corner] = self._visible(corner, (), margin)
         return self._seen[margin, corner]
 
     def _visible(self, start: Point, own: Iterable[str], margin: float) -> list[Point]:
-        """The corners that a point sees, some rectangles left aside."""
         self._looks += 1
         aside = set(own)
         rooms = [room for owner, room in self._rooms(margin) if owner not in aside]

@@ -175,7 +175,6 @@ def _decomposed(function: Compiled) -> list[dict[str, Any]]:
 
 
 def _peak(function: Compiled) -> int | str | None:
-    """The formula of the peak; None where there is none."""
     return None if function.cost.peak is None else _size(function.cost.peak)
 
 

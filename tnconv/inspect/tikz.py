@@ -177,7 +177,6 @@ class _Writer:
         return rf"\node[tn name] ({self._named(text.owner)}) at {place} {{{_written(Label(text.text, text.tex))}}};"
 
     def _text(self, text: Text) -> str:
-        """The label of a leg, a text beside a dot, or one of no owner."""
         place = self._from(text.owner, text.at) if text.owner else self._place(text.at)
         written = _written(Label(text.text, text.tex))
         return rf"\node[tn text, anchor={_ANCHORS[text.anchor]}] at {place} {{{written}}};"
@@ -229,7 +228,6 @@ class _Writer:
 
 
 def _relative(origin: tuple[str, Point] | None, at: Point) -> str:
-    """A place on the page relative to its first node."""
     if origin is None:
         return _at(at)
     name, start = origin

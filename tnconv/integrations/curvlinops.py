@@ -111,7 +111,6 @@ class EKFACLinearOperator(KFACLinearOperator, curvlinops.EKFACLinearOperator):  
 
 
 def _add(sums: dict[str, Tensor], name: str, function: CompiledFunction, tensor: Tensor) -> None:
-    """Add a factor `[1, d, d]` to a sum `[d, d]`, in place where there is one."""
     if name in sums:
         function(tensor, out=sums[name].unsqueeze(0), beta=1.0)
     else:

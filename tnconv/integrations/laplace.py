@@ -170,7 +170,6 @@ class TnconvGGN(GGNInterface):  # type: ignore[misc]
         return {"mc_samples": self.num_samples, "seed": int(torch.randint(2**31, ()))}
 
     def _chosen(self, values: Tensor) -> Tensor:
-        """The columns of the subnetwork."""
         return values if self.subnetwork_indices is None else values[..., self.subnetwork_indices]
 
     def _output(self, x: Batch) -> Tensor:
@@ -189,7 +188,6 @@ def _named(model: nn.Module, parameters: list[nn.Parameter]) -> list[tuple[str, 
 
 
 def _units(output: Tensor) -> Iterator[Tensor]:
-    """The unit vectors of an output, one for all examples at a time."""
     for place in range(output.shape[1]):
         unit = torch.zeros_like(output)
         unit[:, place] = 1
@@ -197,7 +195,6 @@ def _units(output: Tensor) -> Iterator[Tensor]:
 
 
 def _checked(output: Tensor) -> Tensor:
-    """An output `[n, C]`."""
     if output.ndim != 2:
         raise ArgumentError(
             f"the model returns a tensor of shape {tuple(output.shape)}; let it return [n, C], one row for each example"

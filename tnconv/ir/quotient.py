@@ -86,13 +86,9 @@ def _kind() -> Any:
             return rf"\left\lfloor \frac{{{printer.doprint(top)}}}{{{printer.doprint(bottom)}}} \right\rfloor"
 
         def __reduce__(self) -> tuple[Any, ...]:
-            return _again, self.args
+            return quotient, self.args
 
     return Quotient
-
-
-def _again(top: Any, bottom: Any) -> Any:
-    return _kind()(top, bottom)
 
 
 def _lowest(top: Any, bottom: Any) -> tuple[Any, Any, Any]:

@@ -73,17 +73,12 @@ def as_size(value: object) -> Size:
 def _checked(size: Size) -> Size:
     if size.is_nonpositive:
         raise NetworkError(f"size {size} is never positive; every index needs at least one value")
-    if size.is_integer is False or not all(map(_is_own, size.free_symbols)):
+    if size.is_integer is False or not all(name.is_integer for name in size.free_symbols):
         raise NetworkError(
             f"size {size} is not known to be an integer; build its symbols with tnconv.ir.symbol"
         )
     check_readable(size, "size")
     return size
-
-
-def _is_own(name: Any) -> bool:
-    """Whether a symbol is a positive integer, as those of this package are."""
-    return bool(name.is_integer)
 
 
 @lru_cache(maxsize=4096)

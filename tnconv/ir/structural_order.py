@@ -186,7 +186,6 @@ class _Cells:
         return len(self.start) == len(self.row)
 
     def rank(self, item: int) -> int:
-        """The number of items in cells before its own."""
         return self.start[self.cell[item]]
 
     def refine(self, items: Iterable[int], key: Callable[[int], Any]) -> list[int]:
@@ -298,5 +297,4 @@ def _argument(node: Node) -> str | None:
 
 
 def _comparable(size: Size) -> tuple[int, str]:
-    """Numbers before expressions."""
     return (size, "") if isinstance(size, int) else (2**62, str(size))

@@ -72,7 +72,7 @@ def affine_shape(
 
 
 @contextmanager
-def _explained(equation: str, shapes: Sequence[object], sizes: Mapping[str, object]) -> Iterator[None]:
+def _explained(equation: str, shapes: Sequence[Any], sizes: Mapping[str, object]) -> Iterator[None]:
     """Say what was probably meant where letters stand without spaces, as other packages read them."""
     try:
         yield
@@ -85,13 +85,9 @@ def _explained(equation: str, shapes: Sequence[object], sizes: Mapping[str, obje
         if meant is None:
             raise
         raise type(error)(
-            f"equation {equation!r} does not fit operands of shapes {', '.join(map(str, map(_tuple, shapes)))}: names "
+            f"equation {equation!r} does not fit operands of shapes {', '.join(map(str, map(tuple, shapes)))}: names "
             f"are separated by spaces; did you mean {meant!r}?"
         ) from error
-
-
-def _tuple(shape: Any) -> tuple[Any, ...]:
-    return tuple(shape)
 
 
 def _check_given(equation: Equation, sizes: Mapping[str, object]) -> None:

@@ -211,10 +211,8 @@ def _names(indices: Iterable[Index]) -> Names:
 
 
 def _axis(names: Names) -> str:
-    """The text of an axis that holds indices."""
     return names[0] if len(names) == 1 else f"({' '.join(names)})" if names else "1"
 
 
 def _axes(names: Names) -> Names:
-    """The axis that holds indices; none where there are none."""
     return (_axis(names),) if names else ()

@@ -80,7 +80,7 @@ class _Exact:
     def _compare(self, each: Pass, before: Expression, after: Expression) -> None:
         arguments = self._arguments(before, after)
         self._compare_at(each, before, after, arguments)
-        if not each.preserves_value or _conjugates(before) or _conjugates(after):
+        if not each.preserves_value or conjugates(before) or conjugates(after):
             imaginary = self._arguments(before, after)
             tables = before.tables | after.tables
             gaussian = {
@@ -148,7 +148,7 @@ def _rows(rng: np.random.Generator, size: int, count: int) -> Array:
     return rng.permutation(size)[:count] if count <= size else rng.integers(0, size, size=count)
 
 
-def _conjugates(expression: Expression) -> bool:
+def conjugates(expression: Expression) -> bool:
     """Whether complex arguments are not just multiplied."""
     return any(term.real or any(tensor.conj for tensor in term.tensors) for term in expression.terms)
 

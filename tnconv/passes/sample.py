@@ -232,7 +232,6 @@ class Preselect(Pass):
 
     @staticmethod
     def _of(network: Network, node: Tensor) -> list[Select]:
-        """The selections of a node's indices."""
         return [s for s in network.selects if s.left in node.indices and s.right not in node.indices]
 
     def apply(self, network: Network) -> PassResult:

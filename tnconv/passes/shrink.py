@@ -140,7 +140,6 @@ class _Draw:
         return index
 
     def new(self, index: Index) -> Index:
-        """The index with its size in the instance."""
         return index.sized(self.size[self.root(index)])
 
     def set(self, index: Index, size: int) -> None:

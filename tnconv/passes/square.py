@@ -287,7 +287,6 @@ def _pairs(axis: Axis, other: Axis, fate: Mapping[str, str]) -> list[tuple[Index
 
 
 def _group_of(indices: Iterable[Index]) -> list[Axis]:
-    """The axis of some indices, if there are any."""
     found = tuple(indices)
     return [group(*found)] if found else []
 

@@ -35,11 +35,7 @@ def axes_of(network: Network, texts: Iterable[str]) -> tuple[Axis, ...]:
 
 
 def counted(
-    network: Network,
-    nodes: Iterable[Node],
-    output: Sequence[Axis],
-    summed: Iterable[Index],
-    name: str = "scale",
+    network: Network, nodes: Iterable[Node], output: Sequence[Axis], summed: Iterable[Index]
 ) -> Network:
     """The network with other nodes and output, with a scale for every index of `summed` that they lost.
 
@@ -51,7 +47,7 @@ def counted(
     lost = [i for i in dict.fromkeys(summed) if i not in held and i.size != 1]
     if lost:
         taken = {n.name for n in kept} | {i.name for i in held}
-        kept += (Scale(fresh(name, taken), product(i.size for i in lost)),)
+        kept += (Scale(fresh("scale", taken), product(i.size for i in lost)),)
     return network.with_nodes(kept, output)
 
 

@@ -177,12 +177,10 @@ _SIZES = (Symbolic, Extents)  # the types of fields that may hold symbols
 
 
 def _texts(value: Any) -> tuple[str, ...]:
-    """The symbols in a field."""
     return tuple(v for v in (value if isinstance(value, tuple) else (value,)) if isinstance(v, str))
 
 
 def _with(value: Any, sizes: Mapping[str, int]) -> Any:
-    """A field with integers in place of symbols."""
     if isinstance(value, tuple):
         return tuple(_with(v, sizes) for v in value)
     return sizes.get(value, value) if isinstance(value, str) else value

@@ -125,21 +125,18 @@ class _Call:
 
     @classmethod
     def read(cls, text: str) -> "_Call":
-        """Read a call."""
         node = _parsed(text)
         if not isinstance(node, ast.Call):
             raise _error(text, 0, f"it is no call; {_EXAMPLE}")
         return cls(text, node)
 
     def said(self, make: Callable[[], T]) -> T:
-        """What is made, with errors about the whole call."""
         try:
             return make()
         except SpecError as error:
             raise SpecError(f"layer {shown(self.text)}: {error}") from error
 
     def error(self, node: ast.expr | ast.keyword, message: str) -> SpecError:
-        """An error about a part of the call."""
         lines = self.text.split("\n")[: node.lineno]
         column = len(lines[-1].encode()[: node.col_offset].decode())  # Python counts bytes
         return _error(self.text, sum(len(line) + 1 for line in lines[:-1]) + column, message)
@@ -214,7 +211,6 @@ class _Call:
         raise self.error(node, f"{shown(written)} is no literal; write {wanted}")
 
     def check_complete(self, kind: type[Any], values: Mapping[str, Any]) -> None:
-        """Refuse a call that leaves out what has no default."""
         for name, parameter in _parameters(kind).items():
             if parameter.default is parameter.empty and name not in values:
                 advice = next((each.advice[name] for each in LAYERS if name in each.advice), f"write {name}=")

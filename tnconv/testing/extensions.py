@@ -16,11 +16,12 @@ from tnconv.backends.torch.kernels.window_views import Cells
 from tnconv.backends.torch.lower import lower_with
 from tnconv.ir import Expression, Network, Size, parse_network
 from tnconv.passes import Pass, RewritePass, Rule, available, exact_check, parse_pass, run_pass
+from tnconv.passes.exact import conjugates
 from tnconv.planner import Plan, make_plan, parse_plan
 from tnconv.planner.decompose import Decomposition
 from tnconv.program.size_symbols import bindings
 from tnconv.testing.laws import assert_roundtrip, assert_same_value, assert_valid
-from tnconv.testing.values import gaussian_arguments, is_conjugated, random_arguments, random_symbols
+from tnconv.testing.values import gaussian_arguments, random_arguments, random_symbols
 
 T = TypeVar("T", Network, Plan)
 
@@ -49,7 +50,6 @@ def assert_rule(rule: Rule | Decomposition) -> None:
 def _assert_example(
     rule: Rule | Decomposition, apply: Callable[[T], T | None], parse: Callable[[str], T]
 ) -> T:
-    """What a rule makes of its own example is what its docstring shows."""
     before, after = parse(rule.before), parse(rule.after)
     found = apply(before)
     assert found is not None, f"rule {rule.name!r} does not apply to its own example:\n{before}"
@@ -147,7 +147,7 @@ def assert_kernel(
     arrays = random_arguments(network, rng, symbols=symbols)
     arrays |= {n: a.astype(np.float64) for n, a in arrays.items() if n not in network.tables}
     _assert_computes(kernel, network, program, arrays, symbols)
-    if is_conjugated(network):
+    if conjugates(network):
         _assert_computes(kernel, network, program, gaussian_arguments(network, rng, symbols), symbols)
     return True
 

@@ -7,7 +7,8 @@ import numpy.typing as npt
 
 from tnconv.backends.reference import evaluate as evaluate_densely
 from tnconv.ir import Expression, Network, faults, parse
-from tnconv.testing.values import gaussian_arguments, is_conjugated, random_arguments, random_symbols
+from tnconv.passes.exact import conjugates
+from tnconv.testing.values import gaussian_arguments, random_arguments, random_symbols
 
 
 def assert_valid(expression: Expression) -> None:
@@ -53,7 +54,7 @@ def assert_same_value(
     values = random_symbols(before, rng) if symbols is None else dict(symbols)
     arrays = random_arguments(before, rng, symbols=values) if arguments is None else arguments
     _assert_equal(before, after, arrays, values)
-    if arguments is None and any(is_conjugated(each) for each in (before, after)):
+    if arguments is None and any(conjugates(each) for each in (before, after)):
         _assert_equal(before, after, gaussian_arguments(before, rng, symbols=values), values)
 
 

@@ -53,11 +53,6 @@ def gaussian_arguments(
     }
 
 
-def is_conjugated(expression: Expression) -> bool:
-    """Whether an expression does more with complex arguments than multiply them."""
-    return any(term.real or any(tensor.conj for tensor in term.tensors) for term in expression.terms)
-
-
 def _random(shape: tuple[int, ...], rng: np.random.Generator, dtype: np.dtype[Any]) -> Array:
     if dtype.kind in "iuO":
         low = 0 if dtype.kind == "u" else _INTEGER_RANGE[0]

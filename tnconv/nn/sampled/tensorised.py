@@ -78,10 +78,10 @@ class FactorCalculus:
     ) -> tuple[Tensor | None, ...]:
         """The gradients of the factors, and of the bias."""
         product = weight_of(self.description)
-        given = dict(zip(self.names, parameters, strict=True))
+        given: dict[str, Any] = dict(zip(self.names, parameters, strict=True))
         with torch.enable_grad():
             wanted = dict(zip(self.names, needed, strict=True))
-            factors: dict[str, Any] = {name: _leaf(given[name], wanted[name]) for name in product.arguments}
+            factors = {name: given[name].detach().requires_grad_(wanted[name]) for name in product.arguments}
             dense = product(*factors.values())
             moved = [name for name in factors if wanted[name]]
             found = torch.autograd.grad(dense, [factors[name] for name in moved], weight)
@@ -89,11 +89,6 @@ class FactorCalculus:
         if wanted.get("bias"):
             result["bias"] = gradient.flatten(2).sum((0, 2))
         return tuple(result.get(name) for name in self.names)
-
-
-def _leaf(factor: Tensor | None, needed: bool) -> Tensor:
-    assert factor is not None
-    return factor.detach().requires_grad_(needed)
 
 
 @lru_cache(maxsize=512)

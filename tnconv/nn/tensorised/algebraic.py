@@ -105,7 +105,6 @@ def cp(tensor: Tensor, rank: int) -> list[Tensor] | None:
 
 
 def _as(tensor: Tensor, matrix: Tensor) -> Tensor | None:
-    """A complex matrix in the dtype of a tensor, None where it is not real enough."""
     if tensor.is_complex():
         return matrix
     return matrix.real if float(matrix.imag.norm()) <= _REAL * float(matrix.norm()) else None

@@ -25,7 +25,11 @@ def ranks_by_layer(rank: Any, names: Mapping[nn.Module, Sequence[str]]) -> dict[
         return dict.fromkeys(names, rank)
     found: dict[nn.Module, Any] = {}
     for pattern in rank:
-        matched = [module for module, own in names.items() if any(_matches(name, pattern) for name in own)]
+        matched = [
+            module
+            for module, own in names.items()
+            if isinstance(pattern, str) and any(fnmatchcase(name, pattern) for name in own)
+        ]
         if not matched:
             known = ", ".join(own[0] or "the model" for own in names.values())
             raise SpecError(
@@ -35,7 +39,3 @@ def ranks_by_layer(rank: Any, names: Mapping[nn.Module, Sequence[str]]) -> dict[
         for module in matched:
             found.setdefault(module, rank[pattern])
     return {module: found[module] for module in names if found.get(module) is not None}
-
-
-def _matches(name: str, pattern: object) -> bool:
-    return isinstance(pattern, str) and fnmatchcase(name, pattern)

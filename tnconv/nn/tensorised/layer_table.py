@@ -171,5 +171,4 @@ def _costs(own: Cost | None, dense: Cost | None) -> list[str]:
 
 
 def _part(count: int, whole: int) -> str:
-    """A count, and which part of the dense layer's it is."""
     return format_count(count) + (f" ({count / whole:.0%})" if count != whole and whole else "")

@@ -272,7 +272,6 @@ class _Job:
 
 
 def _dense_count(module: nn.Module, calls: Calls) -> int:
-    """Multiplications of a layer that is there; 0 where tnconv knows none."""
     layer = module.description if isinstance(module, TensorisedLayer) else dense_spec(module)
     return 0 if layer is None else multiplications(layer, calls[module])
 
