@@ -54,3 +54,4 @@ __all__ = [
     "sampled_layers",
 ]
 __all__ += tensorised.__all__
+__all__.sort(key=lambda name: (not name.isupper(), name))

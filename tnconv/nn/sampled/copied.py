@@ -7,6 +7,7 @@ from torch import nn
 
 from tnconv.nn.modules import check_copied, copy_parameters
 from tnconv.nn.sampled.fractions import CHANNELS, Indices
+from tnconv.spec.layer_spec import module_fields
 
 
 class FromTorch:
@@ -53,4 +54,7 @@ class FromTorch:
         Raises:
             SpecError: a fraction leaves nothing, or a field is not represented.
         """
-        raise NotImplementedError(f"{cls.__name__} has no like")
+        build: Any = cls
+        fields = module_fields(cls.represented, module)
+        made: Self = build(**fields, device="meta", keep=keep, indices=indices, generator=generator)
+        return made

@@ -22,7 +22,6 @@ from tnconv.nn.sampled.fractions import CHANNELS, Indices, Kept
 from tnconv.nn.sampled.sampled_autograd import Gradient, Parameters, Sampler, apply
 from tnconv.nn.sampled.seeds import Seeds
 from tnconv.spec import ConvSpec
-from tnconv.spec.layer_spec import module_fields
 
 _BACKWARD = torch.ops.aten.convolution_backward
 
@@ -254,21 +253,14 @@ class SampledConv(_ConvNd, FromTorch, OfConv):
     def like(
         cls, module: nn.Module, keep: float, indices: Indices, generator: torch.Generator | None = None
     ) -> Self:
-        """A layer with the fields of another, parameters on the meta device; the arguments are those of `from_torch`.
-
-        Raises:
-            SpecError: a fraction leaves nothing, or a field is not represented.
-        """
+        """As of every sampled layer, for a convolution with the same padding left and right."""
         layer: Any = module
         check_fixed(cls, cls.fixed, module, len(layer.kernel_size))
         if not all(isinstance(side, int | str) for side in layer.padding):
             raise SpecError(
                 f"padding={layer.padding} differs left and right, which {cls.__name__} does not have; pad before it"
             )
-        build: Any = cls
-        fields = module_fields(ConvSpec, module)
-        made: Self = build(**fields, device="meta", keep=keep, indices=indices, generator=generator)
-        return made
+        return super().like(module, keep, indices, generator)
 
 
 class SampledConv1d(SampledConv, nn.Conv1d):

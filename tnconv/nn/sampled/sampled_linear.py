@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ from tnconv.nn.sampled.sampled_autograd import Gradient, Parameters, Sampler, ap
 from tnconv.nn.sampled.seeds import Seeds
 from tnconv.spec import LinearSpec
 from tnconv.spec.fields import Symbolic
-from tnconv.spec.layer_spec import KnowsSpec
+from tnconv.spec.layer_spec import KnowsSpec, module_fields
 
 
 @dataclass(frozen=True)
@@ -156,34 +156,8 @@ class SampledLinear(nn.Linear, FromTorch, KnowsSpec):
 
     def spec(self, input_size: int | tuple[int, ...] = (), batch_size: Symbolic = "N") -> LinearSpec:
         """The layer for inputs of a size, as `tnconv.compile` takes it."""
-        return LinearSpec(
-            self.in_features,
-            self.out_features,
-            input_size=input_size,
-            batch_size=batch_size,
-            bias=self.bias is not None,
-        )
+        return LinearSpec(input_size=input_size, batch_size=batch_size, **module_fields(LinearSpec, self))
 
     def extra_repr(self) -> str:
         """The fields of torch's, and what is kept."""
         return f"{super().extra_repr()}, keep=({self.sampler.kept})"
-
-    @classmethod
-    def like(
-        cls, module: nn.Module, keep: float, indices: Indices, generator: torch.Generator | None = None
-    ) -> Self:
-        """A layer with the fields of another, parameters on the meta device; the arguments are those of `from_torch`.
-
-        Raises:
-            SpecError: a fraction leaves nothing, or a field is not represented.
-        """
-        layer: Any = module
-        return cls(
-            layer.in_features,
-            layer.out_features,
-            layer.bias is not None,
-            "meta",
-            keep=keep,
-            indices=indices,
-            generator=generator,
-        )
