@@ -4,7 +4,6 @@ Strategies yield candidates; what one costs in inference, in training and with c
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from itertools import chain
 from math import inf
 
@@ -21,10 +20,6 @@ from tnconv.ir.size import symbol_names
 from tnconv.planner import candidate_plans
 from tnconv.planner.large import MANY
 from tnconv.planner.memory_limit import does_not_fit
-from tnconv.planner.widen import ROW, widened
-
-_FEW, _MORE = 0.03, 0.25  # of the cells of a bond, those that are added at most
-_COPY = 15.0  # microseconds that it takes besides to begin the copy of each tensor that gets zeros
 
 
 def choose(task: Task, memory_limit: int | None = None, autotune: bool = False) -> Candidate:
@@ -41,7 +36,7 @@ def choose(task: Task, memory_limit: int | None = None, autotune: bool = False) 
     """
     if memory_limit is not None:
         return _within(task, memory_limit)
-    return _tuned(task) if autotune else _filled(fastest(task.candidates()))
+    return _tuned(task) if autotune else fastest(task.candidates())
 
 
 def fastest(candidates: Iterable[Candidate]) -> Candidate:
@@ -56,24 +51,6 @@ def fastest(candidates: Iterable[Candidate]) -> Candidate:
             least, best = time, each
     assert best is not None
     return best
-
-
-def _filled(best: Candidate) -> Candidate:
-    """The candidate, or the same with whole rows of bonds where that gains enough.
-
-    In training that is asked where a few cells are enough: both passes take a while to be priced.
-    """
-    judged = best.task.objective
-    most, enough = (_FEW, 0.985) if judged.training else (_MORE, 0.95)
-    plan = widened(best.plan, ROW, most)
-    if plan is None:
-        return best
-    made, copies = replace(best, plan=plan), len(plan.steps) - len(best.plan.steps)
-    least = enough * best.predicted() - (0 if judged.constant else _COPY * copies)
-    try:
-        return made if made.predicted(least) < least else best
-    except Slower:
-        return best
 
 
 def _tuned(task: Task) -> Candidate:

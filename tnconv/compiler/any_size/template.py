@@ -10,7 +10,6 @@ from tnconv.compiler.driver import Derived
 from tnconv.compiler.function import CompiledFunction
 from tnconv.errors import TnconvError
 from tnconv.ir import Expression
-from tnconv.planner.widen import ROW, widened
 from tnconv.spec import Layer
 
 _FAR = 2.0  # times the time of the best kernel: a slower one is not the best for sizes up to twice as large
@@ -73,7 +72,6 @@ def template_of(
             hints = {**chosen.task.hints, **binding.values}
             task = replace(chosen.task, network=derived.network, hints=hints)
             plans = [each.plan for each in task.candidates()]
-            plans += [wide for each in plans if (wide := widened(each, ROW))]
         except TnconvError:
             continue
         plan = next((each for each in plans if binding.plan(each) == chosen.plan), None)
