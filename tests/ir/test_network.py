@@ -226,6 +226,7 @@ def test_fresh_names(conv2d):
     assert fresh("a_b", {"a_b"}) == "a_b_2"
     assert conv2d.fresh_name("i1") == "i1_2"
     assert conv2d.fresh_name("weight") == "weight_2"
+    assert conv2d.fresh_index("q", 3) == Index("q", 3)
 
 
 def test_bind_reaches_sizes_axes_moduli_and_scales():

@@ -286,6 +286,10 @@ class Network(Drawn):
         """`base`, or `base_2`, `base_3`, …: a name that no node and no index has."""
         return fresh(base, {n.name for n in self.nodes} | {i.name for i in self.indices})
 
+    def fresh_index(self, base: str, size: Size) -> Index:
+        """A new index whose name starts with `base`."""
+        return Index(self.fresh_name(base), size)
+
 
 def _canonical(node: Node) -> Node:
     """A pattern that is a delta as a delta, so that equal networks have equal nodes and texts."""
