@@ -178,7 +178,8 @@ class AnySizeFunction(CompiledFunction):
 
     def __repr__(self) -> str:
         arguments, sizes = ", ".join(self.arguments), ", ".join(self.sizes)
-        return f"<tnconv {self.op}({arguments}) for any {sizes}: {len(self.variants)} plans>"
+        plans = f"{len(self.variants)} plan{'s' * (len(self.variants) != 1)}"
+        return f"<tnconv {self.op}({arguments}) for any {sizes}: {plans}>"
 
     # -- what belongs to a size ----------------------------------------------------------------------
 
