@@ -76,13 +76,13 @@ class ChunkJob:
     @property
     def place(self) -> tuple[Cells, ...]:
         """The axes of the result of which it computes some cells; of others, and of all without any, it adds to all."""
-        return self._cells(_output(self.function))
+        return self._cells(self.function.plan.output_sizes)
 
     @property
     def shape(self) -> tuple[int, ...]:
         """That of the whole result."""
         whole = dict(self.sizes) | {each.part: evaluate(each.size, self.sizes) for each in self._slices}
-        return tuple(evaluate(size, whole) for size in _output(self.function))
+        return tuple(evaluate(size, whole) for size in self.function.plan.output_sizes)
 
     def add(self, part: Tensor, result: Tensor) -> None:
         """Add what the job returned to a result of the whole.
@@ -105,11 +105,6 @@ class ChunkJob:
         places = dict(zip(self._slices, self.pieces, strict=True))
         cuts = cut_axes(self._slices, sizes)
         return tuple((axis, places[each][0] * step, places[each][1] * step) for each, axis, step in cuts)
-
-
-def _output(function: "CompiledFunction") -> tuple[Size, ...]:
-    """The sizes of the result of a chunk."""
-    return function.plan.output_sizes
 
 
 def _narrowed(tensor: Tensor, cells: Iterable[Cells]) -> Tensor:

@@ -1,6 +1,6 @@
 """Candidates that run in a loop over chunks of indices, where no order fits into a limit of memory."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from math import prod
@@ -82,13 +82,18 @@ def _with_largest_chunk(
     task: Task, start: _Chunk, name: str, most: int, peaks: list[int]
 ) -> Candidate | None:
     """The candidate with the fewest chunks that fits, halving their size each time; None below two values."""
-    chunk = -(-evaluate(size_of(start.network, name), task.sizes) // 2)
-    while chunk > 1:
+    for chunk in _halved(evaluate(size_of(start.network, name), task.sizes)):
         tried = _first_that_fits(task, start.cut(name, chunk), most, peaks)
         if tried is not None and tried[1] <= most:
             return tried[0]
-        chunk = -(-chunk // 2)
     return None
+
+
+def _halved(size: int) -> Iterator[int]:
+    """The halves of a size, rounded up, down to two."""
+    while size > 2:
+        size = -(-size // 2)
+        yield size
 
 
 def in_many_chunks(task: Task, whole: Candidate, most: int, peaks: list[int]) -> Candidate | None:
@@ -119,13 +124,9 @@ def in_many_chunks(task: Task, whole: Candidate, most: int, peaks: list[int]) ->
 
 def _with_larger_chunk(task: Task, whole: Plan, cuts: Sequence[str], most: int) -> Candidate | None:
     """The candidate with the fewest chunks of the last index that fits; None below two values."""
-    chunk = -(-evaluate(size_of(task.network, cuts[-1]), task.sizes) // 2)
-    while chunk > 1:
-        candidate = _cut_by(task, whole, cuts, chunk)
-        if candidate.peak <= most:
-            return candidate
-        chunk = -(-chunk // 2)
-    return None
+    chunks = _halved(evaluate(size_of(task.network, cuts[-1]), task.sizes))
+    candidates = (_cut_by(task, whole, cuts, chunk) for chunk in chunks)
+    return next((candidate for candidate in candidates if candidate.peak <= most), None)
 
 
 def _cut_by(task: Task, whole: Plan, cuts: Sequence[str], chunk: int = 1) -> Candidate:

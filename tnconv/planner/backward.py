@@ -9,11 +9,12 @@ Each adjoint is what `differentiate` makes of the step's network. What it reads 
 and intermediates of the forward pass, which that pass hands over, or which are computed again.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from tnconv.ir import Expression, Network, Size, fresh
+from tnconv.ir.size import symbol_names
 from tnconv.passes.differentiate import Differentiate
 from tnconv.planner.count import count_factors
 from tnconv.planner.hints import hint_values
@@ -67,7 +68,7 @@ class _Backward:
         self.cotangent = self._fresh("grad")
         self.gradients: dict[str, list[str]] = {}
         self.read: dict[str, None] = {}
-        self.values = hint_values(sorted({s for i in plan.indices for s in _symbols(i.size)}), None)
+        self.values = hint_values(sorted({s for i in plan.indices for s in symbol_names(i.size)}), None)
         self.values |= {s: v for s, v in plan.hints.items() if s in self.values}
 
     def run(self) -> bool:
@@ -153,7 +154,3 @@ class _Backward:
 def _derived(step: Step, wrt: str, cotangent: str) -> Expression:
     """The gradient of a step: plans of one network have many steps in common."""
     return Differentiate(wrt=wrt, cotangent=cotangent).apply(step.network).network
-
-
-def _symbols(size: Size) -> Iterable[str]:
-    return () if isinstance(size, int) else map(str, size.free_symbols)

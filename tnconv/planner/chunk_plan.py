@@ -11,7 +11,7 @@ from math import log
 
 from tnconv.ir import Index, Size, evaluate
 from tnconv.planner.count import count_factors
-from tnconv.planner.plan import Operand, Plan, Step
+from tnconv.planner.plan import Plan, Step
 
 MOST_CUTS = 18  # Python nests no more than 20 loops
 _REPEATS = 16
@@ -88,9 +88,7 @@ def plan_of_chunk(
 def _changed(step: Step, exchange: Mapping[Index, Index], values: Mapping[str, int]) -> Step:
     if exchange.keys().isdisjoint(step.indices):
         return step
-    operands = tuple(
-        Operand(o.source, tuple(axis.substitute(exchange) for axis in o.axes), o.conj) for o in step.operands
-    )
+    operands = tuple(operand.substitute(exchange) for operand in step.operands)
     output = tuple(axis.substitute(exchange) for axis in step.output)
     factors = count_factors(operands, step.relations, values)
     return Step(step.result, operands, step.relations, output, step.scale, factors)

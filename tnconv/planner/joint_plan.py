@@ -140,7 +140,7 @@ class _Joiner:
                 found[o.source].operand(o)
                 if o.source in found
                 else replace(o, source=names.get(o.source, o.source))
-                for o in (_exchanged(o, renamed) for o in step.operands)
+                for o in (o.substitute(renamed) for o in step.operands)
             )
             relations = tuple(r.map_indices(lambda i: renamed.get(i, i)) for r in step.relations)
             output = tuple(axis.substitute(renamed) for axis in step.output)
@@ -196,14 +196,6 @@ class _Joiner:
             if legs is not None:
                 self.made.setdefault(key, []).append(_Made(name, legs, flip, step.scale))
         return name
-
-
-def _exchanged(operand: Operand, renamed: Mapping[Index, Index]) -> Operand:
-    return (
-        replace(operand, axes=tuple(axis.substitute(renamed) for axis in operand.axes))
-        if renamed
-        else operand
-    )
 
 
 @lru_cache(maxsize=1024)  # of plans that are joined in many ways

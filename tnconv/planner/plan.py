@@ -41,6 +41,10 @@ class Operand:
         """The indices on the operand, each once."""
         return tuple(dict.fromkeys([i for axis in self.axes for i in axis.indices]))
 
+    def substitute(self, mapping: Mapping[Index, Index]) -> "Operand":
+        """The operand with other indices in place of some."""
+        return replace(self, axes=tuple([axis.substitute(mapping) for axis in self.axes]))
+
 
 @dataclass(frozen=True)
 class Step:

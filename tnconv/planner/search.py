@@ -192,11 +192,7 @@ def _twins(model: Model, table: Table) -> Nested | None:
     return (tree, _placed(tree, mirror))
 
 
-def _of_all(models: Sequence[Model], _: Search | None) -> list[Nested]:
-    return [left_to_right(model) for model in models]
-
-
 _BUILT_IN: dict[str, Callable[[Sequence[Model], Search | None], list[Nested]]] = {
     "cotengra": large_trees,
-    "left-to-right": _of_all,
+    "left-to-right": lambda models, _: [left_to_right(model) for model in models],
 }

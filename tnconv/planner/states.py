@@ -134,7 +134,8 @@ class States:
         for r, mask in enumerate(self.masks):
             for v in bits(mask):
                 self.relations_of[v] |= 1 << r
-        self.numeric = [self._is_numeric(r) for r in problem.relations]
+        sizes = [index.size for index in problem.variables]
+        self.numeric = [all(isinstance(sizes[v], int) for v in r.coefficients) for r in problem.relations]
         self.splittable = [self._is_splittable(r) for r in problem.relations]
         self.owners = {} if late else self._find_owners()
         self.cuts: dict[tuple[int, int], Cut] = {}
@@ -145,9 +146,6 @@ class States:
         self._elements: dict[int, int] = {}
 
     # -- set-up ----------------------------------------------------------------------------------
-
-    def _is_numeric(self, relation: Linear) -> bool:
-        return all(isinstance(self.problem.variables[v].size, int) for v in relation.coefficients)
 
     def _is_splittable(self, relation: Linear) -> bool:
         """Whether the sums of either side start at a cell that is known while planning."""

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from tnconv.ir import Axis, Index
+from tnconv.ir import Index
 from tnconv.planner.decompose.decomposition import Writer, decomposition
 from tnconv.planner.plan import Operand, Step
 
@@ -50,7 +50,7 @@ def streamed_squares(step: Step, writer: Writer) -> tuple[Step, ...] | None:
         return None
     order = [i for axis in made.output for i in axis.indices]
     pair = sorted(made.operands, key=lambda operand: _place(operand, made, order))
-    again = [_read(_renamed(operand, names), two.conj) for operand in pair]
+    again = [_read(operand.substitute(names), two.conj) for operand in pair]
     relations = list(made.relations)
     for relation in made.relations:
         if not names.keys().isdisjoint(relation.indices):
@@ -70,8 +70,3 @@ def _place(operand: Operand, made: Step, order: list[Index]) -> int:
 def _read(operand: Operand, conj: bool) -> Operand:
     """An operand of a product of which the conjugate is read, or the product itself."""
     return replace(operand, conj=operand.conj != conj)
-
-
-def _renamed(operand: Operand, names: dict[Index, Index]) -> Operand:
-    axes: tuple[Axis, ...] = tuple(axis.substitute(names) for axis in operand.axes)
-    return replace(operand, axes=axes)
