@@ -151,14 +151,11 @@ def candidates(plans: Sequence[Plan], lower: Lower) -> Iterable[tuple[int, tuple
 def _arguments(
     plan: Plan, hints: Mapping[str, int], device: str, dtype: torch.dtype
 ) -> dict[str, torch.Tensor]:
+    rows = {name: evaluate(size, hints) for name, size in plan.tables.items()}
     return {
-        name: random_argument([evaluate(s, hints) for s in sizes], device, dtype, _rows(plan, name, hints))
+        name: random_argument([evaluate(s, hints) for s in sizes], device, dtype, rows.get(name))
         for name, sizes in plan.arguments.items()
     }
-
-
-def _rows(plan: Plan, name: str, hints: Mapping[str, int]) -> int | None:
-    return evaluate(plan.tables[name], hints) if name in plan.tables else None
 
 
 def random_argument(
