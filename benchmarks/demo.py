@@ -89,7 +89,7 @@ def main() -> int:
                 counts = function.cost.at(N=BATCH)
                 kernels = ", ".join(dict.fromkeys(c.kernel for c in function.program.choices))
                 table.add_row(
-                    case.name, op, f"{counts.multiplications:_}", f"{counts.peak_elements:_}", kernels,
+                    case.name, op, f"{counts.multiplications:,}", f"{counts.peak_elements:,}", kernels,
                     f"{exact:.0e}", f"{single:.0e}", f"{timed.a * 1e3:.2f}", f"{timed.ratio:.2f}",
                     style="red" if exact > TOLERANCE else None,
                 )  # fmt: skip

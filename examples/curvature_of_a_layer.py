@@ -70,7 +70,7 @@ def main() -> None:
         results[op] = function(**{name: values[name] for name in function.arguments})
         sizes = {name: {"N": EXAMPLES, "V": CLASSES}[name] for name in function.network.symbols}
         shape = "×".join(map(str, results[op].shape))
-        table.add_row(op, tnconv.ops.get(op).legs, shape, f"{function.cost.at(**sizes).multiplications:_}")
+        table.add_row(op, tnconv.ops.get(op).legs, shape, f"{function.cost.at(**sizes).multiplications:,}")
     Console(width=110).print(table)
     draw(results, out)
     print(f"wrote {out}")
