@@ -205,9 +205,6 @@ def _folded(position: Any, modulus: Size | None, mode: str) -> Any:
     return last - abs(position % max(2 * last, 1) - last)  # a triangle wave
 
 
-# -- shapes and symbols ------------------------------------------------------------------------------
-
-
 # -- values ------------------------------------------------------------------------------------------
 
 

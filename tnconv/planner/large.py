@@ -16,8 +16,8 @@ from tnconv.planner.cost import Model
 from tnconv.planner.effort import Search
 from tnconv.planner.states import bits
 from tnconv.planner.sweep import Graph, swept
-from tnconv.planner.table import Nested
-from tnconv.planner.trees import left_to_right, nodes, optimal, price
+from tnconv.planner.table import Nested, fill_plain
+from tnconv.planner.trees import left_to_right, nodes, price
 
 MANY = 48  # leaves above which a network is swept through, and the exact programme is too slow for its pieces
 _TRIALS = 32
@@ -309,7 +309,7 @@ def _reconfigure_once(model: Model, tree: Nested, width: int, widest_first: bool
         if len(frontier) > 2 and key not in seen:
             seen.add(key)
             frontier.sort()
-            _, best = optimal(model, frontier)
+            best = fill_plain(model, frontier).tree((1 << len(frontier)) - 1)
             _graft(children, frontier, best)
         waiting += children[top]
     return _rebuild(children, whole)

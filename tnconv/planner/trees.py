@@ -1,13 +1,13 @@
-"""What is asked of contraction trees: their nodes, their price, their largest intermediate; the best of a few parts.
+"""What is asked of contraction trees: their nodes, their price, their largest intermediate.
 
 A tree is nested pairs of leaf positions, `((0, 2), 1)`, of any depth: that of 5,000 tensors in a row is deeper than
 Python likes to recurse, so all of this is loops.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from tnconv.planner.cost import Model
-from tnconv.planner.table import FORBIDDEN, Nested, Price, fill_plain
+from tnconv.planner.table import FORBIDDEN, Nested, Price
 
 
 def nodes(tree: Nested) -> Iterator[tuple[Nested, int, int, int]]:
@@ -45,20 +45,6 @@ def largest(model: Model, tree: Nested) -> int:
     """Elements of the largest intermediate of a tree, the result not counted; 0 if there is none."""
     inner = (both for _, both, _, _ in nodes(tree) if both != model.everything)
     return max(map(model.elements, inner), default=0)
-
-
-def optimal(model: Model, parts: Sequence[int]) -> tuple[Price, Nested]:
-    """The best tree over some disjoint sets of leaves, by a programme over all subsets of them.
-
-    Args:
-        model: prices.
-        parts: at least two sets of leaves, as masks; each counts as one leaf.
-
-    Returns:
-        Its price, and the tree over positions in `parts`.
-    """
-    table, whole = fill_plain(model, parts), (1 << len(parts)) - 1
-    return table.price(whole), table.tree(whole)
 
 
 def left_to_right(model: Model) -> Nested:
