@@ -93,8 +93,7 @@ class Profile(msgspec.Struct, frozen=True):
         inverted: of the rate of a convolution, that whose kernel is larger than its result.
         again: of the time of a copy, that of an image which is read once more.
         turned: times a copy of a weight gradient that its result is copied: it is computed in another layout.
-        small_images: times as long takes a weight gradient of images with fewer positions than `small_image`.
-        small_image: positions, below which an image is one of these.
+        small_images: times as long takes a weight gradient of images with fewer positions than `dense_image`.
         gradient_calls: plain calls that take as long as one of a weight gradient, with its copies of both operands.
         inner: times the rate of a convolution, without what it takes to bring images into the library's own layout
             and back.
@@ -117,6 +116,7 @@ class Profile(msgspec.Struct, frozen=True):
             to put the few cells beside it that are not in the sum.
         begun_row: the same of a sum over neighbours.
         begun_between: the same of a run of neighbours, in a sum over several axes with others between them.
+        whole_runs: share of `sum_run` where runs are whole halves of `lanes`.
         at_once_apart: times as long takes a cell of such a sum where the last axis stays.
         run_calls: plain calls that take as long as those of a sum that is begun apart.
         padded: times as many cells as an axis has may its windows reach, to be padded for a view; they are picked one
@@ -213,7 +213,7 @@ class Profile(msgspec.Struct, frozen=True):
     searched: Rate = 0.9
 
     dense_rate: Rate = 0.83
-    dense_transposed: Rate = 0.86
+    dense_transposed: Rate = 0.83
     dense_image: Rate = 100.0
     images_together: Rate = 8.0
     narrow_groups: Rate = 0.4
@@ -221,7 +221,6 @@ class Profile(msgspec.Struct, frozen=True):
     again: Rate = 0.35
     turned: Rate = 1.2
     small_images: Rate = 1.6
-    small_image: Rate = 64.0
     gradient_calls: Rate = 12.0
     inner: Rate = 1.2
     images: Rate = 0.8
@@ -240,6 +239,7 @@ class Profile(msgspec.Struct, frozen=True):
     begun: Rate = 600.0
     begun_row: Rate = 130.0
     begun_between: Rate = 140.0
+    whole_runs: Rate = 0.65
     at_once_apart: Rate = 12.0
     run_calls: Rate = 4.0
     padded: Rate = 16.0

@@ -144,7 +144,7 @@ class Convolution(Kernel):
             disordered = not problem.loose and (*s.batch, *s.right, *s.left, *kernel) != problem.output
             images = image + problem.count(problem.operands[1 - roles.first].legs)
             copied = result * (profile.turned + disordered) + profile.images * images + made.copied
-            if _cells(problem, roles, 1 - roles.first) < profile.small_image:
+            if _cells(problem, roles, 1 - roles.first) < profile.dense_image:
                 every *= profile.small_images
             return calls * profile.call + every + profile.copying(copied)
         moved = profile.reordered(image, problem.count(s.summed), last=made.channels_last)

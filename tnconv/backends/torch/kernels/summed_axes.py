@@ -70,8 +70,9 @@ def _one_run(sizes: Sequence[int], run: tuple[int, ...], profile: Profile) -> fl
     """Predicted microseconds of a sum over some dimensions in a row."""
     cells, outer, inner = prod(sizes), prod(sizes[: run[0]]), prod(sizes[run[-1] + 1 :])
     if inner == 1:
-        return profile.summing(cells, cells / outer)
-    return (2 * cells + outer * profile.begun) / profile.added
+        each = profile.sum_run * (profile.whole_runs if profile.is_whole(cells / outer) else 1)
+        return (cells + outer * each) / profile.sum
+    return (cells + outer * profile.begun) / profile.added
 
 
 def _axis_sums(em: Emitter, value: Value, places: Sequence[int]) -> Call:
