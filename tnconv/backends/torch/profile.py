@@ -88,7 +88,6 @@ class Profile(msgspec.Struct, frozen=True):
         dense_rate: of the rate of a convolution with a large kernel, that of one without overlapping windows.
         dense_transposed: of the rate of such a forward call, that of its transpose.
         dense_image: positions from which on an image is worth a native call in place of a product.
-        images_together: small images whose positions a transposed call of that kind works on side by side.
         narrow_groups: of the rate of a weight gradient, that with groups of few channels.
         inverted: of the rate of a convolution, that whose kernel is larger than its result.
         again: of the time of a copy, that of an image which is read once more.
@@ -213,9 +212,8 @@ class Profile(msgspec.Struct, frozen=True):
     searched: Rate = 0.9
 
     dense_rate: Rate = 0.83
-    dense_transposed: Rate = 0.83
+    dense_transposed: Rate = 0.75
     dense_image: Rate = 100.0
-    images_together: Rate = 8.0
     narrow_groups: Rate = 0.4
     inverted: Rate = 0.4
     again: Rate = 0.35

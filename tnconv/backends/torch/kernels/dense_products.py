@@ -139,8 +139,9 @@ class DenseConvolution(Kernel):
             columns = channels[0] * problem.count(k for k in layer.kernel if k is not None)
             rate = profile.dense_rate * profile.convolution / (1 + profile.narrowness(channels[1], columns))
         if narrow:
-            together = profile.images_together * problem.count(layer.positions)
-            rate *= profile.dense_transposed / (1 + profile.narrow / min(together, *channels))
+            rate *= profile.dense_transposed / (
+                1 + profile.narrow / min(problem.count(layer.positions), wide)
+            )
         every = problem.count(dict.fromkeys((*problem.operands[0].legs, *problem.operands[1].legs)))
         copied = problem.count(flatten(layer.weight)) * (
             profile.turned if layer.role == ConvRole.GRADIENT else 1 / 2
