@@ -1,6 +1,7 @@
 """Lag correlations against unfolding cell by cell, and their counted multiplications against the real ones."""
 
 import itertools
+import warnings
 from contextlib import nullcontext
 from math import prod
 from typing import Any
@@ -274,7 +275,7 @@ def test_many_channels_are_put_together_piece_by_piece(gradient: bool) -> None:
 
 
 def test_compiles_as_a_whole() -> None:
-    """Without a compiler behind it: what `torch.compile` reads is one graph."""
+    """Without a compiler behind it: what `torch.compile` reads is one graph, and it warns of nothing."""
     axes = square(6, 3, 1, 1)
     x = torch.randn(2, 4, 6, 6, dtype=torch.float64)
     options = {**without_sizes(axes), "groups": 2, "scale": 0.5}
@@ -283,7 +284,11 @@ def test_compiles_as_a_whole() -> None:
         return [correlate(x, **options, **scheme._asdict()) for scheme in accepted(axes)]
 
     torch._dynamo.reset()
-    for got in torch.compile(by_all, backend="eager", fullgraph=True)(x):
+    torch._dynamo.utils.warn_once_cache.clear()  # each is given once a process
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = torch.compile(by_all, backend="eager", fullgraph=True)(x)
+    for got in found:
         torch.testing.assert_close(got, dense(x, 2, axes) * 0.5)
 
 

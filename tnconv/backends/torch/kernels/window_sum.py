@@ -173,8 +173,7 @@ def _priced(problem: Problem, legs: Sequence[Index], axes: Sequence[_Axis], last
         kept = kept_last if together else axis.kept
         cells, place = prod(sizes.values()), legs.index(axis.index)
         outer = prod(sizes[i] for i in legs[:place])
-        size, *terms = axis.terms
-        run = run_of(size, *terms)
+        size, run = axis.terms[0], run_of(*axis.terms)
         if run is not None:
             neighbours = place + 1 == len(legs) and run.period == 1
             begun = profile.begun_row if neighbours else profile.begun

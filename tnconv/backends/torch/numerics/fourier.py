@@ -1,6 +1,5 @@
 """Convolutions with large kernels by Fourier transforms: what generated source calls as `rt.fourier`."""
 
-from functools import lru_cache
 from typing import Any
 
 import torch
@@ -8,11 +7,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tnconv.backends.torch.numerics.depthwise import NATIVE
+from tnconv.backends.torch.numerics.remembered import remembered
 
 _SINGLE = 4  # bytes of a cell; no transform is as exact in fewer
 
 
-@lru_cache(maxsize=1024)
+@remembered
 def length(cells: int) -> int:
     """The least length from some cells on that transforms quickly: a power of 2 times 1, 3, 5, 9 or 15."""
     return min(odd << max(0, (-(-cells // odd) - 1).bit_length()) for odd in (1, 3, 5, 9, 15))

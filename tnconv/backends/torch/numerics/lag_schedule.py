@@ -4,9 +4,9 @@
 """
 
 from collections.abc import Iterable
-from functools import lru_cache
 from typing import Literal, NamedTuple
 
+from tnconv.backends.torch.numerics.remembered import remembered
 from tnconv.ir.shapes import ConvAxis, covered
 
 _ALIGNED = 4  # products whose columns are a multiple of it are up to twice as fast
@@ -54,7 +54,7 @@ class Block(NamedTuple):
     own: Term | None
 
 
-@lru_cache(maxsize=512)
+@remembered
 def block_list(axis: ConvAxis) -> tuple[Block, ...]:
     """The blocks with tap <= tap_2, chain by chain: taps `phases` apart, the last pair first."""
     blocks: list[Block] = []
@@ -117,7 +117,7 @@ class Shift(NamedTuple):
     pairs: tuple[tuple[int, int, tuple[tuple[int, int], ...]], ...]
 
 
-@lru_cache(maxsize=512)
+@remembered
 def shifts(axis: ConvAxis, symmetric: bool) -> tuple[Shift, ...]:
     """The lags of an axis of stride 1, none negative if `symmetric`."""
     found: dict[int, list[tuple[int, int]]] = {}

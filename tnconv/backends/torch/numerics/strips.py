@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from tnconv.backends.torch.context import aside, is_captured, under_mode
+from tnconv.backends.torch.numerics.remembered import remembered
 
 Terms = tuple[tuple[int, int], ...]
 Axis = tuple[Any, ...]  # size, kept, summed and offset, and maybe a run: as `strip` takes them
@@ -49,7 +50,7 @@ class Run(NamedTuple):
         return self.used + size - (self.high - self.low)
 
 
-@lru_cache(maxsize=_KEPT)
+@remembered
 def run_of(size: int, kept: Terms, summed: Terms, offset: int) -> Run | None:
     """The run that leaves the fewest cells of an axis; None where none saves any, or windows are too many to count.
 
