@@ -122,7 +122,7 @@ def report(figures: Sequence[Figures], console: Console) -> None:
         table.add_row(
             each.op, str(each.plans), str(each.plannings), f"{each.kept} of {MOST_PROGRAMS}",
             f"{max(each.planned):.1f} ms", f"{statistics.median(ordered):.2f} ms",
-            f"{ordered[int(0.95 * len(ordered))]:.2f} ms", f"{ordered[-1]:.2f} ms", f"+{each.overhead:.2f} us",
+            f"{ordered[int(0.95 * len(ordered))]:.2f} ms", f"{ordered[-1]:.2f} ms", f"+{each.overhead:.2f} µs",
         )  # fmt: skip
     console.print(table)
 

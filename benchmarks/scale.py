@@ -41,10 +41,12 @@ from tnconv.compiler.function import CompiledFunction
 from tnconv.distributed import Sharded, shard
 from tnconv.distributed.sharded_explanation import ShardedExplanation
 from tnconv.ir import evaluate
+from tnconv.ir.quantities import format_time
 from tnconv.spec import ConvSpec, LinearSpec
 
 EXAMPLES = 256  # of all ranks together
 EACH = 32  # examples of each rank, where their number grows
+_DAY = 86400.0  # seconds
 OPERATIONS = ("kfac_expand", "kfac_grad_expand")
 WAYS = {
     "examples": "256 images over all ranks",
@@ -195,11 +197,8 @@ def total(row: Row, link: str) -> float:
 
 
 def text_of(seconds: float) -> str:
-    """Three digits and a unit."""
-    for unit, size in (("days", 86400.0), ("h", 3600.0), ("s", 1.0), ("ms", 1e-3)):
-        if seconds >= size:
-            return f"{seconds / size:.3g} {unit}"
-    return f"{seconds * 1e6:.3g} us"
+    """Three digits and a unit, that of days if there is one."""
+    return f"{seconds / _DAY:.3g} days" if seconds >= _DAY else format_time(seconds)
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -210,7 +209,7 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def _rates(found: Mapping[str, Any]) -> str:
     rates, machine = found["rates"], found["machine"]
     links = [
-        f"{name} with {each['latency'] * 1e6:g} us and {each['bandwidth'] / 1e9:g} GB/s a rank"
+        f"{name} with {each['latency'] * 1e6:g} µs and {each['bandwidth'] / 1e9:g} GB/s a rank"
         for name, each in found["links"].items()
     ]
     return (
