@@ -10,26 +10,29 @@ from typing import Any
 from benchmarks.cases import OPERATIONS
 
 RESULTS = Path(__file__).with_name("results.json")
+TWO_THREADS = Path(__file__).with_name("results_2_threads.json")
 MODELS = Path(__file__).with_name("models.json")
 Row = dict[str, Any]
 
 
-def page(results: dict[str, Any], models: Sequence[Row]) -> str:
+def page(results: dict[str, Any], two: dict[str, Any], models: Sequence[Row]) -> str:
     """The Markdown of the page.
 
     Args:
         results: as `benchmarks.results` saves them.
+        two: the same with two threads, of some layers.
         models: the rows of `benchmarks.models`.
     """
     rows, host = results["rows"], results["machine"]
-    ops = [op for op in OPERATIONS if any(r["op"] == op for r in rows)]
     return _PAGE.format(
         machine=f"{host['threads']} {'thread' if host['threads'] == 1 else 'threads'} of {host['cores']} cores, "
         f"{host['processor']}, {host['dtype']}, torch {host['torch']}, Python {host['python']}",
         rounds=results["rounds"],
         layers=len({(r["set"], r["layer"]) for r in rows}),
         rows=len(rows),
-        table="\n".join(_line([r for r in rows if r["op"] == op], op) for op in ops),
+        table=_table(rows),
+        two=_table(two["rows"]),
+        two_layers=len({(r["set"], r["layer"]) for r in two["rows"]}),
         losses="\n".join(_loss(r) for r in sorted(_quiet(rows), key=lambda r: -r["ratio"])[:5]),
         models=_models(models),
         compiling=f"{statistics.median(r['compile_ms'] for r in rows):.1f}",
@@ -38,12 +41,20 @@ def page(results: dict[str, Any], models: Sequence[Row]) -> str:
 
 def main(arguments: Sequence[str]) -> None:
     """Write the page to the path given, or print it."""
-    results, models = (json.loads(path.read_text(encoding="utf-8")) for path in (RESULTS, MODELS))
-    text = page(results, models["rows"])
+    results, two, models = (
+        json.loads(path.read_text(encoding="utf-8")) for path in (RESULTS, TWO_THREADS, MODELS)
+    )
+    text = page(results, two, models["rows"])
     if arguments:
         Path(arguments[0]).write_text(text, encoding="utf-8")
     else:
         sys.stdout.write(text)
+
+
+def _table(rows: Sequence[Row]) -> str:
+    """A line for each operation."""
+    ops = [op for op in OPERATIONS if any(r["op"] == op for r in rows)]
+    return "\n".join(_line([r for r in rows if r["op"] == op], op) for op in ops)
 
 
 def _line(rows: Sequence[Row], op: str) -> str:
@@ -112,6 +123,12 @@ layer, so not the same one in every row. *Slower* counts the layers where the ra
 {table}
 
 Compiling one operation of one layer takes {compiling} ms in the median.
+
+With two threads, on {two_layers} of the layers (`make bench ARGS="--threads 2 --every 3 --json benchmarks/results_2_threads.json"`):
+
+| operation | layers | over PyTorch: median | worst | slower | over the strongest: median | worst | slower |
+|---|---|---|---|---|---|---|---|
+{two}
 
 ## Where tnconv loses most
 

@@ -27,6 +27,7 @@ from tnconv.errors import (
     PluginError,
     SpecError,
     TnconvError,
+    UnknownSizeError,
 )
 from tnconv.functional.einsum import conv_einsum, conv_einsum_expression, einsum, einsum_expression
 from tnconv.functional.packed import pack_triangle, unpack_triangle
@@ -68,6 +69,7 @@ __all__ = [
     "Sum",
     "TnconvError",
     "UnfoldSpec",
+    "UnknownSizeError",
     "compile",
     "conv_einsum",
     "conv_einsum_expression",
