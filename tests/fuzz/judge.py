@@ -85,7 +85,7 @@ def _compiled(case: Case) -> tnconv.CompiledFunction | None:
             return tnconv.compile(source, case.op, **options)
         free = tnconv.compile(source, case.op, **options)
         hints = dict.fromkeys(free.network.symbols, 32)
-        limit = max(1, int(case.limit * 8 * int(evaluate(free.cost.peak_elements, hints))))
+        limit = max(1, int(case.limit * 8 * _claimed(free, hints)))
         made = tnconv.compile(source, case.op, memory_limit=limit, **options)
     except PlanError:
         if case.limit is None:
