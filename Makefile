@@ -9,7 +9,7 @@ PEERS := $(VENV)/.peers
 DOCS := $(VENV)/.docs
 CHECKED := tnconv tests benchmarks examples docs/pages
 
-.PHONY: help setup demo test suites fuzz distributed plugin pages docs release-check lint format types bench bench-quick bench-compare bench-tensorised bench-models bench-sampled bench-large bench-any-size bench-prediction gpu clean
+.PHONY: help setup demo test suites fuzz distributed plugin pages docs release-check lint format types bench bench-quick bench-compare bench-tensorised bench-models bench-sampled bench-large bench-distributed bench-any-size bench-prediction gpu clean
 .DEFAULT_GOAL := help
 
 help: ## say what the targets do
@@ -96,6 +96,9 @@ bench-sampled: $(STAMP) ## time and error of sampled weight gradients, beside ot
 
 bench-large: $(STAMP) ## networks of 50 to 5,000 tensors: planning beside cotengra alone, contraction, exact errors (5 minutes)
 	$(BIN)/python -m benchmarks.large --out benchmarks $(ARGS)
+
+bench-distributed: $(STAMP) ## one process against two of one thread each, and what a sharded call takes besides (1 minute)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.distributed --out benchmarks $(ARGS)
 
 bench-any-size: $(STAMP) ## one function over 200 image sizes: first use, later calls, what is kept (2 minutes)
 	$(BIN)/python -m benchmarks.any_size --every 9 $(ARGS)

@@ -124,7 +124,8 @@ layer, so not the same one in every row. *Slower* counts the layers where the ra
 
 Compiling one operation of one layer takes {compiling} ms in the median.
 
-With two threads, on {two_layers} of the layers (`make bench ARGS="--threads 2 --every 3 --json benchmarks/results_2_threads.json"`):
+With two threads, on {two_layers} of the layers
+(`make bench ARGS="--threads 2 --every 4 --json benchmarks/results_2_threads.json"`):
 
 | operation | layers | over PyTorch: median | worst | slower | over the strongest: median | worst | slower |
 |---|---|---|---|---|---|---|---|
