@@ -99,7 +99,7 @@ def _compiled(case: Case) -> tnconv.CompiledFunction | None:
         if "sample" not in options or not re.search("leaves|has none|is none", str(error)):
             raise
         return None
-    peak = int(evaluate(made.cost.peak_elements, hints)) * 4
+    peak = _claimed(made, hints) * 4
     assert peak <= limit, f"memory_limit={limit}, but cost.peak_elements take {peak} bytes"
     return made
 
