@@ -208,10 +208,8 @@ class KFACPreconditioner:
         group = self.process_group
         rank, owners = dist.get_rank(group), shared_out(blocks, dist.get_world_size(group))
         made: dict[Key, AnyBlock] = {}
-        for (
-            key,
-            block,
-        ) in blocks.items():  # with one layout in all processes, or products are rounded differently
+        # With one layout in all processes, or products are rounded differently.
+        for key, block in blocks.items():
             if owners[key] == rank:
                 own = self._inverted(block)
                 made[key] = own.of({name: t.contiguous() for name, t in own.tensors.items()})

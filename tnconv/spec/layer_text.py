@@ -16,7 +16,7 @@ from tnconv.spec.conv_spec import ConvSpec
 from tnconv.spec.conv_transpose_spec import ConvTransposeSpec
 from tnconv.spec.fields import Extents, Symbolic, shown, size_names, spread, typed
 from tnconv.spec.layer_spec import Layer, field_types
-from tnconv.spec.load import LAYERS, LayerSpec, dims_of, spec_from_module
+from tnconv.spec.load import LAYERS, LayerSpec, dims_of_module, spec_from_module
 
 T = TypeVar("T")
 
@@ -83,7 +83,7 @@ def read_layer(
     call.said(lambda: _check_fields(kind, values))
     module = call.said(lambda: _without_memory(kind, values))
     if any_size and size is None and not hasattr(module, "in_features"):
-        size = size_names(dims_of(module))
+        size = size_names(dims_of_module(module))
     return call.said(lambda: of_module(module, size, batch))
 
 

@@ -83,7 +83,7 @@ def spec_from_module(
     return layer.from_module(module, input_size, batch_size)
 
 
-def dims_of(module: object) -> int:
+def dims_of_module(module: object) -> int:
     """The number of spatial dimensions of a module: as its name says, else that of its kernel."""
     if isinstance(module, nn.Unfold):
         return 2
@@ -96,7 +96,7 @@ def dims_of(module: object) -> int:
 
 def an_input(module: object) -> str:
     """An input size that a module may have, as it is written: `input_size=(56, 56)`."""
-    return f"input_size={(56,) * dims_of(module)}"
+    return f"input_size={(56,) * dims_of_module(module)}"
 
 
 def _of_model(module: nn.Module) -> str:

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import permutations
 
 from tnconv.backends.torch import gram_scheme
 from tnconv.backends.torch.emit import Emitter, Value, call, singles
@@ -82,14 +81,13 @@ class SymmetricProduct(Kernel):
         """Microseconds to bring the operand into the layout of the products."""
         value, profile = problem.operands[0], problem.profile
         front, rest = _around(value, found)
-        parts = (found.groups, front, found.rows, rest)
+        parts: tuple[Legs, ...] = (found.groups, front, found.rows, rest)
         matrices = not found.groups or value.legs[-1] not in found.groups
+        orders = [parts]
         if _apart(value, found):
-            orders = [(found.groups, *way) for way in permutations((found.rows, found.summed))]
+            orders = [(found.groups, found.rows, found.summed), (found.groups, found.summed, found.rows)]
         elif matrices and not (front and (rest or found.groups)) and all(adjacent(value, p) for p in parts):
             return 0.0
-        else:
-            orders = [parts]
         slow = min(slowness(value, order, problem.count, profile) for order in orders)
         return profile.copying(problem.count(value.legs) * slow)
 
