@@ -25,6 +25,7 @@ def pytest_configure() -> None:
     threads = max(1, torch.get_num_threads() // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
     torch.set_num_threads(threads)
     os.environ["OMP_NUM_THREADS"] = str(threads)
+    os.environ.setdefault("TNCONV_PROFILE", "cpu")  # the same kernels on every machine, in subprocesses too
 
 
 def pytest_collection_finish() -> None:

@@ -5,14 +5,15 @@ from collections.abc import Callable
 import msgspec
 import torch
 
-from tnconv.backends.torch.profile import DEFAULT, Profile, shipped
+from tnconv.backends.torch.numerics.inner import inner_product, is_wide
+from tnconv.backends.torch.profile import DEFAULT, Profile, shipped_for
 from tnconv.backends.tuning import interleaved
 
 _ROUNDS = 7  # of a measurement
 STEPS = 11  # of `calibrate`
 MEASURED = (
     "matmul", "convolution", "depthwise", "reference", "copy", "stream", "sum", "mirror", "mirror_far", "gather",
-    "call", "window", "gaps", "fresh",
+    "call", "window", "gaps", "fresh", "inner_product",
 )  # fmt: skip
 
 
@@ -36,6 +37,8 @@ def calibrate(device: str = "cpu", progress: Callable[[str], None] = lambda _: N
     progress("matrix product")
     a, b = rand(side, side), rand(side, side)
     matmul = side**3 / clock(lambda: torch.mm(a, b))
+    wide = device.startswith("cpu") and is_wide()
+    inner = side**3 / clock(lambda: inner_product(a, b)) if wide else DEFAULT.inner_product
     progress("convolution")
     batch = 4 * times
     x, w = rand(batch, 64, 56, 56), rand(64, 64, 3, 3)
@@ -74,8 +77,8 @@ def calibrate(device: str = "cpu", progress: Callable[[str], None] = lambda _: N
     again = clock(lambda: large.fill_(1.0))
     fresh = large.numel() / max(clock(lambda: torch.ones_like(large)) - again, again / 100)
     rates = (matmul, convolution, depthwise, reference, copy, stream, total, *mirrors, gather, call)
-    rates += (window, gaps, fresh)
-    others = shipped().get(device.partition(":")[0], DEFAULT)  # for what is not measured
+    rates += (window, gaps, fresh, inner)
+    others = shipped_for(device.partition(":")[0]) or DEFAULT  # for what is not measured
     return msgspec.structs.replace(others, **dict(zip(MEASURED, map(_rounded, rates), strict=True)))
 
 

@@ -88,7 +88,8 @@ def _product(rows: int, length: int, block: int, profile: Profile) -> float:
     """Microseconds of one result, all at once or by blocks of which the upper half is a copy."""
     halved = 0 < block < rows
     width = block if halved else rows
-    total = length * computed(rows, block) / (profile.matmul * efficiency(width, length, profile=profile))
+    work = length * computed(rows, block)
+    total = profile.multiplying(work, rows / width) / efficiency(width, length, profile=profile)
     if not halved:
         return total
     near = rows * rows < profile.mirror_near * profile.cache

@@ -283,9 +283,8 @@ def _seconds(scheme: Scheme, work: Work, axes: tuple[ConvAxis, ...], profile: Pr
     for made in _products(scheme, work, axes):
         count = groups * made.rows * gram_scheme.computed(made.width, block if made.symmetric else 0)
         total += 2 * profile.call + (groups * profile.batched if groups > 1 else 0)
-        total += (
-            count / profile.matmul / gram_scheme.efficiency(made.width, made.rows, scheme.tile == 1, profile)
-        )
+        efficiency = gram_scheme.efficiency(made.width, made.rows, scheme.tile == 1, profile)
+        total += profile.multiplying(count, groups) / efficiency
         total += profile.copying(groups * made.width**2 / 4)
     cells = work.batch * work.channels
     for axis, positions in rest(scheme, axes):

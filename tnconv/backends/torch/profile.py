@@ -4,6 +4,7 @@ A kernel's predicted time is its exact counts over these rates. What matters is 
 a copy that makes a product wider, or a native call that multiplies more, is worth it.
 """
 
+import os
 from functools import lru_cache
 from math import ceil, inf
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Annotated
 import msgspec
 
 from tnconv.backends import cache_files
+from tnconv.backends.torch.numerics.inner import LEAST_WORK, PROFILE, WIDE, is_wide
 from tnconv.errors import LoweringError
 
 FILE = "profiles.json"  # of `tnconv calibrate`, in the cache folder
@@ -31,6 +33,7 @@ class Profile(msgspec.Struct, frozen=True):
     Args:
         matmul: multiplications a microsecond of a large square matrix product.
         convolution: multiplications a microsecond of a native convolution with many channels.
+        inner_product: multiplications a microsecond of the same product by oneDNN, where that is not by the BLAS.
         depthwise: multiplications a microsecond of a native convolution with one channel a group.
         reference: multiplications a microsecond of such a gradient where PyTorch has no fast code for it.
         copy: elements a microsecond that a copy into another layout writes.
@@ -58,6 +61,7 @@ class Profile(msgspec.Struct, frozen=True):
         ordered_run: cells of such a run.
         unseen: of what it takes more that a product is narrow, what it takes besides where nothing has copied its
             operands before, and so brought them into a cache.
+        inner_calls: plain calls that take as long as one of oneDNN for a product.
         packed: of the time of a copy, that of bringing an expanded operand into the library's own layout, once a batch.
         narrow: columns of a product at which it runs at half of the rate.
         slower: the power by which products get slower still that are narrower than that.
@@ -171,6 +175,7 @@ class Profile(msgspec.Struct, frozen=True):
     sum: Rate = 20_000.0
     window: Rate = 8_000.0
     fresh: Rate = 400.0
+    inner_product: Rate = 1.0
     mirror: Rate = 3_000.0
     mirror_far: Rate = 1_000.0
 
@@ -185,6 +190,7 @@ class Profile(msgspec.Struct, frozen=True):
     ordered: Rate = 0.35
     ordered_run: Rate = 256.0
     unseen: Rate = 0.7
+    inner_calls: Rate = 5.0
     packed: Rate = 0.35
     narrow: Rate = 8.0
     slower: Rate = 1.3
@@ -279,6 +285,21 @@ class Profile(msgspec.Struct, frozen=True):
         """Predicted microseconds to write that many cells anew."""
         return cells / self.copy
 
+    def multiplying(self, work: float, products: float = 1.0) -> float:
+        """Predicted microseconds of products of large matrices, without what is special about their layouts.
+
+        Args:
+            work: multiplications of all of them.
+            products: how many they are.
+        """
+        if not self.is_inner(work / max(products, 1.0)):
+            return work / self.matmul
+        return products * self.inner_calls * self.call + work / self.inner_product
+
+    def is_inner(self, work: float) -> bool:
+        """Whether a product of so many multiplications is one for oneDNN; see `numerics.inner`."""
+        return self.inner_product > self.matmul and work >= LEAST_WORK
+
     def streaming(self, *cells: float) -> float:
         """Predicted microseconds to read or write operands of so many cells each, those that no cache holds."""
         return sum(count for count in cells if count > self.far * self.cache) / self.stream
@@ -372,13 +393,30 @@ def profile_of(device: "str | Profile" = "cpu") -> Profile:
     if isinstance(device, Profile):
         return device
     kind = device.partition(":")[0]
-    found, ours = cache_files.read(FILE, Profile), shipped()
-    if kind not in found and kind not in ours:
+    found, ours = cache_files.read(FILE, Profile), shipped_for(kind)
+    if kind not in found and ours is None:
         raise LoweringError(
-            f"there is no profile of device {device!r}, only of {', '.join(sorted(ours | found))}; "
+            f"there is no profile of device {device!r}, only of {', '.join(sorted(shipped() | found))}; "
             f"run `tnconv calibrate --device {kind}` on it"
         )
-    return found.get(kind) or ours[kind]
+    rates = found.get(kind) or ours
+    assert rates is not None
+    return rates
+
+
+def shipped_for(kind: str) -> Profile | None:
+    """The rates that come with the package for a kind of device as it is here: there are two for a CPU.
+
+    Raises:
+        LoweringError: `$TNCONV_PROFILE` names none of these.
+    """
+    every = shipped()
+    named = os.environ.get(PROFILE)
+    if named and named not in every:
+        raise LoweringError(
+            f"{PROFILE} is {named!r}, but the profiles are {', '.join(sorted(every))}; set one of these"
+        )
+    return every.get(WIDE if kind == "cpu" and is_wide() else kind)
 
 
 def shipped() -> dict[str, Profile]:

@@ -67,7 +67,8 @@ class Contract(Kernel):
         if not alone:  # one pass over both, another where their layouts differ
             passed = profile.copying(every / 2 if a.legs == b.legs else every)
             return 2 * profile.call + (_sliced(problem, split.summed) or passed)
-        return _predicted(problem, min(c.copied - problem.loose * c.turned for c in candidates(problem)))
+        best = min(candidates(problem), key=lambda c: c.total - problem.loose * c.turned)
+        return _predicted(problem, best.copied - problem.loose * best.turned, problem.count(best.batch))
 
     def emit(self, problem: Problem, em: Emitter) -> Value:
         """Write the product in the layout that copies least."""
@@ -92,9 +93,10 @@ def best_layout(problem: Problem) -> Candidate | None:
 
 def _nearest(problem: Problem, found: Sequence[Candidate]) -> Candidate:
     profile, (a, b) = problem.profile, problem.operands
-    alike = profile.alike * problem.count(dict.fromkeys((*a.legs, *b.legs))) / profile.matmul * profile.copy
+    every = problem.count(dict.fromkeys((*a.legs, *b.legs)))
+    alike = profile.alike * profile.multiplying(every) * profile.copy
     # Squares are summed in any order, but not as quickly.
-    costs = [c.copied - problem.loose * c.turned / 2 for c in found]
+    costs = [c.total - problem.loose * c.turned / 2 for c in found]
     least = min(costs)
     near = [
         (c.disorder(problem.output), cost, place)
@@ -104,12 +106,13 @@ def _nearest(problem: Problem, found: Sequence[Candidate]) -> Candidate:
     return found[min(near)[2]]
 
 
-def _predicted(problem: Problem, copied: float) -> float:
-    """Microseconds of a product in a layout for which so many cells are copied."""
+def _predicted(problem: Problem, copied: float, products: float) -> float:
+    """Microseconds of the products in a layout for which so many cells are copied."""
     profile, (a, b) = problem.profile, problem.operands
     every = problem.count(dict.fromkeys((*a.legs, *b.legs)))
     sizes = [problem.count(legs) for legs in (a.legs, b.legs, problem.output)]
-    return profile.call + every / profile.matmul + profile.copying(copied) + profile.streaming(*sizes)
+    made = profile.multiplying(every, products)
+    return profile.call + made + profile.copying(copied) + profile.streaming(*sizes)
 
 
 def product_layouts(problem: Problem) -> list[tuple[Problem, Legs, float]]:
@@ -123,7 +126,9 @@ def product_layouts(problem: Problem) -> list[tuple[Problem, Legs, float]]:
         return []
     asked = [replace(problem, swapped=swapped) for swapped in (False, True)]
     found = [(each, best) for each in asked if (best := best_layout(each))]
-    return [(each, c.last, _predicted(problem, c.copied - c.turned)) for each, c in found]
+    return [
+        (each, c.last, _predicted(problem, c.copied - c.turned, problem.count(c.batch))) for each, c in found
+    ]
 
 
 def contract(problem: Problem, em: Emitter) -> Value:

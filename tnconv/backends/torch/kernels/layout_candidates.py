@@ -40,6 +40,13 @@ class Candidate:
     sum_batch: int  # so many batch legs are summed behind the product
     copied: float
     turned: float  # cells of these that are copied because the result is in another order than the output
+    multiplied: float = 0.0  # cells that it takes as long to copy as to multiply, beyond the time of the BLAS
+    inner: bool = False  # whether products are so large that they are left to oneDNN on such a machine
+
+    @property
+    def total(self) -> float:
+        """Cells that it takes as long to copy as all of it, but for the time that the BLAS multiplies."""
+        return self.copied + self.multiplied
 
     @property
     def result(self) -> Legs:
@@ -64,8 +71,10 @@ class Candidate:
         x, y = em.conj(self._operand(em, self.a, dims_a)), em.conj(self._operand(em, self.b, dims_b))
         one, other = self._expanded(em, x, dims_a), self._expanded(em, y, dims_b)
         if not self.batch:
-            return em.make("product", call("mm", one, other), (self.left, self.right), fresh=True)
-        out = em.make("product", call("bmm", one, other), (self.batch, self.left, self.right), fresh=True)
+            made = call("inner_product" if self.inner else "mm", one, other)
+            return em.make("product", made, (self.left, self.right), fresh=True)
+        made = call("inner_products" if self.inner else "bmm", one, other)
+        out = em.make("product", made, (self.batch, self.left, self.right), fresh=True)
         if not self.sum_batch:
             return out
         return em.make("product", call("sum", out, 0), (self.left, self.right))
@@ -158,8 +167,10 @@ def _make(
     extra: int,
     stacks: int = 0,
 ) -> Candidate:
-    profile = problem.profile
-    every = problem.count((*batch, *summed, *left, *right)) / profile.matmul * profile.copy
+    profile, products = problem.profile, problem.count(batch)
+    work = problem.count((*batch, *summed, *left, *right))
+    every = profile.multiplying(work, products) * profile.copy
+    beyond = every - work / profile.matmul * profile.copy
     copied = problem.count(batch[:stacks]) * profile.call * profile.copy if stacks else 0.0
     for value, other in ((a, left), (b, right)):
         own = tuple([i for i in batch if i in value.legs]), summed, other
@@ -180,7 +191,8 @@ def _make(
         copied += profile.ragged_rows * problem.count(result)
     # A copy brings operands into a cache: narrow products, which wait for memory, are slower without it.
     copied += narrow * every * (1 + profile.unseen if stacks else 1)
-    return Candidate(a, b, batch, summed, left, right, expand, stacks, extra, copied, turned)
+    inner = profile.is_inner(work / max(products, 1))
+    return Candidate(a, b, batch, summed, left, right, expand, stacks, extra, copied, turned, beyond, inner)
 
 
 def _copied(problem: Problem, value: Value, dims: tuple[Legs, Legs, Legs]) -> float:

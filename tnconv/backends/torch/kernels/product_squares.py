@@ -176,5 +176,5 @@ def _price(problem: Problem) -> float | None:
     passed = profile.streaming(*(factor.count(value.legs) for value in factor.operands))
     passed += examples * profile.streaming(factor.count(i for dim in found.dims for i in dim))
     copied = profile.copying(layout.copied - layout.turned)
-    made = opening + profile.call + every / profile.matmul + copied + passed
+    made = opening + profile.call + profile.multiplying(every, examples) + copied + passed
     return made + 2 * profile.call * examples + profile.copying(factor.count(factor.output) / 4)

@@ -61,8 +61,10 @@ class SymmetricProduct(Kernel):
             made, every = gram_scheme.computed(rows, ways.block), rows * rows
             copied = profile.copying(groups * (1.5 * length * rows + (every / 4 if made < every else 0)))
             narrow = rows < profile.half_rows
-            rate = profile.matmul * (gram_scheme.efficiency(rows, length, profile=profile) if narrow else 1)
-            return profile.searched * (4 * profile.call + copied + groups * length * made / rate)
+            efficiency = gram_scheme.efficiency(rows, length, profile=profile) if narrow else 1
+            products = groups * rows / min(rows, ways.block or rows)
+            multiplied = profile.multiplying(groups * length * made, products)
+            return profile.searched * (4 * profile.call + copied + multiplied / efficiency)
         copied = 2 * profile.call + self._copied(problem, found)
         if 0 < ways.block < rows or ways.strip:
             return copied + gram_scheme.predicted(groups, rows, length, ways, profile)

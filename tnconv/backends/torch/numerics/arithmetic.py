@@ -8,6 +8,7 @@ from torch import Tensor
 
 from tnconv.backends.torch.context import is_recorded, may_write
 from tnconv.backends.torch.numerics.huge_pages import HALF, new_empty, new_zeros
+from tnconv.backends.torch.numerics.inner import inner_products
 
 
 def add(total: Tensor, value: Tensor) -> Tensor:
@@ -31,7 +32,7 @@ def batched_product(a: Tensor, b: Tensor, bias: Tensor) -> Tensor:
     """
     if a.dtype.itemsize <= HALF:
         return torch.baddbmm(bias, a, b)
-    return add(torch.bmm(a, b), bias)
+    return add(inner_products(a, b), bias)
 
 
 def stacked_product(a: Tensor, b: Tensor) -> Tensor:
@@ -49,7 +50,7 @@ def stacked_product(a: Tensor, b: Tensor) -> Tensor:
     stacked = a.dim() > b.dim()
     made = new_empty(a, (*(a if stacked else b).shape[:2], a.shape[-2], b.shape[-1]))
     for out, part in zip(made, a if stacked else b, strict=True):
-        torch.bmm(part if stacked else a, b if stacked else part, out=out)
+        inner_products(part if stacked else a, b if stacked else part, out)
     return made
 
 

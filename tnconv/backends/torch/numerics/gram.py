@@ -15,6 +15,7 @@ from torch import Tensor
 
 from tnconv.backends.torch.context import may_write
 from tnconv.backends.torch.numerics.huge_pages import HALF, new_empty
+from tnconv.backends.torch.numerics.inner import add_product, inner_products, scaled_product
 from tnconv.backends.torch.numerics.into import add_into
 from tnconv.backends.torch.numerics.triangle import MANY, pack_rows, pack_triangle, triangle_cells
 
@@ -98,9 +99,9 @@ def _small(x: Tensor, scale: float, out: Tensor | None, beta: float) -> Tensor:
     else:
         flat = x.reshape(rows, length) if count == 1 else x[0].transpose(0, 1).flatten(1)
     if out is not None:
-        torch.addmm(out[0], flat, flat.mH, beta=beta, alpha=scale, out=out[0])
+        add_product(out[0], flat, flat.mH, beta=beta, alpha=scale)
         return out
-    return torch.addmm(flat.new_empty(()), flat, flat.mH, beta=0, alpha=scale)[None]
+    return scaled_product(flat, flat.mH, scale)[None]
 
 
 def _handed_over(result: Tensor, scale: float, out: Tensor | None, beta: float) -> Tensor:
@@ -118,10 +119,10 @@ def _by_batch(x: Tensor, apart: bool, scale: float, out: Tensor | None, beta: fl
             flat = flat.contiguous()
         if out is not None:
             return torch.baddbmm(out, flat, flat.mH, beta=beta, alpha=scale, out=out)
-        return _handed_over(torch.bmm(flat, flat.mH), scale, None, beta)
+        return _handed_over(inner_products(flat, flat.mH), scale, None, beta)
     groups, count, rows, length = x.shape
     flat = x.transpose(0, 1).reshape(count * groups, rows, length)
-    total = torch.bmm(flat, flat.mH).view(count, groups, rows, rows).sum(0)
+    total = inner_products(flat, flat.mH).view(count, groups, rows, rows).sum(0)
     return _handed_over(total, scale, out, beta)
 
 
@@ -144,7 +145,7 @@ def _multiply(block: Tensor, parts: Tensor, low: int, scale: float, beta: float)
     height, width = block.shape
     for place, part in enumerate(parts.unbind()):
         kept = 1.0 if place else beta
-        torch.addmm(block, part[low : low + height], part[:width].mH, beta=kept, alpha=scale, out=block)
+        add_product(block, part[low : low + height], part[:width].mH, beta=kept, alpha=scale)
 
 
 def _packed(x: Tensor, scale: float, out: Tensor | None, beta: float, block: int, apart: bool) -> Tensor:

@@ -43,6 +43,7 @@ from torch import Tensor
 
 from tnconv.backends.torch.context import may_write
 from tnconv.backends.torch.numerics.gram import gram
+from tnconv.backends.torch.numerics.inner import inner_product, inner_products, is_worth
 from tnconv.backends.torch.numerics.into import add_into
 from tnconv.backends.torch.numerics.lag_assemble import CHANNELS, Made, Taps, assemble, at_taps, place_blocks
 from tnconv.backends.torch.numerics.lag_matrices import matrices, windows
@@ -331,7 +332,9 @@ def _add(total: Tensor | None, first: Tensor, second: Tensor, scale: float) -> T
     if second.is_complex():
         second = second.conj()
     if total is None and scale == 1:
-        return torch.mm(first[0].t(), second[0])[None] if one else torch.bmm(first.mT, second)
+        return inner_product(first[0].t(), second[0])[None] if one else inner_products(first.mT, second)
+    if total is None and is_worth(first.mT, second):
+        return inner_products(first.mT, second).mul_(scale)
     beta = 1
     if total is None:
         total, beta = first.new_zeros(()).expand(len(first), 1, 1), 0

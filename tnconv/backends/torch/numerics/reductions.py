@@ -9,6 +9,7 @@ from torch import Tensor
 
 from tnconv.backends.torch.context import may_write
 from tnconv.backends.torch.numerics.huge_pages import HALF
+from tnconv.backends.torch.numerics.inner import inner_product, inner_products, is_worth
 from tnconv.backends.torch.numerics.strips import Terms, strip
 from tnconv.backends.torch.numerics.weight_gradients import of_nothing
 
@@ -109,13 +110,22 @@ def squares(
     buffer = a.new_empty((*a.shape[lead:-1], b.shape[-1])) if write else None
     parts, total = [], None
     for x, y in _examples(a, b, lead):
-        made = torch.matmul(x, y, out=buffer).view(shape)
+        made = _product(x, y, buffer).view(shape)
         other = made if plain else made.conj()
         if keep:
             parts.append(dot(made, other, places, slices=slices) if places else made * other)
             continue
         total = _with_squares(total, made, other, places, slices)
     return torch.stack(parts) if total is None else total
+
+
+def _product(a: Tensor, b: Tensor, out: Tensor | None) -> Tensor:
+    """`a @ b`, in the memory of `out` maybe."""
+    if a.dim() == b.dim() == 2:
+        return inner_product(a, b) if is_worth(a, b) else torch.matmul(a, b, out=out)
+    if a.dim() == b.dim() == 3:
+        return inner_products(a, b, out)
+    return torch.matmul(a, b, out=out)
 
 
 def _examples(a: Tensor, b: Tensor, lead: int) -> Iterator[tuple[Tensor, Tensor]]:

@@ -20,6 +20,7 @@ from tnconv.backends.torch.numerics.arithmetic import (
     zeros,
 )
 from tnconv.backends.torch.numerics.gram import block_rows, gram
+from tnconv.backends.torch.numerics.inner import inner_product, inner_products
 from tnconv.backends.torch.numerics.into import add_into, scale_into
 from tnconv.backends.torch.numerics.lag import correlate
 from tnconv.backends.torch.numerics.places import (
