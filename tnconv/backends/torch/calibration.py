@@ -10,6 +10,7 @@ from tnconv.backends.torch.profile import DEFAULT, Profile, shipped_for
 from tnconv.backends.tuning import interleaved
 
 _ROUNDS = 7  # of a measurement
+_KEPT = 1 << 22  # elements, less than 32 MiB
 STEPS = 11  # of `calibrate`
 MEASURED = (
     "matmul", "convolution", "depthwise", "reference", "copy", "stream", "sum", "mirror", "mirror_far", "gather",
@@ -32,6 +33,8 @@ def calibrate(device: str = "cpu", progress: Callable[[str], None] = lambda _: N
     def rand(*shape: int) -> torch.Tensor:
         return torch.rand(shape, device=device)
 
+    # Once so much was freed, the C library keeps memory of that size: a new page may take as long as copying two.
+    rand(_KEPT)
     # A GPU is as quick as it gets only where there is more to do than starting a kernel, and no cache holds it all.
     times, side = (1, 768) if device.startswith("cpu") else (16, 4096)
     progress("matrix product")
@@ -52,7 +55,8 @@ def calibrate(device: str = "cpu", progress: Callable[[str], None] = lambda _: N
     reference = batch * 64 * 25 * 28 * 28 / clock(lambda: backward(y, y, w5, *rest))
     progress("copy")
     big = rand(16 * times, 256, 32, 32)
-    copy = big.numel() / clock(lambda: big.transpose(1, 2).contiguous())
+    turned = rand(4 * times, 128, 56, 56)
+    copy = turned.numel() / clock(lambda: turned.permute(2, 3, 1, 0).contiguous())
     progress("passes in order")
     flat, other = big.flatten(), torch.empty_like(big.flatten())
     stream = big.numel() / clock(lambda: other.copy_(flat))
@@ -64,8 +68,10 @@ def calibrate(device: str = "cpu", progress: Callable[[str], None] = lambda _: N
     cells = torch.randint(0, big.numel(), (2**18,), device=device)
     gather = len(cells) / clock(lambda: flat[cells])
     progress("call")
-    one = rand(4)
-    call = clock(lambda: one + one)
+    one = rand(16)
+    call = clock(
+        lambda: torch.mm(one.view(4, 4).t(), one.view(4, 4))
+    )  # with the views that a call comes with
     progress("windows")
     image = rand(4 * times, 64, 34, 34)
     windows = image.unfold(2, 3, 1).unfold(3, 3, 1).permute(0, 1, 4, 5, 2, 3)
