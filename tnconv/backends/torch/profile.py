@@ -91,6 +91,8 @@ class Profile(msgspec.Struct, frozen=True):
 
         dense_rate: of the rate of a convolution with a large kernel, that of one without overlapping windows.
         dense_transposed: of the rate of such a forward call, that of its transpose.
+        dense_images: times a copy of the image and the result that such a call takes to bring them into a layout of its
+            own.
         dense_image: positions from which on an image is worth a native call in place of a product.
         narrow_groups: of the rate of a weight gradient, that with groups of few channels.
         inverted: of the rate of a convolution, that whose kernel is larger than its result.
@@ -219,6 +221,7 @@ class Profile(msgspec.Struct, frozen=True):
 
     dense_rate: Rate = 0.83
     dense_transposed: Rate = 0.75
+    dense_images: Rate = 1e-6
     dense_image: Rate = 100.0
     narrow_groups: Rate = 0.4
     inverted: Rate = 0.4

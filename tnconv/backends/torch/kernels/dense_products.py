@@ -148,6 +148,7 @@ class DenseConvolution(Kernel):
         )
         copied += sum(problem.count(v.legs) for v in problem.operands if not v.contiguous)
         sizes = [problem.count(legs) for legs in (*(v.legs for v in problem.operands), problem.output)]
+        copied += profile.dense_images * (sum(sizes) - problem.count(flatten(layer.weight)))
         return 2 * profile.call + every / rate + profile.copying(copied) + profile.streaming(*sizes)
 
     def is_native(self, problem: Problem) -> bool:
