@@ -11,28 +11,31 @@ from benchmarks.cases import OPERATIONS
 
 RESULTS = Path(__file__).with_name("results.json")
 TWO_THREADS = Path(__file__).with_name("results_2_threads.json")
+WIDE = Path(__file__).with_name("results_wide.json")
 MODELS = Path(__file__).with_name("models.json")
 Row = dict[str, Any]
 
 
-def page(results: dict[str, Any], two: dict[str, Any], models: Sequence[Row]) -> str:
+def page(results: dict[str, Any], two: dict[str, Any], wide: dict[str, Any], models: Sequence[Row]) -> str:
     """The Markdown of the page.
 
     Args:
         results: as `benchmarks.results` saves them.
         two: the same with two threads, of some layers.
+        wide: the same on a processor with wider registers.
         models: the rows of `benchmarks.models`.
     """
-    rows, host = results["rows"], results["machine"]
+    rows = results["rows"]
     return _PAGE.format(
-        machine=f"{host['threads']} {'thread' if host['threads'] == 1 else 'threads'} of {host['cores']} cores, "
-        f"{host['processor']}, {host['dtype']}, torch {host['torch']}, Python {host['python']}",
+        machine=_machine(results["machine"]),
         rounds=results["rounds"],
         layers=len({(r["set"], r["layer"]) for r in rows}),
         rows=len(rows),
         table=_table(rows),
         two=_table(two["rows"]),
         two_layers=len({(r["set"], r["layer"]) for r in two["rows"]}),
+        wide=_table(wide["rows"]),
+        wide_machine=_machine(wide["machine"]),
         losses="\n".join(_loss(r) for r in sorted(_quiet(rows), key=lambda r: -r["ratio"])[:5]),
         models=_models(models),
         compiling=f"{statistics.median(r['compile_ms'] for r in rows):.1f}",
@@ -41,14 +44,21 @@ def page(results: dict[str, Any], two: dict[str, Any], models: Sequence[Row]) ->
 
 def main(arguments: Sequence[str]) -> None:
     """Write the page to the path given, or print it."""
-    results, two, models = (
-        json.loads(path.read_text(encoding="utf-8")) for path in (RESULTS, TWO_THREADS, MODELS)
+    results, two, wide, models = (
+        json.loads(path.read_text(encoding="utf-8")) for path in (RESULTS, TWO_THREADS, WIDE, MODELS)
     )
-    text = page(results, two, models["rows"])
+    text = page(results, two, wide, models["rows"])
     if arguments:
         Path(arguments[0]).write_text(text, encoding="utf-8")
     else:
         sys.stdout.write(text)
+
+
+def _machine(host: dict[str, Any]) -> str:
+    """What was measured on, in words."""
+    threads = f"{host['threads']} {'thread' if host['threads'] == 1 else 'threads'} of {host['cores']} cores"
+    simd = f" with {host['simd']}" if "simd" in host else ""
+    return f"{threads}, {host['processor']}{simd}, {host['dtype']}, torch {host['torch']}, Python {host['python']}"
 
 
 def _table(rows: Sequence[Row]) -> str:
@@ -130,6 +140,14 @@ With two threads, on {two_layers} of the layers
 | operation | layers | over PyTorch: median | worst | slower | over the strongest: median | worst | slower |
 |---|---|---|---|---|---|---|---|
 {two}
+
+Where oneDNN fills registers of 512 bits and the BLAS does not, large products are left to oneDNN
+([two sets of rates](concepts/kernels.md#predicted-times)). All layers on such a machine, {wide_machine}
+(`make bench ARGS="--json benchmarks/results_wide.json"`):
+
+| operation | layers | over PyTorch: median | worst | slower | over the strongest: median | worst | slower |
+|---|---|---|---|---|---|---|---|
+{wide}
 
 ## Where tnconv loses most
 

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -204,3 +205,29 @@ def test_no_such_profile(monkeypatch: pytest.MonkeyPatch) -> None:
         LoweringError, match="TNCONV_PROFILE is 'fast', but the profiles are cpu, cpu-wide, cuda"
     ):
         profile.shipped_for("cpu")
+
+
+@pytest.mark.usefixtures("anew")
+@pytest.mark.parametrize("dtype", [torch.float64, torch.complex128])
+@pytest.mark.parametrize(
+    ("size", "stride"), [((13, 24), (2, 3)), ((12, 25), (3, 1)), ((31,), (4,)), ((12, 12, 13), (2, 1, 3))]
+)
+def test_cells_some_steps_apart_are_read_by_a_stride(
+    size: tuple[int, ...], stride: tuple[int, ...], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a native call with a stride takes less than a copy before it, by the rates; the view is not written."""
+    rates = msgspec.structs.replace(profile.shipped()["cpu"], dense_strides=0.1, matmul=1.0)
+    monkeypatch.setattr("tnconv.backends.torch.lower.profile_of", lambda _: rates)
+    layer = tnconv.ConvSpec(8, 16, 1, size, stride=stride)
+    x, weight = torch.randn(3, 8, *size, dtype=dtype), torch.randn(16, 8, *(1,) * len(size), dtype=dtype)
+    convolution = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}[len(size)]
+    weight.requires_grad_()
+    want = convolution(x, weight, stride=stride)
+    grad_output = torch.randn_like(want)
+    (gradient,) = torch.autograd.grad(want, weight, grad_output)
+    for op, arguments, value in (("forward", (x, weight), want), ("weight_vjp", (x, grad_output), gradient)):
+        function = tnconv.compile(layer, op, hints={"N": 3}, accuracy="local")
+        assert [c.kernel for c in function.program.choices] == ["dense convolution"]
+        assert f"stride={stride}" in function.source
+        assert "::" not in function.source
+        torch.testing.assert_close(function(*(t.detach() for t in arguments)), value.detach())

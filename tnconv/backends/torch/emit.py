@@ -34,6 +34,8 @@ class Value:
         fresh: whether a call of this program has just made the memory; as `Memory.NEW` says.
         conj: whether the complex conjugate of the variable is meant. Other layouts carry it along, so that those of a
             variable and of its conjugate are made once; `Emitter.conj` writes it.
+        stepped: of what is every so-manieth cell of another variable, from the first on, that and the steps along all
+            dimensions: a native convolution reads these itself, with a stride.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Value:
     contiguous: bool = True
     fresh: bool = False
     conj: bool = False
+    stepped: tuple[str, tuple[int, ...]] | None = None
 
     @cached_property
     def legs(self) -> tuple[Index, ...]:

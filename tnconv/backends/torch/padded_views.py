@@ -162,7 +162,9 @@ def _every(em: Emitter, value: Value, taken: dict[Index, tuple[int, Index, int, 
         slices[place] = (-before, behind if -behind >= abs(step) else None, abs(step))
         made[place] = (index,)
     last = max(value.position(left) for left in taken)
-    return _diagonals(em, value, "windows", call(EVERY, value, tuple(slices[: last + 1])), made)
+    found = _diagonals(em, value, "windows", call(EVERY, value, tuple(slices[: last + 1])), made)
+    begun = all((first, end) == (0, None) for first, end, _ in slices) and len(found.dims) == len(made)
+    return replace(found, stepped=(value.name, tuple(step for *_, step in slices))) if begun else found
 
 
 def _is_turned(relation: Relational, anyhow: Collection[Index]) -> bool:

@@ -93,6 +93,8 @@ class Profile(msgspec.Struct, frozen=True):
         dense_transposed: of the rate of such a forward call, that of its transpose.
         dense_images: times a copy of the image and the result that such a call takes to bring them into a layout of its
             own.
+        dense_strides: of the time of a copy of the cells of an image that lie some steps apart, what such a call with a
+            stride takes for them; they are copied before it if that is not less.
         dense_image: positions from which on an image is worth a native call in place of a product.
         narrow_groups: of the rate of a weight gradient, that with groups of few channels.
         inverted: of the rate of a convolution, that whose kernel is larger than its result.
@@ -222,6 +224,7 @@ class Profile(msgspec.Struct, frozen=True):
     dense_rate: Rate = 0.83
     dense_transposed: Rate = 0.75
     dense_images: Rate = 1e-6
+    dense_strides: Rate = 1.0
     dense_image: Rate = 100.0
     narrow_groups: Rate = 0.4
     inverted: Rate = 0.4

@@ -18,7 +18,7 @@ from typing import ClassVar
 from tnconv.ir import Index, product
 from tnconv.program.passes.program_pass import ProgramPass
 from tnconv.program.program import ProgramText
-from tnconv.program.program_text import INSERT
+from tnconv.program.program_text import EVERY, INSERT
 from tnconv.program.statements import (
     Argument,
     Call,
@@ -59,9 +59,8 @@ class Fuse(ProgramPass):
 
     def apply(self, program: ProgramText) -> ProgramText:
         """Give each sum to the call of its first term that can take it."""
-        if not any(
-            isinstance(s, Let | InPlace) and s.value.op in (*_SUMS, _PACKED) for s in program.statements
-        ):
+        wanted = (*_SUMS, _PACKED, EVERY)  # a view of every other cell may be left that nobody reads
+        if not any(isinstance(s, Let | InPlace) and s.value.op in wanted for s in program.statements):
             return program
         reader = _Reader(program)
         for each in program.statements:

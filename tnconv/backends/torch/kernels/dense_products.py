@@ -12,7 +12,7 @@ from tnconv.backends.torch.kernels.kernel import Kernel, Problem
 from tnconv.backends.torch.kernels.link import ConvRole
 from tnconv.backends.torch.kernels.operand_copies import Split, split_legs
 from tnconv.ir import Index, product
-from tnconv.program import Dims
+from tnconv.program import Call, Dims, Var
 from tnconv.program.statements import flatten
 
 Legs = tuple[Index, ...]
@@ -108,11 +108,19 @@ def _fits(problem: Problem, layer: _Layer) -> bool:
     # What was sliced is copied first: worth it where the native call has large images to work on.
     large = problem.count(layer.positions) >= problem.profile.dense_image
     return (
-        (large or all(value.contiguous for value in problem.operands))
+        (large or all(value.contiguous or _strides(problem, layer, value) for value in problem.operands))
         and all(isinstance(i.size, int) for i in known)
         and all(isinstance(i.size, int) for i in layer.positions)
         and (first.legs, second.legs) == tuple(flatten(dims) for dims in layer.operands)
     )
+
+
+def _strides(problem: Problem, layer: _Layer, value: Value) -> bool:
+    """Whether a native call reads cells of the image some steps apart by its stride."""
+    if value.stepped is None or problem.profile.dense_strides >= 1 or layer.role == ConvRole.TRANSPOSED:
+        return False
+    channels = len(value.stepped[1]) - len(layer.positions)
+    return all(k is None for k in layer.kernel) and set(value.stepped[1][:channels]) <= {1}
 
 
 class DenseConvolution(Kernel):
@@ -146,7 +154,9 @@ class DenseConvolution(Kernel):
         copied = problem.count(flatten(layer.weight)) * (
             profile.turned if layer.role == ConvRole.GRADIENT else 1 / 2
         )
-        copied += sum(problem.count(v.legs) for v in problem.operands if not v.contiguous)
+        for value in problem.operands:
+            times = profile.dense_strides if _strides(problem, layer, value) else 1.0
+            copied += 0 if value.contiguous else times * problem.count(value.legs)
         sizes = [problem.count(legs) for legs in (*(v.legs for v in problem.operands), problem.output)]
         copied += profile.dense_images * (sum(sizes) - problem.count(flatten(layer.weight)))
         return 2 * profile.call + every / rate + profile.copying(copied) + profile.streaming(*sizes)
@@ -163,10 +173,14 @@ class DenseConvolution(Kernel):
         x, y = (em.conj(em.arrange(v, dims)) for v, dims in zip((first, second), layer.operands, strict=True))
         rank = len(layer.positions)
         stride = tuple(1 if k is None else k.size for k in layer.kernel)
+        image: Value | Var | Call = x
+        if first.stepped is not None and x.dims == first.dims and _strides(problem, layer, first):
+            source, stride = Var(first.stepped[0]), first.stepped[1][-rank:]
+            image = call("conj", source) if first.conj else source
         groups = product(i.size for i in layer.groups)
         if layer.role == ConvRole.GRADIENT:
             options = {"stride": stride, "padding": (0,) * rank, "dilation": (1,) * rank, "groups": groups}
-            made = call("weight_gradient", y, x, em.sizes(layer.weight), **options)
+            made = call("weight_gradient", y, image, em.sizes(layer.weight), **options)
             return em.make("weight_gradient", made, layer.weight)
         transposed = layer.role == ConvRole.TRANSPOSED
         plain = all(k is None for k in layer.kernel)
@@ -178,8 +192,8 @@ class DenseConvolution(Kernel):
             y = em.derive(y, "t", call("mT", y), turned, contiguous=False)
             y = em.arrange(y, ((*layer.groups, *layer.inner), layer.outer, *((),) * rank))
         forward = not transposed or (plain and bool(layer.groups))
-        options = {} if plain else {"stride": stride}
+        options = {} if set(stride) == {1} else {"stride": stride}
         options |= {"groups": groups} if layer.groups else {}
         dims = layer.image if transposed else layer.result
-        made = call(f"conv{rank}d" if forward else f"conv_transpose{rank}d", x, y, **options)
+        made = call(f"conv{rank}d" if forward else f"conv_transpose{rank}d", image, y, **options)
         return em.make("convolved", made, dims, fresh=True)
