@@ -101,7 +101,7 @@ def predicted(scheme: Scheme, work: Work, profile: Profile = DEFAULT) -> float:
         work: the numbers of the call.
         profile: rates of the machine.
     """
-    return _seconds(scheme, work, work.cropped, profile)
+    return profile.lags * _seconds(scheme, work, work.cropped, profile)
 
 
 def ways(scheme: Scheme, work: Work, profile: Profile = DEFAULT) -> Ways:

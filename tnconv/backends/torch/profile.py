@@ -153,6 +153,7 @@ class Profile(msgspec.Struct, frozen=True):
         quick_row: cells of a row of a depthwise kernel, up to which PyTorch has fast code for the weight gradient.
 
         lag_channels: channels of a group that make the many products of lags along two axes worth it.
+        lags: times as long takes lag correlation as by its counts.
         lag_products: products for lags, at most; more are hardly worth their calls, and take long to count.
         piece: cells of the result that two kernel cells have in all groups, that are worth a copy of their own.
         lag_turned: of the time of a copy of windows, that of the inputs in another order.
@@ -275,6 +276,7 @@ class Profile(msgspec.Struct, frozen=True):
     quick_row: Rate = 3.0
 
     lag_channels: Rate = 16.0
+    lags: Rate = 1.0
     lag_products: Rate = 8_000.0
     piece: Rate = 1_024.0
     lag_turned: Rate = 0.25
