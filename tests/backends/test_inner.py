@@ -231,3 +231,31 @@ def test_cells_some_steps_apart_are_read_by_a_stride(
         assert f"stride={stride}" in function.source
         assert "::" not in function.source
         torch.testing.assert_close(function(*(t.detach() for t in arguments)), value.detach())
+
+
+@pytest.mark.parametrize(("blas", "onednn", "wide"), [(2.0, 1.0, True), (1.2, 1.0, False), (1.0, 2.0, False)])
+def test_a_machine_is_told_by_time(
+    blas: float, onednn: float, wide: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(inner.PROFILE, raising=False)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    times = iter([blas] * inner._TURNS + [onednn] * inner._TURNS)
+    monkeypatch.setattr(inner, "_seconds", lambda _: next(times))
+    assert inner.is_wide.__wrapped__() is wide
+
+
+def test_another_processor_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(inner.PROFILE, raising=False)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    monkeypatch.setattr(inner, "_seconds", lambda _: pytest.fail("nothing is timed"))
+    assert not inner.is_wide.__wrapped__()
+
+
+def test_a_build_with_another_call_goes_on_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> Tensor:
+        raise RuntimeError("expected at most 5 arguments")
+
+    monkeypatch.delenv(inner.PROFILE, raising=False)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    monkeypatch.setattr(inner, "_linear", lambda: refuse)
+    assert not inner.is_wide.__wrapped__()
