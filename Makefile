@@ -42,7 +42,8 @@ plugin: $(STAMP) ## install examples/plugin into a folder of its own, as a distr
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input --no-deps --target build/plugin ./examples/plugin
 	cd examples/plugin && PYTHONPATH=$(CURDIR)/build/plugin $(CURDIR)/$(BIN)/python -m pytest -p no:cacheprovider
 
-pages: export TNCONV_PROFILE = cpu # the same kernels on every machine
+# The same kernels on every machine.
+pages: export TNCONV_PROFILE = cpu
 pages: $(STAMP) ## write what docs/ takes from tables and results, its pictures, and what its code prints
 	$(BIN)/python -m docs.pages.operations_page docs/operations.md
 	$(BIN)/python -m docs.pages.registry_page docs/reference/registry.md
