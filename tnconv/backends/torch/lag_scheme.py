@@ -284,7 +284,7 @@ def _seconds(scheme: Scheme, work: Work, axes: tuple[ConvAxis, ...], profile: Pr
         count = groups * made.rows * gram_scheme.computed(made.width, block if made.symmetric else 0)
         total += 2 * profile.call + (groups * profile.batched if groups > 1 else 0)
         efficiency = gram_scheme.efficiency(made.width, made.rows, scheme.tile == 1, profile)
-        total += profile.multiplying(count, groups) / efficiency
+        total += profile.multiplying(count, groups, groups * made.rows * made.width) / efficiency
         total += profile.copying(groups * made.width**2 / 4)
     cells = work.batch * work.channels
     for axis, positions in rest(scheme, axes):

@@ -62,6 +62,7 @@ class Profile(msgspec.Struct, frozen=True):
         unseen: of what it takes more that a product is narrow, what it takes besides where nothing has copied its
             operands before, and so brought them into a cache.
         inner_calls: plain calls that take as long as one of oneDNN for a product.
+        inner_turned: of the time of a copy, that of bringing a left operand there in order that lies column after column.
         packed: of the time of a copy, that of bringing an expanded operand into the library's own layout, once a batch.
         narrow: columns of a product at which it runs at half of the rate.
         slower: the power by which products get slower still that are narrower than that.
@@ -196,6 +197,7 @@ class Profile(msgspec.Struct, frozen=True):
     ordered_run: Rate = 256.0
     unseen: Rate = 0.7
     inner_calls: Rate = 5.0
+    inner_turned: Rate = 0.6
     packed: Rate = 0.35
     narrow: Rate = 8.0
     slower: Rate = 1.3
@@ -293,16 +295,18 @@ class Profile(msgspec.Struct, frozen=True):
         """Predicted microseconds to write that many cells anew."""
         return cells / self.copy
 
-    def multiplying(self, work: float, products: float = 1.0) -> float:
+    def multiplying(self, work: float, products: float = 1.0, turned: float = 0.0) -> float:
         """Predicted microseconds of products of large matrices, without what is special about their layouts.
 
         Args:
             work: multiplications of all of them.
             products: how many they are.
+            turned: cells of left operands that lie column after column.
         """
         if not self.is_inner(work / max(products, 1.0)):
             return work / self.matmul
-        return products * self.inner_calls * self.call + work / self.inner_product
+        called = products * self.inner_calls * self.call
+        return called + work / self.inner_product + self.copying(self.inner_turned * turned)
 
     def is_inner(self, work: float) -> bool:
         """Whether a product of so many multiplications is one for oneDNN; see `numerics.inner`."""

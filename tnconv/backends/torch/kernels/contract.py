@@ -67,8 +67,7 @@ class Contract(Kernel):
         if not alone:  # one pass over both, another where their layouts differ
             passed = profile.copying(every / 2 if a.legs == b.legs else every)
             return 2 * profile.call + (_sliced(problem, split.summed) or passed)
-        best = min(candidates(problem), key=lambda c: c.total - problem.loose * c.turned)
-        return _predicted(problem, best.copied - problem.loose * best.turned, problem.count(best.batch))
+        return _predicted(problem, min(c.total - problem.loose * c.turned for c in candidates(problem)))
 
     def emit(self, problem: Problem, em: Emitter) -> Value:
         """Write the product in the layout that copies least."""
@@ -106,13 +105,12 @@ def _nearest(problem: Problem, found: Sequence[Candidate]) -> Candidate:
     return found[min(near)[2]]
 
 
-def _predicted(problem: Problem, copied: float, products: float) -> float:
-    """Microseconds of the products in a layout for which so many cells are copied."""
+def _predicted(problem: Problem, copied: float) -> float:
+    """Microseconds of a product in a layout that takes as long as to copy so many cells besides what the BLAS takes."""
     profile, (a, b) = problem.profile, problem.operands
     every = problem.count(dict.fromkeys((*a.legs, *b.legs)))
     sizes = [problem.count(legs) for legs in (a.legs, b.legs, problem.output)]
-    made = profile.multiplying(every, products)
-    return profile.call + made + profile.copying(copied) + profile.streaming(*sizes)
+    return profile.call + every / profile.matmul + profile.copying(copied) + profile.streaming(*sizes)
 
 
 def product_layouts(problem: Problem) -> list[tuple[Problem, Legs, float]]:
@@ -126,9 +124,7 @@ def product_layouts(problem: Problem) -> list[tuple[Problem, Legs, float]]:
         return []
     asked = [replace(problem, swapped=swapped) for swapped in (False, True)]
     found = [(each, best) for each in asked if (best := best_layout(each))]
-    return [
-        (each, c.last, _predicted(problem, c.copied - c.turned, problem.count(c.batch))) for each, c in found
-    ]
+    return [(each, c.last, _predicted(problem, c.total - c.turned)) for each, c in found]
 
 
 def contract(problem: Problem, em: Emitter) -> Value:

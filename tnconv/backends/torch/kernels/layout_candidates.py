@@ -169,7 +169,8 @@ def _make(
 ) -> Candidate:
     profile, products = problem.profile, problem.count(batch)
     work = problem.count((*batch, *summed, *left, *right))
-    every = profile.multiplying(work, products) * profile.copy
+    columns_first = problem.count(a.legs) if a.legs and a.legs[-1] in left else 0
+    every = profile.multiplying(work, products, columns_first) * profile.copy
     beyond = every - work / profile.matmul * profile.copy
     copied = problem.count(batch[:stacks]) * profile.call * profile.copy if stacks else 0.0
     for value, other in ((a, left), (b, right)):
