@@ -62,7 +62,8 @@ class Profile(msgspec.Struct, frozen=True):
         unseen: of what it takes more that a product is narrow, what it takes besides where nothing has copied its
             operands before, and so brought them into a cache.
         inner_calls: plain calls that take as long as one of oneDNN for a product.
-        inner_turned: of the time of a copy, that of bringing a left operand there in order that lies column after column.
+        inner_turned: of the time of a copy, that of bringing a left operand of such a call in order, which lies column
+            after column.
         packed: of the time of a copy, that of bringing an expanded operand into the library's own layout, once a batch.
         narrow: columns of a product at which it runs at half of the rate.
         slower: the power by which products get slower still that are narrower than that.
