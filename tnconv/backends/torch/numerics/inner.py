@@ -20,7 +20,7 @@ from tnconv.backends.torch.context import are_plain, aside
 from tnconv.backends.torch.numerics.huge_pages import new_empty
 from tnconv.backends.torch.numerics.into import add_into, scale_into
 
-LEAST_WORK = 1 << 21  # multiplications that are worth a call
+LEAST_WORK = 1 << 21  # multiplications that are worth a call, for each thread
 PROFILE = "TNCONV_PROFILE"  # names one of the profiles that are shipped, whatever the machine
 WIDE = "cpu-wide"  # that of a CPU on which these are faster
 _SIDE, _TURNS = 256, 7  # of the product that is timed, and how often
@@ -129,7 +129,8 @@ def is_worth(a: Tensor, b: Tensor) -> bool:
     # A tracer that leaves sizes open is not to see them compared.
     if torch.compiler.is_compiling() or not is_wide() or not are_plain((a, b)):
         return False
-    least = LEAST_WORK if a.stride(-1) == 1 else 2 * LEAST_WORK  # what lies otherwise is brought into order
+    least = LEAST_WORK * torch.get_num_threads()  # what is less is shared out in smaller pieces by the BLAS
+    least *= 1 if a.stride(-1) == 1 else 2  # what lies otherwise is brought into order
     return (
         a.dtype is torch.float32
         and a.device.type == "cpu"
