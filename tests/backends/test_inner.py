@@ -50,16 +50,19 @@ class Calls:
         return self._found(*args)
 
 
+def leave_all(patch: pytest.MonkeyPatch) -> None:
+    """All products of float32 are left to oneDNN, as on such a machine, however small."""
+    patch.setattr(inner, "is_wide", lambda: True)
+    for name, value in (("LEAST_WORK", 1), ("_LEAST_SUM", 1), ("_STRIP", 8), ("_STRIP_ROWS", 2)):
+        patch.setattr(inner, name, value)
+
+
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> Iterator[Calls]:
-    """All products of float32 are left to oneDNN, as on such a machine, however small; calls are counted."""
+    """All products are left to oneDNN, and the calls are counted."""
     counted = Calls()
-    monkeypatch.setattr(inner, "is_wide", lambda: True)
+    leave_all(monkeypatch)
     monkeypatch.setattr(inner, "_linear", lambda: counted)
-    monkeypatch.setattr(inner, "LEAST_WORK", 1)
-    monkeypatch.setattr(inner, "_LEAST_SUM", 1)
-    monkeypatch.setattr(inner, "_STRIP", 8)
-    monkeypatch.setattr(inner, "_STRIP_ROWS", 2)
     with torch.no_grad():
         yield counted
 
@@ -72,11 +75,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Iterator[Calls]:
 )
 def test_values(sizes: tuple[int, int, int], layouts: tuple[str, str], seed: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(inner, "is_wide", lambda: True)
-        patch.setattr(inner, "LEAST_WORK", 1)
-        patch.setattr(inner, "_LEAST_SUM", 1)
-        patch.setattr(inner, "_STRIP", 8)
-        patch.setattr(inner, "_STRIP_ROWS", 2)
+        leave_all(patch)
         torch.manual_seed(seed)
         rows, length, columns = sizes
         a, b = (

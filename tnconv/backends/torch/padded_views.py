@@ -163,7 +163,7 @@ def _every(em: Emitter, value: Value, taken: dict[Index, tuple[int, Index, int, 
         made[place] = (index,)
     last = max(value.position(left) for left in taken)
     found = _diagonals(em, value, "windows", call(EVERY, value, tuple(slices[: last + 1])), made)
-    begun = all((first, end) == (0, None) for first, end, _ in slices) and len(found.dims) == len(made)
+    begun = all((first, end) == (0, None) for first, end, _ in slices) and len(found.dims) == len(slices)
     return replace(found, stepped=(value.name, tuple(step for *_, step in slices))) if begun else found
 
 

@@ -407,13 +407,12 @@ def profile_of(device: "str | Profile" = "cpu") -> Profile:
         return device
     kind = device.partition(":")[0]
     found, ours = cache_files.read(FILE, Profile), shipped_for(kind)
-    if kind not in found and ours is None:
+    rates = found.get(kind, ours)
+    if rates is None:
         raise LoweringError(
             f"there is no profile of device {device!r}, only of {', '.join(sorted(shipped() | found))}; "
             f"run `tnconv calibrate --device {kind}` on it"
         )
-    rates = found.get(kind) or ours
-    assert rates is not None
     return rates
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from tnconv.backends.torch.context import are_plain, aside
 from tnconv.backends.torch.numerics.huge_pages import new_empty
-from tnconv.backends.torch.numerics.into import add_into, scale_into
+from tnconv.backends.torch.numerics.into import add_into
 
 LEAST_WORK = 1 << 21  # multiplications that are worth a call, for each thread
 PROFILE = "TNCONV_PROFILE"  # names one of the profiles that are shipped, whatever the machine
@@ -31,7 +31,7 @@ _FASTER = 1.4  # times, from which on a machine is one of these
 
 @cache
 def is_wide() -> bool:
-    """Whether oneDNN multiplies matrices much faster than the BLAS here: measured once in a process, in 5 ms."""
+    """Whether oneDNN multiplies matrices much faster than the BLAS here: measured once in a process, in some ms."""
     if named := os.environ.get(PROFILE):
         return named == WIDE
     if torch.backends.cpu.get_cpu_capability() != "AVX512" or _linear() is None:
@@ -46,17 +46,18 @@ def is_wide() -> bool:
     return blas > _FASTER * onednn
 
 
-def inner_product(a: Tensor, b: Tensor) -> Tensor:
+def inner_product(a: Tensor, b: Tensor, out: Tensor | None = None) -> Tensor:
     """`a @ b`.
 
     Args:
         a: `[l, t]`.
         b: `[t, r]`.
+        out: `[l, r]`, where nothing records what happens: memory that the result may have.
 
     Returns:
         `[l, r]`, row after row.
     """
-    return _inner(a, b) if is_worth(a, b) else torch.mm(a, b)
+    return _inner(a, b) if is_worth(a, b) else torch.mm(a, b, out=out)
 
 
 def inner_products(a: Tensor, b: Tensor, out: Tensor | None = None) -> Tensor:
@@ -91,7 +92,7 @@ def scaled_product(a: Tensor, b: Tensor, scale: float) -> Tensor:
     """
     if not is_worth(a, b):
         return torch.addmm(a.new_empty(()), a, b, beta=0, alpha=scale)
-    return _inner(a, b) if scale == 1 else _inner(a, b).mul_(scale)
+    return _scaled(a, b, scale)
 
 
 def add_product(out: Tensor, a: Tensor, b: Tensor, *, beta: float, alpha: float) -> None:
@@ -114,14 +115,7 @@ def _add(out: Tensor, a: Tensor, b: Tensor, beta: float, alpha: float) -> None:
     """The same by oneDNN, which writes no memory that is there: a strip of the result at once, while it is cached."""
     rows = max(_STRIP_ROWS, _STRIP // out.shape[1])
     for low in range(0, len(out), rows):
-        strip, made = out[low : low + rows], _inner(a[low : low + rows], b)
-        if alpha == 1:
-            add_into(strip, made, beta)
-        elif beta == 0:
-            torch.mul(made, alpha, out=strip)
-        else:
-            scale_into(strip, beta).add_(made, alpha=alpha)
-        del made  # before the next one is made
+        add_into(out[low : low + rows], _scaled(a[low : low + rows], b, alpha), beta)
 
 
 def is_worth(a: Tensor, b: Tensor) -> bool:
@@ -140,13 +134,17 @@ def is_worth(a: Tensor, b: Tensor) -> bool:
     )
 
 
+def _scaled(a: Tensor, b: Tensor, scale: float) -> Tensor:
+    made = _inner(a, b)
+    return made if scale == 1 else made.mul_(scale)
+
+
 def _inner(a: Tensor, b: Tensor) -> Tensor:
     """The product of matrices of at least one cell."""
     linear = _linear()
     assert linear is not None
-    if (
-        not b.is_contiguous() and not b.t().is_contiguous()
-    ):  # of what has gaps or overlaps it is a thousand times slower
+    # Of what has gaps or overlaps it is a thousand times slower.
+    if not b.is_contiguous() and not b.t().is_contiguous():
         b = b.t().contiguous().t() if b.stride(0) == 1 else b.contiguous()
     made: Tensor = linear(a, b.t(), None, "none", [], "")
     return made

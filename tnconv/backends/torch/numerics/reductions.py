@@ -9,7 +9,7 @@ from torch import Tensor
 
 from tnconv.backends.torch.context import may_write
 from tnconv.backends.torch.numerics.huge_pages import HALF
-from tnconv.backends.torch.numerics.inner import inner_product, inner_products, is_worth
+from tnconv.backends.torch.numerics.inner import inner_product, inner_products
 from tnconv.backends.torch.numerics.strips import Terms, strip
 from tnconv.backends.torch.numerics.weight_gradients import of_nothing
 
@@ -122,7 +122,7 @@ def squares(
 def _product(a: Tensor, b: Tensor, out: Tensor | None) -> Tensor:
     """`a @ b`, in the memory of `out` maybe."""
     if a.dim() == b.dim() == 2:
-        return inner_product(a, b) if is_worth(a, b) else torch.matmul(a, b, out=out)
+        return inner_product(a, b, out)
     if a.dim() == b.dim() == 3:
         return inner_products(a, b, out)
     return torch.matmul(a, b, out=out)
